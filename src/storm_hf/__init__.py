@@ -1,0 +1,1 @@
+"""storm_hf: video-language models that think in latent video."""

@@ -1,0 +1,90 @@
+"""Every error that storm_hf raises on purpose.
+
+    StormError
+    ├── BackboneError              the backbone cannot do what STORM needs of it
+    ├── BrokenExtraError           an optional package that is installed but does not load
+    ├── CacheError                 a cache that the rollout cannot write to or differentiate through
+    ├── CheckpointError            a checkpoint that cannot be resumed from or loaded whole
+    ├── DatasetError               a data set, row or shard that does not have the expected form
+    ├── FrameSelectionError        frames asked of a video in a way that it cannot answer
+    ├── LatentLayoutError          the latent block of a prompt is missing, broken, doubled or in different columns
+    ├── LatentShapeError           latents that do not have the shape of the rollout
+    ├── MissingExtraError          an optional package that is not installed
+    ├── StaleWorkError             finished work that was made with other parameters
+    ├── TrajectoryShapeError       a target trajectory that does not fit the rollout
+    ├── UnsupportedGenerationError a way of generating that cannot think in latents
+    ├── VideoReadError             a video that cannot be read
+    ├── VideoWriteError            frames that cannot be written as a video
+    └── WorldError                 a world, split or episode that cannot exist as asked
+
+Each one is also the built-in error it resembles, so that `except ValueError` keeps its meaning.
+"""
+
+from storm_hf.model.errors_storm import (
+    BackboneError,
+    CacheError,
+    LatentLayoutError,
+    LatentShapeError,
+    StormError,
+    UnsupportedGenerationError,
+)
+
+
+class BrokenExtraError(StormError, ImportError):
+    """An optional package is installed but does not load; the message says what it misses."""
+
+
+class CheckpointError(StormError, RuntimeError):
+    """A checkpoint that cannot be resumed from or loaded whole."""
+
+
+class DatasetError(StormError, ValueError):
+    """A data set, row or shard that does not have the expected form."""
+
+
+class FrameSelectionError(StormError, ValueError):
+    """Frames were asked of a video in a way that it cannot answer."""
+
+
+class MissingExtraError(StormError, ImportError):
+    """An optional package is not installed; the message names the extra that brings it."""
+
+
+class StaleWorkError(StormError, RuntimeError):
+    """Finished work in a folder was made with other parameters."""
+
+
+class TrajectoryShapeError(StormError, ValueError):
+    """A target trajectory does not fit the rollout."""
+
+
+class VideoReadError(StormError, OSError):
+    """A video cannot be read; the message is one sentence that names the file."""
+
+
+class VideoWriteError(StormError, ValueError):
+    """Frames cannot be written as a video."""
+
+
+class WorldError(StormError, ValueError):
+    """A world, split or episode cannot exist as asked."""
+
+
+__all__ = [
+    "BackboneError",
+    "BrokenExtraError",
+    "CacheError",
+    "CheckpointError",
+    "DatasetError",
+    "FrameSelectionError",
+    "LatentLayoutError",
+    "LatentShapeError",
+    "MissingExtraError",
+    "StaleWorkError",
+    "StormError",
+    "TrajectoryShapeError",
+    "UnsupportedGenerationError",
+    "VideoReadError",
+    "VideoWriteError",
+    "WorldError",
+]

@@ -1,0 +1,168 @@
+"""Key-value caches that gradients and activation checkpointing can go through.
+
+The rollout writes its own cache step by step and, in Stage II, is differentiated through it. Full attention only ever
+concatenates, which autograd follows; linear attention copies in place, which it does not. Activation checkpointing runs
+each layer twice, so there a write must be a pure function of the past.
+"""
+
+import torch
+from transformers import PreTrainedConfig
+from transformers.cache_utils import Cache, DynamicCache, DynamicLayer, LinearAttentionLayer
+
+from .errors_storm import CacheError
+
+
+class _OutOfPlaceLinearLayer(LinearAttentionLayer):
+    """A linear-attention state that is replaced instead of overwritten, so that autograd keeps the old one."""
+
+    def __init__(self, number_of_states: int = 1) -> None:
+        super().__init__(number_of_states=number_of_states)
+        self.record_past = True  # makes the models pass single tokens through `update_conv_state` too
+
+    def update_conv_state(
+        self, conv_states: torch.Tensor, state_idx: int = 0, conv_kernel_size: int | None = None, **kwargs: object
+    ) -> torch.Tensor:
+        full, kept = self._extend(conv_states, state_idx, conv_kernel_size)
+        self.conv_states[state_idx] = kept
+        self.has_previous_state[state_idx] = self.is_conv_states_initialized[state_idx] = True
+        return full
+
+    def update_recurrent_state(
+        self, recurrent_states: torch.Tensor, state_idx: int = 0, **kwargs: object
+    ) -> torch.Tensor:
+        self.recurrent_states[state_idx] = recurrent_states
+        self.is_recurrent_states_initialized[state_idx] = True
+        return recurrent_states
+
+    def _extend(
+        self, conv_states: torch.Tensor, state_idx: int, conv_kernel_size: int | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Append to the convolution's left context; return all of it and the part that the next call needs."""
+        if self.device is None:
+            self.dtype, self.device = conv_states.dtype, conv_states.device
+        if not self.is_conv_states_initialized[state_idx]:
+            self.conv_kernel_size[state_idx] = conv_kernel_size or conv_states.shape[-1]
+        kernel = self.conv_kernel_size[state_idx]
+        if self.has_previous_state[state_idx]:
+            full = torch.cat([self.conv_states[state_idx], conv_states], dim=-1)
+            return full, full[..., -kernel:]
+        padded = torch.nn.functional.pad(conv_states, (max(kernel - conv_states.shape[-1], 0), 0))
+        return conv_states, padded[..., -kernel:]
+
+
+class DifferentiableCache(DynamicCache):
+    """A dynamic cache whose every update is out of place, for gradients through the rollout."""
+
+    def __init__(self, config: PreTrainedConfig) -> None:
+        super().__init__(config=config)
+        self.layers = [
+            _OutOfPlaceLinearLayer(layer.number_of_states) if type(layer) is LinearAttentionLayer else layer
+            for layer in self.layers
+        ]
+
+
+class _ReplayLayer(DynamicLayer):
+    """Opens on a frozen past; `update` may be called any number of times and always gives the same answer."""
+
+    def __init__(self, past: DynamicLayer) -> None:
+        super().__init__()
+        self.past: tuple[torch.Tensor, torch.Tensor] | None = None
+        if past.is_initialized:
+            self.keys, self.values = past.keys, past.values
+            self.dtype, self.device, self.is_initialized = past.dtype, past.device, True
+            self.past = (past.keys, past.values)
+        self.is_written = False
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: object, **kwargs: object
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        keys, values = key_states, value_states
+        if self.past is not None:
+            keys = torch.cat([self.past[0], key_states], dim=-2)
+            values = torch.cat([self.past[1], value_states], dim=-2)
+        if not self.is_written:
+            self.dtype, self.device, self.is_initialized = keys.dtype, keys.device, True
+            self.keys, self.values, self.is_written = keys, values, True
+        return keys, values
+
+
+class _ReplayLinearLayer(_OutOfPlaceLinearLayer):
+    """The same for linear attention: reads always see the frozen past, the first write of each state wins."""
+
+    def __init__(self, past: LinearAttentionLayer) -> None:
+        super().__init__(number_of_states=past.number_of_states)
+        self.dtype, self.device = past.dtype, past.device
+        written = past.written if isinstance(past, _ReplayLinearLayer) else {}
+        for index in range(past.number_of_states):
+            self.conv_states[index] = written.get(("conv", index), past.conv_states[index])
+            self.recurrent_states[index] = written.get(("recurrent", index), past.recurrent_states[index])
+            self.conv_kernel_size[index] = past.conv_kernel_size[index]
+            has_state = ("conv", index) in written or past.has_previous_state[index]
+            self.has_previous_state[index] = self.is_conv_states_initialized[index] = has_state
+            self.is_recurrent_states_initialized[index] = self.recurrent_states[index] is not None
+        self.written: dict[tuple[str, int], torch.Tensor] = {}
+
+    def update_conv_state(
+        self, conv_states: torch.Tensor, state_idx: int = 0, conv_kernel_size: int | None = None, **kwargs: object
+    ) -> torch.Tensor:
+        full, kept = self._extend(conv_states, state_idx, conv_kernel_size)
+        self.written.setdefault(("conv", state_idx), kept)
+        return full
+
+    def update_recurrent_state(
+        self, recurrent_states: torch.Tensor, state_idx: int = 0, **kwargs: object
+    ) -> torch.Tensor:
+        self.written.setdefault(("recurrent", state_idx), recurrent_states)
+        return recurrent_states
+
+
+class ReplayCache(DynamicCache):
+    """One piece of a sequence on top of a frozen past.
+
+    Activation checkpointing recomputes a layer in the backward pass, which calls `update` again. Here that changes
+    nothing, so gradients are exact and the memory kept between the passes does not grow with the rollout. `fork` opens
+    the next piece.
+    """
+
+    def __init__(self, past: Cache) -> None:
+        layers = [
+            _ReplayLinearLayer(layer) if isinstance(layer, LinearAttentionLayer) else _ReplayLayer(layer)
+            for layer in past.layers
+        ]
+        super(DynamicCache, self).__init__(layers=layers)
+
+    def fork(self) -> "ReplayCache":
+        """Freeze what was written and open the next piece on it."""
+        return ReplayCache(self)
+
+    @classmethod
+    def open(cls, config: PreTrainedConfig) -> "ReplayCache":
+        """Open on an empty past.
+
+        Raises:
+            CacheError: If the model has a kind of layer (sliding window) that cannot be replayed.
+        """
+        fresh = DynamicCache(config=config)
+        for layer in fresh.layers:
+            if type(layer) not in (DynamicLayer, LinearAttentionLayer):
+                raise CacheError(
+                    "Gradient checkpointing through the rollout needs full or linear attention, but the backbone has a "
+                    f"{type(layer).__name__}. Train with gradient_checkpointing=False."
+                )
+        return cls(fresh)
+
+
+def open_cache(config: PreTrainedConfig, has_gradient: bool, is_checkpointing: bool) -> DynamicCache:
+    """Make the cache that a rollout without a cache of its own writes to.
+
+    Args:
+        config ([`PreTrainedConfig`]):
+            The language model's configuration.
+        has_gradient (`bool`):
+            Whether autograd records the rollout.
+        is_checkpointing (`bool`):
+            Whether layers are recomputed in the backward pass.
+    """
+    if is_checkpointing:
+        return ReplayCache.open(config)
+    return DifferentiableCache(config) if has_gradient else DynamicCache(config=config)

@@ -1,0 +1,112 @@
+"""The configuration of STORM: a video-language backbone and a bounded rollout of latent tokens."""
+
+from typing import Any
+
+from huggingface_hub.dataclasses import strict
+from transformers import AutoConfig, PreTrainedConfig
+from transformers.configuration_utils import SubConfigSpec
+
+
+_CLASS_OF_AUTO = {
+    "AutoConfig": "configuration_storm.StormConfig",
+    "AutoModel": "modeling_storm.StormForConditionalGeneration",
+    "AutoModelForCausalLM": "modeling_storm.StormForConditionalGeneration",
+    "AutoModelForImageTextToText": "modeling_storm.StormForConditionalGeneration",
+    "AutoModelForMultimodalLM": "modeling_storm.StormForConditionalGeneration",
+}
+PROJECTOR_KINDS = ("linear", "mlp", "identity")
+
+
+@strict
+class StormConfig(PreTrainedConfig):
+    r"""
+    vlm_config (`dict` or [`PreTrainedConfig`], *optional*):
+        Configuration of the backbone: any model of `AutoModelForImageTextToText` that reads videos.
+    num_latents (`int`, *optional*, defaults to `8`):
+        Number K of latent steps that the chat template writes. `0` answers without thinking.
+    max_num_latents (`int`, *optional*, defaults to `64`):
+        Bound of the rollout. A prompt with a longer latent block is refused.
+    latent_start_token_id (`int`, *optional*):
+        Id of `<|latent_start|>`, which opens the latent block.
+    latent_token_id (`int`, *optional*):
+        Id of `<|latent|>`, the placeholder of one latent step. `None` switches the rollout off: the placeholders are then
+        ordinary tokens with a learned embedding ("pause tokens").
+    latent_end_token_id (`int`, *optional*):
+        Id of `<|latent_end|>`, which closes the latent block.
+    latent_projector (`str`, *optional*, defaults to `"linear"`):
+        What turns a hidden state into a latent: `"linear"` (layer norm, linear), `"mlp"` (layer norm, two layers) or
+        `"identity"` (the hidden state itself, as in Coconut and in the paper; measured worse).
+    latent_scale (`float`, *optional*, defaults to `1.0`):
+        Factor between a latent, which lives in the unit space of the target trajectories, and the input embedding that is
+        fed. `from_backbone` sets it to the root mean square of the token embeddings.
+    """
+
+    model_type = "storm"
+    sub_configs_defaults = {"vlm_config": SubConfigSpec(AutoConfig, model_type="qwen2_5_vl")}
+    keys_to_ignore_at_inference = ["past_key_values", "latents"]
+
+    vlm_config: dict | PreTrainedConfig | None = None
+    num_latents: int = 8
+    max_num_latents: int = 64
+    latent_start_token_id: int | None = None
+    latent_token_id: int | None = None
+    latent_end_token_id: int | None = None
+    latent_projector: str = "linear"
+    latent_scale: float = 1.0
+    tie_word_embeddings: bool = False
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        auto_map = kwargs.pop("auto_map", None)
+        super().__post_init__(**kwargs)
+        self.auto_map = auto_map or dict(_CLASS_OF_AUTO)
+        self._check_latents()
+
+    def _check_latents(self) -> None:
+        if self.latent_projector not in PROJECTOR_KINDS:
+            raise ValueError(f"`latent_projector` must be one of {PROJECTOR_KINDS}, got {self.latent_projector!r}.")
+        if not 0 <= self.num_latents <= self.max_num_latents:
+            raise ValueError(
+                f"`num_latents` must lie between 0 and `max_num_latents` = {self.max_num_latents}, got "
+                f"{self.num_latents}. Raise `max_num_latents` if you mean it."
+            )
+        if self.latent_token_id is not None and len(set(self.latent_block_ids)) != 3:
+            raise ValueError(
+                "`latent_token_id` needs `latent_start_token_id` and `latent_end_token_id` beside it, three different "
+                f"ids; got {self.latent_block_ids}. `add_latent_tokens(processor)` makes them."
+            )
+
+    @property
+    def latent_block_ids(self) -> tuple[int | None, int | None, int | None]:
+        """The ids of `<|latent_start|>`, `<|latent|>` and `<|latent_end|>`, in this order."""
+        return self.latent_start_token_id, self.latent_token_id, self.latent_end_token_id
+
+    def get_text_config(self, decoder: bool | None = None, encoder: bool | None = None) -> PreTrainedConfig:
+        """The backbone's language configuration; generation, TRL, PEFT and DeepSpeed read sizes off it."""
+        return self.vlm_config.get_text_config(decoder=decoder, encoder=encoder)
+
+    @property
+    def hidden_size(self) -> int:
+        """Width D of the language model, and so of a latent."""
+        return self.get_text_config().hidden_size
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of rows of the token embedding."""
+        return self.get_text_config().vocab_size
+
+    @vocab_size.setter
+    def vocab_size(self, value: int) -> None:
+        self.get_text_config().vocab_size = value
+
+    @property
+    def image_token_id(self) -> int | None:
+        """The backbone's image placeholder."""
+        return getattr(self.vlm_config, "image_token_id", None)
+
+    @property
+    def video_token_id(self) -> int | None:
+        """The backbone's video placeholder; `None` where videos are read as images."""
+        return getattr(self.vlm_config, "video_token_id", None)
+
+
+__all__ = ["StormConfig"]

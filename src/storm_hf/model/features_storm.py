@@ -1,0 +1,70 @@
+"""Video features as flat tensors, so that a frozen vision tower runs once and its output travels in ordinary batches.
+
+A collator must not pass a `ModelOutput`: pinning, dispatching and DeepSpeed's cast take tensors only. So a batch carries
+`video_features` and, for backbones that inject deep features, `video_deepstack`; this file turns them into the encoder output
+that a backbone takes, and back.
+
+Axes: N video tokens of the whole batch, D hidden size, L deepstack layers.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from transformers.modeling_outputs import ModelOutput
+
+from .errors_storm import BackboneError
+
+
+@dataclass
+class VideoFeatures(ModelOutput):
+    """What a backbone reads of an encoded video.
+
+    Args:
+        pooler_output (`tuple[torch.Tensor]`):
+            One tensor of shape `(num_tokens, hidden_size)` per video.
+        deepstack_features (`list[tuple[torch.Tensor]]`, *optional*):
+            The same per deepstack layer.
+    """
+
+    pooler_output: tuple[torch.Tensor, ...] | None = None
+    deepstack_features: list[tuple[torch.Tensor, ...]] | None = None
+
+
+def unflatten_features(
+    video_features: torch.Tensor, video_grid_thw: torch.Tensor | None, video_deepstack: torch.Tensor | None = None
+) -> dict[str, VideoFeatures]:
+    """Split flat features by video, in the form of a backbone's `mm_encoder_outputs`.
+
+    Args:
+        video_features (`torch.Tensor` of shape `(num_tokens, hidden_size)`):
+            Features of all videos of the batch, one after the other.
+        video_grid_thw (`torch.LongTensor` of shape `(num_videos, 3)`):
+            Temporal, height and width patches of each video, before merging.
+        video_deepstack (`torch.Tensor` of shape `(num_layers, num_tokens, hidden_size)`, *optional*):
+            Deepstack features in the same order.
+
+    Raises:
+        BackboneError: If there is no grid, or the tokens are not shared out evenly by it.
+    """
+    if video_grid_thw is None:
+        raise BackboneError(
+            "Cached `video_features` need `video_grid_thw` beside them; backbones without video grids read pixels."
+        )
+    patches = video_grid_thw.prod(dim=-1)
+    merged, rest = divmod(int(patches.sum()), len(video_features))
+    if rest:
+        raise BackboneError(
+            f"Expected cached video features for the grids {video_grid_thw.tolist()}, got {len(video_features)} tokens. "
+            "Encode the videos again with the vision tower of this backbone."
+        )
+    sizes = (patches // merged).tolist()
+    deepstack = None if video_deepstack is None else [layer.split(sizes) for layer in video_deepstack]
+    return {"video": VideoFeatures(pooler_output=video_features.split(sizes), deepstack_features=deepstack)}
+
+
+def flatten_features(encoded: ModelOutput) -> dict[str, torch.Tensor]:
+    """Concatenate a backbone's encoded videos to the flat tensors that a batch carries."""
+    flat = {"video_features": torch.cat(list(encoded.pooler_output))}  # (N, D)
+    if (deepstack := getattr(encoded, "deepstack_features", None)) is not None:
+        flat["video_deepstack"] = torch.stack([torch.cat(list(layer)) for layer in deepstack])  # (L, N, D)
+    return flat

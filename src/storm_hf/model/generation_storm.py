@@ -1,0 +1,216 @@
+"""`generate` for STORM: stock generation, plus the length, the record and the replacement of latents.
+
+The latent block is part of the prompt, so after the prefill everything is an ordinary language model with an ordinary cache.
+This file only edits the block, listens at the rollout's one seam, and lets the backbone answer what generation asks.
+
+Axes: B batch, S sequence, K latent steps, D hidden size.
+"""
+
+from typing import Any, NoReturn
+
+import torch
+from transformers import GenerationMixin, LogitsProcessorList, SuppressTokensLogitsProcessor
+from transformers.generation.utils import GenerateOutput
+
+from .configuration_storm import StormConfig
+from .errors_storm import LatentLayoutError, UnsupportedGenerationError
+from .features_storm import unflatten_features
+from .rollout_storm import LatentIntervention
+
+
+class LatentRecorder:
+    """Listens at the rollout's seam: keeps what the model made of each step, passes on what `intervene` makes of it."""
+
+    def __init__(self, intervene: LatentIntervention | None = None) -> None:
+        self.intervene = intervene
+        self.steps: dict[int, torch.Tensor] = {}
+
+    def __call__(self, step: int, latent: torch.Tensor) -> torch.Tensor:
+        """Record `latent` (B, D) of `step` and return what is fed."""
+        self.steps[step] = latent
+        return latent if self.intervene is None else self.intervene(step, latent)
+
+    def latents(self, num_rows: int) -> torch.Tensor | None:
+        """The latents of `num_rows` returned sequences, (num_rows, K, D); beams of a prompt share theirs."""
+        if not self.steps:
+            return None
+        recorded = torch.stack([self.steps[step] for step in sorted(self.steps)], dim=1)
+        rows = torch.arange(num_rows, device=recorded.device) * len(recorded) // num_rows
+        return recorded[rows]
+
+
+def set_num_latents(inputs: dict[str, Any], num_latents: int, config: StormConfig) -> dict[str, Any]:
+    """Give the latent block that ends each prompt `num_latents` placeholders, or end the prompts with such a block.
+
+    Args:
+        inputs (`dict`):
+            Model inputs with left-padded `input_ids`, and `attention_mask` and `mm_token_type_ids` if there are any. They
+            change together.
+        num_latents (`int`):
+            The wanted K; `0` takes the block away, markers included.
+        config ([`StormConfig`]):
+            Holds the three token ids and the bound.
+
+    Returns:
+        `dict`: A copy of `inputs` with the new block.
+
+    Raises:
+        LatentLayoutError: If a prompt ends neither in a latent block nor in the generation prompt, or K is out of bounds.
+    """
+    if not 0 <= num_latents <= config.max_num_latents:
+        raise LatentLayoutError(
+            f"`num_latents` must lie between 0 and max_num_latents={config.max_num_latents}, got {num_latents}."
+        )
+    prompt = inputs["input_ids"]
+    kept = prompt.shape[1] - _length_of_last_block(prompt, inputs.get("attention_mask"), config)
+    start_id, latent_id, end_id = config.latent_block_ids
+    new = prompt.new_tensor([start_id, *[latent_id] * num_latents, end_id] if num_latents else [])
+    edited = dict(inputs, input_ids=_extend(prompt[:, :kept], new))
+    for name, value in (("attention_mask", 1), ("mm_token_type_ids", 0), ("token_type_ids", 0)):
+        if inputs.get(name) is not None:
+            edited[name] = _extend(inputs[name][:, :kept], torch.full_like(new, value))
+    return edited
+
+
+def _extend(rows: torch.Tensor, tail: torch.Tensor) -> torch.Tensor:
+    return torch.cat([rows, tail.to(rows.dtype).expand(len(rows), -1)], dim=1)
+
+
+def _length_of_last_block(prompt: torch.Tensor, attention_mask: torch.Tensor | None, config: StormConfig) -> int:
+    """Number of columns of the latent block that ends all prompts; 0 if they have none."""
+    if config.latent_token_id is None:
+        raise LatentLayoutError(
+            "This model has no latent tokens (`config.latent_token_id` is None), so `num_latents` cannot be set. Make a "
+            "STORM of the checkpoint with `StormForConditionalGeneration.from_backbone`."
+        )
+    is_block = torch.isin(prompt, prompt.new_tensor(config.latent_block_ids))  # (B, S)
+    length = int(is_block.sum(dim=1)[0])
+    ends_in_block = bool(is_block[:, prompt.shape[1] - length :].all()) and bool((is_block.sum(dim=1) == length).all())
+    is_left_padded = attention_mask is None or bool(attention_mask[:, -1].all())
+    if not (ends_in_block and is_left_padded):
+        raise LatentLayoutError(
+            "`generate(num_latents=...)` changes the latent block that ends a left-padded prompt, but here a prompt is "
+            "padded on the right or has latent tokens elsewhere. Set `processor.tokenizer.padding_side = 'left'` and "
+            "render with `add_generation_prompt=True`."
+        )
+    return length
+
+
+class StormGenerationMixin(GenerationMixin):
+    """Stock generation for a model whose prompt thinks. Whatever generation asks of a model, the backbone answers."""
+
+    def generate(
+        self,
+        inputs: torch.Tensor | None = None,
+        *args: Any,
+        num_latents: int | None = None,
+        latent_intervention: LatentIntervention | None = None,
+        output_latents: bool = False,
+        **kwargs: Any,
+    ) -> GenerateOutput | torch.LongTensor:
+        """Think in latents, then answer.
+
+        Takes everything that `GenerationMixin.generate` takes, and:
+
+        Args:
+            num_latents (`int`, *optional*):
+                Number K of latent steps for this call. By default the prompt's own block counts. The returned sequences
+                start with the `input_ids` as they were handed in.
+            latent_intervention (`Callable[[int, torch.Tensor], torch.Tensor]`, *optional*):
+                Gets `(step, latent)`, the latent of shape `(batch_size, hidden_size)`, and returns what is fed instead.
+            output_latents (`bool`, *optional*, defaults to `False`):
+                Whether to return the model's own latents, of shape `(num_sequences, num_latents, hidden_size)`, as
+                `latents` of the output. Needs `return_dict_in_generate=True`.
+
+        Raises:
+            LatentLayoutError: If the prompt's latent block is broken or cannot be changed to `num_latents`.
+        """
+        prompt = inputs if inputs is not None else kwargs.pop("input_ids", None)
+        if num_latents is not None:
+            kwargs = self._with_num_latents(prompt, num_latents, kwargs)
+        elif prompt is not None:
+            kwargs["input_ids"] = prompt
+        if "video_features" in kwargs:
+            features, deepstack = kwargs.pop("video_features"), kwargs.pop("video_deepstack", None)
+            kwargs["mm_encoder_outputs"] = unflatten_features(features, kwargs.get("video_grid_thw"), deepstack)
+        recorder = LatentRecorder(latent_intervention)
+        kwargs["latent_intervention"] = recorder if output_latents else latent_intervention
+        kwargs["logits_processor"] = self._without_latent_tokens(kwargs.get("logits_processor"))
+        edited = kwargs.get("input_ids")
+        output = super().generate(None, *args, **kwargs)
+        if num_latents is not None:
+            output = _restore_prompt(output, prompt, edited.shape[1])
+        if output_latents and not isinstance(output, torch.Tensor):
+            output["latents"] = recorder.latents(len(output.sequences))
+        return output
+
+    def _with_num_latents(
+        self, prompt: torch.Tensor | None, num_latents: int, kwargs: dict[str, Any]
+    ) -> dict[str, Any]:
+        if prompt is None or kwargs.get("past_key_values") is not None:
+            raise LatentLayoutError(
+                "`num_latents` edits a prompt of `input_ids` before anything is cached; got "
+                f"{'no input_ids' if prompt is None else 'past_key_values'}. Render the prompt with "
+                "`apply_chat_template(..., num_latents=k)` instead."
+            )
+        edited = set_num_latents({**kwargs, "input_ids": prompt}, num_latents, self.config)
+        if edited.get("max_length") is not None:
+            edited["max_length"] += edited["input_ids"].shape[1] - prompt.shape[1]
+        return edited
+
+    def _without_latent_tokens(self, processors: list | None) -> LogitsProcessorList | None:
+        """Add a processor that makes latent tokens impossible to sample."""
+        token_ids = [token_id for token_id in self.config.latent_block_ids if token_id is not None]
+        if not token_ids:
+            return processors
+        suppress = SuppressTokensLogitsProcessor(token_ids, device=self.device)
+        return LogitsProcessorList([*(processors or []), suppress])
+
+    def generate_batch(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """Refuse continuous batching.
+
+        Raises:
+            UnsupportedGenerationError: Always. Its paged cache takes packed tokens, and a rollout feeds embeddings.
+        """
+        raise UnsupportedGenerationError(
+            "Continuous batching packs token ids of many prompts into one paged cache, but a latent is an embedding that "
+            "depends on the step before. Use `generate` with a left-padded batch."
+        )
+
+    # What generation asks of a model, the backbone answers.
+
+    @property
+    def _is_stateful(self) -> bool:
+        return self.backbone._is_stateful
+
+    def prepare_inputs_for_generation(self, input_ids: torch.Tensor, **kwargs: Any) -> dict[str, Any]:
+        return self.backbone.prepare_inputs_for_generation(input_ids, **kwargs)
+
+    def _prepare_position_ids_for_generation(self, inputs_tensor: torch.Tensor, model_kwargs: dict) -> torch.Tensor:
+        return self.backbone._prepare_position_ids_for_generation(inputs_tensor, model_kwargs)
+
+    def _maybe_prepare_encoder_kwargs_for_generation(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        return self.backbone._maybe_prepare_encoder_kwargs_for_generation(*args, **kwargs)
+
+    def _expand_inputs_for_generation(self, *args: Any, **kwargs: Any) -> tuple[torch.Tensor, dict[str, Any]]:
+        return self.backbone._expand_inputs_for_generation(*args, **kwargs)
+
+    def _update_model_kwargs_for_generation(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        return self.backbone._update_model_kwargs_for_generation(*args, **kwargs)
+
+    def _validate_model_kwargs(self, model_kwargs: dict[str, Any]) -> None:
+        ours = ("latent_intervention", "forced_latents")
+        self.backbone._validate_model_kwargs({name: value for name, value in model_kwargs.items() if name not in ours})
+
+
+def _restore_prompt(
+    output: GenerateOutput | torch.Tensor, prompt: torch.Tensor, edited_length: int
+) -> GenerateOutput | torch.Tensor:
+    """Put the caller's prompt back in front of the answer."""
+    sequences = output if isinstance(output, torch.Tensor) else output.sequences
+    rows = prompt.repeat_interleave(len(sequences) // len(prompt), dim=0)
+    restored = torch.cat([rows, sequences[:, edited_length:]], dim=1)
+    if isinstance(output, torch.Tensor):
+        return restored
+    output.sequences = restored
+    return output

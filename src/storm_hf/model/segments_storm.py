@@ -1,0 +1,122 @@
+"""Runs one sequence through the backbone piece by piece, in one key-value cache, and puts the pieces together again.
+
+Axes: B batch, S sequence, D hidden size, H attention heads.
+"""
+
+from typing import Any
+
+import torch
+from torch import nn
+from transformers.cache_utils import Cache
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_outputs import ModelOutput
+
+from .cache_storm import ReplayCache
+
+
+AttentionMask = torch.Tensor | dict[str, torch.Tensor | None] | None
+
+
+class SegmentRunner:
+    """The backbone, seen as a function of a range of columns.
+
+    Args:
+        body (`nn.Module`):
+            The backbone without its head.
+        cache ([`~transformers.Cache`]):
+            What all pieces write to.
+        attention_mask (`torch.Tensor` or `dict`, *optional*):
+            Mask of the whole sequence, the cached past included: `(batch_size, length)`, or what generation prepares for
+            a static cache, `(batch_size, 1, sequence_length, length)`, one or one per kind of layer.
+        position_ids (`torch.LongTensor` of shape `(..., batch_size, sequence_length)`):
+            Positions of the whole sequence.
+        options (`dict`):
+            What every piece gets: `output_hidden_states` and the like.
+    """
+
+    def __init__(
+        self,
+        body: nn.Module,
+        cache: Cache,
+        attention_mask: AttentionMask,
+        position_ids: torch.Tensor,
+        options: dict[str, Any],
+    ) -> None:
+        self.body = body
+        self.cache = cache
+        self.attention_mask = attention_mask
+        self.position_ids = position_ids
+        self.options = options
+        self.past_length = int(cache.get_seq_length())  # a static cache returns the counter itself, which moves
+        self.pieces: list[ModelOutput] = []
+
+    def __call__(self, start: int, stop: int, **inputs: Any) -> torch.Tensor:
+        """Run columns `start` to `stop`; return their last hidden states, (B, stop - start, D)."""
+        is_replayed = isinstance(self.cache, ReplayCache)
+        if is_replayed:
+            self.cache = self.cache.fork()
+        piece = self.body(
+            attention_mask=self._mask(self.attention_mask, start, stop),
+            position_ids=self.position_ids[..., start:stop],
+            past_key_values=self.cache,
+            use_cache=not is_replayed,  # the layers warn about use_cache=True while they are checkpointed
+            return_dict=True,
+            **self.options,
+            **inputs,
+        )
+        self.pieces.append(piece)
+        return piece.last_hidden_state
+
+    def _mask(self, mask: AttentionMask, start: int, stop: int) -> AttentionMask:
+        if isinstance(mask, dict):
+            return {kind: self._mask(one, start, stop) for kind, one in mask.items()}
+        if mask is None or mask.ndim == 2:
+            return mask if mask is None else mask[:, : self.past_length + stop]
+        columns = mask.shape[-1] if self.cache.is_compileable else self.past_length + stop
+        return mask[:, :, start:stop, :columns]
+
+    @property
+    def last_hidden_state(self) -> torch.Tensor:
+        """Last hidden states of the whole sequence, (B, S, D)."""
+        return torch.cat([piece.last_hidden_state for piece in self.pieces], dim=1)
+
+    @property
+    def hidden_states(self) -> tuple[torch.Tensor, ...] | None:
+        """Hidden states of every layer over the whole sequence, each (B, S, D), if they were asked for."""
+        if self.pieces[0].get("hidden_states") is None:
+            return None
+        return tuple(torch.cat(layer, dim=1) for layer in zip(*(piece.hidden_states for piece in self.pieces)))
+
+    @property
+    def attentions(self) -> tuple[torch.Tensor | None, ...] | None:
+        """Attention of every layer over the whole sequence, each (B, H, S, past + S), if it was asked for."""
+        if self.pieces[0].get("attentions") is None:
+            return None
+        return tuple(_stack_queries(layer) for layer in zip(*(piece.attentions for piece in self.pieces)))
+
+
+def _stack_queries(pieces: tuple[torch.Tensor | None, ...]) -> torch.Tensor | None:
+    """Stack the attention of consecutive queries; earlier pieces had fewer keys, to which they pay no attention."""
+    if pieces[0] is None:  # a linear-attention layer
+        return None
+    num_keys = max(piece.shape[-1] for piece in pieces)
+    return torch.cat([nn.functional.pad(piece, (0, num_keys - piece.shape[-1])) for piece in pieces], dim=2)
+
+
+class checkpointing_with_cache:  # noqa: N801 (a context manager, used like a function)
+    """Lets checkpointed layers keep their cache while a rollout runs.
+
+    transformers drops the cache of a checkpointed layer, since a second write would corrupt it. A [`ReplayCache`] takes
+    second writes.
+    """
+
+    def __init__(self, layers: list[GradientCheckpointingLayer]) -> None:
+        self.layers = layers
+
+    def __enter__(self) -> None:
+        for layer in self.layers:
+            layer._can_checkpoint_with_cache = True
+
+    def __exit__(self, *exception: object) -> None:
+        for layer in self.layers:
+            del layer._can_checkpoint_with_cache

@@ -1,0 +1,196 @@
+"""One pass through a sequence that holds a latent block: line the rows up, think, put the pieces back.
+
+Axes: B batch, S sequence, K latent steps, D hidden size.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+from transformers.cache_utils import Cache
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_outputs import ModelOutput
+
+from .cache_storm import open_cache
+from .configuration_storm import StormConfig
+from .errors_storm import CacheError, LatentLayoutError, LatentShapeError
+from .layout_storm import LatentBlock, RowAlignment
+from .rollout_storm import LatentIntervention, bounded_rollout
+from .segments_storm import SegmentRunner, checkpointing_with_cache
+
+
+PER_TOKEN_INPUTS = ("mm_token_type_ids", "token_type_ids")
+
+
+@dataclass
+class StormModelOutput(ModelOutput):
+    """What the body returns: a backbone's output and the model's own latents (B, K, D), in target space."""
+
+    last_hidden_state: torch.FloatTensor | None = None
+    past_key_values: Cache | None = None
+    hidden_states: tuple[torch.FloatTensor, ...] | None = None
+    attentions: tuple[torch.FloatTensor, ...] | None = None
+    latents: torch.FloatTensor | None = None
+
+
+class Thought:
+    """One forward pass with a latent block: align the rows, think, put the pieces back."""
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        block: LatentBlock,
+        cache: Cache | None,
+        forced_latents: torch.Tensor | None,
+        intervene: LatentIntervention | None,
+    ) -> None:
+        self.model, self.config = model, model.config
+        self.block, self.cache = block, cache
+        self.forced_latents, self.intervene = forced_latents, intervene
+        self._check(forced_latents)
+
+    def _check(self, forced_latents: torch.Tensor | None) -> None:
+        expected = (len(self.block.first), self.block.num_latents, self.config.hidden_size)
+        if forced_latents is not None and tuple(forced_latents.shape) != expected:
+            raise LatentShapeError(
+                f"The prompt has room for latents of shape {expected}, but `forced_latents` has "
+                f"{tuple(forced_latents.shape)}. Render the prompt with num_latents={forced_latents.shape[1]}, or pool "
+                f"the targets to {self.block.num_latents} steps."
+            )
+        if self.cache is not None and not self.block.is_aligned:
+            raise LatentLayoutError(
+                "With a cache, the latent blocks of all rows must lie in the same columns, got first placeholders in "
+                f"columns {self.block.first.tolist()}. Pad the prompts on the left."
+            )
+        if torch.is_grad_enabled() and self.cache is not None and self.cache.is_compileable:
+            raise CacheError(
+                f"Gradients cannot pass through a {type(self.cache).__name__}, which is written in place. Leave "
+                "`past_key_values` out, or wrap the call in `torch.no_grad()`."
+            )
+
+    def __call__(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+        position_ids: torch.Tensor,
+        use_cache: bool | None,
+        inputs: dict[str, Any],
+    ) -> StormModelOutput:
+        if self.block.is_aligned:
+            return self._think(input_ids, attention_mask, position_ids, use_cache, inputs)
+        mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        rows = RowAlignment(self.block, mask)
+        padding = self.config.get_text_config().pad_token_id or 0
+        inputs = {name: rows.move(value) if name in PER_TOKEN_INPUTS else value for name, value in inputs.items()}
+        output = self._think(
+            rows.move(input_ids, padding), rows.move(mask), rows.move(position_ids), use_cache=False, inputs=inputs
+        )
+        return _move_back(output, rows)
+
+    def _think(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+        position_ids: torch.Tensor,
+        use_cache: bool | None,
+        inputs: dict[str, Any],
+    ) -> StormModelOutput:
+        think = self._roll_out if self.forced_latents is None else self._force
+        runner, latents = think(input_ids, attention_mask, position_ids, inputs)
+        if not torch.is_grad_enabled():
+            keep_state(runner.cache, runner.pieces[-1].last_hidden_state)
+        return StormModelOutput(
+            last_hidden_state=runner.last_hidden_state,
+            past_key_values=None if use_cache is False else runner.cache,
+            hidden_states=runner.hidden_states,
+            attentions=runner.attentions,
+            latents=latents,
+        )
+
+    def _runner(
+        self, mask: torch.Tensor | None, positions: torch.Tensor, options: dict[str, Any], is_checkpointing: bool
+    ) -> SegmentRunner:
+        cache = self.cache
+        if cache is None:
+            text_config = self.config.get_text_config(decoder=True)
+            cache = open_cache(text_config, torch.is_grad_enabled(), is_checkpointing)
+        return SegmentRunner(self.model.backbone.base_model, cache, mask, positions, options)
+
+    def _force(
+        self, input_ids: torch.Tensor, mask: torch.Tensor | None, positions: torch.Tensor, inputs: dict[str, Any]
+    ) -> tuple[SegmentRunner, torch.Tensor]:
+        """Teacher forcing: every slot is fed what is given, in one pass, and each latent is read off the slot before."""
+        runner = self._runner(mask, positions, {}, is_checkpointing=False)
+        embeds = self.model.get_input_embeddings()(input_ids)
+        fed = self._embed(self.forced_latents).to(embeds.dtype)
+        embeds = torch.cat([embeds[:, : self.block.start], fed, embeds[:, self.block.stop :]], dim=1)
+        hidden_states = runner(0, input_ids.shape[1], inputs_embeds=embeds, **inputs)
+        before = torch.arange(self.block.start - 1, self.block.stop - 1, device=hidden_states.device)
+        return runner, self.model.latent_projector(hidden_states[:, before])
+
+    def _roll_out(
+        self, input_ids: torch.Tensor, mask: torch.Tensor | None, positions: torch.Tensor, inputs: dict[str, Any]
+    ) -> tuple[SegmentRunner, torch.Tensor]:
+        """The bounded rollout: the prompt, K single-token steps, the rest."""
+        layers = self._checkpointed_layers()
+        per_token = {name: inputs.pop(name) for name in PER_TOKEN_INPUTS if name in inputs}
+        options = {name: inputs.pop(name) for name in ("output_hidden_states", "output_attentions") if name in inputs}
+        runner = self._runner(mask, positions, options, is_checkpointing=bool(layers))
+        start, stop = self.block.start, self.block.stop
+
+        def tokens(first: int, last: int) -> dict[str, torch.Tensor]:
+            sliced = {name: value[..., first:last] for name, value in per_token.items()}
+            return {"input_ids": input_ids[:, first:last], **sliced}
+
+        def advance(latent: torch.Tensor) -> torch.Tensor:
+            column = start + len(runner.pieces) - num_pieces_before
+            return runner(column, column + 1, inputs_embeds=self._embed(latent)[:, None])[:, -1]
+
+        with checkpointing_with_cache(layers):
+            state = runner(0, start, **tokens(0, start), **inputs)[:, -1] if start else self._kept_state()
+            num_pieces_before = len(runner.pieces)
+            latents = bounded_rollout(
+                self.model.latent_projector, advance, state, self.block.num_latents, self.intervene
+            )
+            if stop < input_ids.shape[1]:
+                runner(stop, input_ids.shape[1], **tokens(stop, input_ids.shape[1]))
+        return runner, latents
+
+    def _embed(self, latents: torch.Tensor) -> torch.Tensor:
+        """Scale latents from target space to input embeddings."""
+        return latents * self.config.latent_scale
+
+    def _checkpointed_layers(self) -> list[GradientCheckpointingLayer]:
+        if not (self.model.training and torch.is_grad_enabled()):
+            return []
+        layers = [module for module in self.model.modules() if isinstance(module, GradientCheckpointingLayer)]
+        return layers if any(layer.gradient_checkpointing for layer in layers) else []
+
+    def _kept_state(self) -> torch.Tensor:
+        state = getattr(self.cache, "storm_state", None)
+        if state is None:
+            raise LatentLayoutError(
+                "A prompt may not begin with a latent placeholder: the first latent is made from the hidden state before "
+                "it, and this cache holds none. Pass the prompt together with its latent block."
+            )
+        return state
+
+
+def keep_state(cache: Cache | None, hidden_states: torch.Tensor) -> None:
+    """Keep the last hidden state with the cache, since a chunked prefill may go on with a latent."""
+    if cache is not None:
+        cache.storm_state = hidden_states[:, -1]
+
+
+def _move_back(output: StormModelOutput, rows: RowAlignment) -> StormModelOutput:
+    output.last_hidden_state = rows.move_back(output.last_hidden_state)
+    if output.hidden_states is not None:
+        output.hidden_states = tuple(rows.move_back(layer) for layer in output.hidden_states)
+    if output.attentions is not None:
+        output.attentions = tuple(
+            layer if layer is None else rows.move_back(rows.move_back(layer, dim=2), dim=3)
+            for layer in output.attentions
+        )
+    return output
