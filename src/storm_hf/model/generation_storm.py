@@ -113,6 +113,10 @@ class StormGenerationMixin(GenerationMixin):
         Takes everything that `GenerationMixin.generate` takes, and:
 
         Args:
+            inputs (`torch.LongTensor` of shape `(batch_size, sequence_length)`, *optional*):
+                The prompts, left-padded; also taken as `input_ids`.
+            args:
+                Positional arguments of `GenerationMixin.generate` after `inputs`.
             num_latents (`int`, *optional*):
                 Number K of latent steps for this call. By default the prompt's own block counts. The returned sequences
                 start with the `input_ids` as they were handed in.
@@ -121,6 +125,8 @@ class StormGenerationMixin(GenerationMixin):
             output_latents (`bool`, *optional*, defaults to `False`):
                 Whether to return the model's own latents, of shape `(num_sequences, num_latents, hidden_size)`, as
                 `latents` of the output. Needs `return_dict_in_generate=True`.
+            kwargs:
+                Keyword arguments of `GenerationMixin.generate`.
 
         Raises:
             LatentLayoutError: If the prompt's latent block is broken or cannot be changed to `num_latents`.
@@ -184,6 +190,7 @@ class StormGenerationMixin(GenerationMixin):
         return self.backbone._is_stateful
 
     def prepare_inputs_for_generation(self, input_ids: torch.Tensor, **kwargs: Any) -> dict[str, Any]:
+        """Prepare one step as the backbone does; the rollout's own arguments pass through."""
         return self.backbone.prepare_inputs_for_generation(input_ids, **kwargs)
 
     def _prepare_position_ids_for_generation(self, inputs_tensor: torch.Tensor, model_kwargs: dict) -> torch.Tensor:

@@ -68,10 +68,16 @@ class SegmentRunner:
         return piece.last_hidden_state
 
     def _mask(self, mask: AttentionMask, start: int, stop: int) -> AttentionMask:
-        if isinstance(mask, dict):
-            return {kind: self._mask(one, start, stop) for kind, one in mask.items()}
-        if mask is None or mask.ndim == 2:
-            return mask if mask is None else mask[:, : self.past_length + stop]
+        if mask is None:
+            return None
+        if isinstance(mask, dict):  # one per kind of layer; linear attention takes a mask of the new columns alone
+            is_new_only = {kind: one is not None and one.ndim == 2 for kind, one in mask.items()}
+            return {
+                kind: one[:, start:stop] if is_new_only[kind] else self._mask(one, start, stop)
+                for kind, one in mask.items()
+            }
+        if mask.ndim == 2:
+            return mask[:, : self.past_length + stop]
         columns = mask.shape[-1] if self.cache.is_compileable else self.past_length + stop
         return mask[:, :, start:stop, :columns]
 
@@ -85,14 +91,16 @@ class SegmentRunner:
         """Hidden states of every layer over the whole sequence, each (B, S, D), if they were asked for."""
         if self.pieces[0].get("hidden_states") is None:
             return None
-        return tuple(torch.cat(layer, dim=1) for layer in zip(*(piece.hidden_states for piece in self.pieces)))
+        return tuple(
+            torch.cat(layer, dim=1) for layer in zip(*(piece.hidden_states for piece in self.pieces), strict=True)
+        )
 
     @property
     def attentions(self) -> tuple[torch.Tensor | None, ...] | None:
         """Attention of every layer over the whole sequence, each (B, H, S, past + S), if it was asked for."""
         if self.pieces[0].get("attentions") is None:
             return None
-        return tuple(_stack_queries(layer) for layer in zip(*(piece.attentions for piece in self.pieces)))
+        return tuple(_stack_queries(layer) for layer in zip(*(piece.attentions for piece in self.pieces), strict=True))
 
 
 def _stack_queries(pieces: tuple[torch.Tensor | None, ...]) -> torch.Tensor | None:

@@ -7,14 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
 from transformers import PreTrainedModel
 from transformers.cache_utils import Cache
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import ModelOutput
 
 from .cache_storm import open_cache
-from .configuration_storm import StormConfig
 from .errors_storm import CacheError, LatentLayoutError, LatentShapeError
 from .layout_storm import LatentBlock, RowAlignment
 from .rollout_storm import LatentIntervention, bounded_rollout
@@ -78,6 +76,7 @@ class Thought:
         use_cache: bool | None,
         inputs: dict[str, Any],
     ) -> StormModelOutput:
+        """Think: by rollout, or with given latents. Arguments as in `StormModel.forward`."""
         if self.block.is_aligned:
             return self._think(input_ids, attention_mask, position_ids, use_cache, inputs)
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
