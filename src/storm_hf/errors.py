@@ -10,6 +10,7 @@
     ├── LatentLayoutError          the latent block of a prompt is missing, broken, doubled or in different columns
     ├── LatentShapeError           latents that do not have the shape of the rollout
     ├── MissingExtraError          an optional package that is not installed
+    ├── ReportError                numbers or pictures that a report cannot show
     ├── StaleWorkError             finished work that was made with other parameters
     ├── TrajectoryShapeError       a target trajectory that does not fit the rollout
     ├── UnsupportedGenerationError a way of generating that cannot think in latents
@@ -50,6 +51,10 @@ class MissingExtraError(StormError, ImportError):
     """An optional package is not installed; the message names the extra that brings it."""
 
 
+class ReportError(StormError, ValueError):
+    """Numbers or pictures that a report cannot show."""
+
+
 class StaleWorkError(StormError, RuntimeError):
     """Finished work in a folder was made with other parameters."""
 
@@ -80,6 +85,7 @@ __all__ = [
     "LatentLayoutError",
     "LatentShapeError",
     "MissingExtraError",
+    "ReportError",
     "StaleWorkError",
     "StormError",
     "TrajectoryShapeError",

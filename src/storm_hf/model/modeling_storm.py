@@ -200,7 +200,7 @@ def _build_backbone(config: StormConfig) -> PreTrainedModel:
 class StormForConditionalGeneration(StormPreTrainedModel, StormGenerationMixin):
     """A video-language model that thinks in K latent steps and then answers."""
 
-    accepts_loss_kwargs = False
+    accepts_loss_kwargs = True  # the loss is divided by `num_items_in_batch` of the whole accumulated batch
 
     def __init__(self, config: StormConfig) -> None:
         super().__init__(config)
@@ -255,7 +255,7 @@ class StormForConditionalGeneration(StormPreTrainedModel, StormGenerationMixin):
         if max(token_ids) >= model.get_input_embeddings().weight.shape[0]:
             model.resize_token_embeddings(len(processor.tokenizer))
         embeddings = model.get_input_embeddings().weight.detach().float()
-        config.latent_scale = float(embeddings.pow(2).mean().sqrt()) if latent_scale is None else latent_scale
+        model.config.latent_scale = float(embeddings.pow(2).mean().sqrt()) if latent_scale is None else latent_scale
         return model
 
     @property

@@ -50,6 +50,7 @@ def add_latent_tokens(processor: ProcessorMixin, num_latents: int = 8) -> Proces
     tokens = [AddedToken(token, special=True, normalized=False) for token in LATENT_TOKENS]
     processor.tokenizer.add_tokens(tokens, special_tokens=True)
     processor.tokenizer.padding_side = "left"
+    processor.tokenizer.init_kwargs["padding_side"] = "left"  # what `save_pretrained` writes
     stock, _, _ = processor.chat_template.partition(_MARK)
     processor.chat_template = stock + _MARK + _LATENT_BLOCK.replace("NUM_LATENTS", str(num_latents))
     return processor

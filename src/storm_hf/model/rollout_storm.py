@@ -19,6 +19,7 @@ def bounded_rollout(
     state: torch.Tensor,
     num_latents: int,
     intervene: LatentIntervention | None = None,
+    first_step: int = 0,
 ) -> torch.Tensor:
     """Turn the last hidden state into the next latent and feed it back, exactly `num_latents` times.
 
@@ -35,13 +36,15 @@ def bounded_rollout(
         intervene (`Callable[[int, torch.Tensor], torch.Tensor]`, *optional*):
             Replaces the latent of a step before it is fed back. Diagnostics pass one to test causal use, scheduled
             forcing passes one to mix in targets.
+        first_step (`int`, *optional*, defaults to `0`):
+            Number of the first step, when a prompt comes in pieces and earlier ones held latents already.
 
     Returns:
         `torch.Tensor` of shape `(batch_size, num_latents, hidden_size)`: The model's own latents, in order, before any
         intervention.
     """
     latents = []
-    for step in range(num_latents):
+    for step in range(first_step, first_step + num_latents):
         latent = project(state)
         latents.append(latent)
         fed = latent if intervene is None else intervene(step, latent)

@@ -99,7 +99,9 @@ class Thought:
         think = self._roll_out if self.forced_latents is None else self._force
         runner, latents = think(input_ids, attention_mask, position_ids, inputs)
         if not torch.is_grad_enabled():
-            keep_state(runner.cache, runner.pieces[-1].last_hidden_state)
+            is_cut = self.block.stop == input_ids.shape[1]  # the block may go on in the next piece of the prompt
+            num_thought = self._num_thought() + self.block.num_latents if is_cut else 0
+            keep_state(runner.cache, runner.pieces[-1].last_hidden_state, num_thought)
         return StormModelOutput(
             last_hidden_state=runner.last_hidden_state,
             past_key_values=None if use_cache is False else runner.cache,
@@ -151,7 +153,12 @@ class Thought:
             state = runner(0, start, **tokens(0, start), **inputs)[:, -1] if start else self._kept_state()
             num_pieces_before = len(runner.pieces)
             latents = bounded_rollout(
-                self.model.latent_projector, advance, state, self.block.num_latents, self.intervene
+                self.model.latent_projector,
+                advance,
+                state,
+                self.block.num_latents,
+                self.intervene,
+                first_step=self._num_thought(),
             )
             if stop < input_ids.shape[1]:
                 runner(stop, input_ids.shape[1], **tokens(stop, input_ids.shape[1]))
@@ -176,11 +183,15 @@ class Thought:
             )
         return state
 
+    def _num_thought(self) -> int:
+        """Number of latents of this block that an earlier piece of the prompt held."""
+        return 0 if self.block.start else getattr(self.cache, "storm_num_thought", 0)
 
-def keep_state(cache: Cache | None, hidden_states: torch.Tensor) -> None:
-    """Keep the last hidden state with the cache, since a chunked prefill may go on with a latent."""
+
+def keep_state(cache: Cache | None, hidden_states: torch.Tensor, num_thought: int = 0) -> None:
+    """Keep the last hidden state, and how far the thought got, with the cache: a chunked prefill may go on with a latent."""
     if cache is not None:
-        cache.storm_state = hidden_states[:, -1]
+        cache.storm_state, cache.storm_num_thought = hidden_states[:, -1], num_thought
 
 
 def _move_back(output: StormModelOutput, rows: RowAlignment) -> StormModelOutput:

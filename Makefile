@@ -1,0 +1,49 @@
+# Every target sets up what it needs. The first call installs for a few minutes, later ones start at once.
+SHELL := /bin/bash
+MAKEFLAGS += --no-print-directory
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+OUT ?= runs/demo
+WORKERS ?= 2
+VENV := .venv
+READY := $(VENV)/.ready
+TESTS := OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest
+
+# Nothing below needs the network once it is installed.
+export PYTHON
+export HF_HUB_OFFLINE := 1
+export HF_HUB_DISABLE_TELEMETRY := 1
+export TOKENIZERS_PARALLELISM := false
+
+.PHONY: demo test test-all lint format clean help
+
+demo: $(READY)  ## Train and question a tiny STORM on this machine; the report is runs/demo/report.html
+	$(VENV)/bin/storm demo --out $(OUT)
+
+test: $(READY)  ## The core tests: minutes on two cores, no network, no GPU
+	$(TESTS) -m "not slow and not gpu" -n $(WORKERS) --dist loadfile
+
+test-all: test  ## Also the slow tests, among them the built wheel
+	$(TESTS) -m "slow and not gpu"
+
+lint: $(READY)  ## Style, format, types and import contracts
+	$(VENV)/bin/ruff check
+	$(VENV)/bin/ruff format --check
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports --no-logo
+
+format: $(READY)  ## Rewrite the code in the project's format
+	$(VENV)/bin/ruff check --fix
+	$(VENV)/bin/ruff format
+
+clean:  ## Remove the environment, the caches and the builds; runs/ stays
+	rm -rf .venv .venv-* dist build .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	find src tests tools -name __pycache__ -type d -prune -exec rm -rf {} +
+
+help:  ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+$(READY): pyproject.toml constraints.txt $(wildcard tools/*)
+	@tools/install.sh $(VENV)
+	@touch $@

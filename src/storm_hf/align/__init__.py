@@ -1,0 +1,1 @@
+"""Stage I: the latents are aligned with what a thought video shows."""

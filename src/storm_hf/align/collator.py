@@ -1,0 +1,48 @@
+"""Batches for Stage I: those of the answer, with each row's target trajectory beside them.
+
+Axes: B batch, K latent steps, D hidden size.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from storm_hf.errors import DatasetError
+from storm_hf.target_trajectory.trajectory import TargetTrajectory
+from storm_hf.training.collator import AnswerCollator
+from storm_hf.training.prompts import Row
+
+
+THOUGHT_COLUMN = "thought_features"
+
+
+@dataclass(frozen=True)
+class AlignCollator:
+    """Turns rows into a batch with `target_trajectory` (B, K, D).
+
+    Args:
+        answers ([`~storm_hf.training.collator.AnswerCollator`]):
+            Makes the rest of the batch.
+        trajectory ([`~storm_hf.target_trajectory.TargetTrajectory`]):
+            Pools and whitens the features of the thought videos.
+    """
+
+    answers: AnswerCollator
+    trajectory: TargetTrajectory
+
+    def __call__(self, rows: Sequence[Row]) -> dict[str, torch.Tensor]:
+        """Collate `rows`.
+
+        Raises:
+            DatasetError: If a row has no `thought_features`.
+        """
+        if rows[0].get(THOUGHT_COLUMN) is None:
+            raise DatasetError(
+                f"Stage I needs the column `{THOUGHT_COLUMN}`, got {sorted(rows[0])}. Build the data set with "
+                "`datasets_builders/storm_worlds.py`, or train answers only with StormAnswerTrainer."
+            )
+        batch = self.answers(rows)
+        batch["target_trajectory"] = self.trajectory([np.asarray(row[THOUGHT_COLUMN]) for row in rows])
+        return batch

@@ -1,0 +1,168 @@
+"""Stage I: align the latents with what thought videos show, and answer from them.
+
+L = L_answer + align_weight * L_align. The answer's loss is divided by the supervised tokens, the alignment's by the rows, each
+of the whole accumulated batch over all processes, so that one batch of four equals four accumulated batches of one.
+
+Axes: B batch, K latent steps, D hidden size.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, ClassVar
+
+import torch
+from datasets import Dataset
+from torch import nn
+
+from storm_hf.align.collator import THOUGHT_COLUMN, AlignCollator
+from storm_hf.align.config import StormAlignConfig
+from storm_hf.align.objective import Alignment, trajectory_alignment
+from storm_hf.model.modeling_storm import StormForConditionalGeneration
+from storm_hf.target_trajectory.trajectory import TargetTrajectory
+from storm_hf.training.collator import AnswerCollator
+from storm_hf.training.prompts import PromptEncoder
+from storm_hf.training.trainer import StormTrainer
+
+
+class StormAlignTrainer(StormTrainer):
+    """Aligns the latents with thought videos (arXiv 2605.26014, Stage I).
+
+    Args:
+        model ([`StormForConditionalGeneration`]):
+            What `from_backbone` made.
+        args ([`StormAlignConfig`], *optional*):
+            Configuration of the run.
+        train_dataset ([`~datasets.Dataset`]):
+            Rows of a storm-thoughts data set, with `thought_features`.
+        processing_class ([`~transformers.ProcessorMixin`]):
+            The backbone's processor with latent tokens.
+        trajectory ([`~storm_hf.target_trajectory.TargetTrajectory`], *optional*):
+            How features become targets, for example `TargetTrajectory.load(dataset_folder)`. By default it is fitted to
+            `train_dataset` as `args` says. It is saved with the model.
+        data_collator (`Callable`, *optional*):
+            By default an [`~storm_hf.align.collator.AlignCollator`].
+        kwargs:
+            What else [`~trl.SFTTrainer`] takes.
+    """
+
+    _name = "STORM Stage I"
+    _stage = "align"
+    _tag_names: ClassVar[list[str]] = ["trl", "storm", "storm-align"]
+
+    def __init__(
+        self,
+        model: StormForConditionalGeneration,
+        args: StormAlignConfig | None = None,
+        train_dataset: Dataset | None = None,
+        processing_class: Any = None,
+        trajectory: TargetTrajectory | None = None,
+        data_collator: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        args = args or StormAlignConfig("storm-align")
+        if data_collator is None:
+            num_latents = model.config.num_latents if args.num_latents is None else args.num_latents
+            trajectory = trajectory or fit_trajectory(train_dataset, num_latents, args)
+            prompts = PromptEncoder(processing_class, model.config, num_latents, args.question_style)
+            data_collator = AlignCollator(AnswerCollator(prompts), trajectory)
+        self.trajectory = trajectory
+        super().__init__(
+            model=model,
+            args=args,
+            train_dataset=train_dataset,
+            processing_class=processing_class,
+            data_collator=data_collator,
+            **kwargs,
+        )
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> Any:
+        """Add the alignment of the latents to TRL's loss of the answer."""
+        inputs = dict(inputs)
+        targets = inputs.pop("target_trajectory")
+        with self._latents_of(model) as rollout:
+            answer_loss = super().compute_loss(
+                model, {**inputs, **self._forcing(targets)}, num_items_in_batch=num_items_in_batch
+            )
+        alignment = trajectory_alignment(rollout[0], targets, self.args.align_loss, self.args.align_reduction)
+        align_loss = alignment.loss.sum() * self._row_scale(len(targets), num_items_in_batch)
+        self._log_parts(alignment)
+        loss = answer_loss + self.args.align_weight * align_loss
+        return (loss, None) if return_outputs else loss
+
+    @contextmanager
+    def _latents_of(self, model: nn.Module) -> Iterator[list[torch.Tensor]]:
+        """Collect the latents that the body makes; TRL's fused head passes on only what the answer needs."""
+        body = self.accelerator.unwrap_model(model).base_model
+        body = getattr(body, "model", body) if not hasattr(body, "latent_projector") else body
+        latents: list[torch.Tensor] = []
+        handle = body.register_forward_hook(lambda module, args, output: latents.append(output.latents))
+        try:
+            yield latents
+        finally:
+            handle.remove()
+
+    def _forcing(self, targets: torch.Tensor) -> dict[str, Any]:
+        """What the latent slots are fed."""
+        if self.args.forcing == "teacher" or not self.model.training:
+            return {"forced_latents": targets} if self.args.forcing == "teacher" else {}
+        if self.args.forcing == "rollout":
+            return {}
+        share = self.state.global_step / max(self.state.max_steps, 1)  # of slots that are fed the model's own latent
+        seed = self.args.seed + 1_000_003 * self.state.global_step
+        draws = torch.rand(targets.shape[:2], generator=torch.Generator().manual_seed(seed)).to(targets.device)
+        is_own = draws < share  # (B, K)
+
+        def mix(step: int, latent: torch.Tensor) -> torch.Tensor:
+            return torch.where(is_own[:, step, None], latent, targets[:, step].to(latent.dtype))
+
+        return {"latent_intervention": mix}
+
+    def _row_scale(self, num_rows: int, num_items_in_batch: torch.Tensor | int | None) -> torch.Tensor | float:
+        """One over the rows of the whole accumulated batch; `Trainer` averages gradients over processes."""
+        if num_items_in_batch is None or self._num_rows_in_batch is None:
+            return 1 / num_rows
+        return self.accelerator.num_processes / self._num_rows_in_batch
+
+    def _log_parts(self, alignment: Alignment) -> None:
+        self._metric("align_loss", alignment.loss.mean())
+        self._metric("latent_cosine", alignment.cosine)
+        self._metric("latent_cosine_baseline", alignment.cosine_baseline)
+        self._metric("latent_retrieval", alignment.retrieval)
+        self._metric("latent_retrieval_chance", alignment.retrieval_chance)
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Save the model, and beside it the statistics that diagnostics read."""
+        super().save_model(output_dir, _internal_call)
+        if self.trajectory is not None and self.args.should_save:
+            self.trajectory.save(output_dir or self.args.output_dir)
+
+
+def fit_trajectory(dataset: Dataset, num_latents: int, args: StormAlignConfig) -> TargetTrajectory:
+    """Learn from a training split how its thought features become targets.
+
+    Args:
+        dataset ([`~datasets.Dataset`]):
+            Rows with `thought_features`.
+        num_latents (`int`):
+            Number K of latent steps.
+        args ([`StormAlignConfig`]):
+            Says how to pool and normalise.
+    """
+    if args.target_normalize != "whiten":
+        return TargetTrajectory(num_latents, args.target_pooling, args.target_layout, normalize=args.target_normalize)
+    thoughts = dataset.select_columns([THOUGHT_COLUMN]).with_format("numpy")
+    return TargetTrajectory.fit(
+        (batch[THOUGHT_COLUMN] for batch in thoughts.iter(256)),
+        num_latents=num_latents,
+        rank=args.whitening_rank,
+        pooling=args.target_pooling,
+        layout=args.target_layout,
+        statistics=args.whitening_statistics,
+        seed=args.seed,
+    )

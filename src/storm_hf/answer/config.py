@@ -1,0 +1,21 @@
+"""Configuration of Stage II."""
+
+from dataclasses import dataclass, field
+
+from storm_hf.training.config import StormTrainingConfig
+
+
+@dataclass
+class StormAnswerConfig(StormTrainingConfig):
+    r"""
+    Configuration class for the [`StormAnswerTrainer`]. It adds to what both stages share:
+
+    Parameters:
+        learning_rate (`float`, *optional*, defaults to `1e-6`):
+            A tenth of Stage I's. At Stage I's rate the rollout that Stage I built is destroyed before it is repaired
+            (measured: bounce falls from .909 to .496).
+    """
+
+    learning_rate: float = field(
+        default=1e-6, metadata={"help": "Initial learning rate; at most a tenth of Stage I's."}
+    )

@@ -1,0 +1,146 @@
+"""A video-language model small enough to learn to see on two processor cores: a random Qwen2.5-VL and its own tokenizer."""
+
+from collections.abc import Iterable
+
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import (
+    PreTrainedTokenizerFast,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLProcessor,
+    Qwen2VLImageProcessor,
+    Qwen2VLVideoProcessor,
+)
+
+from storm_hf.model import StormConfig, add_latent_tokens
+
+
+PATCH_PX = 8
+SPECIAL_TOKENS = (
+    "<|endoftext|>",
+    "<|im_start|>",
+    "<|im_end|>",
+    "<|vision_start|>",
+    "<|vision_end|>",
+    "<|image_pad|>",
+    "<|video_pad|>",
+)
+CHAT_TEMPLATE = """{%- for message in messages -%}
+    {{- '<|im_start|>' + message['role'] + '\n' -}}
+    {%- if message['content'] is string -%}
+        {{- message['content'] -}}
+    {%- else -%}
+        {%- for part in message['content'] -%}
+            {%- if part['type'] == 'video' -%}
+                {{- '<|vision_start|><|video_pad|><|vision_end|>' -}}
+            {%- elif part['type'] == 'image' -%}
+                {{- '<|vision_start|><|image_pad|><|vision_end|>' -}}
+            {%- else -%}
+                {{- part['text'] -}}
+            {%- endif -%}
+        {%- endfor -%}
+    {%- endif -%}
+    {{- '<|im_end|>\n' -}}
+{%- endfor -%}
+{%- if add_generation_prompt -%}{{- '<|im_start|>assistant\n' -}}{%- endif -%}"""
+
+
+def tiny_processor(words: Iterable[str], num_latents: int, frame_pixels: int) -> Qwen2_5_VLProcessor:
+    """Make a Qwen2.5-VL processor whose byte-level tokenizer knows each of `words` as one token.
+
+    Any other text is still encoded, byte by byte if need be.
+
+    Args:
+        words (`Iterable[str]`):
+            The vocabulary of a world.
+        num_latents (`int`):
+            Number K of latent steps that the chat template writes.
+        frame_pixels (`int`):
+            Number of pixels that a frame is resized to, its aspect kept: clips are drawn larger, for the video codec.
+    """
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    corpus = [text for word in sorted(set(words)) for text in (word, f"a {word}")] + ["user", "assistant", "system"]
+    trainer = trainers.BpeTrainer(
+        vocab_size=4096,
+        min_frequency=1,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        special_tokens=list(SPECIAL_TOKENS),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(corpus, trainer)
+    size = {"shortest_edge": 4 * PATCH_PX**2, "longest_edge": frame_pixels}
+    video_processor = Qwen2VLVideoProcessor(
+        patch_size=PATCH_PX,
+        size=size,
+        do_sample_frames=False,
+        cap_pixels_per_frame=True,
+    )
+    image_processor = Qwen2VLImageProcessor(patch_size=PATCH_PX, size=size)
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
+        extra_special_tokens=list(SPECIAL_TOKENS),
+    )
+    processor = Qwen2_5_VLProcessor(
+        image_processor=image_processor, tokenizer=fast, video_processor=video_processor, chat_template=CHAT_TEMPLATE
+    )
+    return add_latent_tokens(processor, num_latents)
+
+
+def tiny_config(processor: Qwen2_5_VLProcessor, num_latents: int, latent_scale: float = 1.0) -> StormConfig:
+    """Configure a STORM around a Qwen2.5-VL of under one million parameters (three layers of width 128).
+
+    Args:
+        processor ([`~transformers.Qwen2_5_VLProcessor`]):
+            What `tiny_processor` made: it fixes the vocabulary and the token ids.
+        num_latents (`int`):
+            Number K of latent steps.
+        latent_scale (`float`, *optional*, defaults to `1.0`):
+            See [`StormConfig`].
+    """
+    token_id = processor.tokenizer.convert_tokens_to_ids
+    backbone = Qwen2_5_VLConfig(
+        text_config={
+            "vocab_size": len(processor.tokenizer),
+            "hidden_size": 128,
+            "intermediate_size": 384,
+            "num_hidden_layers": 3,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "max_position_embeddings": 1024,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [8, 4, 4]},
+            "initializer_range": 0.05,
+            "bos_token_id": None,
+            "eos_token_id": processor.tokenizer.eos_token_id,
+            "pad_token_id": processor.tokenizer.pad_token_id,
+        },
+        vision_config={
+            "depth": 1,
+            "hidden_size": 64,
+            "intermediate_size": 128,
+            "num_heads": 4,
+            "patch_size": PATCH_PX,
+            "spatial_merge_size": 2,
+            "temporal_patch_size": 2,
+            "tokens_per_second": 1,
+            "window_size": 8 * PATCH_PX,
+            "out_hidden_size": 128,
+            "fullatt_block_indexes": [0],
+            "initializer_range": 0.05,
+        },
+        image_token_id=token_id("<|image_pad|>"),
+        video_token_id=token_id("<|video_pad|>"),
+        vision_start_token_id=token_id("<|vision_start|>"),
+        vision_end_token_id=token_id("<|vision_end|>"),
+        tie_word_embeddings=False,
+    )
+    return StormConfig(
+        vlm_config=backbone,
+        num_latents=num_latents,
+        latent_start_token_id=token_id("<|latent_start|>"),
+        latent_token_id=token_id("<|latent|>"),
+        latent_end_token_id=token_id("<|latent_end|>"),
+        latent_scale=latent_scale,
+    )

@@ -1,0 +1,1 @@
+"""Checkpoints and data sets on the Hub: their cards and their upload."""

@@ -1,0 +1,58 @@
+"""Which extra brings which optional package: the one place that knows."""
+
+import importlib
+from types import ModuleType
+
+from storm_hf.errors import BrokenExtraError, MissingExtraError
+
+
+# From the name a package is imported by to the extra of `pyproject.toml` that installs it.
+EXTRA_OF = {
+    "datasets": "train",
+    "decord": "decoders",
+    "deepspeed": "scale",
+    "diffusers": "thoughts",
+    "gradio": "app",
+    "jinja2": "demo",
+    "lmms_eval": "evaluation",
+    "matplotlib": "demo",
+    "peft": "train",
+    "pyarrow": "thoughts",
+    "torchcodec": "decoders",
+    "trl": "train",
+}
+
+
+def require(package: str) -> ModuleType:
+    """Import an optional package, or say how to get it.
+
+    Args:
+        package (`str`):
+            Name to import, such as `"gradio"` or `"matplotlib.pyplot"`. Its first part is a key of `EXTRA_OF`.
+
+    Returns:
+        `ModuleType`: The imported module.
+
+    Raises:
+        MissingExtraError: If the package is not installed; the message is the command that installs it.
+        BrokenExtraError: If it is installed but does not load, as a decoder without its shared libraries.
+
+    Example:
+        ```python
+        gradio = require("gradio")
+        ```
+    """
+    name = package.partition(".")[0]
+    install = f"pip install 'storm-hf[{EXTRA_OF[name]}]'"
+    try:
+        return importlib.import_module(package)
+    except ModuleNotFoundError as error:
+        if error.name != name:
+            raise BrokenExtraError(f"`{name}` needs `{error.name}`. Complete it with: {install}") from error
+        raise MissingExtraError(f"`{name}` is missing. Install it with: {install}") from error
+    except (ImportError, OSError, RuntimeError) as error:  # a missing shared library raises any of the three
+        reason = str(error).partition("\n")[0].partition(". ")[0].strip()
+        raise BrokenExtraError(
+            f"`{name}` is installed but does not load ({reason}). Install what it needs from the system, or repair it "
+            f"with: pip install --force-reinstall {name}"
+        ) from error

@@ -1,0 +1,96 @@
+"""One way to make an HTML page: a template, values by keyword, and a file that is whole or absent.
+
+A page extends `page.html.j2`, which brings the style sheet. What a template prints is escaped, and a name that it
+does not get is an error, so no placeholder ever reaches a reader.
+"""
+
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+from storm_hf.optional import require
+
+
+_SECONDS_PER_MINUTE = 60
+
+
+def render_page(package: str, template: str, **values: object) -> str:
+    """Fill in a template.
+
+    Args:
+        package (`str`):
+            Package whose folder `templates` holds the template, such as `"storm_hf.demo"`.
+        template (`str`):
+            File name in that folder. It may extend or include files of this folder and of `reporting/templates`.
+        **values (`object`):
+            What the template calls by name. Strings are escaped unless they are `markupsafe.Markup`.
+
+    Returns:
+        `str`: The HTML.
+
+    Raises:
+        MissingExtraError: If jinja2 is not installed.
+    """
+    return _environment(package).get_template(template).render(**values)
+
+
+def write_atomically(path: str | os.PathLike[str], text: str) -> Path:
+    """Write a text file, complete or not at all.
+
+    Args:
+        path (`str` or `os.PathLike`):
+            Where it goes. Folders on the way are made; an existing file is replaced once the new one is whole.
+        text (`str`):
+            What it says, written as UTF-8.
+
+    Returns:
+        `Path`: The file written.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
+    try:
+        unfinished.write_text(text, encoding="utf-8")
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+    return path
+
+
+def percent(share: float) -> str:
+    """Write a share as a percentage that never rounds to all or nothing: 0.9996 is `99.9%`, not `100%`."""
+    if share in (0, 1):
+        return f"{share:.0%}"
+    shown = min(max(round(100 * share, 1), 0.1), 99.9)
+    return f"{shown:g}%"
+
+
+def duration(seconds: float) -> str:
+    """Write a time as people say it: `12 ms`, `4.2 s`, `48 s`, `8 min 12 s`."""
+    if seconds < 1:
+        return f"{1000 * seconds:.3g} ms"
+    if seconds < _SECONDS_PER_MINUTE:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), _SECONDS_PER_MINUTE)
+    return f"{minutes} min {rest} s" if rest else f"{minutes} min"
+
+
+def count(number: float) -> str:
+    """Write a number of things with three digits that matter: `512`, `12,400`, `0.92 million`."""
+    if number >= 100_000:
+        return f"{number / 1e6:.{2 if number < 1e7 else 0}f} million"
+    return f"{number:,.0f}" if math.isclose(number, round(number)) else f"{number:,.1f}"
+
+
+def _environment(package: str) -> Any:  # jinja2 is optional, so its types are not known here
+    jinja2 = require("jinja2")
+    environment = jinja2.Environment(
+        loader=jinja2.ChoiceLoader([jinja2.PackageLoader(package), jinja2.PackageLoader(__package__)]),
+        undefined=jinja2.StrictUndefined,
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"percent": percent, "duration": duration, "count": count}
+    return environment

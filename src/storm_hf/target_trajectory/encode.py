@@ -1,0 +1,144 @@
+"""Thought frames through the backbone's own frozen vision tower and merger.
+
+Axes: B clips of a batch, T frames, H height and W width in pixels, P temporal patches, C cells of a patch, D hidden size.
+"""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from itertools import groupby, islice
+
+import numpy as np
+import torch
+from transformers import BatchFeature, PreTrainedModel, ProcessorMixin
+from transformers.image_utils import ChannelDimension
+from transformers.video_utils import VideoMetadata
+
+from storm_hf.errors import BackboneError, TrajectoryShapeError
+
+
+def encode_frames(
+    model: PreTrainedModel,
+    processor: ProcessorMixin,
+    clips: Iterable[np.ndarray],
+    *,
+    fps: float,
+    batch_size: int = 32,
+) -> list[np.ndarray]:
+    """Encode clips with the vision tower and merger of a backbone.
+
+    Args:
+        model ([`~transformers.PreTrainedModel`]):
+            A STORM, or a plain backbone of `AutoModelForImageTextToText`. It is left in the mode it came in.
+        processor ([`~transformers.ProcessorMixin`]):
+            The one of the backbone: its video processor scales and normalises, and samples nothing.
+        clips (iterable of `np.ndarray` of shape `(num_frames, height, width, 3)`):
+            RGB frames, `uint8`. No more than `batch_size` of them are held at a time.
+        fps (`float`):
+            Frames shown per second.
+        batch_size (`int`, *optional*, defaults to `32`):
+            Clips encoded together.
+
+    Returns:
+        `list[np.ndarray]`: Per clip features of shape `(num_temporal_patches, num_cells, hidden_size)`, float16, tokens in
+        the order time, height, width. Qwen's towers see two frames per temporal patch, the others one.
+
+    Raises:
+        BackboneError: If the backbone or its processor cannot encode videos; the message says what is missing.
+        TrajectoryShapeError: If a clip is not `uint8` frames of the shape above.
+    """
+    backbone = getattr(model, "backbone", model)
+    if getattr(processor, "video_processor", None) is None:
+        raise BackboneError(f"Expected a processor with a video processor but got {type(processor).__name__}.")
+    features: list[np.ndarray] = []
+    with _evaluating(backbone), torch.no_grad():
+        for batch in _batches(clips, batch_size):
+            inputs = _process(processor, batch, fps).to(backbone.device, backbone.dtype)
+            features += [_to_float16(clip) for clip in _encode(backbone, inputs)]
+    return features
+
+
+def _batches(clips: Iterable[np.ndarray], batch_size: int) -> Iterator[list[np.ndarray]]:
+    """Cut clips into batches of one shape each, in their order: most video processors stack what they get."""
+    for _, alike in groupby(clips, key=_checked_shape):
+        while batch := list(islice(alike, batch_size)):
+            yield batch
+
+
+def _checked_shape(clip: np.ndarray) -> tuple[int, ...]:
+    if clip.ndim != 4 or clip.shape[-1] != 3 or clip.dtype != np.uint8 or clip.size == 0:
+        raise TrajectoryShapeError(
+            "Expected clips of uint8 frames of shape (num_frames, height, width, 3) but got "
+            f"{clip.dtype} of shape {clip.shape}. Read them with `read_video`."
+        )
+    return clip.shape
+
+
+def _process(processor: ProcessorMixin, clips: list[np.ndarray], fps: float) -> BatchFeature:
+    metadata = [
+        VideoMetadata(
+            total_num_frames=len(clip), fps=fps, duration=len(clip) / fps, frames_indices=list(range(len(clip)))
+        )
+        for clip in clips
+    ]
+    return processor.video_processor(
+        videos=clips,
+        video_metadata=metadata,
+        do_sample_frames=False,
+        input_data_format=ChannelDimension.LAST,
+        return_tensors="pt",
+    )
+
+
+def _encode(backbone: PreTrainedModel, inputs: BatchFeature) -> list[torch.Tensor]:
+    """Give each clip's features as (P, C, D), by whichever way of encoding videos the backbone has."""
+    if "video_grid_thw" in inputs:
+        return _encode_grids(backbone, inputs)
+    if hasattr(backbone, "get_video_features"):
+        return _encode_videos(backbone, inputs)
+    if hasattr(backbone, "get_image_features"):
+        return _encode_as_images(backbone, inputs)
+    raise BackboneError(
+        f"Expected `get_video_features` or `get_image_features` in {type(backbone).__name__} but it has neither, so thought "
+        "videos cannot be encoded. Use a backbone such as Qwen2.5-VL, Qwen3-VL, LLaVA-OneVision, SmolVLM or InternVL."
+    )
+
+
+def _encode_grids(backbone: PreTrainedModel, inputs: BatchFeature) -> list[torch.Tensor]:
+    """Qwen-VL: patches of all videos in one row, and a grid that says whose they are."""
+    grids = inputs["video_grid_thw"]
+    encoded = backbone.get_video_features(inputs["pixel_values_videos"], grids, return_dict=True).pooler_output
+    temporal_patches = grids[:, 0].tolist()
+    return [tokens.unflatten(0, (patches, -1)) for tokens, patches in zip(encoded, temporal_patches, strict=True)]
+
+
+def _encode_videos(backbone: PreTrainedModel, inputs: BatchFeature) -> list[torch.Tensor]:
+    """LLaVA-OneVision: frames of one size and, after the tokens of a video, one that says its end."""
+    pixels = inputs["pixel_values_videos"]  # (B, T, 3, H, W)
+    encoded = backbone.get_video_features(pixels, return_dict=True).pooler_output
+    num_tokens = encoded.shape[1] // pixels.shape[1] * pixels.shape[1]
+    return list(encoded[:, :num_tokens].unflatten(1, (pixels.shape[1], -1)))
+
+
+def _encode_as_images(backbone: PreTrainedModel, inputs: BatchFeature) -> list[torch.Tensor]:
+    """SmolVLM takes a video as a row of images, InternVL takes all frames as one batch of images."""
+    if "pixel_attention_mask" in inputs:
+        pixels, mask = inputs["pixel_values"], inputs["pixel_attention_mask"]  # (B, T, 3, H, W), (B, T, H, W)
+        encoded = backbone.get_image_features(pixels, pixel_attention_mask=mask, return_dict=True).pooler_output
+        return [tokens.unflatten(0, (pixels.shape[1], -1)) for tokens in encoded]
+    pixels = inputs["pixel_values_videos"]  # (B, T, 3, H, W)
+    encoded = backbone.get_image_features(pixels.flatten(0, 1), return_dict=True).pooler_output
+    return list(encoded.unflatten(0, pixels.shape[:2]))
+
+
+def _to_float16(features: torch.Tensor) -> np.ndarray:
+    return features.to(device="cpu", dtype=torch.float16).numpy()
+
+
+@contextmanager
+def _evaluating(model: PreTrainedModel) -> Iterator[None]:
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)

@@ -1,0 +1,78 @@
+"""Features of a thought video into the K slots of a target trajectory.
+
+Axes: B batch, T temporal patches, C cells of a temporal patch, D hidden size, K latent steps, F features of a slot.
+"""
+
+from typing import Literal, get_args
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+
+from storm_hf.errors import TrajectoryShapeError
+
+
+Pooling = Literal["temporal", "sequence"]
+Layout = Literal["average", "concat"]
+
+
+def pool_to_trajectory(
+    features: torch.Tensor, num_latents: int, *, pooling: Pooling = "temporal", layout: Layout = "average"
+) -> torch.Tensor:
+    """Average the features of a thought video into one vector per latent step.
+
+    Where time does not divide into K slots, slots share the patches at their borders; where there are fewer patches than
+    slots, patches repeat. That is the rule of `torch.nn.AdaptiveAvgPool1d`.
+
+    Args:
+        features (`torch.Tensor` of shape `(batch_size, num_temporal_patches, num_cells, hidden_size)`):
+            Tokens of the vision tower and merger in the order time, height, width.
+        num_latents (`int`):
+            Number K of slots.
+        pooling (`str`, *optional*, defaults to `"temporal"`):
+            `temporal` splits time into slots, so that a slot is a moment. `sequence` splits the flat sequence of tokens,
+            as the paper does: with fewer patches than slots, a slot is a part of the picture.
+        layout (`str`, *optional*, defaults to `"average"`):
+            What becomes of the cells of a slot: `average` forgets where things are, `concat` keeps the cells side by side,
+            for worlds whose state is a layout. Only `temporal` has a layout.
+
+    Returns:
+        `torch.Tensor` of shape `(batch_size, num_latents, slot_size)`: In float32. `slot_size` is `hidden_size`, or
+        `num_cells * hidden_size` for `concat`.
+
+    Raises:
+        TrajectoryShapeError: If the features do not have four axes, one of them is empty, there is no slot, or pooling and
+            layout are not as above.
+    """
+    check_pooling(num_latents, pooling, layout)
+    if features.ndim != 4 or features.numel() == 0:
+        raise TrajectoryShapeError(
+            "Expected features of shape (batch, temporal patches, cells, hidden size), none of them zero, but got "
+            f"{tuple(features.shape)}. Encode thought videos with `encode_frames`, and stack those of one shape."
+        )
+    features = features.float()
+    if pooling == "sequence":
+        moments = features.flatten(1, 2)  # (B, T * C, D)
+    elif layout == "concat":
+        moments = features.flatten(2)  # (B, T, C * D)
+    else:
+        moments = features.mean(dim=2)  # (B, T, D)
+    return F.adaptive_avg_pool1d(moments.transpose(1, 2), num_latents).transpose(1, 2).contiguous()  # (B, K, F)
+
+
+def check_pooling(num_latents: int, pooling: str, layout: str) -> None:
+    """Make sure that a trajectory can be pooled as asked.
+
+    Raises:
+        TrajectoryShapeError: If it cannot.
+    """
+    if num_latents < 1:
+        raise TrajectoryShapeError(f"Expected num_latents of 1 or more but got {num_latents}.")
+    if pooling not in get_args(Pooling):
+        raise TrajectoryShapeError(f"Expected pooling {' or '.join(get_args(Pooling))} but got {pooling!r}.")
+    if layout not in get_args(Layout):
+        raise TrajectoryShapeError(f"Expected layout {' or '.join(get_args(Layout))} but got {layout!r}.")
+    if pooling == "sequence" and layout == "concat":
+        raise TrajectoryShapeError(
+            "Sequence pooling mixes the cells of a slot, so they have no layout to keep. Use layout='average', or "
+            "pooling='temporal' with layout='concat'."
+        )

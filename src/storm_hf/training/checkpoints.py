@@ -1,0 +1,72 @@
+"""Which checkpoint a run resumes from, and how Ctrl-C ends a run without losing a step."""
+
+import json
+import signal
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+
+
+def newest_complete_checkpoint(folder: str | Path) -> Path | None:
+    """Find the checkpoint to resume from.
+
+    `Trainer` writes `trainer_state.json` last, so a checkpoint was written to its end if and only if that file can be read. A
+    process that was killed in the middle leaves a folder without it.
+
+    Args:
+        folder (`str` or `Path`):
+            A run's output folder.
+
+    Returns:
+        `Path` or `None`: The complete `checkpoint-N` with the largest N, if there is one.
+    """
+    complete = [path for path in Path(folder).glob(f"{PREFIX_CHECKPOINT_DIR}-*") if _is_complete(path)]
+    return max(complete, key=_step, default=None)
+
+
+def _is_complete(checkpoint: Path) -> bool:
+    try:
+        state = json.loads((checkpoint / TRAINER_STATE_NAME).read_text())
+    except (OSError, ValueError):
+        return False
+    return state.get("global_step") == _step(checkpoint)
+
+
+def _step(checkpoint: Path) -> int:
+    suffix = checkpoint.name.removeprefix(f"{PREFIX_CHECKPOINT_DIR}-")
+    return int(suffix) if suffix.isdigit() else -1
+
+
+class StopOnInterrupt(TrainerCallback):
+    """Ends training after the running step when Ctrl-C is pressed, with a checkpoint. A second Ctrl-C ends it at once."""
+
+    def __init__(self) -> None:
+        self.is_interrupted = False
+        self._previous: Any = None
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Start listening."""
+        self._previous = signal.signal(signal.SIGINT, self._note)
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Save and stop if Ctrl-C was pressed."""
+        if self.is_interrupted:
+            control.should_save = control.should_training_stop = True
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Stop listening."""
+        signal.signal(signal.SIGINT, self._previous)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.is_interrupted = True
+        signal.signal(signal.SIGINT, self._previous)

@@ -1,0 +1,52 @@
+"""What both stages' configurations share, on TRL's `SFTConfig`."""
+
+from dataclasses import dataclass, field
+
+import torch
+from trl import SFTConfig
+
+
+@dataclass
+class StormTrainingConfig(SFTConfig):
+    r"""
+    Configuration that Stage I and Stage II share. It adds to [`~trl.SFTConfig`]:
+
+    Parameters:
+        num_latents (`int`, *optional*):
+            Number K of latent steps. By default the model's own. `0` trains direct answers, without a latent block.
+        question_style (`str`, *optional*, defaults to `"words"`):
+            How a row's options are written into the question: `"words"`, `"letters"` or `"none"`.
+        freeze_vision (`bool`, *optional*, defaults to `True`):
+            Whether the vision tower and its merger stay as they are. Both stages of the paper freeze them: the targets are
+            made by them.
+    """
+
+    num_latents: int | None = field(
+        default=None,
+        metadata={"help": "Number K of latent steps. By default the model's own; 0 trains direct answers."},
+    )
+    question_style: str = field(
+        default="words",
+        metadata={"help": "How options are written into the question: words, letters or none."},
+    )
+    freeze_vision: bool = field(
+        default=True, metadata={"help": "Whether the vision tower and its merger stay as they are."}
+    )
+    max_length: int | None = field(
+        default=None, metadata={"help": "Maximum length in tokens. A cut would tear video tokens, so there is none."}
+    )
+    remove_unused_columns: bool | None = field(
+        default=False, metadata={"help": "Whether to drop columns that `forward` does not name. The collator reads them."}
+    )
+
+    def __post_init__(self) -> None:
+        if self.num_latents is not None and self.num_latents < 0:
+            raise ValueError(f"`num_latents` must be 0 or more, got {self.num_latents}.")
+        if self.question_style not in ("words", "letters", "none"):
+            raise ValueError(f"`question_style` must be words, letters or none, got {self.question_style!r}.")
+        if self.bf16 is None:
+            self.bf16 = not self.fp16 and torch.cuda.is_available()
+        self.dataset_kwargs = {"skip_prepare_dataset": True, **(self.dataset_kwargs or {})}
+        # Reentrant checkpointing silently loses the gradient through the captured keys and values of the rollout.
+        self.gradient_checkpointing_kwargs = {**(self.gradient_checkpointing_kwargs or {}), "use_reentrant": False}
+        super().__post_init__()

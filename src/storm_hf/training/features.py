@@ -1,0 +1,117 @@
+"""Encode question clips once, where the vision tower is frozen: the features become columns of the data set.
+
+A batch then carries flat tensors instead of pixels (`storm_hf.model.features_storm`), and a training step costs what the language
+model costs.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Array2D, Array3D, Dataset, Features, List, Value
+from transformers import ProcessorMixin
+
+from storm_hf.errors import BackboneError
+from storm_hf.model.modeling_storm import StormForConditionalGeneration
+from storm_hf.training.prompts import CACHED_PROMPT, PromptEncoder
+
+
+def cache_video_features(
+    dataset: Dataset,
+    model: StormForConditionalGeneration,
+    processor: ProcessorMixin,
+    *,
+    question_style: str = "words",
+    batch_size: int = 64,
+) -> Dataset:
+    """Add the encoded prompt and the video features of every row, so that training never decodes or encodes again.
+
+    Args:
+        dataset ([`~datasets.Dataset`]):
+            Rows with `video` and `question`, one clip each.
+        model ([`StormForConditionalGeneration`]):
+            Its vision tower encodes; it must stay frozen afterwards.
+        processor ([`~transformers.ProcessorMixin`]):
+            The processor with latent tokens.
+        question_style (`str`, *optional*, defaults to `"words"`):
+            How the options are written.
+        batch_size (`int`, *optional*, defaults to `64`):
+            Clips that are encoded together.
+
+    Returns:
+        [`~datasets.Dataset`]: The same rows with `prompt_input_ids`, `prompt_mm_token_type_ids`, `video_features` of shape
+        `(num_tokens, hidden_size)` in float16, `video_grid_thw`, and what else the backbone needs.
+
+    Raises:
+        BackboneError: If the backbone has no video grids.
+    """
+    encoder = PromptEncoder(processor, model.config, num_latents=0, question_style=question_style)
+    model.eval()
+
+    def encode(columns: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+        return _encode_rows(rows, encoder, model)
+
+    read = [name for name in ("prompt", "video", "question", "options") if name in dataset.column_names]
+    features = _cached_columns(model, encode(dataset.select_columns(read)[:1]))
+    cached = dataset.select_columns(read).map(
+        encode,
+        batched=True,
+        batch_size=batch_size,
+        remove_columns=read,
+        features=features,
+        desc="Encoding question clips",
+    )
+    for name in cached.column_names:
+        dataset = dataset.add_column(name, cached.data[name], feature=cached.features[name])
+    return dataset
+
+
+def _cached_columns(model: StormForConditionalGeneration, example: dict[str, list[Any]]) -> Features:
+    """Types of the new columns, as far as this backbone has them."""
+    size = model.config.hidden_size
+    columns = {
+        CACHED_PROMPT: List(Value("int32")),
+        "prompt_mm_token_type_ids": List(Value("int8")),
+        "video_features": Array2D((None, size), "float16"),
+        "video_grid_thw": List(List(Value("int32"))),
+        "second_per_grid_ts": List(Value("float32")),
+    }
+    if "video_deepstack" in example:
+        columns["video_deepstack"] = Array3D((None, *example["video_deepstack"][0].shape[1:]), "float16")
+    return Features({name: kind for name, kind in columns.items() if name in example})
+
+
+def _encode_rows(
+    rows: Sequence[dict[str, Any]], encoder: PromptEncoder, model: StormForConditionalGeneration
+) -> dict[str, list[Any]]:
+    batch = encoder(rows)
+    if "video_grid_thw" not in batch:
+        raise BackboneError(
+            f"Video features can be cached for backbones with video grids, not for {model.config.vlm_config.model_type}. "
+            "Train it on pixels."
+        )
+    with torch.inference_mode():
+        flat = model.encode_video(
+            pixel_values_videos=batch["pixel_values_videos"], video_grid_thw=batch["video_grid_thw"]
+        )
+    is_token = batch["attention_mask"].bool()
+    sizes = (batch["mm_token_type_ids"] == 2).sum(dim=1).tolist()  # video tokens of each row
+    columns: dict[str, list[Any]] = {
+        CACHED_PROMPT: [row[keep].tolist() for row, keep in zip(batch["input_ids"], is_token, strict=True)],
+        "prompt_mm_token_type_ids": [
+            row[keep].tolist() for row, keep in zip(batch["mm_token_type_ids"], is_token, strict=True)
+        ],
+        "video_features": [_half(part) for part in flat["video_features"].split(sizes)],
+        "video_grid_thw": [grid[None].tolist() for grid in batch["video_grid_thw"]],
+    }
+    if "second_per_grid_ts" in batch:
+        columns["second_per_grid_ts"] = [[float(seconds)] for seconds in batch["second_per_grid_ts"]]
+    if "video_deepstack" in flat:
+        columns["video_deepstack"] = [_half(part) for part in flat["video_deepstack"].split(sizes, dim=1)]
+    return columns
+
+
+def _half(features: torch.Tensor) -> np.ndarray:
+    return features.to(torch.float16).numpy()

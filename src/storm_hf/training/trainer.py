@@ -1,0 +1,105 @@
+"""The trainer that both stages are: TRL's supervised trainer, with exact resumption and a card of our own."""
+
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
+from transformers import TrainerCallback
+from trl import SFTTrainer
+
+from storm_hf.errors import CheckpointError
+from storm_hf.model.modeling_storm import StormForConditionalGeneration
+from storm_hf.training.checkpoints import newest_complete_checkpoint
+from storm_hf.training.config import StormTrainingConfig
+
+
+class StormTrainer(SFTTrainer):
+    """Shared part of [`StormAlignTrainer`] and [`StormAnswerTrainer`]; takes what [`~trl.SFTTrainer`] takes.
+
+    `train(resume_from_checkpoint=True)` goes on from the newest checkpoint that was written to its end, or starts anew. A
+    checkpoint whose weights do not fit the model is an error, never a warning.
+    """
+
+    _name = "STORM"
+    _tag_names: ClassVar[list[str]] = ["trl", "storm"]
+    _stage = ""
+    _paper: ClassVar[dict[str, str]] = {
+        "title": "STORM: Internalized Modeling for Spatial-Temporal Reasoning in Video-Language Models",
+        "id": "2605.26014",
+    }
+
+    def __init__(
+        self,
+        model: StormForConditionalGeneration,
+        args: StormTrainingConfig,
+        data_collator: Any = None,
+        processing_class: Any = None,
+        callbacks: list[TrainerCallback] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        freeze_vision(model, args.freeze_vision)
+        super().__init__(
+            model=model,
+            args=args,
+            data_collator=data_collator,
+            processing_class=processing_class,
+            callbacks=callbacks,
+            **kwargs,
+        )
+        self._num_rows_in_batch: torch.Tensor | int | None = None
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> Any:
+        """Train; `resume_from_checkpoint=True` means the newest complete checkpoint in `output_dir`, if there is one."""
+        if resume_from_checkpoint is True:
+            newest = newest_complete_checkpoint(self.args.output_dir)
+            resume_from_checkpoint = None if newest is None else str(newest)
+        return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+
+    def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> Any:
+        """Count supervised tokens, as `Trainer` does, and rows, over the whole accumulated batch and all processes."""
+        num_rows = torch.tensor(sum(len(batch["input_ids"]) for batch in batch_samples), device=device)
+        self._num_rows_in_batch = self.accelerator.gather(num_rows).sum()
+        return super()._get_num_items_in_batch(batch_samples, device)
+
+    def _issue_warnings_after_load(self, load_result: Any) -> None:
+        """Turn what `Trainer` would only warn of into an error: a run must not go on with half its weights."""
+        ignored = set(self.model._keys_to_ignore_on_save or ())
+        missing = sorted(set(load_result.missing_keys) - ignored)
+        unexpected = sorted(load_result.unexpected_keys)
+        if missing or unexpected:
+            raise CheckpointError(
+                f"The checkpoint does not fit the model: {len(missing)} weights are missing ({', '.join(missing[:3])}...), "
+                f"{len(unexpected)} are unexpected ({', '.join(unexpected[:3])}...). Save checkpoints with "
+                "`save_original_format=False` (the default of STORM) and resume with the backbone that made them."
+            )
+        self.model.tie_weights()
+
+    def _metric(self, name: str, value: torch.Tensor) -> None:
+        """Log the mean of `value` over processes, and over the steps until the next log."""
+        mode = "train" if self.model.training else "eval"
+        self._metrics[mode][name].append(self.accelerator.gather_for_metrics(value.detach()).mean().item())
+
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """Write the checkpoint's card from the run's own numbers."""
+        if not self.is_world_process_zero():
+            return
+        from storm_hf.hub.cards import trained_model_card
+
+        card = trained_model_card(
+            model=self.model, stage=self._stage, tags=self._tag_names, paper=self._paper["id"], state=self.state
+        )
+        folder = Path(self.args.output_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        card.save(folder / "README.md")
+
+
+def freeze_vision(model: nn.Module, is_frozen: bool = True) -> None:
+    """Freeze the backbone's vision tower and merger, whatever the backbone calls them."""
+    decoder = {id(parameter) for parameter in model.get_decoder().parameters()}
+    own = {id(parameter) for parameter in model.get_output_embeddings().parameters()}
+    own |= {id(parameter) for parameter in model.model.latent_projector.parameters()}
+    own |= {id(parameter) for parameter in model.get_input_embeddings().parameters()}
+    for parameter in model.parameters():
+        if id(parameter) not in decoder | own:
+            parameter.requires_grad_(not is_frozen)

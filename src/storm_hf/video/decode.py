@@ -1,0 +1,63 @@
+"""`read_video`: one door to every way of reading a clip."""
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from storm_hf.errors import VideoReadError
+from storm_hf.video.library_backends import read_with_decord, read_with_torchcodec
+from storm_hf.video.pyav_backend import read_with_pyav
+from storm_hf.video.record import VideoClip
+from storm_hf.video.sample import FrameSelection
+
+
+_READERS: dict[str, Callable[[Path, FrameSelection, bool], VideoClip]] = {
+    "auto": read_with_pyav,
+    "pyav": read_with_pyav,
+    "torchcodec": read_with_torchcodec,
+    "decord": read_with_decord,
+}
+
+
+def read_video(
+    path: str | os.PathLike[str],
+    *,
+    num_frames: int | None = None,
+    fps: float | None = None,
+    indices: Sequence[int] | None = None,
+    backend: str = "auto",
+    strict: bool = True,
+) -> VideoClip:
+    """Read frames of a video with the times at which they are shown.
+
+    Of `num_frames`, `fps` and `indices` at most one is given; none means every frame. Frames are taken evenly in
+    presentation time, upright, without those that an edit list hides, and repeated where more are asked than exist.
+    No more pictures are held in memory than asked for.
+
+    Args:
+        path (`str` or `os.PathLike`):
+            The file.
+        num_frames (`int`, *optional*):
+            Frames to spread evenly from the first to the last one.
+        fps (`float`, *optional*):
+            Frames to take per second of video.
+        indices (`Sequence[int]`, *optional*):
+            Frames to take, counted from 0 in the order in which they are shown.
+        backend (`str`, *optional*, defaults to `"auto"`):
+            `pyav` reads everything that has a frame, and is what `auto` means. `torchcodec` and `decord` are used on
+            request, where installed; they give up at the first damage.
+        strict (`bool`, *optional*, defaults to `True`):
+            Whether damage is an error. Otherwise gaps are filled with the nearest good frames, and counted.
+
+    Returns:
+        [`VideoClip`]: Frames, timestamps, and how many were asked, decoded and broken.
+
+    Raises:
+        VideoReadError: If the file is missing, a folder, empty, no video, only sound, without a decodable frame,
+            damaged (when strict), or not readable by the chosen backend. One sentence that names the file.
+        FrameSelectionError: If the frames cannot be chosen as asked.
+        MissingExtraError: If the chosen backend is not installed.
+    """
+    if backend not in _READERS:
+        raise VideoReadError(f"{path} was asked of the backend {backend!r}; expected one of {', '.join(_READERS)}.")
+    return _READERS[backend](Path(path), FrameSelection(num_frames, fps, indices), strict)

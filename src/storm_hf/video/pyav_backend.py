@@ -1,0 +1,184 @@
+"""Read frames with PyAV: only the packets that are needed, never more pictures in memory than were asked for.
+
+A damaged packet costs its own picture, not the video: the gap is filled with the nearest picture that decoded.
+
+Axes: T frames asked, U different ones among them, H height, W width.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from av.video.frame import VideoFrame
+from av.video.reformatter import VideoReformatter
+
+from storm_hf.errors import VideoReadError
+from storm_hf.video.record import VideoClip
+from storm_hf.video.sample import FrameSelection
+from storm_hf.video.source import open_video
+from storm_hf.video.timeline import (
+    PacketReader,
+    Timeline,
+    decoded,
+    timeline_of_packets,
+    timeline_of_pictures,
+    use_threads,
+)
+
+
+def read_with_pyav(path: Path, selection: FrameSelection, strict: bool) -> VideoClip:
+    """Read the selected frames; see `read_video`."""
+    timeline = timeline_of_packets(path)
+    if timeline is not None:
+        chosen = selection.choose(timeline.seconds)
+        pictures = _collect(path, timeline, chosen)
+    if timeline is None or pictures.num_found == 0 or pictures.packets_misled:
+        timeline = timeline_of_pictures(path)
+        if len(timeline.keys) == 0:
+            raise VideoReadError(f"{path} holds no frame that can be decoded.")
+        chosen = selection.choose(timeline.seconds)
+        pictures = _collect(path, timeline, chosen)
+    num_broken = timeline.num_broken + pictures.num_broken
+    if strict and num_broken:
+        raise VideoReadError(
+            f"{path} is damaged: {num_broken} of its packets or pictures are broken. "
+            "Pass strict=False to fill the gaps with the nearest good frames."
+        )
+    return pictures.clip(timeline, chosen, num_broken)
+
+
+@dataclass(frozen=True)
+class _Keyed:
+    """A picture that the decoder gave, not yet converted."""
+
+    key: int
+    picture: VideoFrame
+
+
+class Pictures:
+    """The pictures that were asked for, each converted as it comes out of the decoder.
+
+    Args:
+        keys (`np.ndarray` of shape `(num_pictures,)`):
+            Keys of the pictures, ascending and different.
+    """
+
+    def __init__(self, keys: np.ndarray) -> None:
+        self.num_broken = 0
+        self._keys = keys
+        self._slot_of = {int(key): slot for slot, key in enumerate(keys)}
+        self._found = np.zeros(len(keys), dtype=bool)
+        self._next_slot = 0  # every slot before it has a picture, its own or a neighbour's
+        self._pixels: np.ndarray | None = None  # (U, H, W, 3)
+        self._rotation = 0
+        self._reformatter = VideoReformatter()  # one for all pictures: preparing it costs more than a small picture
+        self._previous: _Keyed | None = None
+
+    @property
+    def num_found(self) -> int:
+        """How many slots hold their own picture."""
+        return int(self._found.sum())
+
+    @property
+    def packets_misled(self) -> bool:
+        """Whether pictures are missing though nothing was broken: the packets promised what was not there."""
+        return not self._found.all() and self.num_broken == 0
+
+    def take(self, key: int, picture: VideoFrame) -> None:
+        """Keep the picture if it was asked for, and fill the gaps before it that no picture came for."""
+        current = _Keyed(key, picture)
+        while self._next_slot < len(self._keys) and self._keys[self._next_slot] < key:
+            self._fill_gap(current)
+        slot = self._slot_of.get(key)
+        if slot is not None and not self._found[slot]:
+            self._store(slot, picture)
+            self._found[slot] = True
+            self._next_slot = max(self._next_slot, slot + 1)
+        self._previous = current
+
+    def finish(self) -> None:
+        """Fill the gaps after the last picture."""
+        while self._previous is not None and self._next_slot < len(self._keys):
+            self._fill_gap(self._previous)
+
+    def clip(self, timeline: Timeline, chosen: np.ndarray, num_broken: int) -> VideoClip:
+        """Lay the pictures out in the order in which they were asked for."""
+        assert self._pixels is not None
+        slots = np.searchsorted(self._keys, timeline.keys[chosen])
+        in_order = np.array_equal(slots, np.arange(len(self._keys)))
+        return VideoClip(
+            frames=self._pixels if in_order else self._pixels[slots],
+            timestamps=timeline.seconds[chosen],
+            num_asked=len(chosen),
+            num_decoded=int(self._found[slots].sum()),
+            num_broken=num_broken,
+            rotation=self._rotation,
+            backend="pyav",
+        )
+
+    def _fill_gap(self, current: _Keyed) -> None:
+        if not self._found[self._next_slot]:
+            key = self._keys[self._next_slot]
+            neighbours = [current] if self._previous is None else [self._previous, current]
+            self._store(self._next_slot, min(neighbours, key=lambda other: abs(other.key - key)).picture)
+        self._next_slot += 1
+
+    def _store(self, slot: int, picture: VideoFrame) -> None:
+        if self._pixels is None:
+            self._rotation = _quarter_turns(picture) * 90
+            pixels = self._upright(picture)
+            self._pixels = np.empty((len(self._keys), *pixels.shape), dtype=np.uint8)
+            self._pixels[slot] = pixels
+        else:
+            self._pixels[slot] = self._upright(picture, size=self._pixels.shape[1:3])
+
+    def _upright(self, picture: VideoFrame, size: tuple[int, ...] | None = None) -> np.ndarray:
+        """Convert to RGB as a player shows it; `size` is (height, width) where the video changes its own on the way."""
+        turns = _quarter_turns(picture)
+        height, width = (picture.height, picture.width) if size is None else size[::-1] if turns % 2 else size
+        pixels = self._reformatter.reformat(picture, width=width, height=height, format="rgb24").to_ndarray()
+        return np.rot90(pixels, turns)
+
+
+def _collect(path: Path, timeline: Timeline, chosen: np.ndarray) -> Pictures:
+    """Decode what the chosen frames need."""
+    pictures = Pictures(np.unique(timeline.keys[chosen]))
+    for position, picture in enumerate(_pictures_in(path, timeline, chosen, pictures)):
+        key = picture.pts if timeline.keyed_by_time else position
+        if picture.is_corrupt:
+            pictures.num_broken += 1
+        if key is not None:
+            pictures.take(key, picture)
+    pictures.finish()
+    return pictures
+
+
+def _pictures_in(path: Path, timeline: Timeline, chosen: np.ndarray, count: Pictures) -> Iterator[VideoFrame]:
+    """Decode the packet ranges one after the other; between them the decoder is emptied and forgets."""
+    ranges = timeline.packet_ranges(chosen)
+    with open_video(path) as (container, stream):
+        use_threads(stream, sum(last - first + 1 for first, last in ranges))
+        for position, packet in PacketReader(container, stream):
+            first, last = ranges[0]
+            if position < first:
+                continue
+            yield from _counted(decoded(stream, packet), count)
+            if position == last:
+                yield from _counted(decoded(stream, None), count)
+                stream.codec_context.flush_buffers()
+                ranges = ranges[1:]
+                if not ranges:
+                    return
+        yield from _counted(decoded(stream, None), count)
+
+
+def _counted(outcome: tuple[list[VideoFrame], int], count: Pictures) -> list[VideoFrame]:
+    pictures, num_broken = outcome
+    count.num_broken += num_broken
+    return pictures
+
+
+def _quarter_turns(picture: VideoFrame) -> int:
+    """Count the quarter turns, counter-clockwise, that the file asks of a player."""
+    return round(picture.rotation / 90) % 4

@@ -1,0 +1,101 @@
+"""Which frames to take of a video: evenly in the time a viewer sees, never in the order of packets.
+
+Moments fall on the frame that a player would be showing then, so a clip of variable frame rate is sampled as truly as
+any other. Frames are repeated where more are asked than the video has.
+
+Axes: T frames of the video, M frames asked.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from storm_hf.errors import FrameSelectionError
+
+
+# Containers round times to their time base; a moment this close before a frame counts as that frame.
+_TOLERANCE_SECONDS = 1e-3
+
+
+@dataclass(frozen=True)
+class FrameSelection:
+    """What a caller asks of a video: some number of frames, a rate, certain frames, or (by default) every frame.
+
+    Args:
+        num_frames (`int`, *optional*):
+            Frames to spread evenly over the time from the first to the last frame.
+        fps (`float`, *optional*):
+            Frames to take per second of video.
+        indices (`Sequence[int]`, *optional*):
+            Frames to take, counted from 0 in the order in which they are shown.
+    """
+
+    num_frames: int | None = None
+    fps: float | None = None
+    indices: Sequence[int] | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what contradicts itself."""
+        given = [name for name in ("num_frames", "fps", "indices") if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise FrameSelectionError(f"Expected one way of choosing frames but got {' and '.join(given)}. Pass one.")
+        if self.num_frames is not None and self.num_frames < 1:
+            raise FrameSelectionError(f"Expected num_frames of at least 1 but got {self.num_frames}.")
+        if self.fps is not None and not 0 < self.fps < float("inf"):
+            raise FrameSelectionError(f"Expected fps above 0 but got {self.fps}.")
+        if self.indices is not None and len(self.indices) == 0:
+            raise FrameSelectionError("Expected at least one index but got none. Leave `indices` out for all frames.")
+
+    def choose(self, times: np.ndarray) -> np.ndarray:
+        """Find the frames asked for among frames shown at `times`.
+
+        Args:
+            times (`np.ndarray` of shape `(num_video_frames,)`):
+                Seconds at which each frame of the video is shown, ascending.
+
+        Returns:
+            `np.ndarray` of shape `(num_asked,)`: Positions in `times`, ascending unless indices were given.
+        """
+        if self.num_frames is not None:
+            return frames_shown_at(times, evenly_spaced(times, self.num_frames))
+        if self.fps is not None:
+            return frames_shown_at(times, moments_at_rate(times, self.fps))
+        if self.indices is not None:
+            return checked_indices(self.indices, len(times))
+        return np.arange(len(times))
+
+
+def evenly_spaced(times: np.ndarray, num_frames: int) -> np.ndarray:
+    """Spread moments over a video, both ends included; a single one falls in the middle."""
+    if num_frames == 1:
+        return np.array([(times[0] + times[-1]) / 2])
+    return np.linspace(times[0], times[-1], num_frames)
+
+
+def moments_at_rate(times: np.ndarray, fps: float) -> np.ndarray:
+    """Tick `fps` times a second for as long as the video shows a picture, its last frame's display included."""
+    last_display = float(np.median(np.diff(times))) if len(times) > 1 else 0.0
+    seconds = times[-1] - times[0] + last_display
+    num_frames = max(1, int(np.ceil((seconds - _TOLERANCE_SECONDS) * fps)))
+    return times[0] + np.arange(num_frames) / fps
+
+
+def frames_shown_at(times: np.ndarray, moments: np.ndarray) -> np.ndarray:
+    """Find the frame on screen at each moment: the last one shown at or before it."""
+    return np.maximum(np.searchsorted(times, moments + _TOLERANCE_SECONDS, side="right") - 1, 0)
+
+
+def checked_indices(indices: Sequence[int], num_video_frames: int) -> np.ndarray:
+    """Return the indices as an array, after making sure that the video has them.
+
+    Raises:
+        FrameSelectionError: If an index lies outside the video.
+    """
+    chosen = np.asarray(indices, dtype=np.int64)
+    if chosen.min() < 0 or chosen.max() >= num_video_frames:
+        raise FrameSelectionError(
+            f"Expected indices from 0 to {num_video_frames - 1}, since the video has {num_video_frames} frames, "
+            f"but got {chosen.min()} to {chosen.max()}."
+        )
+    return chosen

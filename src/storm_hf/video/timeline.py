@@ -1,0 +1,172 @@
+"""When each frame of a file is shown, and which packets must be decoded to see it.
+
+Packets tell both without decoding a picture, and tell the truth where headers lie: frames that an edit list hides are
+marked, variable frame rate is in their times. Where packets have no times, or lie too, every picture is decoded once
+to count them.
+
+Axes: T frames of the video.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+from av.container import InputContainer
+from av.packet import Packet
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+
+from storm_hf.video.source import open_video
+
+
+_DEFAULT_FPS = 25  # of streams that tell neither times nor a rate
+_FEW_PACKETS = 64  # below it, starting decoder threads costs more than they save
+
+
+@dataclass(frozen=True, eq=False)
+class Timeline:
+    """The frames of a video in the order they are shown.
+
+    Args:
+        keys (`np.ndarray` of shape `(num_video_frames,)`):
+            What tells one picture from another, ascending: its presentation time in the stream's own unit, or its
+            position where the stream has no times.
+        seconds (`np.ndarray` of shape `(num_video_frames,)`):
+            When each frame is shown, counted from the first one.
+        packets (`np.ndarray` of shape `(num_video_frames,)`, *optional*):
+            Position, in decoding order, of the packet of each frame. None where it is unknown.
+        entry_points (`np.ndarray`):
+            Positions of the packets where decoding can begin.
+        keyed_by_time (`bool`):
+            Whether `keys` are presentation times.
+        num_broken (`int`):
+            1 where the file ends in the middle, else 0.
+    """
+
+    keys: np.ndarray
+    seconds: np.ndarray
+    packets: np.ndarray | None
+    entry_points: np.ndarray
+    keyed_by_time: bool
+    num_broken: int
+
+    def packet_ranges(self, frames: np.ndarray) -> list[tuple[int, int]]:
+        """Find the packets to decode for some frames, as ascending disjoint ranges with both ends included."""
+        if self.packets is None:
+            return [(0, np.iinfo(np.int64).max)]
+        ranges: list[tuple[int, int]] = []
+        for first, last in sorted((self._entry_point(frame), int(self.packets[frame])) for frame in set(frames)):
+            if ranges and first <= ranges[-1][1] + 1:
+                ranges[-1] = (ranges[-1][0], max(last, ranges[-1][1]))
+            else:
+                ranges.append((first, last))
+        return ranges
+
+    def _entry_point(self, frame: int) -> int:
+        """Find the last entry point that is both decoded and shown no later than the frame."""
+        assert self.packets is not None
+        position = np.searchsorted(self.entry_points, self.packets[frame], side="right")
+        for entry_point in reversed(self.entry_points[:position]):
+            shown = np.flatnonzero(self.packets == entry_point)
+            if len(shown) and shown[0] <= frame:
+                return int(entry_point)
+        return 0
+
+
+def timeline_of_packets(path: Path) -> Timeline | None:
+    """Read the times that packets carry, without decoding; None if some packet carries none."""
+    times, positions, entry_points = [], [], []
+    with open_video(path) as (container, stream):
+        packets = PacketReader(container, stream)
+        for position, packet in packets:
+            if packet.is_keyframe:
+                entry_points.append(position)
+            if packet.is_discard:
+                continue
+            if packet.pts is None:
+                return None
+            times.append(packet.pts)
+            positions.append(position)
+        if not times or stream.time_base is None:
+            return None
+        time_base = stream.time_base
+    keys, order = np.unique(times, return_index=True)
+    return Timeline(
+        keys=keys,
+        seconds=_seconds_since_first(keys, time_base),
+        packets=np.array(positions)[order],
+        entry_points=np.array(entry_points, dtype=np.int64),
+        keyed_by_time=True,
+        num_broken=packets.num_broken,
+    )
+
+
+def timeline_of_pictures(path: Path) -> Timeline:
+    """Decode every picture, keep none, and take the times that the pictures carry."""
+    with open_video(path) as (container, stream):
+        stream.thread_type = "AUTO"
+        packets = PacketReader(container, stream)
+        times = [picture.pts for _, packet in packets for picture in decoded(stream, packet)[0]]
+        times += [picture.pts for picture in decoded(stream, None)[0]]
+        time_base = stream.time_base
+        rate = stream.guessed_rate or stream.average_rate or Fraction(_DEFAULT_FPS)
+    known = [time for time in times if time is not None]
+    keyed_by_time = time_base is not None and len(set(known)) == len(times)
+    keys = np.sort(np.array(known if keyed_by_time else range(len(times)), dtype=np.int64))
+    return Timeline(
+        keys=keys,
+        seconds=_seconds_since_first(keys, time_base if keyed_by_time and time_base else 1 / rate),
+        packets=None,
+        entry_points=np.zeros(1, dtype=np.int64),
+        keyed_by_time=keyed_by_time,
+        num_broken=packets.num_broken,
+    )
+
+
+class PacketReader:
+    """The packets of a stream that hold something, numbered; a file cut off in the middle ends early.
+
+    Args:
+        container (`InputContainer`):
+            The open file.
+        stream (`VideoStream`):
+            The stream whose packets are read.
+    """
+
+    def __init__(self, container: InputContainer, stream: VideoStream) -> None:
+        self.num_broken = 0
+        self._packets = container.demux(stream)
+
+    def __iter__(self) -> Iterator[tuple[int, Packet]]:
+        """Yield position and packet in decoding order."""
+        position = 0
+        try:
+            for packet in self._packets:
+                if packet.size:
+                    yield position, packet
+                    position += 1
+        except av.error.FFmpegError:
+            self.num_broken = 1
+
+
+def decoded(stream: VideoStream, packet: Packet | None) -> tuple[list[VideoFrame], int]:
+    """Decode a packet, or what the decoder still holds (None), and say whether that failed (1) or not (0)."""
+    try:
+        return stream.codec_context.decode(packet), 0
+    except av.error.FFmpegError:
+        return [], 1
+
+
+def use_threads(stream: VideoStream, num_packets: int) -> None:
+    """Decode long videos on all cores and short ones on the caller's."""
+    if num_packets < _FEW_PACKETS:
+        stream.codec_context.thread_count = 1
+    else:
+        stream.thread_type = "AUTO"
+
+
+def _seconds_since_first(keys: np.ndarray, unit: Fraction) -> np.ndarray:
+    return (keys - keys[:1]).astype(np.float64) * float(unit)

@@ -1,0 +1,189 @@
+"""`bounce`: a ball on a board of 3 x 3 fields, with walls around and slanted deflectors in it. Where will it be?
+
+The clip is a single frame pair: the board, the ball, and the way it starts to go. The thought video is the film that
+follows, held when the steps of the question are over. A ball that faces a wall turns round before it moves.
+
+Axes: T frames, H height, W width, in pixels before enlargement.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from storm_hf.worlds.question import NUMBER_WORDS, number_pairs, wording
+from storm_hf.worlds.render import CELL_PX, LIME, WHITE, canvas, diagonal, fill
+from storm_hf.worlds.world import Words, World, check_knob, check_num_steps
+
+
+FIELDS = ("northwest", "north", "northeast", "west", "centre", "east", "southwest", "south", "southeast")
+DIRECTIONS = {"right": (0, 1), "down": (1, 0), "left": (0, -1), "up": (-1, 0)}  # rows, columns per step
+DEFLECTORS = ("empty", "slash", "back")
+
+_SIDE = 3
+_OPPOSITE = {"right": "left", "left": "right", "up": "down", "down": "up"}
+_TURNED_BY = {
+    "empty": {direction: direction for direction in DIRECTIONS},
+    "slash": {"right": "up", "up": "right", "down": "left", "left": "down"},
+    "back": {"right": "down", "down": "right", "left": "up", "up": "left"},
+}
+_BALL_PX, _BALL_MARGIN, _BALL_SHIFT = 6, 5, 3
+_LINE = (90, 90, 90)
+
+
+@dataclass(frozen=True)
+class BouncePlan:
+    """The facts of an episode: what is on each field, where the ball starts and how, and the steps asked for."""
+
+    board: tuple[str, ...]
+    start: str
+    depth: int
+
+
+@dataclass(frozen=True)
+class Bounce(World[BouncePlan]):
+    """A ball among walls and deflectors.
+
+    Args:
+        num_deflectors (`int`, *optional*, defaults to 3):
+            Slanted deflectors on the board, 0 to 9.
+        num_steps (`int`, *optional*, defaults to 6):
+            Steps K that the thought video shows.
+        min_steps (`int`, *optional*, defaults to 4):
+            Fewest steps that a question asks for, unless a depth is asked for.
+        max_steps (`int`, *optional*, defaults to 6):
+            Most steps that a question asks for; every number between is drawn equally often.
+    """
+
+    name: ClassVar[str] = "bounce"
+
+    num_deflectors: int = 3
+    num_steps: int = 6
+    min_steps: int = 4
+    max_steps: int = 6
+
+    def __post_init__(self) -> None:
+        """Check the knobs."""
+        check_num_steps(self.name, self.num_steps)
+        check_knob(self.name, "num_deflectors", self.num_deflectors, 0, len(FIELDS))
+        check_knob(self.name, "max_steps", self.max_steps, 1, self.num_steps)
+        check_knob(self.name, "min_steps", self.min_steps, 1, self.max_steps)
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """Fields of the board, row by row."""
+        return FIELDS
+
+    @property
+    def state_names(self) -> tuple[str, ...]:
+        """Field and direction, such as `north-left`."""
+        return tuple(f"{field}-{direction}" for field in FIELDS for direction in DIRECTIONS)
+
+    @property
+    def depths(self) -> range:
+        """Numbers of steps that can be asked for."""
+        return range(1, self.num_steps + 1)
+
+    @property
+    def vocabulary(self) -> tuple[str, ...]:
+        """Every word that a text of this world can use, sorted."""
+        plain = "ball going board step moves to Where is the after steps?"
+        return wording(self.options, plain, *DIRECTIONS, *DEFLECTORS, _question(1))
+
+    def _draw_plan(self, generator: np.random.Generator, depth: int | None) -> BouncePlan:
+        """Draw the answer first and then boards until one leads there, so that every field is right equally often."""
+        drawn_depth = int(generator.integers(self.min_steps, self.max_steps + 1))
+        answer = FIELDS[generator.integers(len(FIELDS))]
+        while True:
+            plan = BouncePlan(
+                board=self._draw_board(generator),
+                start=str(generator.choice(self.state_names)),
+                depth=drawn_depth if depth is None else depth,
+            )
+            if self._answer(plan, self._states(plan)) == answer:
+                return plan
+
+    def _draw_board(self, generator: np.random.Generator) -> tuple[str, ...]:
+        board = ["empty"] * len(FIELDS)
+        for field in generator.permutation(len(FIELDS))[: self.num_deflectors]:
+            board[field] = DEFLECTORS[generator.integers(1, len(DEFLECTORS))]
+        return tuple(board)
+
+    def _start(self, plan: BouncePlan) -> str:
+        return plan.start
+
+    def _advance(self, plan: BouncePlan, step: int, state: str) -> str:
+        if step >= plan.depth:
+            return state
+        field, direction = _parts(state)
+        row, column = divmod(FIELDS.index(field), _SIDE)
+        down, right = DIRECTIONS[direction]
+        if not (0 <= row + down < _SIDE and 0 <= column + right < _SIDE):
+            direction = _OPPOSITE[direction]
+            down, right = DIRECTIONS[direction]
+        reached = _SIDE * (row + down) + column + right
+        return f"{FIELDS[reached]}-{_TURNED_BY[plan.board[reached]][direction]}"
+
+    def _answer(self, plan: BouncePlan, states: list[str]) -> str:
+        return _parts(states[-1])[0]
+
+    def _words(self, plan: BouncePlan, states: list[str]) -> Words:
+        balls = [f"ball {_spoken(state)}" for state in states]
+        reasons = (f"ball moves to {_spoken(state)}" for state in states)
+        return Words(
+            question=_question(plan.depth),
+            depth=plan.depth,
+            clip_caption=f"ball {_spoken(plan.start)} . board {' '.join(plan.board)} .",
+            thought_caption=number_pairs(balls, first=1),
+            chain_of_thought=f"step {number_pairs(reasons, first=1).replace(' . ', ' . step ')}",
+            terse_chain=" ".join(word for state in states for word in _parts(state)),
+        )
+
+    def _draw_clip(self, plan: BouncePlan) -> np.ndarray:
+        return np.stack(_ball_frames(_draw_board(plan.board), plan.start))
+
+    def _draw_thought(self, plan: BouncePlan) -> np.ndarray:
+        board = _draw_board(plan.board)
+        return np.stack(
+            [frame for state in self._states(plan) for frame in _ball_frames(board, state)]
+        )  # (T, H, W, 3)
+
+
+def _parts(state: str) -> tuple[str, str]:
+    field, direction = state.split("-")
+    return field, direction
+
+
+def _spoken(state: str) -> str:
+    return " going ".join(_parts(state))
+
+
+def _question(depth: int) -> str:
+    return f"Where is the ball after {NUMBER_WORDS[depth]} {'step' if depth == 1 else 'steps'}?"
+
+
+def _draw_board(board: tuple[str, ...]) -> np.ndarray:
+    """Draw the fields, each in a colour of its own so that a picture tells which one it is, and the deflectors."""
+    frame = canvas(_SIDE, _SIDE)
+    for field, deflector in enumerate(board):
+        row, column = divmod(field, _SIDE)
+        top, left = CELL_PX * row, CELL_PX * column
+        fill(frame, top, left, CELL_PX, CELL_PX, (20 + 55 * column, 25, 20 + 55 * row))
+        fill(frame, top, left, 1, CELL_PX, _LINE)
+        fill(frame, top, left, CELL_PX, 1, _LINE)
+        if deflector != "empty":
+            diagonal(frame, top, left, rising=deflector == "slash", colour=LIME)
+    return frame
+
+
+def _ball_frames(board: np.ndarray, state: str) -> tuple[np.ndarray, np.ndarray]:
+    """Draw the ball in the middle of its field, and then on its way."""
+    field, direction = _parts(state)
+    row, column = divmod(FIELDS.index(field), _SIDE)
+    down, right = DIRECTIONS[direction]
+    resting, leaving = board.copy(), board.copy()
+    for frame, shift in ((resting, 0), (leaving, _BALL_SHIFT)):
+        top = CELL_PX * row + _BALL_MARGIN + shift * down
+        left = CELL_PX * column + _BALL_MARGIN + shift * right
+        fill(frame, top, left, _BALL_PX, _BALL_PX, WHITE)
+    return resting, leaving

@@ -1,0 +1,68 @@
+"""One question about one video, with everything a simulator knows about it.
+
+Axes: T frames of the clip, H height, W width.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpisodeText:
+    """All of an episode that can be said in words.
+
+    Args:
+        world (`str`):
+            Name of the world, as `make_world` takes it.
+        seed (`int`):
+            With the world's knobs (and the depth, where it was asked for) it determines everything else.
+        fps (`float`):
+            Rate of clip and thought video. Two frames show one step.
+        question (`str`):
+            Ends in a question mark.
+        options (`tuple[str, ...]`):
+            The closed set of answers, one word each.
+        answer (`str`):
+            The right one of them.
+        depth (`int`):
+            How many updates of the state the answer needs: swaps, steps, or the position asked for.
+        states (`tuple[str, ...]`):
+            State after each step, one word each: what each frame pair of the thought video shows.
+        clip_caption (`str`):
+            What each frame pair of the clip shows. A perception warm-up learns to write it.
+        thought_caption (`str`):
+            What each frame pair of the thought video shows.
+        chain_of_thought (`str`):
+            The reasoning in sentences.
+        terse_chain (`str`):
+            The reasoning in the fewest words a step needs.
+    """
+
+    world: str
+    seed: int
+    fps: float
+    question: str
+    options: tuple[str, ...]
+    answer: str
+    depth: int
+    states: tuple[str, ...]
+    clip_caption: str
+    thought_caption: str
+    chain_of_thought: str
+    terse_chain: str
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Episode(EpisodeText):
+    """An episode with its two videos.
+
+    Args:
+        clip (`np.ndarray` of shape `(num_frames, height, width, 3)`):
+            What the model sees: RGB, `uint8`.
+        thought (`np.ndarray` of shape `(2 * num_steps, height, width, 3)`):
+            The simulator showing the reasoning: RGB, `uint8`. Training sees it, inference never does.
+    """
+
+    clip: np.ndarray
+    thought: np.ndarray

@@ -1,0 +1,171 @@
+"""Episodes as real mp4 files with a manifest, written so that a stopped run goes on where it was.
+
+    folder/  world.json  clips/<id>.mp4  thoughts/<id>.mp4  episodes.jsonl
+
+A video exists if and only if it is complete, and the manifest is written last. `world.json` says which world the files
+show; other knobs are refused rather than mixed.
+"""
+
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass, fields
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from storm_hf.errors import StaleWorkError, WorldError
+from storm_hf.video import write_video
+from storm_hf.worlds.episode import EpisodeText
+from storm_hf.worlds.world import World
+
+
+MANIFEST = "episodes.jsonl"
+_WORLD_FILE = "world.json"
+_DRAWING_VERSION = 1  # raise it when the pictures of a world, or the way they are encoded, change
+_EPISODES_PER_TASK = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpisodeFiles(EpisodeText):
+    """An episode whose videos are files.
+
+    Args:
+        id (`str`):
+            World, seed and, where it was asked for, depth: `shuffle-000000017-d5`.
+        clip_path (`Path`):
+            What the model sees.
+        thought_path (`Path`):
+            The simulator showing the reasoning.
+    """
+
+    id: str
+    clip_path: Path
+    thought_path: Path
+
+
+def write_episodes(
+    world: World[Any],
+    seeds: Sequence[int],
+    folder: str | os.PathLike[str],
+    *,
+    workers: int = 1,
+    depths: int | Sequence[int] | None = None,
+    on_finished: Callable[[EpisodeFiles], None] | None = None,
+) -> list[EpisodeFiles]:
+    """Render episodes to mp4 files, keeping those that are there already.
+
+    Args:
+        world ([`World`]):
+            The simulator.
+        seeds (`Sequence[int]`):
+            One per episode; see `split_seeds`.
+        folder (`str` or `os.PathLike`):
+            Where the files go. It holds episodes of one world; several calls add to the same manifest.
+        workers (`int`, *optional*, defaults to 1):
+            Processes that render. They are started anew, so a script needs its `if __name__ == "__main__":`.
+        depths (`int` or `Sequence[int]`, *optional*):
+            Depth of all episodes, or of each. Left out, the world draws them.
+        on_finished (`Callable[[EpisodeFiles], None]`, *optional*):
+            Called once per episode, in order, when its files are complete. Progress bars use it.
+
+    Returns:
+        `list[EpisodeFiles]`: One per seed, in their order.
+
+    Raises:
+        WorldError: If seeds and depths differ in number, or the world has no such depth.
+        StaleWorkError: If the folder holds another world or other knobs.
+    """
+    folder = Path(folder)
+    _claim(folder, world)
+    tasks = [(world, folder, seed, depth) for seed, depth in zip(seeds, _one_each(depths, len(seeds)), strict=True)]
+    written = []
+    for files in _render(tasks, workers):
+        if on_finished is not None:
+            on_finished(files)
+        written.append(files)
+    _write_manifest(folder, written)
+    return written
+
+
+def read_episodes(folder: str | os.PathLike[str]) -> list[EpisodeFiles]:
+    """Read the manifest that `write_episodes` left, in the order of the ids.
+
+    Raises:
+        WorldError: If there is none: nothing was written, or the writing was stopped.
+    """
+    manifest = Path(folder) / MANIFEST
+    if not manifest.exists():
+        raise WorldError(f"Expected {manifest} but it does not exist. Run write_episodes again; it continues.")
+    with manifest.open(encoding="utf-8") as rows:
+        return [_from_row(Path(folder), json.loads(row)) for row in rows]
+
+
+_Task = tuple[World[Any], Path, int, int | None]
+
+
+def _render(tasks: list[_Task], workers: int) -> Iterator[EpisodeFiles]:
+    if workers <= 1:
+        yield from map(_render_one, tasks)
+        return
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        yield from pool.map(_render_one, tasks, chunksize=_EPISODES_PER_TASK)
+
+
+def _render_one(task: _Task) -> EpisodeFiles:
+    world, folder, seed, depth = task
+    episode_id = f"{world.name}-{seed:09d}" + ("" if depth is None else f"-d{depth}")
+    clip_path = folder / "clips" / f"{episode_id}.mp4"
+    thought_path = folder / "thoughts" / f"{episode_id}.mp4"
+    if not (clip_path.exists() and thought_path.exists()):
+        episode = world.episode(seed, depth=depth)
+        write_video(clip_path, episode.clip, fps=episode.fps)
+        write_video(thought_path, episode.thought, fps=episode.fps)
+    text = world.describe(seed, depth=depth)
+    return EpisodeFiles(**vars(text), id=episode_id, clip_path=clip_path, thought_path=thought_path)
+
+
+def _one_each(depths: int | Sequence[int] | None, count: int) -> Sequence[int | None]:
+    if depths is None or isinstance(depths, int):
+        return [depths] * count
+    if len(depths) != count:
+        raise WorldError(f"Expected one depth per seed, {count}, but got {len(depths)}.")
+    return depths
+
+
+def _claim(folder: Path, world: World[Any]) -> None:
+    """Say in the folder which world it holds, or make sure that it is this one."""
+    mine = {"world": world.name, **asdict(world), "drawing_version": _DRAWING_VERSION}  # type: ignore[call-overload]
+    path = folder / _WORLD_FILE
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        _write_whole(path, [json.dumps(mine, indent=2)])
+    elif (theirs := json.loads(path.read_text(encoding="utf-8"))) != mine:
+        raise StaleWorkError(f"{folder} holds episodes of {theirs}; expected {mine}. Choose another folder.")
+
+
+def _write_manifest(folder: Path, written: list[EpisodeFiles]) -> None:
+    known = {files.id: files for files in (read_episodes(folder) if (folder / MANIFEST).exists() else [])}
+    known.update((files.id, files) for files in written)
+    rows = (json.dumps(_to_row(folder, known[episode_id])) for episode_id in sorted(known))
+    _write_whole(folder / MANIFEST, rows)
+
+
+def _write_whole(path: Path, lines: Iterable[str]) -> None:
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
+    unfinished.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    unfinished.replace(path)
+
+
+def _to_row(folder: Path, files: EpisodeFiles) -> dict[str, Any]:
+    paths = {"clip_path": files.clip_path, "thought_path": files.thought_path}
+    return {**asdict(files), **{name: path.relative_to(folder).as_posix() for name, path in paths.items()}}
+
+
+def _from_row(folder: Path, row: dict[str, Any]) -> EpisodeFiles:
+    words = {field.name: row[field.name] for field in fields(EpisodeText)}
+    words.update(options=tuple(row["options"]), states=tuple(row["states"]))
+    return EpisodeFiles(
+        **words, id=row["id"], clip_path=folder / row["clip_path"], thought_path=folder / row["thought_path"]
+    )

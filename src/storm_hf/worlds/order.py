@@ -1,0 +1,136 @@
+"""`order`: shapes appear one after the other. Which was the third?
+
+The thought video is a recap without the pauses: shape after shape in the order in which they came, whatever the
+question. Answering needs no state that is updated step by step, so this world is a control: latents should not hurt.
+
+Axes: T frames, H height, W width, in pixels before enlargement.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from storm_hf.worlds.question import NUMBER_WORDS, number_pairs, wording
+from storm_hf.worlds.render import CELL_PX, PALE, PALETTE, Colour, canvas, shape_masks, stamp
+from storm_hf.worlds.world import Words, World, check_knob, check_num_steps
+
+
+_MASKS = shape_masks()
+SHAPES = tuple(_MASKS)
+
+_NUM_PLACES = 4
+_MARGIN_TOP, _MARGIN_LEFT = 4, 3
+
+
+@dataclass(frozen=True)
+class Appearance:
+    """A shape that is shown for one step."""
+
+    step: int
+    shape: str
+    colour: str
+    place: int
+
+
+@dataclass(frozen=True)
+class OrderPlan:
+    """The facts of an episode: what appears, in order, and which of them is asked for (from 1)."""
+
+    appearances: tuple[Appearance, ...]
+    depth: int
+
+
+@dataclass(frozen=True)
+class Order(World[OrderPlan]):
+    """Shapes that appear in some order.
+
+    Args:
+        num_shapes (`int`, *optional*, defaults to 5):
+            Shapes that appear, all different, 1 to 6.
+        num_steps (`int`, *optional*, defaults to 6):
+            Steps K of the clip, those without a shape included.
+    """
+
+    name: ClassVar[str] = "order"
+
+    num_shapes: int = 5
+    num_steps: int = 6
+
+    def __post_init__(self) -> None:
+        """Check the knobs."""
+        check_num_steps(self.name, self.num_steps)
+        check_knob(self.name, "num_shapes", self.num_shapes, 1, min(len(SHAPES), self.num_steps))
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """Every shape there is, those that do not appear too."""
+        return SHAPES
+
+    @property
+    def state_names(self) -> tuple[str, ...]:
+        """Shape that the recap shows."""
+        return SHAPES
+
+    @property
+    def depths(self) -> range:
+        """Positions that can be asked for."""
+        return range(1, self.num_shapes + 1)
+
+    @property
+    def vocabulary(self) -> tuple[str, ...]:
+        """Every word that a text of this world can use, sorted."""
+        return wording(self.options, _question(1), "shape none step number is", *PALETTE)
+
+    def _draw_plan(self, generator: np.random.Generator, depth: int | None) -> OrderPlan:
+        drawn_depth = int(generator.integers(1, self.num_shapes + 1))
+        steps = sorted(generator.permutation(self.num_steps)[: self.num_shapes].tolist())
+        shapes = generator.permutation(SHAPES)[: self.num_shapes].tolist()
+        colours = generator.choice(list(PALETTE), self.num_shapes).tolist()
+        places = generator.integers(_NUM_PLACES, size=self.num_shapes).tolist()
+        appearances = tuple(map(Appearance, steps, shapes, colours, places))
+        return OrderPlan(appearances, drawn_depth if depth is None else depth)
+
+    def _start(self, plan: OrderPlan) -> str:
+        return plan.appearances[0].shape
+
+    def _advance(self, plan: OrderPlan, step: int, state: str) -> str:
+        """Give the next shape of the recap, which does not depend on the one before; the last one stays."""
+        return plan.appearances[min(step, self.num_shapes - 1)].shape
+
+    def _answer(self, plan: OrderPlan, states: list[str]) -> str:
+        return states[plan.depth - 1]
+
+    def _words(self, plan: OrderPlan, states: list[str]) -> Words:
+        shown = {appearance.step: f"{appearance.colour} {appearance.shape}" for appearance in plan.appearances}
+        numbers = [NUMBER_WORDS[min(step + 1, self.num_shapes)] for step in range(self.num_steps)]
+        reasons = (f"number {number} is {state}" for number, state in zip(numbers, states, strict=True))
+        return Words(
+            question=_question(plan.depth),
+            depth=plan.depth,
+            clip_caption=number_pairs([shown.get(step, "none none") for step in range(self.num_steps)], first=1),
+            thought_caption=number_pairs([f"shape {state}" for state in states], first=1),
+            chain_of_thought=f"step {number_pairs(reasons, first=1).replace(' . ', ' . step ')}",
+            terse_chain=" ".join(states),
+        )
+
+    def _draw_clip(self, plan: OrderPlan) -> np.ndarray:
+        frames = [canvas(1, _NUM_PLACES) for _ in range(self.num_steps)]
+        for appearance in plan.appearances:
+            _draw_shape(frames[appearance.step], appearance.place, appearance.shape, PALETTE[appearance.colour])
+        return np.stack(frames).repeat(2, axis=0)
+
+    def _draw_thought(self, plan: OrderPlan) -> np.ndarray:
+        frames = [canvas(1, _NUM_PLACES) for _ in range(self.num_steps)]
+        for frame, state in zip(frames, self._states(plan), strict=True):
+            for place in range(_NUM_PLACES):
+                _draw_shape(frame, place, state, PALE)
+        return np.stack(frames).repeat(2, axis=0)  # (T, H, W, 3)
+
+
+def _question(depth: int) -> str:
+    return f"Which shape was number {NUMBER_WORDS[depth]}?"
+
+
+def _draw_shape(frame: np.ndarray, place: int, shape: str, colour: Colour) -> None:
+    stamp(frame, _MARGIN_TOP, CELL_PX * place + _MARGIN_LEFT, _MASKS[shape], colour)

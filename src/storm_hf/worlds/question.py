@@ -1,0 +1,78 @@
+"""The wording of questions, answers and captions: words only, so that a small vocabulary says everything."""
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import Literal
+
+from storm_hf.errors import WorldError
+
+
+QuestionStyle = Literal["words", "letters", "none"]
+
+# fmt: off
+NUMBER_WORDS = (
+    "zero", "one", "two", "three", "four", "five", "six",
+    "seven", "eight", "nine", "ten", "eleven", "twelve", "thirteen",
+    "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen", "twenty",
+)
+# fmt: on
+LETTERS = "ABCDEFGHIJ"
+_WORD_REQUEST = "Answer with one word:"
+_LETTER_REQUEST = "Answer with the letter of one option."
+_TOKEN = re.compile(r"\w+|[^\w\s]")
+
+
+def format_question(question: str, options: Sequence[str], style: QuestionStyle = "words") -> str:
+    """Write the question as a user asks it.
+
+    Args:
+        question (`str`):
+            Ends in a question mark.
+        options (`Sequence[str]`):
+            The closed set of answers.
+        style (`str`, *optional*, defaults to `"words"`):
+            `words` names the options in a sentence, `letters` lists them as A., B., ..., `none` leaves them out.
+
+    Returns:
+        `str`: The text of the user's turn. `format_answer` gives the reply that belongs to it.
+    """
+    _check_style(style, options)
+    if style == "none":
+        return question
+    if style == "letters":
+        lines = [f"{letter}. {option}" for letter, option in zip(LETTERS, options, strict=False)]
+        return "\n".join([question, *lines, _LETTER_REQUEST])
+    return f"{question} {_WORD_REQUEST} {', '.join(options[:-1])} or {options[-1]}."
+
+
+def format_answer(answer: str, options: Sequence[str], style: QuestionStyle = "words") -> str:
+    """Write the reply to a question of the same style: the word itself, or its letter."""
+    _check_style(style, options)
+    if answer not in options:
+        raise WorldError(f"Expected one of the options {', '.join(options)} but got {answer!r}.")
+    return LETTERS[list(options).index(answer)] if style == "letters" else answer
+
+
+def number_pairs(descriptions: Iterable[str], first: int) -> str:
+    """Join what each frame pair shows into a caption, each part led by its number in words."""
+    return " ".join(f"{NUMBER_WORDS[first + pair]} {words} ." for pair, words in enumerate(descriptions))
+
+
+def split_words(text: str) -> list[str]:
+    """Split text into words and punctuation marks, the units of `World.vocabulary`."""
+    return _TOKEN.findall(text)
+
+
+def wording(options: Sequence[str], *texts: str) -> tuple[str, ...]:
+    """Collect every word of some texts, of the numbers, and of all question styles, sorted."""
+    styles: tuple[QuestionStyle, ...] = ("words", "letters")
+    asked = [format_question("?", options, style) for style in styles]
+    words = split_words(" ".join([*NUMBER_WORDS, ".", ",", *options, *texts, *asked]))
+    return tuple(sorted(set(words)))
+
+
+def _check_style(style: str, options: Sequence[str]) -> None:
+    if style not in ("words", "letters", "none"):
+        raise WorldError(f"Expected the style words, letters or none but got {style!r}.")
+    if not 2 <= len(options) <= len(LETTERS):
+        raise WorldError(f"Expected 2 to {len(LETTERS)} options but got {len(options)}.")

@@ -1,0 +1,187 @@
+"""`shuffle`: a ball under one of some cups that change places. Where is it at the end?
+
+The cups stand on coloured pads and the colours are the answers. The clip shows the ball, then one step per frame pair:
+two cups swap (each wears a sticker of the colour it moves to) or nothing happens. The thought video is the same with
+cups of glass. To know the end one must update the state at every swap: there is no shortcut.
+
+Axes: T frames, H height, W width, in pixels before enlargement.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+from typing import ClassVar
+
+import numpy as np
+
+from storm_hf.worlds.question import number_pairs, wording
+from storm_hf.worlds.render import BACKGROUND, CELL_PX, GREY, ORANGE, PALETTE, canvas, fill, open_box
+from storm_hf.worlds.world import Words, World, check_knob, check_num_steps
+
+
+Swap = tuple[int, int]  # left cup, right cup
+
+_QUESTION = "Which cup holds the ball at the end?"
+_CUP_TOP, _CUP_HEIGHT, _CUP_WIDTH = 4, 8, 10
+_PAD_TOP, _LIFT, _SHIFT = 12, 2, 2
+
+
+@dataclass(frozen=True)
+class ShufflePlan:
+    """The facts of an episode: the cup that holds the ball first, and what swaps at each step, if anything."""
+
+    start: int
+    swaps: tuple[Swap | None, ...]
+
+    @property
+    def depth(self) -> int:
+        """Number of swaps."""
+        return sum(swap is not None for swap in self.swaps)
+
+
+@dataclass(frozen=True)
+class Shuffle(World[ShufflePlan]):
+    """Cups that swap.
+
+    Args:
+        num_cups (`int`, *optional*, defaults to 4):
+            2 to 5. Chance is one in this many.
+        num_steps (`int`, *optional*, defaults to 6):
+            Steps K after the ball was shown, idle ones included.
+        min_swaps (`int`, *optional*, defaults to 3):
+            Fewest steps that are swaps, unless a depth is asked for.
+        max_swaps (`int`, *optional*, defaults to 6):
+            Most steps that are swaps; every number between is drawn equally often.
+    """
+
+    name: ClassVar[str] = "shuffle"
+
+    num_cups: int = 4
+    num_steps: int = 6
+    min_swaps: int = 3
+    max_swaps: int = 6
+
+    def __post_init__(self) -> None:
+        """Check the knobs."""
+        check_num_steps(self.name, self.num_steps)
+        check_knob(self.name, "num_cups", self.num_cups, 2, len(PALETTE))
+        check_knob(self.name, "max_swaps", self.max_swaps, 0, self.num_steps)
+        check_knob(self.name, "min_swaps", self.min_swaps, 0, self.max_swaps)
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """Colours of the pads, from left to right."""
+        return tuple(PALETTE)[: self.num_cups]
+
+    @property
+    def state_names(self) -> tuple[str, ...]:
+        """Colour of the pad that the ball is on."""
+        return self.options
+
+    @property
+    def depths(self) -> range:
+        """Numbers of swaps."""
+        return range(self.num_steps + 1)
+
+    @property
+    def vocabulary(self) -> tuple[str, ...]:
+        """Every word that a text of this world can use, sorted."""
+        return wording(self.options, _QUESTION, "ball swap none step at")
+
+    def _draw_plan(self, generator: np.random.Generator, depth: int | None) -> ShufflePlan:
+        drawn_depth = int(generator.integers(self.min_swaps, self.max_swaps + 1))
+        start = int(generator.integers(self.num_cups))
+        order = generator.permutation(self.num_steps)
+        pairs = [sorted(generator.permutation(self.num_cups)[:2].tolist()) for _ in range(self.num_steps)]
+        active = set(order[: drawn_depth if depth is None else depth].tolist())
+        swaps = tuple((left, right) if step in active else None for step, (left, right) in enumerate(pairs))
+        return ShufflePlan(start, swaps)
+
+    def _start(self, plan: ShufflePlan) -> str:
+        return self.options[plan.start]
+
+    def _advance(self, plan: ShufflePlan, step: int, state: str) -> str:
+        swap = plan.swaps[step]
+        cup = self.options.index(state)
+        if swap is None or cup not in swap:
+            return state
+        return self.options[swap[1] if cup == swap[0] else swap[0]]
+
+    def _answer(self, plan: ShufflePlan, states: list[str]) -> str:
+        return states[-1]
+
+    def _words(self, plan: ShufflePlan, states: list[str]) -> Words:
+        moves = [f"swap {self._swap_words(swap)}" for swap in plan.swaps]
+        balls = [f"ball {state}" for state in states]
+        reasons = (f"{move} , ball at {state}" for move, state in zip(moves, states, strict=True))
+        return Words(
+            question=_QUESTION,
+            depth=plan.depth,
+            clip_caption=number_pairs([f"ball {self._start(plan)}", *moves], first=0),
+            thought_caption=number_pairs(balls, first=1),
+            chain_of_thought=f"step {number_pairs(reasons, first=1).replace(' . ', ' . step ')}",
+            terse_chain=" ".join(states),
+        )
+
+    def _swap_words(self, swap: Swap | None) -> str:
+        return "none none" if swap is None else " ".join(self.options[cup] for cup in swap)
+
+    def _draw_clip(self, plan: ShufflePlan) -> np.ndarray:
+        shown = self._pads.copy()
+        for cup in range(self.num_cups):
+            if cup != plan.start:
+                _draw_cup(shown, cup)
+        fill(shown, 2, CELL_PX * plan.start + 3, 3, _CUP_WIDTH, GREY)  # the lifted cup
+        _draw_ball(shown, plan.start)
+        return np.stack([shown, shown, *(frame for swap in plan.swaps for frame in self._step_frames(swap))])
+
+    def _draw_thought(self, plan: ShufflePlan) -> np.ndarray:
+        frames = []
+        places = [self.options.index(state) for state in [self._start(plan), *self._states(plan)]]
+        for swap, (before, after) in zip(plan.swaps, pairwise(places), strict=True):
+            first, second = self._step_frames(swap, transparent=True)
+            _draw_ball(first, before)
+            _draw_ball(second, after)
+            frames += [first, second]
+        return np.stack(frames)  # (T, H, W, 3)
+
+    def _step_frames(self, swap: Swap | None, transparent: bool = False) -> tuple[np.ndarray, np.ndarray]:
+        """Draw the two frames of a step: the left cup of a swap is lifted, and in the second frame both have moved."""
+        first, second = self._pads.copy(), self._pads.copy()
+        for frame, shift in ((first, 0), (second, _SHIFT)):
+            for cup in range(self.num_cups):
+                if swap is None or cup not in swap:
+                    _draw_cup(frame, cup, transparent=transparent)
+            if swap is not None:
+                left, right = swap
+                _draw_cup(frame, left, shift=shift, lift=_LIFT, goes_to=self.options[right], transparent=transparent)
+                _draw_cup(frame, right, shift=-shift, goes_to=self.options[left], transparent=transparent)
+        return first, second
+
+    @cached_property
+    def _pads(self) -> np.ndarray:
+        """The table with its coloured pads and nothing on it."""
+        frame = canvas(1, self.num_cups, BACKGROUND)
+        for cup, colour in enumerate(self.options):
+            fill(frame, _PAD_TOP, CELL_PX * cup, CELL_PX - _PAD_TOP, CELL_PX, PALETTE[colour])
+        return frame
+
+
+def _draw_cup(
+    frame: np.ndarray,
+    cup: int,
+    *,
+    shift: int = 0,
+    lift: int = 0,
+    goes_to: str | None = None,
+    transparent: bool = False,
+) -> None:
+    top, left = _CUP_TOP - lift, CELL_PX * cup + 3 + shift
+    draw = open_box if transparent else fill
+    draw(frame, top, left, _CUP_HEIGHT, _CUP_WIDTH, GREY)
+    if goes_to is not None:
+        fill(frame, top, left + 1, 3, _CUP_WIDTH - 2, PALETTE[goes_to])
+
+
+def _draw_ball(frame: np.ndarray, cup: int) -> None:
+    fill(frame, _CUP_TOP + 3, CELL_PX * cup + 5, 5, 6, ORANGE)

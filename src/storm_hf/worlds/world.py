@@ -1,0 +1,197 @@
+"""What every world can do: tell an episode, show it, and say what would have followed from another state.
+
+An episode is a pure function of the world's knobs, the seed and (where asked for) the depth. A world draws a *plan*,
+the facts of one episode, and everything else (pictures, words, counterfactuals) is read off the plan.
+No picture holds an absolute clock: a model that can read the time of a frame does not generalise to longer videos.
+
+Axes: T frames, H height, W width, K steps.
+"""
+
+import zlib
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar, Generic, TypeVar
+
+import numpy as np
+
+from storm_hf.errors import WorldError
+from storm_hf.worlds.episode import Episode, EpisodeText
+from storm_hf.worlds.question import NUMBER_WORDS
+from storm_hf.worlds.render import enlarge
+
+
+FPS = 2.0  # two frames are a step, a second, and one temporal patch of Qwen-VL
+
+PlanT = TypeVar("PlanT")
+
+
+class World(ABC, Generic[PlanT]):
+    """A simulator with a question. Subclasses are frozen dataclasses whose fields are the knobs."""
+
+    name: ClassVar[str]
+    num_steps: int
+
+    @property
+    @abstractmethod
+    def options(self) -> tuple[str, ...]:
+        """The closed set of answers, one word each."""
+
+    @property
+    @abstractmethod
+    def state_names(self) -> tuple[str, ...]:
+        """Every state that a step can end in, one word each."""
+
+    @property
+    @abstractmethod
+    def depths(self) -> range:
+        """The depths that can be asked for."""
+
+    @property
+    @abstractmethod
+    def vocabulary(self) -> tuple[str, ...]:
+        """Every word and punctuation mark that a text of this world can use, sorted."""
+
+    @property
+    def chance(self) -> float:
+        """Accuracy of guessing: every option is right equally often."""
+        return 1 / len(self.options)
+
+    def episode(self, seed: int, *, depth: int | None = None) -> Episode:
+        """Make an episode with its two videos.
+
+        Args:
+            seed (`int`):
+                0 or more. `split_seeds` gives disjoint ones for training and testing.
+            depth (`int`, *optional*):
+                One of `depths`. Left out, it is drawn from the range that the knobs name.
+
+        Returns:
+            [`Episode`]: The same one for the same arguments, in every process.
+
+        Raises:
+            WorldError: If the seed is negative or this world has no such depth.
+        """
+        plan = self._plan(seed, depth)
+        clip, thought = enlarge(self._draw_clip(plan)), enlarge(self._draw_thought(plan))
+        return Episode(**vars(self._tell(seed, plan)), clip=clip, thought=thought)
+
+    def describe(self, seed: int, *, depth: int | None = None) -> EpisodeText:
+        """Tell an episode without drawing it: the same words as `episode`, a hundred times faster."""
+        return self._tell(seed, self._plan(seed, depth))
+
+    def counterfactual(self, episode: EpisodeText | int, step: int, state: str, *, depth: int | None = None) -> str:
+        """Answer as if the state after a step had been another and the clip had continued as it did.
+
+        Args:
+            episode (`EpisodeText` or `int`):
+                The episode, or its seed.
+            step (`int`):
+                Step whose outcome is replaced, counted from 1.
+            state (`str`):
+                One of `state_names`.
+            depth (`int`, *optional*):
+                As given to `episode`; taken from the episode where that is passed.
+
+        Returns:
+            `str`: One of `options`. The true answer, if the state is the true one.
+
+        Raises:
+            WorldError: If there is no such step or state.
+        """
+        if not 1 <= step <= self.num_steps:
+            raise WorldError(f"Expected a step from 1 to {self.num_steps} but got {step}.")
+        if state not in self.state_names:
+            raise WorldError(f"Expected a state of {self.name} ({', '.join(self.state_names)}) but got {state!r}.")
+        seed = episode if isinstance(episode, int) else episode.seed
+        plan = self._plan(seed, depth if isinstance(episode, int) else episode.depth)
+        states = [*self._states(plan)[: step - 1], state]
+        for later in range(step, self.num_steps):
+            states.append(self._advance(plan, later, states[-1]))
+        return self._answer(plan, states)
+
+    @abstractmethod
+    def _draw_plan(self, generator: np.random.Generator, depth: int | None) -> PlanT:
+        """Draw the facts of an episode. A depth that is given takes the place of the drawn one, and of nothing else."""
+
+    @abstractmethod
+    def _start(self, plan: PlanT) -> str:
+        """State before the first step."""
+
+    @abstractmethod
+    def _advance(self, plan: PlanT, step: int, state: str) -> str:
+        """State after a step (counted from 0), given the state before it."""
+
+    @abstractmethod
+    def _answer(self, plan: PlanT, states: list[str]) -> str:
+        """Read the answer off the states after each step."""
+
+    @abstractmethod
+    def _words(self, plan: PlanT, states: list[str]) -> "Words":
+        """Say the plan: question, captions and chains."""
+
+    @abstractmethod
+    def _draw_clip(self, plan: PlanT) -> np.ndarray:
+        """Draw what the model sees, small."""
+
+    @abstractmethod
+    def _draw_thought(self, plan: PlanT) -> np.ndarray:
+        """Draw the reasoning, small, two frames a step."""
+
+    def _plan(self, seed: int, depth: int | None) -> PlanT:
+        if seed < 0:
+            raise WorldError(f"Expected a seed of 0 or more but got {seed}.")
+        if depth is not None and depth not in self.depths:
+            raise WorldError(
+                f"Expected a depth from {self.depths[0]} to {self.depths[-1]} in the world {self.name} but got {depth}."
+            )
+        world_id = zlib.crc32(self.name.encode())  # so that two worlds draw differently from one seed
+        return self._draw_plan(np.random.default_rng([seed, world_id]), depth)
+
+    def _states(self, plan: PlanT) -> list[str]:
+        states = [self._start(plan)]
+        for step in range(self.num_steps):
+            states.append(self._advance(plan, step, states[-1]))
+        return states[1:]  # K
+
+    def _tell(self, seed: int, plan: PlanT) -> EpisodeText:
+        states = self._states(plan)
+        return EpisodeText(
+            world=self.name,
+            seed=seed,
+            fps=FPS,
+            options=self.options,
+            answer=self._answer(plan, states),
+            states=tuple(states),
+            **vars(self._words(plan, states)),
+        )
+
+
+@dataclass(frozen=True)
+class Words:
+    """What a world says of a plan; the fields are those of `EpisodeText`."""
+
+    question: str
+    depth: int
+    clip_caption: str
+    thought_caption: str
+    chain_of_thought: str
+    terse_chain: str
+
+
+def check_knob(world: str, knob: str, value: int, lowest: int, highest: int) -> None:
+    """Make sure that a knob lies in its range.
+
+    Raises:
+        WorldError: If it does not.
+    """
+    if not lowest <= value <= highest:
+        raise WorldError(f"Expected {knob} from {lowest} to {highest} in the world {world} but got {value}.")
+
+
+def check_num_steps(world: str, num_steps: int) -> None:
+    """Make sure that the steps can be counted in words.
+
+    Raises:
+        WorldError: If they cannot.
+    """
+    check_knob(world, "num_steps", num_steps, 1, len(NUMBER_WORDS) - 1)

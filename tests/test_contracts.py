@@ -1,0 +1,60 @@
+"""The import contracts catch what they promise to catch, tried on a package that breaks them."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+ROOT = Path(__file__).parents[1]
+LINT = "from importlinter.cli import lint_imports_command as lint; lint(['--no-logo', '--no-cache'])"
+
+
+@pytest.fixture
+def package(tmp_path):
+    """A copy of the package whose folders are empty, beside the project's own contracts."""
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    folder = tmp_path / "storm_hf"
+    for name in ["answer", "evaluation", "model", "target_trajectory", "thought_video", "training", "worlds"]:
+        (folder / name).mkdir(parents=True)
+        (folder / name / "__init__.py").touch()
+    (folder / "__init__.py").touch()
+    (folder / "errors.py").touch()
+    return folder
+
+
+def lint(package: Path) -> str:
+    """Return what import-linter says about a package."""
+    return subprocess.run([sys.executable, "-c", LINT], cwd=package.parent, capture_output=True, text=True).stdout
+
+
+def test_empty_package_keeps_every_contract(package):
+    assert "4 kept, 0 broken" in lint(package)
+
+
+@pytest.mark.parametrize(
+    ("file", "line", "contract"),
+    [
+        ("worlds/shuffle.py", "import storm_hf.training", "Imports only go down"),
+        ("model/modeling_storm.py", "import storm_hf.errors", "A checkpoint carries its own code"),
+        ("answer/trainer.py", "import storm_hf.target_trajectory", "Stage II sees answers only"),
+        ("evaluation/harness.py", "import storm_hf.thought_video", "Inference never sees a thought video"),
+    ],
+)
+def test_broken_contract_is_reported_by_name(package, file, line, contract):
+    (package / file).write_text(line)
+    assert f"{contract} BROKEN" in lint(package)
+
+
+def test_contract_sees_through_a_module_in_between(package):
+    (package / "training" / "collator.py").write_text("import storm_hf.thought_video")
+    (package / "answer" / "collator.py").write_text("import storm_hf.training.collator")
+    assert "Stage II sees answers only BROKEN" in lint(package)
+
+
+def test_folder_without_a_layer_is_reported(package):
+    (package / "helpers").mkdir()
+    (package / "helpers" / "__init__.py").touch()
+    assert "Imports only go down BROKEN" in lint(package)

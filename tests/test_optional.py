@@ -1,0 +1,48 @@
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+from storm_hf.errors import BrokenExtraError, MissingExtraError, StormError
+from storm_hf.optional import EXTRA_OF, require
+
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_missing_package_names_the_command_that_installs_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "gradio", None)
+    with pytest.raises(MissingExtraError, match="`gradio` is missing") as caught:
+        require("gradio")
+    assert "pip install 'storm-hf[app]'" in str(caught.value)
+    assert isinstance(caught.value, StormError)
+    assert isinstance(caught.value, ImportError)
+
+
+def test_package_whose_library_does_not_load_says_why(monkeypatch, tmp_path):
+    (tmp_path / "gradio.py").write_text("raise OSError('libmissing.so.1: cannot open shared object file')")
+    monkeypatch.delitem(sys.modules, "gradio", raising=False)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(BrokenExtraError, match=r"libmissing\.so\.1"):
+        require("gradio")
+
+
+def test_package_with_a_missing_dependency_names_the_dependency(monkeypatch, tmp_path):
+    (tmp_path / "gradio.py").write_text("import a_dependency_of_gradio")
+    monkeypatch.delitem(sys.modules, "gradio", raising=False)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(BrokenExtraError, match="`a_dependency_of_gradio`"):
+        require("gradio")
+
+
+def test_submodule_of_an_installed_package_is_returned():
+    assert require("matplotlib.colors").__name__ == "matplotlib.colors"
+
+
+@pytest.mark.parametrize(("package", "extra"), EXTRA_OF.items())
+def test_extra_brings_the_package_it_is_named_for(package, extra):
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    brought = {Requirement(line).name.replace("-", "_") for line in extras[extra]}
+    assert package in brought

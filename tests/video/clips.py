@@ -1,0 +1,111 @@
+"""Real clips of installed packages, and small ones whose frames say their own number in black and white stripes."""
+
+import struct
+from fractions import Fraction
+from importlib.metadata import files
+from pathlib import Path
+
+import av
+import numpy as np
+
+
+NUM_BITS = 6  # up to 64 frames
+
+
+def installed_clip(distribution, name):
+    return next(Path(str(file.locate())) for file in files(distribution) if file.name == name)
+
+
+def numbered_frames(count, height=48, width=64):
+    bits = np.arange(count)[:, None] >> np.arange(NUM_BITS) & 1
+    stripe = np.arange(width) * NUM_BITS // width
+    return np.broadcast_to(255 * bits[:, None, stripe, None], (count, height, width, 3)).astype(np.uint8)
+
+
+def numbers(frames):
+    """Read the number of each frame off its stripes."""
+    stripe = np.arange(frames.shape[2]) * NUM_BITS // frames.shape[2]
+    levels = np.stack([frames[:, :, stripe == bit].mean(axis=(1, 2, 3)) for bit in range(NUM_BITS)], axis=1)
+    return ((levels > 127) << np.arange(NUM_BITS)).sum(axis=1).tolist()
+
+
+def encode(
+    path, frames, *, codec="libx264", pix_fmt="yuv420p", fps=10, times=None, keyframe_every=1000, container=None, **options
+):
+    """Write frames; `times` are in hundredths of a second."""
+    with av.open(str(path), "w", format=container, options=options) as file:
+        stream = file.add_stream(codec, rate=fps)
+        stream.height, stream.width = frames.shape[1:3]
+        stream.pix_fmt = pix_fmt
+        stream.gop_size = keyframe_every
+        if times is not None:
+            stream.codec_context.time_base = Fraction(1, 100)
+        for position, pixels in enumerate(frames):
+            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+            if times is not None:
+                frame.pts, frame.time_base = times[position], Fraction(1, 100)
+            file.mux(stream.encode(frame))
+        file.mux(stream.encode(None))
+    return path
+
+
+def encode_sound(path, codec="libmp3lame", seconds=1):
+    rate = 44100
+    with av.open(str(path), "w") as file:
+        stream = file.add_stream(codec, rate=rate)
+        tone = (np.sin(np.arange(rate * seconds) / 20) * 9000).astype(np.int16)[None]
+        sound = av.AudioFrame.from_ndarray(tone, format="s16", layout="mono")
+        sound.sample_rate = rate
+        resampler = av.AudioResampler(format=stream.format, layout=stream.layout, rate=rate, frame_size=1152)
+        for piece in [*resampler.resample(sound), *resampler.resample(None)]:
+            file.mux(stream.encode(piece))
+        file.mux(stream.encode(None))
+    return path
+
+
+def with_cover(path, sound):
+    """Put a picture in front of an MP3 file, as music shops do (ID3v2.3, APIC)."""
+    encoder = av.CodecContext.create("png", "w")
+    encoder.width = encoder.height = 16
+    encoder.pix_fmt, encoder.time_base = "rgb24", Fraction(1, 1)
+    picture = av.VideoFrame.from_ndarray(np.zeros((16, 16, 3), np.uint8), format="rgb24")
+    png = b"".join(bytes(packet) for packet in [*encoder.encode(picture), *encoder.encode(None)])
+    content = b"\0image/png\0\3\0" + png
+    frame = b"APIC" + struct.pack(">IH", len(content), 0) + content
+    size = bytes((len(frame) >> shift) & 0x7F for shift in (21, 14, 7, 0))
+    path.write_bytes(b"ID3\3\0\0" + size + frame + sound.read_bytes())
+    return path
+
+
+def turned(path, clip, quarter_turns_clockwise):
+    """Ask players to turn the picture, by the matrix of the track header."""
+    cosine, sine = ((1, 0), (0, 1), (-1, 0), (0, -1))[quarter_turns_clockwise]
+    data = bytearray(clip.read_bytes())
+    matrix = data.index(b"tkhd") + 4 + 40
+    struct.pack_into(">4i", data, matrix, cosine << 16, sine << 16, 0, -sine << 16)
+    struct.pack_into(">i", data, matrix + 16, cosine << 16)
+    path.write_bytes(data)
+    return path
+
+
+def starting_at(path, clip, seconds):
+    """Hide the beginning with an edit list, as cutting without encoding again does."""
+    data = bytearray(clip.read_bytes())
+    rate = struct.unpack_from(">I", data, data.index(b"mdhd") + 4 + 12)[0]
+    entry = data.index(b"elst") + 12
+    duration, media_time = struct.unpack_from(">2i", data, entry)
+    struct.pack_into(">2i", data, entry, duration - int(1000 * seconds), media_time + int(rate * seconds))
+    path.write_bytes(data)
+    return path
+
+
+def damaged(path, clip, first, last, value=None):
+    """Overwrite a part (given as shares) of the compressed pictures: with noise, or with one value."""
+    data = bytearray(clip.read_bytes())
+    start = data.index(b"mdat") + 4
+    size = struct.unpack_from(">I", data, start - 8)[0] - 8
+    begin, end = start + int(first * size), start + int(last * size)
+    noise = np.random.default_rng(0).integers(256, size=end - begin, dtype=np.uint8)
+    data[begin:end] = noise.tobytes() if value is None else bytes([value]) * (end - begin)
+    path.write_bytes(data)
+    return path

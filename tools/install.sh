@@ -1,0 +1,28 @@
+#!/usr/bin/env bash
+# Makes the environment that `make demo` and `make test` run in: tools/install.sh [FOLDER], by default .venv
+# The order matters: torch first, so that everything else settles for the build that this machine gets.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+venv=${1:-.venv}
+python=${PYTHON:-python3}
+
+say() { printf '[install] %s\n' "$*"; }
+
+if ! "$venv/bin/python" -c 'import pip' 2>/dev/null; then
+    "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || {
+        say "Python 3.11 or newer is needed; $python is $("$python" --version 2>/dev/null || echo not there)." \
+            "Name another one: make PYTHON=python3.12"
+        exit 1
+    }
+    say "creating $venv with $("$python" --version)"
+    "$python" -m venv --clear "$venv"
+fi
+
+pip_install() { "$venv/bin/python" -m pip install -qq --disable-pip-version-check --constraint constraints.txt "$@"; }
+
+say "1 of 3: PyTorch (large; a minute or two)"
+pip_install torch
+say "2 of 3: transformers, TRL, the test tools and storm-hf itself (about two minutes)"
+pip_install --editable '.[demo,dev]'
+say "3 of 3: $("$venv/bin/python" tools/repair_torchvision.py)"
