@@ -105,10 +105,16 @@ def tiny_config(kind: str, **text_overrides: Any) -> PreTrainedConfig:
 def tiny_storm(kind: str, num_latents: int = 4, seed: int = 0, **storm_config: Any) -> StormForConditionalGeneration:
     """Build a random STORM in evaluation mode. Its weights are large, so that logits differ clearly between tokens."""
     ids = {"latent_start_token_id": LATENT_START, "latent_token_id": LATENT, "latent_end_token_id": LATENT_END}
-    settings = {"vlm_config": tiny_config(kind), "num_latents": num_latents, **ids, **storm_config}
+    settings = {
+        "vlm_config": tiny_config(kind),
+        "num_latents": num_latents,
+        "latent_scale": 0.5,
+        **ids,
+        **storm_config,
+    }
     set_seed(seed)
     model = StormForConditionalGeneration(StormConfig(**settings)).eval()
-    enlarge_weights(model)
+    enlarge_weights(model.backbone)
     model.generation_config.eos_token_id, model.generation_config.pad_token_id = EOS, PAD
     return model
 

@@ -6,10 +6,12 @@
     ├── CacheError                 a cache that the rollout cannot write to or differentiate through
     ├── CheckpointError            a checkpoint that cannot be resumed from or loaded whole
     ├── DatasetError               a data set, row or shard that does not have the expected form
+    ├── DemoError                  a piece of the demo that failed
     ├── FrameSelectionError        frames asked of a video in a way that it cannot answer
     ├── LatentLayoutError          the latent block of a prompt is missing, broken, doubled or in different columns
     ├── LatentShapeError           latents that do not have the shape of the rollout
     ├── MissingExtraError          an optional package that is not installed
+    ├── PromptError                a clip or question that a model cannot take
     ├── ReportError                numbers or pictures that a report cannot show
     ├── StaleWorkError             finished work that was made with other parameters
     ├── TrajectoryShapeError       a target trajectory that does not fit the rollout
@@ -43,12 +45,20 @@ class DatasetError(StormError, ValueError):
     """A data set, row or shard that does not have the expected form."""
 
 
+class DemoError(StormError, RuntimeError):
+    """A piece of the demo failed; the message has the end of its log."""
+
+
 class FrameSelectionError(StormError, ValueError):
     """Frames were asked of a video in a way that it cannot answer."""
 
 
 class MissingExtraError(StormError, ImportError):
     """An optional package is not installed; the message names the extra that brings it."""
+
+
+class PromptError(StormError, ValueError):
+    """A clip or a question that a model cannot take."""
 
 
 class ReportError(StormError, ValueError):
@@ -81,10 +91,12 @@ __all__ = [
     "CacheError",
     "CheckpointError",
     "DatasetError",
+    "DemoError",
     "FrameSelectionError",
     "LatentLayoutError",
     "LatentShapeError",
     "MissingExtraError",
+    "PromptError",
     "ReportError",
     "StaleWorkError",
     "StormError",

@@ -108,11 +108,7 @@ def test_generation_goes_on_from_the_returned_cache(storm, inputs, answer):
     assert torch.equal(new_tokens(rest, inputs), answer)
 
 
-def test_prompt_lookup_equals_the_reference(kind, storm, inputs, answer):
-    if storm.backbone._is_stateful:
-        with pytest.raises(ValueError, match="stateful"):
-            storm.generate(**row_of(inputs, 0), **GREEDY, prompt_lookup_num_tokens=2)
-        return
+def test_prompt_lookup_equals_the_reference(storm, inputs, answer):
     row = row_of(inputs, 0)
     sequences = storm.generate(**row, **GREEDY, prompt_lookup_num_tokens=2)
     assert torch.equal(new_tokens(sequences, row)[0], answer[0])

@@ -30,7 +30,16 @@ def numbers(frames):
 
 
 def encode(
-    path, frames, *, codec="libx264", pix_fmt="yuv420p", fps=10, times=None, keyframe_every=1000, container=None, **options
+    path,
+    frames,
+    *,
+    codec="libx264",
+    pix_fmt="yuv420p",
+    fps=10,
+    times=None,
+    keyframe_every=1000,
+    container=None,
+    **options,
 ):
     """Write frames; `times` are in hundredths of a second."""
     with av.open(str(path), "w", format=container, options=options) as file:

@@ -181,15 +181,18 @@ def test_gap_is_filled_with_the_nearest_good_frame_and_counted(tmp_path):
 
 
 def test_cut_off_file_is_an_error_when_strict_and_short_when_tolerant(tmp_path):
-    whole = clips.encode(tmp_path / "whole.mp4", clips.numbered_frames(40, 96, 128), keyframe_every=1, movflags="faststart")
+    whole = clips.encode(
+        tmp_path / "whole.mp4", clips.numbered_frames(40, 96, 128), keyframe_every=1, movflags="faststart"
+    )
     cut = tmp_path / "cut.mp4"
     cut.write_bytes(whole.read_bytes()[: int(whole.stat().st_size * 0.6)])
     with pytest.raises(VideoReadError, match="cut.mp4 is damaged"):
         read_video(cut)
     clip = read_video(cut, strict=False)
     shown = clips.numbers(clip.frames)
-    assert 10 < len(shown) < 40
-    assert shown == list(range(len(shown)))
+    assert 10 < clip.num_decoded < 40
+    assert shown[: clip.num_decoded] == list(range(clip.num_decoded))
+    assert set(shown[clip.num_decoded :]) <= {clip.num_decoded - 1}  # the packet that was cut in two
 
 
 def _html(path):

@@ -1,12 +1,16 @@
 """Configuration of Stage I."""
 
 from dataclasses import dataclass, field
+from typing import Literal, get_args
 
-from storm_hf.align.objective import ALIGN_LOSSES
+from storm_hf.align.objective import AlignLoss, Reduction
+from storm_hf.target_trajectory.pool import Layout, Pooling
+from storm_hf.target_trajectory.trajectory import Normalization
+from storm_hf.target_trajectory.whiten import SlotStatistics
 from storm_hf.training.config import StormTrainingConfig
 
 
-FORCINGS = ("teacher", "rollout", "scheduled")
+Forcing = Literal["teacher", "rollout", "scheduled"]
 
 
 @dataclass
@@ -42,31 +46,35 @@ class StormAlignConfig(StormTrainingConfig):
     """
 
     align_weight: float = field(default=3.0, metadata={"help": "Weight of L_align beside L_answer."})
-    align_loss: str = field(default="cosine_mse", metadata={"help": f"One of {', '.join(ALIGN_LOSSES)}."})
-    align_reduction: str = field(
+    align_loss: AlignLoss = field(default="cosine_mse", metadata={"help": "What pulls the latents onto the targets."})
+    align_reduction: Reduction = field(
         default="mean", metadata={"help": "Whether the squared error is a mean or a sum over the hidden size."}
     )
-    forcing: str = field(default="teacher", metadata={"help": f"What each slot is fed: {', '.join(FORCINGS)}."})
-    target_pooling: str = field(default="temporal", metadata={"help": "How slots share the thought video."})
-    target_layout: str = field(default="average", metadata={"help": "What a slot keeps of the picture."})
-    target_normalize: str = field(default="whiten", metadata={"help": "whiten, layernorm or none."})
+    forcing: Forcing = field(default="teacher", metadata={"help": "What each latent slot is fed."})
+    target_pooling: Pooling = field(default="temporal", metadata={"help": "How slots share the thought video."})
+    target_layout: Layout = field(default="average", metadata={"help": "What a slot keeps of the picture."})
+    target_normalize: Normalization = field(default="whiten", metadata={"help": "How targets are normalised."})
     whitening_rank: int = field(default=16, metadata={"help": "Number of principal components that are kept."})
-    whitening_statistics: str = field(default="pooled", metadata={"help": "pooled or per_slot."})
+    whitening_statistics: SlotStatistics = field(
+        default="pooled", metadata={"help": "One mean for all slots, or one for each."}
+    )
     learning_rate: float = field(default=1e-5, metadata={"help": "Initial learning rate."})
 
     def __post_init__(self) -> None:
         choices = {
-            "align_loss": ALIGN_LOSSES,
-            "align_reduction": ("mean", "sum"),
-            "forcing": FORCINGS,
-            "target_pooling": ("temporal", "sequence"),
-            "target_layout": ("average", "concat"),
-            "target_normalize": ("whiten", "layernorm", "none"),
-            "whitening_statistics": ("pooled", "per_slot"),
+            "align_loss": AlignLoss,
+            "align_reduction": Reduction,
+            "forcing": Forcing,
+            "target_pooling": Pooling,
+            "target_layout": Layout,
+            "target_normalize": Normalization,
+            "whitening_statistics": SlotStatistics,
         }
-        for name, allowed in choices.items():
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"`{name}` must be one of {', '.join(allowed)}, got {getattr(self, name)!r}.")
+        for name, choice in choices.items():
+            if (given := getattr(self, name)) not in get_args(choice):
+                raise ValueError(f"`{name}` must be one of {', '.join(get_args(choice))}, got {given!r}.")
+        if self.num_latents == 0:
+            raise ValueError("`num_latents` must be 1 or more to align latents, got 0. Use StormAnswerConfig without.")
         if self.align_weight < 0:
             raise ValueError(f"`align_weight` must be 0 or more, got {self.align_weight}.")
         if self.whitening_rank < 1:

@@ -7,12 +7,15 @@ Axes: B batch, K latent steps, D hidden size.
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 
 
-ALIGN_LOSSES = ("cosine_mse", "mse", "cosine", "infonce")
+AlignLoss = Literal["cosine_mse", "mse", "cosine", "infonce"]
+Reduction = Literal["mean", "sum"]
+
 TEMPERATURE = 0.1  # of InfoNCE, on cosines
 
 
@@ -42,7 +45,7 @@ class Alignment:
 
 
 def trajectory_alignment(
-    latents: torch.Tensor, targets: torch.Tensor, kind: str = "cosine_mse", reduction: str = "mean"
+    latents: torch.Tensor, targets: torch.Tensor, kind: AlignLoss = "cosine_mse", reduction: Reduction = "mean"
 ) -> Alignment:
     """Compare latents with their target trajectories.
 
@@ -52,7 +55,7 @@ def trajectory_alignment(
         targets (`torch.Tensor` of the same shape):
             The target trajectories, in unit space.
         kind (`str`, *optional*, defaults to `"cosine_mse"`):
-            One of `ALIGN_LOSSES`.
+            `"cosine_mse"`, `"mse"`, `"cosine"` or `"infonce"`.
         reduction (`str`, *optional*, defaults to `"mean"`):
             Whether the squared error is a `"mean"` or a `"sum"` over the hidden size.
     """
@@ -85,8 +88,8 @@ def alignment_loss(
     targets: torch.Tensor,
     own: torch.Tensor,
     similarity: torch.Tensor,
-    kind: str,
-    reduction: str,
+    kind: AlignLoss,
+    reduction: Reduction,
 ) -> torch.Tensor:
     """L_align of each row, (B,), from the tensors and their cosines: `own` (B, K) and `similarity` (K, B, B)."""
     if kind == "infonce":

@@ -91,15 +91,16 @@ class StormAlignTrainer(StormTrainer):
             )
         alignment = trajectory_alignment(rollout[0], targets, self.args.align_loss, self.args.align_reduction)
         align_loss = alignment.loss.sum() * self._row_scale(len(targets), num_items_in_batch)
-        self._log_parts(alignment)
+        num_parts = self.current_gradient_accumulation_steps if num_items_in_batch is not None else 1
+        self._log_parts(answer_loss * num_parts, alignment)
         loss = answer_loss + self.args.align_weight * align_loss
         return (loss, None) if return_outputs else loss
 
     @contextmanager
     def _latents_of(self, model: nn.Module) -> Iterator[list[torch.Tensor]]:
         """Collect the latents that the body makes; TRL's fused head passes on only what the answer needs."""
-        body = self.accelerator.unwrap_model(model).base_model
-        body = getattr(body, "model", body) if not hasattr(body, "latent_projector") else body
+        modules = self.accelerator.unwrap_model(model).modules()
+        body = next(module for module in modules if hasattr(module, "latent_projector"))
         latents: list[torch.Tensor] = []
         handle = body.register_forward_hook(lambda module, args, output: latents.append(output.latents))
         try:
@@ -109,9 +110,9 @@ class StormAlignTrainer(StormTrainer):
 
     def _forcing(self, targets: torch.Tensor) -> dict[str, Any]:
         """What the latent slots are fed."""
-        if self.args.forcing == "teacher" or not self.model.training:
-            return {"forced_latents": targets} if self.args.forcing == "teacher" else {}
-        if self.args.forcing == "rollout":
+        if self.args.forcing == "teacher":
+            return {"forced_latents": targets}
+        if self.args.forcing == "rollout" or not self.model.training:
             return {}
         share = self.state.global_step / max(self.state.max_steps, 1)  # of slots that are fed the model's own latent
         seed = self.args.seed + 1_000_003 * self.state.global_step
@@ -129,7 +130,8 @@ class StormAlignTrainer(StormTrainer):
             return 1 / num_rows
         return self.accelerator.num_processes / self._num_rows_in_batch
 
-    def _log_parts(self, alignment: Alignment) -> None:
+    def _log_parts(self, answer_loss: torch.Tensor, alignment: Alignment) -> None:
+        self._metric("answer_loss", answer_loss)
         self._metric("align_loss", alignment.loss.mean())
         self._metric("latent_cosine", alignment.cosine)
         self._metric("latent_cosine_baseline", alignment.cosine_baseline)

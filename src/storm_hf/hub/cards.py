@@ -44,15 +44,14 @@ def trained_model_card(
         pipeline_tag="image-text-to-text",
         tags=[*tags, "video", "latent-reasoning"],
     )
-    config = getattr(model, "config", None)
     template = files("storm_hf.hub").joinpath("templates/model_card.md").read_text()
     return ModelCard.from_template(
         data,
         template_str=template,
         stage=stage,
         paper=paper,
-        num_latents=config.num_latents,
-        backbone=config.vlm_config.model_type,
+        num_latents=model.config.num_latents,
+        backbone=model.config.vlm_config.model_type,
         num_parameters=sum(parameter.numel() for parameter in model.parameters()),
         num_steps=getattr(state, "global_step", None),
         results=results,

@@ -15,7 +15,12 @@ from transformers.generation.utils import GenerateOutput
 from .configuration_storm import StormConfig
 from .errors_storm import LatentLayoutError, UnsupportedGenerationError
 from .features_storm import unflatten_features
+from .layout_storm import find_latent_block
 from .rollout_storm import LatentIntervention
+
+
+class SuppressLatentTokens(SuppressTokensLogitsProcessor):
+    """Makes latent tokens impossible to sample. A type of its own: one of stock type would replace `suppress_tokens`."""
 
 
 class LatentRecorder:
@@ -83,15 +88,18 @@ def _length_of_last_block(prompt: torch.Tensor, attention_mask: torch.Tensor | N
             "This model has no latent tokens (`config.latent_token_id` is None), so `num_latents` cannot be set. Make a "
             "STORM of the checkpoint with `StormForConditionalGeneration.from_backbone`."
         )
+    start_id, latent_id, end_id = config.latent_block_ids
     is_block = torch.isin(prompt, prompt.new_tensor(config.latent_block_ids))  # (B, S)
-    length = int(is_block.sum(dim=1)[0])
-    ends_in_block = bool(is_block[:, prompt.shape[1] - length :].all()) and bool((is_block.sum(dim=1) == length).all())
+    length = int(is_block[0].sum())
+    block = prompt.new_tensor([start_id, *[latent_id] * (length - 2), end_id][-length:] if length else [])
+    ends_in_block = bool((prompt[:, prompt.shape[1] - length :] == block).all())
+    has_no_other = bool((is_block.sum(dim=1) == length).all())
     is_left_padded = attention_mask is None or bool(attention_mask[:, -1].all())
-    if not (ends_in_block and is_left_padded):
+    if not (ends_in_block and has_no_other and is_left_padded):
         raise LatentLayoutError(
-            "`generate(num_latents=...)` changes the latent block that ends a left-padded prompt, but here a prompt is "
-            "padded on the right or has latent tokens elsewhere. Set `processor.tokenizer.padding_side = 'left'` and "
-            "render with `add_generation_prompt=True`."
+            "`generate(num_latents=...)` changes the one whole latent block that ends a left-padded prompt, but here a "
+            "prompt is padded on the right, or its block is broken or lies elsewhere. Set "
+            "`processor.tokenizer.padding_side = 'left'` and render with `add_generation_prompt=True`."
         )
     return length
 
@@ -139,6 +147,8 @@ class StormGenerationMixin(GenerationMixin):
         if "video_features" in kwargs:
             features, deepstack = kwargs.pop("video_features"), kwargs.pop("video_deepstack", None)
             kwargs["mm_encoder_outputs"] = unflatten_features(features, kwargs.get("video_grid_thw"), deepstack)
+        if kwargs.get("input_ids") is not None and kwargs.get("past_key_values") is None:
+            find_latent_block(kwargs["input_ids"], self.config)  # whole here; `forward` may see it in pieces
         recorder = LatentRecorder(latent_intervention)
         kwargs["latent_intervention"] = recorder if output_latents else latent_intervention
         kwargs["logits_processor"] = self._without_latent_tokens(kwargs.get("logits_processor"))
@@ -160,8 +170,9 @@ class StormGenerationMixin(GenerationMixin):
                 "`apply_chat_template(..., num_latents=k)` instead."
             )
         edited = set_num_latents({**kwargs, "input_ids": prompt}, num_latents, self.config)
-        if edited.get("max_length") is not None:
-            edited["max_length"] += edited["input_ids"].shape[1] - prompt.shape[1]
+        for name in ("max_length", "min_length"):  # they count the caller's prompt
+            if edited.get(name) is not None:
+                edited[name] += edited["input_ids"].shape[1] - prompt.shape[1]
         return edited
 
     def _without_latent_tokens(self, processors: list | None) -> LogitsProcessorList | None:
@@ -169,7 +180,7 @@ class StormGenerationMixin(GenerationMixin):
         token_ids = [token_id for token_id in self.config.latent_block_ids if token_id is not None]
         if not token_ids:
             return processors
-        suppress = SuppressTokensLogitsProcessor(token_ids, device=self.device)
+        suppress = SuppressLatentTokens(token_ids, device=self.device)
         return LogitsProcessorList([*(processors or []), suppress])
 
     def generate_batch(self, *args: Any, **kwargs: Any) -> NoReturn:

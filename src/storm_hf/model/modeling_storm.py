@@ -24,7 +24,7 @@ from .features_storm import flatten_features, unflatten_features
 from .generation_storm import StormGenerationMixin
 from .layout_storm import find_latent_block
 from .processing_storm import add_latent_tokens
-from .projector_storm import LatentProjector
+from .projector_storm import LatentProjector, UnitGainLinear
 from .rollout_storm import LatentIntervention
 from .thought_storm import StormModelOutput, Thought, keep_state
 
@@ -58,9 +58,11 @@ class StormPreTrainedModel(PreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        super()._init_weights(module)
-        if isinstance(module, LatentProjector):
+        # Containers never get here: without parameters of their own they count as initialised in code outside transformers.
+        if isinstance(module, UnitGainLinear):
             module.reset_parameters()
+        else:
+            super()._init_weights(module)
 
     def save_pretrained(
         self, save_directory: str, *args: Any, save_original_format: bool = False, **kwargs: Any
@@ -252,10 +254,10 @@ class StormForConditionalGeneration(StormPreTrainedModel, StormGenerationMixin):
         model._weight_conversions = [
             conversion for conversion in model._weight_conversions if conversion.source_patterns != ["^"]
         ]
-        if max(token_ids) >= model.get_input_embeddings().weight.shape[0]:
-            model.resize_token_embeddings(len(processor.tokenizer))
         embeddings = model.get_input_embeddings().weight.detach().float()
         model.config.latent_scale = float(embeddings.pow(2).mean().sqrt()) if latent_scale is None else latent_scale
+        if max(token_ids) >= len(embeddings):
+            model.resize_token_embeddings(len(processor.tokenizer))
         return model
 
     @property

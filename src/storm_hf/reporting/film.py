@@ -36,7 +36,9 @@ def video_data_uri(video: str | os.PathLike[str] | bytes) -> str:
     data = video if isinstance(video, bytes) else _read(Path(video))
     if data[_MP4_BRAND] != b"ftyp":
         name = "the film" if isinstance(video, bytes) else os.fspath(video)
-        raise VideoReadError(f"{name} is not an mp4 file, which a page needs; write it with storm_hf.video.write_video.")
+        raise VideoReadError(
+            f"{name} is not an mp4 file, which a page needs; write it with storm_hf.video.write_video."
+        )
     return _data_uri("video/mp4", data)
 
 

@@ -13,6 +13,7 @@ from storm_hf.optional import require
 
 
 _SECONDS_PER_MINUTE = 60
+_SPACE = "\N{NO-BREAK SPACE}"  # between a number and its unit
 
 
 def render_page(package: str, template: str, **values: object) -> str:
@@ -68,25 +69,25 @@ def percent(share: float) -> str:
 
 def duration(seconds: float) -> str:
     """Write a time as people say it: `12 ms`, `4.2 s`, `48 s`, `8 min 12 s`."""
-    if seconds < 1:
-        return f"{1000 * seconds:.3g} ms"
+    if seconds < 0.9995:
+        return f"{1000 * seconds:.3g}{_SPACE}ms"
     if seconds < _SECONDS_PER_MINUTE:
-        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+        return f"{seconds:.{1 if seconds < 10 else 0}f}{_SPACE}s"
     minutes, rest = divmod(round(seconds), _SECONDS_PER_MINUTE)
-    return f"{minutes} min {rest} s" if rest else f"{minutes} min"
+    return f"{minutes}{_SPACE}min" + (f"{_SPACE}{rest}{_SPACE}s" if rest else "")
 
 
 def count(number: float) -> str:
     """Write a number of things with three digits that matter: `512`, `12,400`, `0.92 million`."""
     if number >= 100_000:
-        return f"{number / 1e6:.{2 if number < 1e7 else 0}f} million"
+        return f"{number / 1e6:.{2 if number < 1e7 else 0}f}{_SPACE}million"
     return f"{number:,.0f}" if math.isclose(number, round(number)) else f"{number:,.1f}"
 
 
 def _environment(package: str) -> Any:  # jinja2 is optional, so its types are not known here
     jinja2 = require("jinja2")
     environment = jinja2.Environment(
-        loader=jinja2.ChoiceLoader([jinja2.PackageLoader(package), jinja2.PackageLoader(__package__)]),
+        loader=jinja2.ChoiceLoader([jinja2.PackageLoader(package), jinja2.PackageLoader("storm_hf.reporting")]),
         undefined=jinja2.StrictUndefined,
         autoescape=True,
         trim_blocks=True,

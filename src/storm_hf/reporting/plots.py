@@ -17,16 +17,18 @@ Tone = Literal["accent", "neutral", "quiet"]
 _COLOUR = {
     "accent": "var(--accent, #5a3fd4)",
     "neutral": "var(--neutral, #6c6c78)",
+    "bar": "var(--bar, #9292a1)",
     "quiet": "var(--quiet, #c3c3ce)",
     "grid": "var(--line, #e3e3e9)",
     "paper": "var(--paper, #fff)",
+    "track": "var(--wash, #f3f3f7)",
     "ink": "var(--ink, #1b1b22)",
     "soft": "var(--soft, #5d5d69)",
 }
 
-_BAR_PITCH_PX, _BAR_TOP_PX, _BAR_PX = 48, 24, 12
+_BAR_PITCH_PX, _BAR_TOP_PX, _BAR_PX = 54, 24, 12
 _LEFT, _RIGHT, _LABELS = 9.0, 70.0, 73.0  # per cent of the width: first point, last point, where the labels begin
-_TOP_PX, _BOTTOM_PX = 20, 250
+_TOP_PX, _BOTTOM_PX = 44, 276
 _LABEL_PX = 38  # two lines of text
 _NUM_GRID_LINES = 5
 
@@ -45,7 +47,7 @@ class Bar:
         tone (`str`, *optional*, defaults to `"neutral"`):
             `accent` for what the chart is about.
         interval (`tuple[float, float]`, *optional*):
-            Ends of a confidence interval, in units of the value.
+            Ends of a confidence interval, in units of the value, drawn as a thin line below.
     """
 
     label: str
@@ -113,10 +115,10 @@ def bar_chart(
     if mark is not None:
         at = 100 * mark.value / maximum
         tops = [_BAR_PITCH_PX * index + _BAR_TOP_PX for index in range(len(bars))]
-        parts += [_segment(at, top - 4, at, top + _BAR_PX + 4, "ink", 1.5) for top in tops]
+        parts += [_segment(at, top - 3, at, top + _BAR_PX + 3, "ink", 1.5) for top in tops]
         anchor = "start" if at < 12 else "end" if at > 88 else "middle"
-        parts.append(_text(at, height + 4, mark.label, "soft", anchor=anchor, size=12))
-        height += 14
+        parts.append(_text(at, height + 8, mark.label, "soft", anchor=anchor, size=12))
+        height += 16
     return _svg(height, title, description, parts)
 
 
@@ -167,13 +169,13 @@ def _bar(bar: Bar, top: float, maximum: float) -> str:
     parts = [
         _text(0, top + 15, bar.label, "ink", weight=600 if bar.tone == "accent" else 400),
         _text(100, top + 15, bar.text, "ink", anchor="end", weight=600),
-        _rectangle(100, y, "grid"),
-        _rectangle(max(length, 0.4), y, bar.tone),
+        _rectangle(100, y, "track"),
+        _rectangle(max(length, 0.4), y, "bar" if bar.tone == "neutral" else bar.tone),
     ]
     if bar.interval is not None:
         low, high = (100 * end / maximum for end in bar.interval)
-        middle = y + _BAR_PX / 2
-        parts += [_segment(low, middle, high, middle, "paper", 4), _segment(low, middle, high, middle, "ink", 1.5)]
+        below = y + _BAR_PX + 6
+        parts.append(_segment(low, below, high, below, "soft", 2))
     return "".join(parts)
 
 
@@ -226,7 +228,7 @@ def _across(x: float, xs: Sequence[float]) -> float:
 
 def _down(share: float) -> float:
     """Place a share in pixels from the top."""
-    return _BOTTOM_PX - share * (_BOTTOM_PX - _TOP_PX - 10)
+    return _BOTTOM_PX - share * (_BOTTOM_PX - _TOP_PX)
 
 
 def _check_share(label: str, share: float) -> None:

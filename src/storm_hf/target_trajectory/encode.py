@@ -5,6 +5,7 @@ Axes: B clips of a batch, T frames, H height and W width in pixels, P temporal p
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from hashlib import sha256
 from itertools import groupby, islice
 
 import numpy as np
@@ -43,7 +44,8 @@ def encode_frames(
         the order time, height, width. Qwen's towers see two frames per temporal patch, the others one.
 
     Raises:
-        BackboneError: If the backbone or its processor cannot encode videos; the message says what is missing.
+        BackboneError: If the backbone or its processor cannot encode videos (the message says what is missing), or its
+            features are not finite.
         TrajectoryShapeError: If a clip is not `uint8` frames of the shape above.
     """
     backbone = getattr(model, "backbone", model)
@@ -131,7 +133,29 @@ def _encode_as_images(backbone: PreTrainedModel, inputs: BatchFeature) -> list[t
 
 
 def _to_float16(features: torch.Tensor) -> np.ndarray:
-    return features.to(device="cpu", dtype=torch.float16).numpy()
+    half = features.to(device="cpu", dtype=torch.float16)
+    if not half.isfinite().all():
+        raise BackboneError(
+            "Expected features of the vision tower that are finite in float16 but some are not. Load the backbone in "
+            "another dtype, and check its weights."
+        )
+    return half.numpy()
+
+
+def encoder_revision(model: PreTrainedModel) -> str:
+    """Name the weights that encode: twelve hex digits of the hash of everything but the language model.
+
+    Two encoders with one revision give the same features, whatever their names.
+    """
+    backbone = getattr(model, "backbone", model)
+    language = [backbone.get_decoder(), backbone.get_input_embeddings(), backbone.get_output_embeddings()]
+    excluded = {id(parameter) for module in language if module is not None for parameter in module.parameters()}
+    digest = sha256()
+    for name, parameter in sorted(backbone.named_parameters()):
+        if id(parameter) not in excluded:
+            digest.update(f"{name} {parameter.dtype} {tuple(parameter.shape)}".encode())
+            digest.update(parameter.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()[:12]
 
 
 @contextmanager

@@ -3,16 +3,19 @@
 Axes: B batch, T temporal patches, C cells of a temporal patch, D hidden size, K latent steps, F features of a slot.
 """
 
-from typing import Literal, get_args
+from collections.abc import Sequence
+from typing import Literal, TypeAlias, get_args
 
+import numpy as np
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 
 from storm_hf.errors import TrajectoryShapeError
 
 
 Pooling = Literal["temporal", "sequence"]
 Layout = Literal["average", "concat"]
+Features: TypeAlias = torch.Tensor | np.ndarray | Sequence[torch.Tensor] | Sequence[np.ndarray]
 
 
 def pool_to_trajectory(
@@ -57,6 +60,47 @@ def pool_to_trajectory(
     else:
         moments = features.mean(dim=2)  # (B, T, D)
     return F.adaptive_avg_pool1d(moments.transpose(1, 2), num_latents).transpose(1, 2).contiguous()  # (B, K, F)
+
+
+def as_clips(features: Features) -> list[torch.Tensor]:
+    """Take any form of features apart into one tensor (T, C, D) per clip; a single clip makes a list of one.
+
+    Raises:
+        TrajectoryShapeError: If they are not clips of three axes.
+    """
+    if isinstance(features, (torch.Tensor, np.ndarray)):
+        features = features[None] if features.ndim == 3 else features
+    clips = [clip if isinstance(clip, torch.Tensor) else torch.tensor(clip) for clip in features]
+    if not clips or any(clip.ndim != 3 for clip in clips):
+        shapes = sorted({tuple(clip.shape) for clip in clips})
+        raise TrajectoryShapeError(
+            f"Expected clips of shape (temporal patches, cells, hidden size) but got {shapes or 'none'}."
+        )
+    return clips
+
+
+def pool_clips(
+    clips: Sequence[torch.Tensor] | Sequence[np.ndarray],
+    num_latents: int,
+    *,
+    pooling: Pooling = "temporal",
+    layout: Layout = "average",
+) -> torch.Tensor:
+    """Pool clips (T, C, D) that may differ in length into (B, K, F), those of one shape together.
+
+    Raises:
+        TrajectoryShapeError: As `pool_to_trajectory`, and if the slots of the clips differ in size.
+    """
+    clips = as_clips(clips)
+    if len({clip.shape for clip in clips}) == 1:
+        return pool_to_trajectory(torch.stack(clips), num_latents, pooling=pooling, layout=layout)
+    pooled = [pool_to_trajectory(clip[None], num_latents, pooling=pooling, layout=layout) for clip in clips]
+    if len({one.shape for one in pooled}) > 1:
+        raise TrajectoryShapeError(
+            f"Clips of {sorted({tuple(clip.shape) for clip in clips})} (temporal patches, cells, hidden size) do not make "
+            "slots of one size. Encode them at one resolution, or use layout='average'."
+        )
+    return torch.cat(pooled)
 
 
 def check_pooling(num_latents: int, pooling: str, layout: str) -> None:

@@ -5,24 +5,22 @@ Axes: B batch, T temporal patches, C cells of a temporal patch, D hidden size, K
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Literal
 
-import numpy as np
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from safetensors import safe_open
 from safetensors.torch import save_file
 
 from storm_hf.errors import DatasetError, TrajectoryShapeError
-from storm_hf.target_trajectory.pool import Layout, Pooling, check_pooling, pool_to_trajectory
+from storm_hf.target_trajectory.pool import Features, Layout, Pooling, as_clips, check_pooling, pool_clips
 from storm_hf.target_trajectory.whiten import SlotStatistics, WhiteningStatistics
 
 
 Normalization = Literal["whiten", "layernorm", "none"]
-Features: TypeAlias = torch.Tensor | np.ndarray | Sequence[torch.Tensor] | Sequence[np.ndarray]
 
 FILE_NAME = "whitening.safetensors"
 _METADATA_KEY = "target_trajectory"
@@ -113,7 +111,7 @@ class TargetTrajectory:
         check_pooling(num_latents, pooling, layout)
         first, batches = _peek(features)
         hidden_size = first[0].shape[-1] if first else None
-        pooled = (_pool(batch, num_latents, pooling, layout) for batch in batches)
+        pooled = (pool_clips(batch, num_latents, pooling=pooling, layout=layout) for batch in batches)
         fitted = WhiteningStatistics.fit(pooled, rank, statistics=statistics, hidden_size=hidden_size, seed=seed)
         return cls(num_latents, pooling, layout, fitted)
 
@@ -139,7 +137,7 @@ class TargetTrajectory:
 
     def pool(self, features: Features) -> torch.Tensor:
         """Pool without normalising: (batch_size, num_latents, slot_size). Arguments as in `__call__`."""
-        return _pool(_clips(features), self.num_latents, self.pooling, self.layout)
+        return pool_clips(as_clips(features), self.num_latents, pooling=self.pooling, layout=self.layout)
 
     def with_num_latents(self, num_latents: int) -> "TargetTrajectory":
         """The same for another number of steps, for example longer than trained.
@@ -189,34 +187,8 @@ class TargetTrajectory:
         return cls(statistics=statistics, **settings)
 
 
-def _clips(features: Features) -> list[torch.Tensor]:
-    """Take any form of features apart into one tensor (T, C, D) per clip; a single clip makes a list of one."""
-    if isinstance(features, (torch.Tensor, np.ndarray)):
-        features = features[None] if features.ndim == 3 else features
-    clips = [torch.as_tensor(clip) for clip in features]
-    if not clips or any(clip.ndim != 3 for clip in clips):
-        shapes = sorted({tuple(clip.shape) for clip in clips})
-        raise TrajectoryShapeError(
-            f"Expected clips of shape (temporal patches, cells, hidden size) but got {shapes or 'none'}."
-        )
-    return clips
-
-
-def _pool(clips: list[torch.Tensor], num_latents: int, pooling: Pooling, layout: Layout) -> torch.Tensor:
-    """Pool clips (T, C, D), those of one shape together, into (B, K, F)."""
-    if len({clip.shape for clip in clips}) == 1:
-        return pool_to_trajectory(torch.stack(clips), num_latents, pooling=pooling, layout=layout)
-    pooled = [pool_to_trajectory(clip[None], num_latents, pooling=pooling, layout=layout) for clip in clips]
-    if len({one.shape for one in pooled}) > 1:
-        raise TrajectoryShapeError(
-            f"Clips of {sorted({tuple(clip.shape) for clip in clips})} (temporal patches, cells, hidden size) do not make "
-            "slots of one size. Encode them at one resolution, or use layout='average'."
-        )
-    return torch.cat(pooled)
-
-
 def _peek(features: Iterable[Features]) -> tuple[list[torch.Tensor], Iterator[list[torch.Tensor]]]:
     """Look at the first batch of an iterable without losing it."""
-    batches = (_clips(batch) for batch in features)
+    batches = (as_clips(batch) for batch in features)
     first = next(batches, [])
     return first, (batch for part in ([first] if first else [], batches) for batch in part)

@@ -1,9 +1,12 @@
 """What both stages' configurations share, on TRL's `SFTConfig`."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from trl import SFTConfig
+
+from storm_hf.worlds.question import QuestionStyle
 
 
 @dataclass
@@ -25,7 +28,7 @@ class StormTrainingConfig(SFTConfig):
         default=None,
         metadata={"help": "Number K of latent steps. By default the model's own; 0 trains direct answers."},
     )
-    question_style: str = field(
+    question_style: QuestionStyle = field(
         default="words",
         metadata={"help": "How options are written into the question: words, letters or none."},
     )
@@ -36,7 +39,8 @@ class StormTrainingConfig(SFTConfig):
         default=None, metadata={"help": "Maximum length in tokens. A cut would tear video tokens, so there is none."}
     )
     remove_unused_columns: bool | None = field(
-        default=False, metadata={"help": "Whether to drop columns that `forward` does not name. The collator reads them."}
+        default=False,
+        metadata={"help": "Whether to drop columns that `forward` does not name. The collator reads them."},
     )
 
     def __post_init__(self) -> None:
@@ -44,9 +48,13 @@ class StormTrainingConfig(SFTConfig):
             raise ValueError(f"`num_latents` must be 0 or more, got {self.num_latents}.")
         if self.question_style not in ("words", "letters", "none"):
             raise ValueError(f"`question_style` must be words, letters or none, got {self.question_style!r}.")
-        if self.bf16 is None:
-            self.bf16 = not self.fp16 and torch.cuda.is_available()
-        self.dataset_kwargs = {"skip_prepare_dataset": True, **(self.dataset_kwargs or {})}
+        given: Any = self  # the types of TRL's arguments are not known here
+        if given.bf16 is None:
+            given.bf16 = not given.fp16 and torch.cuda.is_available()
+        given.dataset_kwargs = {"skip_prepare_dataset": True, **(given.dataset_kwargs or {})}
         # Reentrant checkpointing silently loses the gradient through the captured keys and values of the rollout.
-        self.gradient_checkpointing_kwargs = {**(self.gradient_checkpointing_kwargs or {}), "use_reentrant": False}
+        given.activation_checkpointing_kwargs = {
+            **(given.activation_checkpointing_kwargs or {}),
+            "use_reentrant": False,
+        }
         super().__post_init__()

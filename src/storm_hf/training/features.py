@@ -15,6 +15,7 @@ from transformers import ProcessorMixin
 from storm_hf.errors import BackboneError
 from storm_hf.model.modeling_storm import StormForConditionalGeneration
 from storm_hf.training.prompts import CACHED_PROMPT, PromptEncoder
+from storm_hf.worlds.question import QuestionStyle
 
 
 def cache_video_features(
@@ -22,7 +23,7 @@ def cache_video_features(
     model: StormForConditionalGeneration,
     processor: ProcessorMixin,
     *,
-    question_style: str = "words",
+    question_style: QuestionStyle = "words",
     batch_size: int = 64,
 ) -> Dataset:
     """Add the encoded prompt and the video features of every row, so that training never decodes or encodes again.
@@ -89,7 +90,7 @@ def _encode_rows(
     batch = encoder(rows)
     if "video_grid_thw" not in batch:
         raise BackboneError(
-            f"Video features can be cached for backbones with video grids, not for {model.config.vlm_config.model_type}. "
+            f"Video features can be cached for backbones with video grids, not for {model.backbone.config.model_type}. "
             "Train it on pixels."
         )
     with torch.inference_mode():

@@ -90,12 +90,14 @@ class PromptEncoder:
             messages, found = self._decode_videos(messages)
             decoded.append(messages)
             clips.extend(found)
+        template = {"num_latents": self.num_latents}
+        if "enable_thinking" in self.processor.chat_template:  # templates that think aloud
+            template["enable_thinking"] = False
         encoded = self.processor.apply_chat_template(
             decoded,
             tokenize=True,
             add_generation_prompt=True,
-            num_latents=self.num_latents,
-            enable_thinking=False,
+            **template,
             sanitize_control_tokens=True,
             return_dict=True,
             return_tensors="pt",
@@ -145,7 +147,9 @@ class PromptEncoder:
         return batch
 
 
-def load_clip(video: Any, processor: ProcessorMixin) -> VideoClip:
+def load_clip(
+    video: Any, processor: ProcessorMixin, *, max_frames: int | None = None, strict: bool = True
+) -> VideoClip:
     """Read a video as the saved video processor samples it.
 
     Args:
@@ -153,6 +157,11 @@ def load_clip(video: Any, processor: ProcessorMixin) -> VideoClip:
             What a row holds.
         processor ([`~transformers.ProcessorMixin`]):
             Its video processor's `num_frames` or `fps` apply when it has `do_sample_frames` set.
+        max_frames (`int`, *optional*):
+            Most frames to read where the video processor names no number; a longer clip is sampled evenly in time. None
+            means no limit.
+        strict (`bool`, *optional*, defaults to `True`):
+            Whether damage is an error; see `read_video`.
 
     Raises:
         DatasetError: If the row holds something else.
@@ -167,9 +176,23 @@ def load_clip(video: Any, processor: ProcessorMixin) -> VideoClip:
             "the data set with `Video(decode=False)` from a folder that holds its files."
         )
     sampler = processor.video_processor
-    if not sampler.do_sample_frames:
-        return read_video(path)
-    return read_video(path, num_frames=sampler.num_frames, fps=None if sampler.num_frames else sampler.fps)
+    if sampler.do_sample_frames and sampler.num_frames:
+        return read_video(path, num_frames=sampler.num_frames, strict=strict)
+    fps = sampler.fps if sampler.do_sample_frames else None
+    if max_frames is None:
+        return read_video(path, fps=fps, strict=strict)
+    return _read_at_most(path, max_frames, fps, strict)
+
+
+def _read_at_most(path: str, max_frames: int, fps: float | None, strict: bool) -> VideoClip:
+    """Read every frame, or `fps` of them per second, but never hold more than `max_frames`."""
+    if fps is not None and read_video(path, num_frames=2, strict=strict).duration * fps < max_frames - 1:
+        return read_video(path, fps=fps, strict=strict)
+    clip = read_video(path, num_frames=max_frames, strict=strict)
+    num_different = len(set(clip.timestamps))
+    if num_different == max_frames:
+        return clip
+    return read_video(path, num_frames=num_different, strict=strict)  # a short clip, without the repetitions
 
 
 def video_metadata(clip: VideoClip) -> VideoMetadata:

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from torch import nn
 from transformers import TrainerCallback
 from trl import SFTTrainer
 
@@ -51,8 +50,9 @@ class StormTrainer(SFTTrainer):
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> Any:
         """Train; `resume_from_checkpoint=True` means the newest complete checkpoint in `output_dir`, if there is one."""
-        if resume_from_checkpoint is True:
-            newest = newest_complete_checkpoint(self.args.output_dir)
+        choice = str(resume_from_checkpoint).lower()  # a command line says "true"
+        if choice in ("true", "false"):
+            newest = newest_complete_checkpoint(self.args.output_dir) if choice == "true" else None
             resume_from_checkpoint = None if newest is None else str(newest)
         return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
 
@@ -94,7 +94,7 @@ class StormTrainer(SFTTrainer):
         card.save(folder / "README.md")
 
 
-def freeze_vision(model: nn.Module, is_frozen: bool = True) -> None:
+def freeze_vision(model: StormForConditionalGeneration, is_frozen: bool = True) -> None:
     """Freeze the backbone's vision tower and merger, whatever the backbone calls them."""
     decoder = {id(parameter) for parameter in model.get_decoder().parameters()}
     own = {id(parameter) for parameter in model.get_output_embeddings().parameters()}

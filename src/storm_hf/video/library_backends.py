@@ -1,6 +1,7 @@
 """Read frames with torchcodec or decord, where a caller prefers them and they work.
 
-PyAV looks at the file first, so that mistakes are told in the same words and frames are chosen by the same clock.
+PyAV looks at the file first, so that mistakes are told in the same words, frames are chosen by the same clock, and a
+library that counts or seeks wrongly is found out. decord can hang on damaged files (dmlc/decord issue 373).
 """
 
 from collections.abc import Callable
@@ -18,6 +19,8 @@ from storm_hf.video.timeline import Timeline, timeline_of_packets, timeline_of_p
 
 # From frame positions to pixels of shape (num_frames, height, width, 3).
 FetchFrames = Callable[[list[int]], np.ndarray]
+
+_SAME_PICTURE = 8.0  # mean difference, of 255, that two conversions of one picture from YUV to RGB stay below
 
 
 def read_with_torchcodec(path: Path, selection: FrameSelection, strict: bool) -> VideoClip:
@@ -44,11 +47,12 @@ def _open_decord(path: Path) -> tuple[int, FetchFrames]:
 def _read(
     path: Path, selection: FrameSelection, backend: str, open_with: Callable[[Path], tuple[int, FetchFrames]]
 ) -> VideoClip:
-    rotation = read_with_pyav(path, FrameSelection(indices=[0]), strict=False).rotation
+    first = read_with_pyav(path, FrameSelection(indices=[0]), strict=False)
     library_errors = _errors_of(backend)
     try:
         num_video_frames, fetch = open_with(path)
         timeline = _agreed_timeline(path, num_video_frames, backend)
+        _check_same_picture(path, fetch([0]), first.frames, backend)
         chosen = selection.choose(timeline.seconds)
         frames = fetch(chosen.tolist())
     except library_errors as error:
@@ -60,7 +64,7 @@ def _read(
         num_asked=len(chosen),
         num_decoded=len(chosen),
         num_broken=0,
-        rotation=rotation,
+        rotation=first.rotation,
         backend=backend,
     )
 
@@ -71,6 +75,12 @@ def _errors_of(backend: str) -> tuple[type[Exception], ...]:
         return (RuntimeError, IndexError, require("decord").DECORDError)
     require("torchcodec.decoders")
     return (RuntimeError, IndexError)
+
+
+def _check_same_picture(path: Path, picture: np.ndarray, expected: np.ndarray, backend: str) -> None:
+    """Make sure that the library starts with the first frame: after a seek it may silently give another one."""
+    if picture.shape != expected.shape or np.abs(picture.astype(int) - expected).mean() > _SAME_PICTURE:
+        raise VideoReadError(f'{path} begins with another picture in {backend} than in a player. Use backend="pyav".')
 
 
 def _agreed_timeline(path: Path, num_video_frames: int, backend: str) -> Timeline:

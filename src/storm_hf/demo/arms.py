@@ -1,0 +1,215 @@
+"""The arms of the demo: each is trained by the real trainers from the same base, then answers the same test clips.
+
+base               learns to see: captions of clips and of thought videos
+direct             answers at once
+chain_of_thought   writes the state after each step in words, then answers
+terse_chain        writes one word a step, then answers
+align              Stage I
+storm              Stage I, then Stage II
+"""
+
+import dataclasses
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset, disable_progress_bars
+from transformers import ProcessorMixin, TrainerCallback, set_seed
+
+from storm_hf.align.config import StormAlignConfig
+from storm_hf.align.trainer import StormAlignTrainer
+from storm_hf.answer.config import StormAnswerConfig
+from storm_hf.answer.trainer import StormAnswerTrainer
+from storm_hf.demo import data
+from storm_hf.demo.backbone import tiny_config, tiny_processor
+from storm_hf.demo.folder import DemoFolder
+from storm_hf.demo.measure import measure_arm, measure_storm
+from storm_hf.demo.recipe import DemoRecipe
+from storm_hf.demo.tasks import Report
+from storm_hf.model import StormForConditionalGeneration
+from storm_hf.reporting import write_atomically
+from storm_hf.training.checkpoints import StopOnInterrupt
+from storm_hf.training.perception import caption_rows
+from storm_hf.training.trainer import StormTrainer
+from storm_hf.worlds import make_world
+
+
+TEXT_COLUMN = {"chain_of_thought": "chain_of_thought", "terse_chain": "terse_chain"}
+
+
+class _Progress(TrainerCallback):
+    """Reports finished updates."""
+
+    def __init__(self, report: Report, already_done: int = 0) -> None:
+        self.report, self.already_done = report, already_done
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Report."""
+        self.report(self.already_done + state.global_step)
+
+
+def train_base(folder: DemoFolder, recipe: DemoRecipe, report: Report) -> None:
+    """Teach a random backbone to see, by captions of the clips and of the thought videos. Worker."""
+    disable_progress_bars()
+    world = make_world(recipe.world, **recipe.knobs)
+    processor = tiny_processor((*world.vocabulary, "Describe", "clip"), recipe.num_latents, recipe.frame_pixels)
+    set_seed(recipe.seed)
+    model = StormForConditionalGeneration(tiny_config(processor, recipe.num_latents))
+    rows = [
+        {
+            "video": str(example.clip_path),
+            "thought_video": str(example.thought.path),
+            "clip_caption": example.clip_caption,
+            "thought_caption": example.thought_caption,
+        }
+        for example in data.examples_of(folder, recipe)["train"]
+    ]
+    trainer = StormAnswerTrainer(
+        model=model,
+        args=_arguments(StormAnswerConfig, folder.base, recipe, "base", num_latents=0, freeze_vision=False),
+        train_dataset=caption_rows(Dataset.from_list(rows)),
+        processing_class=processor,
+        callbacks=[_Progress(report)],
+    )
+    _train(trainer)
+    trainer.save_model(str(folder.base))
+    processor.save_pretrained(folder.base)
+
+
+def run_text_arm(folder: DemoFolder, recipe: DemoRecipe, arm: str, report: Report) -> None:
+    """Train and test an arm that answers in words only: directly, or after a chain of thought. Worker."""
+    disable_progress_bars()
+    started = time.perf_counter()
+    model, processor = data.load(folder.base)
+    trainer = StormAnswerTrainer(
+        model=model,
+        args=_arguments(StormAnswerConfig, folder.arm(arm), recipe, arm, num_latents=0),
+        train_dataset=with_reasoning(data.dataset(folder, "train"), TEXT_COLUMN.get(arm)),
+        processing_class=processor,
+        callbacks=[_Progress(report)],
+    )
+    _train(trainer)
+    seconds = time.perf_counter() - started
+    tests = list(data.dataset(folder, "test"))
+    longest = _longest_answer(with_reasoning(data.dataset(folder, "test"), TEXT_COLUMN.get(arm)), processor)
+    results = measure_arm(trainer.model, processor, tests, recipe, num_latents=0, max_new_tokens=longest)
+    _finish(folder, recipe, arm, trainer, results, seconds)
+
+
+def run_storm(folder: DemoFolder, recipe: DemoRecipe, report: Report) -> None:
+    """Train and test Stage I, then Stage II. Worker."""
+    disable_progress_bars()
+    tests = list(data.dataset(folder, "test"))
+    seconds = _align(folder, recipe, tests, report)
+    started = time.perf_counter()
+    model, processor = data.load(folder.arm("align"))
+    first = recipe.trainings["align"].num_updates
+    trainer = StormAnswerTrainer(
+        model=model,
+        args=_arguments(StormAnswerConfig, folder.arm("storm"), recipe, "answer"),
+        train_dataset=data.dataset(folder, "train"),
+        processing_class=processor,
+        callbacks=[_Progress(report, first)],
+    )
+    _train(trainer)
+    seconds += time.perf_counter() - started
+    results = measure_storm(trainer.model, processor, tests, folder, recipe)
+    trainer.model.config.trained_on = [f"world:{recipe.world}"]
+    trainer.save_model(str(folder.storm))
+    processor.save_pretrained(folder.storm)
+    _finish(folder, recipe, "storm", trainer, results, seconds)
+
+
+def _align(folder: DemoFolder, recipe: DemoRecipe, tests: list[dict[str, Any]], report: Report) -> float:
+    """Stage I with its own test; returns its training seconds. Done once."""
+    results_file = folder.arm("align") / "results.json"
+    if results_file.exists():
+        return json.loads(results_file.read_text())["train_seconds"]
+    started = time.perf_counter()
+    model, processor = data.load(folder.base)
+    settings = {
+        "whitening_rank": recipe.whitening_rank,
+        "target_normalize": "layernorm" if recipe.naive_targets else "whiten",
+    }
+    trainer = StormAlignTrainer(
+        model=model,
+        args=_arguments(StormAlignConfig, folder.arm("align"), recipe, "align", **settings),
+        train_dataset=data.dataset(folder, "train"),
+        processing_class=processor,
+        callbacks=[_Progress(report)],
+    )
+    _train(trainer)
+    seconds = time.perf_counter() - started
+    results = measure_arm(trainer.model, processor, tests, recipe, num_latents=recipe.num_latents)
+    trainer.save_model(str(folder.arm("align")))
+    processor.save_pretrained(folder.arm("align"))
+    _finish(folder, recipe, "align", trainer, results, seconds)
+    return seconds
+
+
+def with_reasoning(rows: Dataset, column: str | None) -> Dataset:
+    """Put a written chain of thought before each answer."""
+    if column is None:
+        return rows
+    written = [f"{chain} {answer}" for chain, answer in zip(rows[column], rows["answer"], strict=True)]
+    kind = rows.features["answer"]
+    return rows.remove_columns("answer").add_column("answer", written, feature=kind)
+
+
+def _arguments(kind: type[Any], folder: Path, recipe: DemoRecipe, name: str, **settings: Any) -> Any:
+    training = recipe.trainings[name]
+    return kind(
+        output_dir=str(folder),
+        max_steps=training.num_updates,
+        learning_rate=training.learning_rate,
+        per_device_train_batch_size=recipe.batch_size,
+        lr_scheduler_type="cosine_with_min_lr",
+        lr_scheduler_kwargs={"min_lr_rate": 0.05},
+        warmup_steps=min(30, training.num_updates // 5),
+        adam_beta2=0.98,
+        weight_decay=0.01,
+        logging_steps=20,
+        save_steps=100,
+        save_total_limit=1,
+        seed=recipe.seed,
+        gradient_checkpointing=False,
+        use_cpu=True,
+        bf16=False,
+        report_to="none",
+        disable_tqdm=True,
+        dataloader_num_workers=1 if name == "base" else 0,
+        **settings,
+    )
+
+
+def _train(trainer: StormTrainer) -> None:
+    """Train from where the last run stopped."""
+    interrupt = StopOnInterrupt()
+    trainer.add_callback(interrupt)
+    trainer.train(resume_from_checkpoint=True)
+    if interrupt.is_interrupted:
+        raise KeyboardInterrupt
+
+
+def _longest_answer(rows: Dataset, processor: ProcessorMixin) -> int:
+    lengths = [len(ids) for ids in processor.tokenizer(list(rows["answer"]), add_special_tokens=False)["input_ids"]]
+    return max(lengths) + 4
+
+
+def _finish(
+    folder: DemoFolder,
+    recipe: DemoRecipe,
+    arm: str,
+    trainer: StormTrainer,
+    results: Any,
+    train_seconds: float,
+) -> None:
+    names = {"align": ("align",), "storm": ("align", "answer")}.get(arm, (arm,))
+    record = {
+        **dataclasses.asdict(results),
+        "train_seconds": train_seconds,
+        "num_updates": sum(recipe.trainings[name].num_updates for name in names),
+        "num_parameters": sum(p.numel() for p in trainer.model.parameters() if p.requires_grad),
+    }
+    write_atomically(folder.arm(arm) / "results.json", json.dumps(record, indent=1) + "\n")

@@ -1,0 +1,87 @@
+"""The demo's data: real mp4 files, the thought-video data set made of them, and question clips encoded once."""
+
+import itertools
+from pathlib import Path
+
+from datasets import Dataset, concatenate_datasets, disable_progress_bars, load_from_disk
+from transformers import AutoProcessor
+
+from storm_hf.demo.folder import DemoFolder
+from storm_hf.demo.recipe import DemoRecipe
+from storm_hf.demo.tasks import Report
+from storm_hf.model import StormForConditionalGeneration
+from storm_hf.target_trajectory import TargetSettings, build_thoughts, load_thoughts
+from storm_hf.thought_video import WorldExample, WorldRecipe, WorldSplit, render_world
+from storm_hf.training.features import cache_video_features
+
+
+SPLITS = ("train", "validation", "test")
+
+
+def world_recipe(recipe: DemoRecipe) -> WorldRecipe:
+    """The episodes that the demo needs: train, validation (the gallery), test (so many of each depth)."""
+    splits = {
+        "train": WorldSplit(count=recipe.num_train),
+        "validation": WorldSplit(count=recipe.num_gallery),
+        "test": WorldSplit(depths=dict(recipe.test_depths)),
+    }
+    return WorldRecipe(recipe.world, splits, recipe.knobs, recipe.seed)
+
+
+def render(folder: DemoFolder, recipe: DemoRecipe, workers: int, report: Report) -> None:
+    """Render all episodes to mp4 files. Worker."""
+    finished = itertools.count(1)
+    render_world(world_recipe(recipe), folder.data, workers=workers, on_finished=lambda _: report(next(finished)))
+
+
+def examples_of(folder: DemoFolder, recipe: DemoRecipe) -> dict[str, list[WorldExample]]:
+    """The rendered episodes of each split."""
+    return render_world(world_recipe(recipe), folder.data)
+
+
+def encode_thoughts(folder: DemoFolder, recipe: DemoRecipe, report: Report) -> None:
+    """Encode the thought videos with the frozen vision tower and write the data set as Parquet. Worker."""
+    disable_progress_bars()
+    model, processor = load(folder.base)
+    settings = TargetSettings(recipe.num_latents, rank=recipe.whitening_rank)
+    shards: list[Path] = []
+
+    def note(shard: Path) -> None:
+        shards.append(shard)
+        report(512 * len(shards))
+
+    build_thoughts(
+        folder.data, examples_of(folder, recipe), model, processor, settings, encoder="demo base", on_finished=note
+    )
+
+
+def encode_clips(folder: DemoFolder, recipe: DemoRecipe, report: Report) -> None:
+    """Encode the question clips once. Worker."""
+    disable_progress_bars()
+    model, processor = load(folder.base)
+    done = 0
+    for split, examples in examples_of(folder, recipe).items():
+        rows = [
+            {
+                "video": str(example.clip_path),
+                "question": example.question,
+                "options": list(example.options),
+            }
+            for example in examples
+        ]
+        cached = cache_video_features(Dataset.from_list(rows), model, processor)
+        cached.remove_columns(["video", "question", "options"]).save_to_disk(folder.cached / split)
+        done += len(rows)
+        report(done)
+
+
+def dataset(folder: DemoFolder, split: str) -> Dataset:
+    """Rows of a split: the thought-video data set with the encoded question clips beside it."""
+    thoughts = load_thoughts(folder.data)[split]
+    return concatenate_datasets([thoughts, load_from_disk(folder.cached / split)], axis=1).with_format("numpy")
+
+
+def load(checkpoint: Path) -> tuple[StormForConditionalGeneration, AutoProcessor]:
+    """Load a checkpoint of the demo with its processor."""
+    model = StormForConditionalGeneration.from_pretrained(checkpoint)
+    return model, AutoProcessor.from_pretrained(checkpoint)

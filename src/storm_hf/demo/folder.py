@@ -1,0 +1,95 @@
+"""Where a demo keeps what it has done, so that the same command continues."""
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from storm_hf.demo.recipe import DemoRecipe
+from storm_hf.demo.tasks import Usage
+from storm_hf.errors import StaleWorkError
+from storm_hf.reporting import write_atomically
+
+
+@dataclass(frozen=True)
+class DemoFolder:
+    """The folder of one demo.
+
+        runs/demo/  recipe.json  usage.json  data/ (videos and Parquet)  base/  arms/<arm>/  storm/  logs/  report.*
+
+    Args:
+        path (`Path`):
+            The folder.
+    """
+
+    path: Path
+
+    @property
+    def data(self) -> Path:
+        """The data set of thoughts, with its videos."""
+        return self.path / "data"
+
+    @property
+    def cached(self) -> Path:
+        """Encoded question clips, one data set per split."""
+        return self.path / "cached"
+
+    @property
+    def base(self) -> Path:
+        """The checkpoint that has learned to see."""
+        return self.path / "base"
+
+    @property
+    def storm(self) -> Path:
+        """The finished checkpoint."""
+        return self.path / "storm"
+
+    @property
+    def logs(self) -> Path:
+        """What the workers print."""
+        return self.path / "logs"
+
+    def arm(self, name: str) -> Path:
+        """Checkpoint and results of an arm."""
+        return self.path / "arms" / name
+
+    def open(self, recipe: DemoRecipe) -> None:
+        """Begin the folder, or make sure that it was begun with the same recipe.
+
+        Raises:
+            StaleWorkError: If it was begun with another one.
+        """
+        wanted = json.loads(json.dumps(recipe.to_dict()))
+        file = self.path / "recipe.json"
+        if not file.exists():
+            write_atomically(file, json.dumps(wanted, indent=2) + "\n")
+            return
+        found = json.loads(file.read_text())
+        different = [name for name in wanted if wanted[name] != found.get(name)]
+        if different:
+            name = different[0]
+            raise StaleWorkError(
+                f"{self.path} was begun with {name}={found.get(name)!r}, and this run has {wanted[name]!r}. Remove the "
+                "folder, or name another one with --out."
+            )
+
+    def once(self, stage: str, work: Callable[[], Usage]) -> None:
+        """Do the work of a stage, unless it was finished before; remember what it cost."""
+        marker = self.path / "done" / stage
+        if marker.exists():
+            return
+        usage = work()
+        write_atomically(marker, json.dumps(asdict(usage)) + "\n")
+
+    def usage(self) -> Usage:
+        """What all finished stages cost together."""
+        spent = Usage()
+        for marker in sorted((self.path / "done").iterdir()):
+            spent += Usage(**json.loads(marker.read_text()))
+        return spent
+
+
+def read_json(path: Path) -> Any:
+    """Read what a worker wrote."""
+    return json.loads(path.read_text())

@@ -1,0 +1,195 @@
+"""What the demo trains, world by world: how many clips, how many updates, at which rate."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from storm_hf.errors import WorldError
+
+
+@dataclass(frozen=True)
+class Training:
+    """One training run of the demo.
+
+    Args:
+        num_updates (`int`):
+            Optimizer updates.
+        learning_rate (`float`):
+            Its peak; it rises over the first updates and falls along a cosine.
+    """
+
+    num_updates: int
+    learning_rate: float
+
+
+@dataclass(frozen=True)
+class DemoRecipe:
+    """Everything that determines a run of the demo, besides the code.
+
+    Args:
+        world (`str`):
+            Name of the world.
+        task (`str`):
+            What happens in the clips and what is asked.
+        depth_unit (`str`):
+            What depth counts, in the plural.
+        knobs (`Mapping[str, int]`):
+            Of the world.
+        test_depths (`Mapping[int, int]`):
+            Test clips of each depth.
+        deep (`tuple[int, ...]`):
+            Depths of the clips that arms and interventions are tested on.
+        seed (`int`):
+            Of data, weights and order.
+        naive_targets (`bool`):
+            Whether the targets are raw pooled features, neither centred nor whitened.
+        frame_pixels (`int`):
+            Pixels that the video processor leaves of a frame.
+        whitening_rank (`int`):
+            Principal components of the targets.
+        trainings (`Mapping[str, Training]`):
+            `base`, `align`, `answer`, `direct`, `chain_of_thought`, `terse_chain`.
+        num_train (`int`):
+            Clips trained on.
+        num_gallery (`int`):
+            Thought frames of validation clips that latents are compared with.
+        num_per_depth (`int`):
+            Test clips of each depth in the accuracy by depth.
+        batch_size (`int`):
+            Clips of an update.
+        num_latents (`int`):
+            Number K of latent steps, one for each step of the world.
+    """
+
+    world: str
+    task: str
+    depth_unit: str
+    knobs: Mapping[str, int]
+    test_depths: Mapping[int, int]
+    deep: tuple[int, ...]
+    seed: int
+    naive_targets: bool
+    frame_pixels: int
+    whitening_rank: int
+    trainings: Mapping[str, Training]
+    num_train: int = 3000
+    num_gallery: int = 256
+    num_per_depth: int = 64
+    batch_size: int = 48
+    num_latents: int = 6
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as plain values, to be kept beside the run."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class _World:
+    task: str
+    depth_unit: str
+    knobs: Mapping[str, int]
+    test_depths: Mapping[int, int]
+    deep: tuple[int, ...]
+    frame_pixels: int
+    whitening_rank: int
+    updates: Mapping[str, int]
+    rates: Mapping[str, float] = field(default_factory=dict)
+
+
+_RATES = {
+    "base": 2e-3,
+    "align": 1e-3,
+    "answer": 1e-4,  # a tenth of Stage I's
+    "direct": 1e-3,
+    "chain_of_thought": 1e-3,
+    "terse_chain": 1e-3,
+}
+_WORLDS = {
+    "shuffle": _World(
+        task="A ball is put under one of four cups, then cups swap places in some of six steps. Which cup holds the ball "
+        "at the end?",
+        depth_unit="swaps",
+        knobs={"num_steps": 6, "min_swaps": 0, "max_swaps": 6},
+        test_depths={0: 64, 1: 64, 2: 64, 3: 64, 4: 64, 5: 256, 6: 256},
+        deep=(5, 6),
+        frame_pixels=16 * 64,
+        whitening_rank=16,
+        updates={
+            "base": 220,
+            "align": 300,
+            "answer": 100,
+            "direct": 800,
+            "chain_of_thought": 400,
+            "terse_chain": 400,
+        },
+    ),
+    "bounce": _World(
+        task="A ball rolls over a board with walls and three deflectors. The clip shows where it starts and where it "
+        "heads. Where is it after some steps?",
+        depth_unit="steps",
+        knobs={"num_steps": 6, "min_steps": 4, "max_steps": 6},
+        test_depths={4: 128, 5: 256, 6: 256},
+        deep=(5, 6),
+        frame_pixels=48 * 48,
+        whitening_rank=64,
+        updates={
+            "base": 260,
+            "align": 800,
+            "answer": 150,
+            "direct": 950,
+            "chain_of_thought": 950,
+            "terse_chain": 950,
+        },
+    ),
+    "order": _World(
+        task="Five shapes appear one after the other. Which one came third? This task needs no state that changes step by "
+        "step, so a direct answer can do it: a control.",
+        depth_unit="places",
+        knobs={"num_steps": 6},
+        test_depths={1: 64, 2: 64, 3: 64, 4: 256, 5: 256},
+        deep=(4, 5),
+        frame_pixels=16 * 64,
+        whitening_rank=32,
+        updates={
+            "base": 220,
+            "align": 600,
+            "answer": 100,
+            "direct": 700,
+            "chain_of_thought": 700,
+            "terse_chain": 700,
+        },
+    ),
+}
+
+
+def demo_recipe(world: str = "shuffle", seed: int = 0, naive_targets: bool = False) -> DemoRecipe:
+    """Look up what the demo does for a world.
+
+    Args:
+        world (`str`, *optional*, defaults to `"shuffle"`):
+            `"shuffle"`, `"bounce"` or `"order"`.
+        seed (`int`, *optional*, defaults to `0`):
+            Of data, weights and order.
+        naive_targets (`bool`, *optional*, defaults to `False`):
+            Whether to train on raw pooled features, to see the failure.
+
+    Raises:
+        WorldError: If the demo does not know the world.
+    """
+    if world not in _WORLDS:
+        raise WorldError(f"The demo knows the worlds {', '.join(_WORLDS)} but got {world!r}.")
+    known = _WORLDS[world]
+    rates = {**_RATES, **known.rates}
+    return DemoRecipe(
+        world=world,
+        task=known.task,
+        depth_unit=known.depth_unit,
+        knobs=known.knobs,
+        test_depths=known.test_depths,
+        deep=known.deep,
+        seed=seed,
+        naive_targets=naive_targets,
+        frame_pixels=known.frame_pixels,
+        whitening_rank=known.whitening_rank,
+        trainings={name: Training(updates, rates[name]) for name, updates in known.updates.items()},
+    )

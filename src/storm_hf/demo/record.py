@@ -1,0 +1,167 @@
+"""The numbers of a demo: what `report.json` says, field for field."""
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+
+from storm_hf.errors import ReportError
+
+
+ARMS = ("direct", "chain_of_thought", "align", "storm")
+ARMS_BY_DEPTH = ("direct", "storm")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArmResult:
+    """What one way of answering reached, and what it cost.
+
+    Args:
+        accuracy (`float`):
+            Share of test questions answered right, 0 to 1.
+        forward_passes (`float`):
+            Mean passes through the model until the first answer token.
+        seconds_per_answer (`float`):
+            Wall time of one answer.
+        train_seconds (`float`):
+            Wall time of its training, without what all arms share.
+    """
+
+    accuracy: float
+    forward_passes: float
+    seconds_per_answer: float
+    train_seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Interventions:
+    """Share of right answers when the latents are replaced before they are fed back.
+
+    Args:
+        none (`float`):
+            Nothing replaced.
+        zero (`float`):
+            Zeros.
+        noise (`float`):
+            Random vectors of the same size.
+        mean (`float`):
+            The mean latent of each step.
+        swap_follows_donor (`float`):
+            Share of answers that become the right answer of the clip whose latents were put in.
+        oracle (`float`):
+            The true targets.
+    """
+
+    none: float
+    zero: float
+    noise: float
+    mean: float
+    swap_follows_donor: float
+    oracle: float
+
+
+@dataclass(frozen=True)
+class Retrieval:
+    """How often the target nearest to a latent shows the right state.
+
+    Args:
+        top1_state (`float`):
+            Share of latents for which it does, 0 to 1.
+        gallery (`int`):
+            Targets of other clips that are searched.
+        chance (`float`):
+            What a random target of the gallery reaches.
+    """
+
+    top1_state: float
+    gallery: int
+    chance: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoReport:
+    """The numbers of a demo, field for field what `report.json` says.
+
+    Args:
+        world (`str`):
+            Name of the world.
+        seed (`int`):
+            What everything was drawn from.
+        chance (`float`):
+            Accuracy of guessing.
+        num_test (`int`):
+            Held-out deep clips that arms and interventions are tested on.
+        num_latents (`int`):
+            Length K of the rollout.
+        arms (`Mapping[str, ArmResult]`):
+            `direct`, `chain_of_thought`, `align` and `storm`.
+        interventions (`Interventions`):
+            What replaced latents do to STORM.
+        by_depth (`Mapping[str, Mapping[str, float]]`):
+            From a depth to the accuracy of `direct` and `storm`.
+        retrieval (`Retrieval`):
+            What the latents resemble.
+        wall_seconds (`float`):
+            Time the run took.
+        cpu_seconds (`float`):
+            Time its processes computed.
+        peak_rss_mib (`float`):
+            Most memory it held, in MiB.
+        checkpoint (`str`):
+            Folder of the trained model.
+
+    Raises:
+        ReportError: If an arm is missing or superfluous, a share does not lie between 0 and 1, or a number is not
+            finite.
+    """
+
+    world: str
+    seed: int
+    chance: float
+    num_test: int
+    num_latents: int
+    arms: Mapping[str, ArmResult]
+    interventions: Interventions
+    by_depth: Mapping[str, Mapping[str, float]]
+    retrieval: Retrieval
+    wall_seconds: float
+    cpu_seconds: float
+    peak_rss_mib: float
+    checkpoint: str
+
+    def __post_init__(self) -> None:
+        check_names("arms", self.arms, ARMS)
+        for depth, accuracy_of in self.by_depth.items():
+            check_names(f"by_depth at {depth}", accuracy_of, ARMS_BY_DEPTH)
+        for name, number in _numbers(asdict(self)):
+            _check_number(name, number)
+
+    def to_json(self) -> str:
+        """Write the report as JSON, in the order of the fields."""
+        return json.dumps(asdict(self), indent=2, allow_nan=False) + "\n"
+
+
+def check_names(what: str, given: Mapping[str, object], expected: tuple[str, ...]) -> None:
+    """Make sure that a mapping names what it should and nothing else.
+
+    Raises:
+        ReportError: If it does not.
+    """
+    if set(given) != set(expected):
+        raise ReportError(f"Expected {what} to name {', '.join(expected)} but got {', '.join(given) or 'nothing'}.")
+
+
+def _numbers(values: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, float]]:
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _numbers(value, f"{prefix}{name}.")
+        elif isinstance(value, int | float):
+            yield f"{prefix}{name}", value
+
+
+def _check_number(name: str, number: float) -> None:
+    group, _, last = name.rpartition(".")
+    is_share = last in ("accuracy", "chance", "top1_state") or group.startswith(("interventions", "by_depth"))
+    if not math.isfinite(number) or number < 0 or (is_share and number > 1):
+        expected = "a share from 0 to 1" if is_share else "a finite number of 0 or more"
+        raise ReportError(f"Expected {name} of the report to be {expected} but got {number}.")

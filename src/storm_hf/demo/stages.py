@@ -1,0 +1,150 @@
+"""The main job, stage by stage. Each stage is done once: the same command continues where it stopped."""
+
+import os
+import platform
+from importlib.metadata import version
+from pathlib import Path
+
+from rich.console import Console
+
+from storm_hf.demo.folder import DemoFolder, read_json
+from storm_hf.demo.recipe import DemoRecipe, demo_recipe
+from storm_hf.demo.record import ArmResult, DemoReport, Interventions, Retrieval
+from storm_hf.demo.report import write_report
+from storm_hf.demo.tasks import Task, run_tasks
+from storm_hf.demo.telling import tell
+
+
+ARM_TITLES = {
+    "direct": "Direct answers",
+    "chain_of_thought": "Chain of thought in text",
+    "storm": "STORM: Stage I, then Stage II",
+    "terse_chain": "Terse chain of thought",
+}
+
+
+def run_demo(
+    out: str | os.PathLike[str] = "runs/demo",
+    *,
+    world: str = "shuffle",
+    seed: int = 0,
+    naive_targets: bool = False,
+    recipe: DemoRecipe | None = None,
+    console: Console | None = None,
+) -> DemoReport:
+    """Run all of STORM on real video files: render, see, align, answer, compare, explain.
+
+    Args:
+        out (`str` or `os.PathLike`, *optional*, defaults to `"runs/demo"`):
+            The folder. A run that was stopped continues there.
+        world (`str`, *optional*, defaults to `"shuffle"`):
+            `"shuffle"`, `"bounce"` or `"order"`.
+        seed (`int`, *optional*, defaults to `0`):
+            Of data, weights and order.
+        naive_targets (`bool`, *optional*, defaults to `False`):
+            Whether to train on raw pooled features, to see the failure that whitening prevents.
+        recipe ([`DemoRecipe`], *optional*):
+            Instead of the three above: sizes and updates of one's own.
+        console ([`~rich.console.Console`], *optional*):
+            Where progress is shown.
+
+    Returns:
+        [`DemoReport`]: The numbers, as in `report.json`. `report.html` lies beside it, the checkpoint in `storm/`.
+
+    Raises:
+        StaleWorkError: If the folder was begun with another recipe.
+        KeyboardInterrupt: If Ctrl-C was pressed; what was done is kept.
+    """
+    recipe = recipe or demo_recipe(world, seed, naive_targets)
+    folder = DemoFolder(Path(out).resolve())
+    folder.open(recipe)
+    console = console or Console(stderr=True)
+    for stage, tasks in _stages(folder, recipe).items():
+        folder.once(stage, lambda tasks=tasks: run_tasks(tasks, folder.logs, workers=2, console=console))
+    report = make_report(folder, recipe, Path(out))
+    write_report(folder.path, report, tell(folder, recipe, command(recipe, out), machine(), versions()))
+    return report
+
+
+def _stages(folder: DemoFolder, recipe: DemoRecipe) -> dict[str, list[Task]]:
+    """What is done, in this order. Tasks of one stage run side by side."""
+    from storm_hf.demo import arms, data, reload
+
+    episodes = data.world_recipe(recipe).num_episodes
+    updates = {name: training.num_updates for name, training in recipe.trainings.items()}
+    updates["storm"] = updates["align"] + updates["answer"]
+    works = {name: arms.run_text_arm for name in ARM_TITLES if name != "storm"}
+    arm_tasks = [
+        Task(name, title, updates[name], works[name], (folder, recipe, name))
+        for name, title in ARM_TITLES.items()
+        if name != "storm"
+    ]
+    arm_tasks.insert(2, Task("storm", ARM_TITLES["storm"], updates["storm"], arms.run_storm, (folder, recipe)))
+    return {
+        "1_render": [Task("render", "Drawing clips and thought videos", episodes, data.render, (folder, recipe, 2))],
+        "2_base": [Task("base", "Learning to see", updates["base"], arms.train_base, (folder, recipe))],
+        "3_encode": [
+            Task("thoughts", "Encoding thought videos", episodes, data.encode_thoughts, (folder, recipe)),
+            Task("clips", "Encoding question clips", episodes, data.encode_clips, (folder, recipe)),
+        ],
+        "4_arms": arm_tasks,
+        "5_reload": [
+            Task("reload", "Loading without storm_hf", reload.NUM_CLIPS, reload.check_reload, (folder, recipe))
+        ],
+    }
+
+
+def make_report(folder: DemoFolder, recipe: DemoRecipe, out: Path) -> DemoReport:
+    """Put together what the arms wrote."""
+    arms = {
+        name: read_json(folder.arm(name) / "results.json") for name in ("direct", "chain_of_thought", "align", "storm")
+    }
+    storm = arms["storm"]
+    usage = folder.usage()
+    return DemoReport(
+        world=recipe.world,
+        seed=recipe.seed,
+        chance=1 / _num_options(folder),
+        num_test=sum(recipe.test_depths[depth] for depth in recipe.deep),
+        num_latents=recipe.num_latents,
+        arms={name: arm_result(results) for name, results in arms.items()},
+        interventions=Interventions(**storm["interventions"]),
+        by_depth={
+            depth: {"direct": arms["direct"]["by_depth"][depth], "storm": storm["by_depth"][depth]}
+            for depth in storm["by_depth"]
+        },
+        retrieval=Retrieval(storm["top1_state"], recipe.num_gallery, storm["retrieval_chance"]),
+        wall_seconds=usage.wall_seconds,
+        cpu_seconds=usage.cpu_seconds,
+        peak_rss_mib=usage.peak_rss_mib,
+        checkpoint=str(out / folder.storm.name),
+    )
+
+
+def arm_result(results: dict[str, float]) -> ArmResult:
+    """The part of an arm's results that the report shows."""
+    names = ("accuracy", "forward_passes", "seconds_per_answer", "train_seconds")
+    return ArmResult(**{name: results[name] for name in names})
+
+
+def _num_options(folder: DemoFolder) -> int:
+    from storm_hf.target_trajectory import load_thoughts
+
+    return len(load_thoughts(folder.data)["test"][0]["options"])
+
+
+def command(recipe: DemoRecipe, out: str | os.PathLike[str]) -> str:
+    """The command that makes this run again."""
+    words = ["storm demo", f"--out {out}", f"--world {recipe.world}", f"--seed {recipe.seed}"]
+    return " ".join([*words, "--naive-targets"] if recipe.naive_targets else words)
+
+
+def machine() -> str:
+    """What it runs on, in words."""
+    return f"{os.cpu_count()} CPU cores ({platform.machine()}), no GPU used"
+
+
+def versions() -> dict[str, str]:
+    """Versions of what matters."""
+    names = ("storm-hf", "torch", "transformers", "trl", "datasets")
+    return {"python": platform.python_version(), **{name: version(name) for name in names}}

@@ -1,0 +1,106 @@
+"""Collects what the demo's page tells beyond its numbers.
+
+Axes: K latent steps.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from storm_hf.demo.folder import DemoFolder, read_json
+from storm_hf.demo.recipe import DemoRecipe
+from storm_hf.demo.record import ArmResult
+from storm_hf.demo.story import ArmTraining, DemoStory, ExampleClip, ImaginedStep, Neighbour, TargetCosines
+from storm_hf.diagnostics import Gallery
+from storm_hf.target_trajectory import load_thoughts
+from storm_hf.video import read_video
+
+
+ARMS = ("direct", "chain_of_thought", "terse_chain", "align", "storm")
+NUM_EXAMPLES = 3
+FRAMES_PER_STEP = 2
+
+
+def tell(folder: DemoFolder, recipe: DemoRecipe, command: str, machine: str, versions: Mapping[str, str]) -> DemoStory:
+    """Put the story together from what the workers wrote.
+
+    Args:
+        folder ([`DemoFolder`]):
+            Of a finished run.
+        recipe ([`DemoRecipe`]):
+            Of that run.
+        command (`str`):
+            What makes the page again.
+        machine (`str`):
+            What it ran on.
+        versions (`Mapping[str, str]`):
+            From package to version.
+    """
+    arms = {name: read_json(folder.arm(name) / "results.json") for name in ARMS}
+    storm = arms["storm"]
+    depths = " or ".join(str(depth) for depth in recipe.deep)
+    return DemoStory(
+        task=recipe.task,
+        deep_clips=f"clips with {depths} {recipe.depth_unit}",
+        depth_unit=recipe.depth_unit,
+        num_train=recipe.num_train,
+        num_per_depth=recipe.num_per_depth,
+        training={name: ArmTraining(arm["num_updates"], arm["num_parameters"]) for name, arm in arms.items()},
+        examples=_examples(folder, recipe, arms),
+        cosines=TargetCosines(raw=storm["cosine_raw"], used=storm["cosine_used"], reached=storm["cosine_reached"]),
+        machine=machine,
+        backbone="a randomly initialised Qwen2.5-VL of under one million parameters",
+        command=command,
+        versions=versions,
+        naive_targets=recipe.naive_targets,
+        frames_per_step=FRAMES_PER_STEP,
+        extra_arms={"terse_chain": ArmResult(**_shown(arms["terse_chain"]))},
+        extra_by_depth={name: arms[name]["by_depth"] for name in ("chain_of_thought",)},
+    )
+
+
+def _shown(results: Mapping[str, Any]) -> dict[str, float]:
+    return {name: results[name] for name in ("accuracy", "forward_passes", "seconds_per_answer", "train_seconds")}
+
+
+def _examples(folder: DemoFolder, recipe: DemoRecipe, arms: Mapping[str, Any]) -> tuple[ExampleClip, ...]:
+    """The first deep test clips of different answers, with what each latent resembles."""
+    tests = load_thoughts(folder.data)["test"]
+    gallery = Gallery.load(folder.path / "gallery.npz")
+    with np.load(folder.path / "latents.npz") as stored:
+        latents = dict(zip(stored["indices"].tolist(), stored["latents"], strict=True))  # position -> (K, D)
+    chosen: dict[str, int] = {}
+    for index in sorted(latents, key=lambda index: -int(tests[index]["depth"])):
+        chosen.setdefault(tests[index]["answer"], index)
+        if len(chosen) == NUM_EXAMPLES:
+            break
+    return tuple(_example(tests[index], index, latents[index], gallery, arms) for index in chosen.values())
+
+
+def _example(
+    row: Mapping[str, Any], index: int, latents: np.ndarray, gallery: Gallery, arms: Mapping[str, Any]
+) -> ExampleClip:
+    thought = read_video(row["thought_video"]).frames
+    neighbours = gallery.nearest(latents, num_neighbours=3)
+    steps = tuple(
+        ImaginedStep(
+            neighbours=tuple(
+                Neighbour(gallery.frames[entry], str(gallery.states[entry]), float(similarity))
+                for entry, similarity in zip(neighbours.index[step], neighbours.similarity[step], strict=True)
+            ),
+            share=float(neighbours.share[step]),
+            true_frame=thought[FRAMES_PER_STEP * step + FRAMES_PER_STEP - 1],
+            true_state=row["states"][step],
+        )
+        for step in range(len(latents))
+    )
+    return ExampleClip(
+        clip=row["video"],
+        thought=row["thought_video"],
+        question=row["question"],
+        options=tuple(row["options"]),
+        answer=row["answer"],
+        given={name: arms[name]["choices"][index] or "nothing readable" for name in ("storm", "direct")},
+        steps=steps,
+    )

@@ -1,0 +1,146 @@
+"""Did it work? One sentence that is computed from the numbers and names what falls short."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from storm_hf.demo.record import DemoReport
+from storm_hf.demo.story import DemoStory
+from storm_hf.reporting.page import percent
+
+
+Outcome = Literal["works", "partly", "unused", "fails"]
+
+HEADLINES: dict[Outcome, str] = {
+    "works": "It works.",
+    "partly": "It works in part.",
+    "unused": "The answers do not come from the latents.",
+    "fails": "It does not work.",
+}
+
+_GOOD_ACCURACY = 0.95
+_GOOD_RETRIEVAL = 0.95
+_GOOD_SWAP = 0.90
+_ABOVE_CHANCE = 0.10  # how far above chance an answer without latents may stay
+_NEARLY_IDENTICAL = 0.90  # cosine between the targets of two random clips
+_Z_95 = 1.96
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a run showed.
+
+    Args:
+        outcome (`str`):
+            `works`, `partly`, `unused` (right answers that do not depend on the latents) or `fails`.
+        sentence (`str`):
+            Why, with the numbers.
+    """
+
+    outcome: Outcome
+    sentence: str
+
+    @property
+    def headline(self) -> str:
+        """The outcome in a few words."""
+        return HEADLINES[self.outcome]
+
+
+def judge(report: DemoReport, story: DemoStory) -> Verdict:
+    """Say whether the run worked.
+
+    It worked if STORM is right on deep clips and at every depth, better than direct answering, through its latents:
+    without them it guesses, and with another clip's it gives that clip's answer. Differences count only outside of
+    their 95 % intervals.
+    """
+    low, _ = wilson_interval(report.arms["storm"].accuracy, report.num_test)
+    if low <= report.chance:
+        return Verdict("fails", f"{_score(report, story)} {_why_it_fails(report, story)}")
+    if not _uses_latents(report):
+        return Verdict("unused", f"{_score(report, story)} {_unused(report)}{_why_unused(story)}")
+    shortfalls = _shortfalls(report, story)
+    if shortfalls:
+        return Verdict("partly", f"{_score(report, story)} What falls short: {'; '.join(shortfalls)}.")
+    return Verdict("works", f"{_score(report, story)} {_used(report)}")
+
+
+def wilson_interval(share: float, num_trials: int) -> tuple[float, float]:
+    """Give the 95 % interval of a share that was counted in independent trials."""
+    spread = _Z_95**2 / num_trials
+    middle = (share + spread / 2) / (1 + spread)
+    half = _Z_95 / (1 + spread) * math.sqrt(share * (1 - share) / num_trials + spread / (4 * num_trials))
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def _score(report: DemoReport, story: DemoStory) -> str:
+    storm, direct = report.arms["storm"].accuracy, report.arms["direct"].accuracy
+    return (
+        f"On {report.num_test} held-out {story.deep_clips}, STORM answers {percent(storm)} right and direct answering "
+        f"{percent(direct)}, where guessing gets {percent(report.chance)}."
+    )
+
+
+def _used(report: DemoReport) -> str:
+    cut = report.interventions
+    return (
+        f"And the answer comes from the latents: set to zero, {percent(cut.zero)} are right; replaced by those of "
+        f"another clip, the answer becomes that clip's in {percent(cut.swap_follows_donor)} of the cases."
+    )
+
+
+def _unused(report: DemoReport) -> str:
+    cut = report.interventions
+    return (
+        f"The latents are not used: with zeros in their place {percent(cut.zero)} are still right, and another clip's "
+        f"latents change the answer to that clip's in only {percent(cut.swap_follows_donor)} of the cases."
+    )
+
+
+def _why_it_fails(report: DemoReport, story: DemoStory) -> str:
+    if not _uses_latents(report) and story.naive_targets:
+        cut = report.interventions
+        zeroed = f"The latents are not used: with zeros in their place it is {percent(cut.zero)}."
+        return f"{zeroed}{_why_unused(story)}"
+    oracle = report.interventions.oracle
+    low, _ = wilson_interval(oracle, report.num_test)
+    if low > report.chance:
+        return f"Fed the true targets it answers {percent(oracle)} right, so it is the imagining that fails."
+    return f"Even fed the true targets it answers {percent(oracle)} right, so nothing is read from the latents."
+
+
+def _why_unused(story: DemoStory) -> str:
+    if not story.naive_targets:
+        return ""
+    raw = story.cosines.raw
+    if raw < _NEARLY_IDENTICAL:
+        return f" This run trained on raw pooled features (random-pair cosine {raw:.2f})."
+    return (
+        f" The reason is the targets: raw pooled features of any two thought videos are nearly identical (random-pair "
+        f"cosine {raw:.3f}), so latents can match them almost perfectly and have nothing to carry."
+    )
+
+
+def _uses_latents(report: DemoReport) -> bool:
+    """Whether replacing the latents takes away at least half of what is above chance, and swapping them steers."""
+    cut = report.interventions
+    without = max(cut.zero, cut.noise, cut.mean)
+    return without - report.chance <= (cut.none - report.chance) / 2 and cut.swap_follows_donor >= 0.5
+
+
+def _shortfalls(report: DemoReport, story: DemoStory) -> list[str]:
+    cut = report.interventions
+    storm, direct = (report.arms[name].accuracy for name in ("storm", "direct"))
+    depth, lowest = min(((depth, by_arm["storm"]) for depth, by_arm in report.by_depth.items()), key=lambda at: at[1])
+    without = {"zeros": cut.zero, "noise": cut.noise, "their mean": cut.mean}
+    kind, best = max(without.items(), key=lambda replaced: replaced[1])
+    storm_low, direct_high = wilson_interval(storm, report.num_test)[0], wilson_interval(direct, report.num_test)[1]
+    checks = [
+        (storm < _GOOD_ACCURACY, f"the accuracy stays below {percent(_GOOD_ACCURACY)}"),
+        (lowest < _GOOD_ACCURACY, f"at {depth} {story.depth_unit} STORM answers {percent(lowest)} right"),
+        (storm_low <= direct_high, "direct answering is as good within the error of the test"),
+        (best > report.chance + _ABOVE_CHANCE, f"with {kind} for latents {percent(best)} are still right"),
+        (cut.swap_follows_donor < _GOOD_SWAP, f"swapped latents steer {percent(cut.swap_follows_donor)} of the answers"),
+        (report.retrieval.top1_state < _GOOD_RETRIEVAL, f"{percent(report.retrieval.top1_state)} of the latents lie "
+         "nearest to a frame of the right state"),
+    ]  # fmt: skip
+    return [shortfall for is_short, shortfall in checks if is_short]

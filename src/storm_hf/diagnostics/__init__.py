@@ -1,0 +1,7 @@
+"""Do the latents matter? The same loop as generation, looked at through its one seam."""
+
+from storm_hf.diagnostics.replacement import feed, replacement
+from storm_hf.diagnostics.retrieval import Gallery, Neighbours
+
+
+__all__ = ["Gallery", "Neighbours", "feed", "replacement"]

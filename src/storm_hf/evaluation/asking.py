@@ -1,0 +1,160 @@
+"""Ask a model one question about one clip of any kind, and ask again with its latents replaced.
+
+Axes: B batch, K latent steps, D hidden size.
+"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from transformers import ProcessorMixin
+
+from storm_hf.errors import LatentLayoutError, PromptError, StormError
+from storm_hf.evaluation.answering import Answer, answer_questions
+from storm_hf.evaluation.replacement import Replacement, replace_latents
+from storm_hf.model.modeling_storm import StormForConditionalGeneration
+from storm_hf.training.prompts import PromptEncoder, Row, load_clip
+from storm_hf.video import VideoClip
+
+
+MAX_FRAMES = 32  # where the video processor does not say
+MAX_NEW_TOKENS = 64
+_ALWAYS_READ = 8192  # tokens that fit into memory whatever the model; longer prompts need a model made for them
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class ClipQuestion:
+    """A question about a clip.
+
+    Args:
+        clip ([`~storm_hf.video.VideoClip`]):
+            What is asked about.
+        text (`str`):
+            The question, in any language and of any length that the model reads.
+        options (`Sequence[str]`, *optional*):
+            The closed set of answers; without it the question is open.
+    """
+
+    clip: VideoClip
+    text: str
+    options: Sequence[str] = ()
+
+    def row(self) -> Row:
+        """The question as a row of a data set."""
+        return {"video": self.clip, "question": self.text, "options": list(self.options) or None}
+
+
+def read_clip(path: str | Path, processor: ProcessorMixin) -> VideoClip:
+    """Read a clip of any length as the processor samples it, damaged or not.
+
+    Args:
+        path (`str` or `Path`):
+            The file.
+        processor ([`~transformers.ProcessorMixin`]):
+            Says how frames are sampled. Where it does not, a clip of more than `MAX_FRAMES` frames is sampled evenly.
+
+    Raises:
+        VideoReadError: If there is no picture to be had from the file.
+    """
+    sampler = processor.video_processor
+    limit = getattr(sampler, "max_frames", None) if sampler.do_sample_frames else None
+    return load_clip(str(path), processor, max_frames=limit or MAX_FRAMES, strict=False)
+
+
+def ask(
+    model: StormForConditionalGeneration,
+    processor: ProcessorMixin,
+    question: ClipQuestion,
+    *,
+    num_latents: int | None = None,
+    max_new_tokens: int = MAX_NEW_TOKENS,
+) -> Answer:
+    """Answer a question about a clip, greedily.
+
+    Args:
+        model ([`StormForConditionalGeneration`]):
+            The model.
+        processor ([`~transformers.ProcessorMixin`]):
+            Its processor.
+        question ([`ClipQuestion`]):
+            What is asked.
+        num_latents (`int`, *optional*):
+            Number K of latent steps, by default the model's; `0` answers without thinking.
+        max_new_tokens (`int`, *optional*, defaults to `64`):
+            Longest answer.
+
+    Raises:
+        PromptError: If clip and question do not fit the model.
+        LatentLayoutError: If the model cannot think for so many steps.
+    """
+    prompts = _prompts(model, processor, num_latents)
+    return answer_questions(model, prompts, [question.row()], max_new_tokens=max_new_tokens)[0]
+
+
+def ask_with_replaced_latents(
+    model: StormForConditionalGeneration,
+    processor: ProcessorMixin,
+    question: ClipQuestion,
+    own: Answer,
+    replacement: Replacement,
+    *,
+    max_new_tokens: int = MAX_NEW_TOKENS,
+) -> Answer:
+    """Ask again, with something without content in the place of each latent. Other arguments as in `ask`.
+
+    Args:
+        own ([`Answer`]):
+            What `ask` gave: its latents are replaced.
+        replacement (`str`):
+            `zero`, `noise` or `mean`; see `replace_latents`.
+
+    Raises:
+        LatentLayoutError: If that answer was given without latents.
+    """
+    if own.latents is None:
+        raise LatentLayoutError(
+            "There are no latents to replace: this answer was given without any. Ask a model that thinks, with a "
+            "`num_latents` above 0."
+        )
+    intervention = replace_latents(replacement, torch.from_numpy(own.latents)[None])
+    prompts = _prompts(model, processor, len(own.latents))
+    rows = [question.row()]
+    return answer_questions(model, prompts, rows, max_new_tokens=max_new_tokens, intervene=lambda _: intervention)[0]
+
+
+def _prompts(
+    model: StormForConditionalGeneration, processor: ProcessorMixin, num_latents: int | None
+) -> "_GuardedPrompts":
+    return _GuardedPrompts(processor, model.config, model.config.num_latents if num_latents is None else num_latents)
+
+
+class _GuardedPrompts(PromptEncoder):
+    """Encodes prompts that nobody has looked at before: says what does not fit instead of failing in the middle."""
+
+    def __call__(self, rows: Sequence[Row]) -> dict[str, torch.Tensor]:
+        try:
+            inputs = super().__call__(rows)
+        except StormError:
+            raise
+        except ValueError as error:  # as of Qwen's video processor about a picture 200 times as wide as high
+            height, width = rows[0]["video"].frames.shape[1:3]
+            raise PromptError(f"The model cannot look at a clip of {width} x {height} pixels: {error}.") from error
+        self._check_length(inputs["input_ids"].shape[1])
+        return inputs
+
+    def _check_length(self, num_tokens: int) -> None:
+        window = getattr(self.config.get_text_config(), "max_position_embeddings", None) or num_tokens
+        if num_tokens > max(window, _ALWAYS_READ):
+            raise PromptError(
+                f"Clip and question make {num_tokens} tokens, but this model reads {window}. Ask a shorter question."
+            )
+        if num_tokens > window:
+            logger.warning(
+                "Clip and question make %d tokens, more than the %d that this model was made for: do not trust its answer.",
+                num_tokens,
+                window,
+            )

@@ -1,0 +1,111 @@
+"""What a latent resembles: known states whose latents are saved beside a checkpoint.
+
+Axes: K latent steps, N entries of the gallery, D hidden size.
+"""
+
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from storm_hf.errors import CheckpointError
+
+
+GALLERY_FILE = "thoughts/gallery.npz"
+
+
+@dataclass(frozen=True)
+class LatentStep:
+    """One step of a rollout, in numbers.
+
+    Args:
+        norm (`float`):
+            Euclidean length of the latent.
+        cosine_to_previous (`float` or `None`):
+            Cosine to the latent before it, -1 to 1; None at the first step.
+        state (`str` or `None`):
+            State of the nearest entry of the gallery; None without a gallery.
+        similarity (`float` or `None`):
+            Cosine to that entry.
+    """
+
+    norm: float
+    cosine_to_previous: float | None
+    state: str | None = None
+    similarity: float | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Gallery:
+    """Target latents of known states.
+
+    Args:
+        latents (`np.ndarray` of shape `(num_entries, hidden_size)`):
+            In target space, `float32`.
+        states (`Sequence[str]`):
+            What each entry shows.
+    """
+
+    latents: np.ndarray
+    states: Sequence[str]
+
+    @classmethod
+    def load(cls, checkpoint: str | Path) -> "Gallery | None":
+        """Read the gallery of a checkpoint; None if its folder holds none.
+
+        Raises:
+            CheckpointError: If the file is damaged.
+        """
+        path = Path(checkpoint) / GALLERY_FILE
+        if not path.is_file():
+            return None
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                gallery = cls(arrays["latents"].astype(np.float32), arrays["states"].tolist())
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            raise CheckpointError(f"{path} is damaged: expected `latents` and `states` in it. Delete it.") from error
+        if gallery.latents.ndim != 2 or len(gallery.latents) != len(gallery.states) or not gallery.states:
+            raise CheckpointError(
+                f"Expected latents of shape ({len(gallery.states)}, hidden size) for the states of {path} but got "
+                f"{gallery.latents.shape}. Delete it."
+            )
+        return gallery
+
+    def nearest(self, latents: np.ndarray) -> list[tuple[str, float]]:
+        """Find the entry with the largest cosine to each latent (K, D): its state, and the cosine.
+
+        Raises:
+            CheckpointError: If the gallery is of another hidden size.
+        """
+        if latents.shape[1] != self.latents.shape[1]:
+            raise CheckpointError(
+                f"The gallery holds latents of size {self.latents.shape[1]} but this model thinks in size "
+                f"{latents.shape[1]}: it belongs to another checkpoint. Delete {GALLERY_FILE}."
+            )
+        cosines = _unit(latents) @ _unit(self.latents).T  # (K, N)
+        return [(self.states[index], float(row[index])) for row, index in zip(cosines, cosines.argmax(1), strict=True)]
+
+
+def describe_latents(latents: np.ndarray, gallery: Gallery | None = None) -> list[LatentStep]:
+    """Say how long each latent of a rollout is, how far it moved, and what it resembles.
+
+    Args:
+        latents (`np.ndarray` of shape `(num_latents, hidden_size)`):
+            In target space.
+        gallery ([`Gallery`], *optional*):
+            Known states to compare with.
+    """
+    directions = _unit(latents)
+    cosines = [None, *(directions[1:] * directions[:-1]).sum(axis=1).tolist()]
+    nearest = [(None, None)] * len(latents) if gallery is None else gallery.nearest(latents)
+    norms = np.linalg.norm(latents, axis=1).tolist()
+    return [
+        LatentStep(norm, cosine, *found)
+        for norm, cosine, found in zip(norms, cosines[: len(norms)], nearest, strict=True)
+    ]
+
+
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), np.finfo(np.float32).tiny)

@@ -1,0 +1,102 @@
+"""Load a STORM checkpoint whole, or say in one sentence why that cannot be done."""
+
+import re
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from transformers import AutoConfig, AutoModel, AutoProcessor, PreTrainedConfig, ProcessorMixin
+
+from storm_hf.errors import CheckpointError
+from storm_hf.model.modeling_storm import StormForConditionalGeneration
+
+
+_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+_WORLD = "world:"
+# What transformers raises about a broken folder: a missing or unreadable file, a bad value, a tensor of another shape.
+_LOADING_ERRORS = (OSError, ValueError, TypeError, RuntimeError, SafetensorError)
+
+
+def load_checkpoint(
+    name_or_path: str, device: torch.device | str = "cpu"
+) -> tuple[StormForConditionalGeneration, ProcessorMixin]:
+    """Load a model for inference, and its processor. Code in the checkpoint is not run: this package has its own.
+
+    Args:
+        name_or_path (`str`):
+            A folder that `save_pretrained` of model and processor wrote, or a name on the Hub.
+        device (`torch.device` or `str`, *optional*, defaults to `"cpu"`):
+            Where the model is put.
+
+    Raises:
+        CheckpointError: If there is no such checkpoint, it is of another model, or a part of it is missing or damaged.
+    """
+    _check_place(name_or_path)
+    config = _load_config(name_or_path)
+    try:
+        model, report = AutoModel.from_pretrained(
+            name_or_path, config=config, dtype="auto", trust_remote_code=False, output_loading_info=True
+        )
+    except _LOADING_ERRORS as error:
+        raise CheckpointError(f"The weights of {name_or_path} cannot be loaded: {_first_line(error)}") from error
+    if wrong := sorted({*report["missing_keys"], *report["unexpected_keys"]}):
+        raise CheckpointError(
+            f"The weights of {name_or_path} are not those of its config.json: {len(wrong)} are missing or superfluous, "
+            f"the first is {wrong[0]}. Save the model again with `save_pretrained`."
+        )
+    try:
+        processor = AutoProcessor.from_pretrained(name_or_path, trust_remote_code=False)
+    except _LOADING_ERRORS as error:
+        raise CheckpointError(
+            f"The processor of {name_or_path} cannot be loaded: {_first_line(error)} Save it beside the model with "
+            "`processor.save_pretrained`."
+        ) from error
+    return model.to(device).eval(), processor
+
+
+def worlds_only(config: PreTrainedConfig) -> tuple[str, ...]:
+    """Name the worlds that a model was trained on, if it has seen nothing else; otherwise nothing.
+
+    Args:
+        config ([`~transformers.PreTrainedConfig`]):
+            Its `trained_on`, where there is one, lists the sources of training data; a world is `"world:shuffle"`.
+    """
+    sources = getattr(config, "trained_on", None) or ()
+    if not all(source.startswith(_WORLD) for source in sources):
+        return ()
+    return tuple(source.removeprefix(_WORLD) for source in sources)
+
+
+def _check_place(name_or_path: str) -> None:
+    """Tell a folder that is not there from a name on the Hub, which has one slash at most."""
+    folder = Path(name_or_path)
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise CheckpointError(
+                f"{folder} holds no model: expected a config.json in it, as `save_pretrained` writes."
+            )
+    elif folder.exists():
+        raise CheckpointError(f"{folder} is a file; expected the folder of a model.")
+    elif not _HUB_ID.fullmatch(name_or_path):
+        raise CheckpointError(f"There is no model folder {folder}.")
+
+
+def _load_config(name_or_path: str) -> PreTrainedConfig:
+    try:
+        config = AutoConfig.from_pretrained(name_or_path, trust_remote_code=False)
+    except _LOADING_ERRORS as error:
+        if Path(name_or_path).is_dir():
+            raise CheckpointError(f"The config.json of {name_or_path} cannot be read: {_first_line(error)}") from error
+        raise CheckpointError(
+            f"There is no model folder {name_or_path}, and no model of that name could be had from the Hub."
+        ) from error
+    if config.model_type != "storm":
+        raise CheckpointError(
+            f"{name_or_path} is a {config.model_type} model, not a STORM. Make one of it with "
+            "`StormForConditionalGeneration.from_backbone`, and train it."
+        )
+    return config
+
+
+def _first_line(error: Exception) -> str:
+    return f"{str(error).strip().partition(chr(10))[0].rstrip('.:')}."

@@ -1,0 +1,63 @@
+"""What the contents of a folder were made with, so that work with other parameters is refused rather than mixed in.
+
+fingerprint.json    {"encode": {"hash": "…", "parameters": {"encoder": "…", "rows_per_shard": 512}}}
+"""
+
+import json
+from collections.abc import Mapping
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from storm_hf.errors import StaleWorkError
+from storm_hf.pipeline.workspace import write_json
+
+
+FILE_NAME = "fingerprint.json"
+_ABSENT = "nothing"
+
+
+def claim(folder: Path, step: str, parameters: Mapping[str, Any]) -> None:
+    """Say in a folder what a step is made with, or make sure that it is the same as before.
+
+    Args:
+        folder (`Path`):
+            The workspace.
+        step (`str`):
+            Name of the step.
+        parameters (`Mapping[str, Any]`):
+            Everything that changes what the step writes, as JSON knows it.
+
+    Raises:
+        StaleWorkError: If the step was begun with other parameters; the message names each with its old and new value.
+    """
+    path = Path(folder) / FILE_NAME
+    known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    new = json.loads(json.dumps(parameters))
+    if step not in known:
+        write_json(path, {**known, step: {"hash": hash_parameters(new), "parameters": new}})
+    elif known[step]["hash"] != hash_parameters(new):
+        changes = "; ".join(_differences(known[step]["parameters"], new))
+        raise StaleWorkError(
+            f"{folder} holds work of the step {step!r} that was made with other parameters: {changes}. Use the old values, "
+            "choose another folder, or remove this one."
+        )
+
+
+def hash_parameters(parameters: Mapping[str, Any]) -> str:
+    """Hash parameters so that their order does not matter."""
+    return sha256(json.dumps(parameters, sort_keys=True).encode()).hexdigest()
+
+
+def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    old, new = _flatten(old), _flatten(new)
+    changed = [name for name in sorted({*old, *new}) if old.get(name, _ABSENT) != new.get(name, _ABSENT)]
+    return [f"{name} was {old.get(name, _ABSENT)} and is now {new.get(name, _ABSENT)}" for name in changed]
+
+
+def _flatten(parameters: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Name nested parameters by their path: `{"size": {"height": 28}}` becomes `{"size.height": 28}`."""
+    flat: dict[str, Any] = {}
+    for name, value in parameters.items():
+        flat.update(_flatten(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value})
+    return flat

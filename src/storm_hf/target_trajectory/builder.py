@@ -1,0 +1,186 @@
+"""The second half of a data set of thoughts: thought videos encoded, stored and whitened.
+
+It reads the real video files, so that what is trained on is what a decoder gives.
+"""
+
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from hashlib import sha256
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from transformers import PreTrainedModel, ProcessorMixin
+
+from storm_hf.errors import DatasetError
+from storm_hf.pipeline.step import Step
+from storm_hf.pipeline.workspace import Workspace, write_json
+from storm_hf.target_trajectory.encode import encode_frames, encoder_revision
+from storm_hf.target_trajectory.fitting import TargetSettings, fit_targets
+from storm_hf.target_trajectory.rank import RankReport
+from storm_hf.target_trajectory.rows import hash_rows, row_of
+from storm_hf.target_trajectory.schema import FEATURES_COLUMN, storm_thoughts_features
+from storm_hf.target_trajectory.shards import DATA, MANIFEST, shard_names, write_shard
+from storm_hf.thought_video import ThoughtExample, WorldExample
+
+
+@dataclass(frozen=True)
+class BuildReport:
+    """What a data set of thoughts holds; `manifest.json` is the same.
+
+    Args:
+        num_rows (`dict[str, int]`):
+            Rows of each split.
+        feature_shape (`tuple[int, int]`):
+            Cells of a temporal patch, and the size of each.
+        encoder (`str`):
+            Name of the backbone.
+        encoder_revision (`str`):
+            Hash of the weights that encoded.
+        settings ([`TargetSettings`]):
+            How features become targets, with the rank that was chosen.
+        rank_report ([`RankReport`], *optional*):
+            How the rank was chosen, if it was.
+        sha256 (`dict[str, str]`):
+            Of every shard and of the statistics.
+    """
+
+    num_rows: dict[str, int]
+    feature_shape: tuple[int, int]
+    encoder: str
+    encoder_revision: str
+    settings: TargetSettings
+    rank_report: RankReport | None
+    sha256: dict[str, str]
+
+
+def build_thoughts(
+    folder: str | os.PathLike[str],
+    splits: Mapping[str, Sequence[ThoughtExample]],
+    model: PreTrainedModel,
+    processor: ProcessorMixin,
+    settings: TargetSettings,
+    *,
+    encoder: str,
+    rows_per_shard: int = 512,
+    batch_size: int = 32,
+    on_finished: Callable[[Path], None] | None = None,
+) -> BuildReport:
+    """Encode the thought videos of all splits, write them as Parquet, and learn the whitening of the training split.
+
+    A stopped build goes on with the first shard that is missing, and ends with the same bytes as one that was not stopped.
+
+    Args:
+        folder (`str` or `os.PathLike`):
+            The data set to be. Paths of videos that lie in it are stored relative to it.
+        splits (`Mapping[str, Sequence[ThoughtExample]]`):
+            The examples of `train` and of any others. A world's come from `render_world`.
+        model ([`~transformers.PreTrainedModel`]):
+            Its frozen vision tower encodes.
+        processor ([`~transformers.ProcessorMixin`]):
+            The processor of the model.
+        settings ([`TargetSettings`]):
+            How features become targets.
+        encoder (`str`):
+            Name of the model, to be recorded.
+        rows_per_shard (`int`, *optional*, defaults to `512`):
+            Small shards lose less when a build is stopped.
+        batch_size (`int`, *optional*, defaults to `32`):
+            Thought videos encoded together.
+        on_finished (`Callable[[Path], None]`, *optional*):
+            Called once per shard when it is complete. Progress bars use it.
+
+    Returns:
+        [`BuildReport`]: What was built.
+
+    Raises:
+        DatasetError: If there is no training split, or the thought videos do not all encode to one shape.
+        StaleWorkError: If the folder was begun with other examples or another encoder; the message names what differs. Other
+            settings are no obstacle: the statistics are learned anew.
+        VideoReadError: If a thought video cannot be read.
+        BackboneError: If the backbone cannot encode videos.
+    """
+    if not splits.get("train"):
+        raise DatasetError(f"Expected a split called train, to learn the whitening on, but got {sorted(splits)}.")
+    folder = Path(folder)
+    first = splits["train"][0].thought
+    shape = encode_frames(model, processor, [first.read()], fps=first.fps)[0].shape[1:]
+    encoding = _Encoding(
+        folder, model, processor, encoder, encoder_revision(model), batch_size, shape, _is_world(splits)
+    )
+    shards = _write_shards(encoding, splits, rows_per_shard, on_finished)
+    (folder / MANIFEST).unlink(missing_ok=True)  # until the statistics are those of these settings
+    trajectory, rank_report = fit_targets([path for path in shards if path.name.startswith("train-")], settings)
+    shards.append(trajectory.save(folder))
+    report = BuildReport(
+        num_rows={name: len(examples) for name, examples in splits.items()},
+        feature_shape=shape,
+        encoder=encoder,
+        encoder_revision=encoding.revision,
+        settings=replace(settings, rank=rank_report.rank) if rank_report else settings,
+        rank_report=rank_report,
+        sha256={path.relative_to(folder).as_posix(): sha256(path.read_bytes()).hexdigest() for path in shards},
+    )
+    write_json(folder / MANIFEST, asdict(report))
+    return report
+
+
+@dataclass(frozen=True)
+class _Encoding:
+    """Turns examples into shards."""
+
+    folder: Path
+    model: PreTrainedModel
+    processor: ProcessorMixin
+    encoder: str
+    revision: str
+    batch_size: int
+    feature_shape: tuple[int, int]  # cells of a temporal patch, size of each
+    is_world: bool
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """What, besides the examples, determines the rows."""
+        video_processor = json.loads(self.processor.video_processor.to_json_string())
+        return {"encoder": self.encoder, "encoder_revision": self.revision, "video_processor": video_processor}
+
+    def write(self, examples: Sequence[ThoughtExample], path: Path) -> None:
+        """Encode the thought videos of some examples and write their rows."""
+        features: list[np.ndarray] = []
+        for fps, alike in groupby(examples, key=lambda example: example.thought.fps):
+            clips = (example.thought.read() for example in alike)
+            features += encode_frames(self.model, self.processor, clips, fps=fps, batch_size=self.batch_size)
+        provenance = {"encoder": self.encoder, "encoder_revision": self.revision}
+        rows = [
+            {**row_of(example, self.folder), **provenance, FEATURES_COLUMN: encoded}
+            for example, encoded in zip(examples, features, strict=True)
+        ]
+        num_cells, hidden_size = self.feature_shape
+        write_shard(path, rows, storm_thoughts_features(hidden_size, num_cells, is_world=self.is_world))
+
+
+def _write_shards(
+    encoding: _Encoding,
+    splits: Mapping[str, Sequence[ThoughtExample]],
+    rows_per_shard: int,
+    on_finished: Callable[[Path], None] | None,
+) -> list[Path]:
+    """Write the shards of all splits that are missing."""
+    contents = {
+        split: {"rows": len(examples), "sha256": hash_rows(examples, encoding.folder)}
+        for split, examples in splits.items()
+    }
+    tasks = {
+        name: [examples[row] for row in rows]
+        for split, examples in splits.items()
+        for name, rows in shard_names(split, len(examples), rows_per_shard).items()
+    }
+    parameters = {**encoding.parameters, "rows_per_shard": rows_per_shard, "splits": contents}
+    return Step(DATA, encoding.write, parameters).run(Workspace(encoding.folder), tasks, on_finished)
+
+
+def _is_world(splits: Mapping[str, Sequence[ThoughtExample]]) -> bool:
+    return all(isinstance(example, WorldExample) for examples in splits.values() for example in examples)

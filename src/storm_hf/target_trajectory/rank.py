@@ -1,0 +1,147 @@
+"""How many principal components hold the state of the world.
+
+Axes: N clips, K latent steps, F features of a slot, R rank.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from storm_hf.errors import TrajectoryShapeError
+from storm_hf.target_trajectory.whiten import SlotMoments, SlotStatistics, principal_components
+
+
+RANKS = (8, 16, 32, 64, 128)
+_TOLERANCE = 0.01  # of the accuracy of the best probe
+_EXPLAINED = 0.95  # of the variance, where there is nothing to probe
+_TRAIN_SHARE = 0.8
+_RIDGE = 0.01  # per clip, on components of unit variance
+
+
+@dataclass(frozen=True)
+class RankReport:
+    """What each rank holds, and the one chosen.
+
+    Args:
+        rank (`int`):
+            The smallest that suffices.
+        ranks (`tuple[int, ...]`):
+            The ranks tried.
+        explained (`tuple[float, ...]`):
+            Share of the variance that each holds.
+        accuracy (`tuple[float, ...]`, *optional*):
+            Of a linear probe that reads the state off each, on clips it was not fitted on.
+    """
+
+    rank: int
+    ranks: tuple[int, ...]
+    explained: tuple[float, ...]
+    accuracy: tuple[float, ...] | None = None
+
+    def __str__(self) -> str:
+        lines = ["rank  explained  probe"]
+        for index, rank in enumerate(self.ranks):
+            probe = "    -" if self.accuracy is None else f"{self.accuracy[index]:.3f}"
+            chosen = "  <- chosen" if rank == self.rank else ""
+            lines.append(f"{rank:4d}  {self.explained[index]:9.3f}  {probe}{chosen}")
+        return "\n".join(lines)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON knows it."""
+        return asdict(self)
+
+
+def choose_rank(
+    trajectories: torch.Tensor,
+    labels: Sequence[Sequence[object]] | np.ndarray | None = None,
+    ranks: Sequence[int] = RANKS,
+    *,
+    statistics: SlotStatistics = "pooled",
+    hidden_size: int | None = None,
+) -> RankReport:
+    """Find the smallest rank that holds the state.
+
+    A static layout can fill the first components and leave the state to later ones, so variance alone is a poor guide: where
+    the states are known, a linear probe decides.
+
+    Args:
+        trajectories (`torch.Tensor` of shape `(num_clips, num_latents, slot_size)`):
+            Pooled, of the training split.
+        labels (sequence of shape `(num_clips, num_latents)` or `(num_clips, num_latents, num_parts)`, *optional*):
+            State of each slot. A state of many parts, such as tiles, is probed part by part.
+        ranks (`Sequence[int]`, *optional*):
+            The ranks to try. Those that do not fit the slots are left out.
+        statistics (`str`, *optional*, defaults to `"pooled"`):
+            See [`WhiteningStatistics.fit`].
+        hidden_size (`int`, *optional*):
+            Size of the latents, which no rank exceeds. Defaults to the size of a slot.
+
+    Returns:
+        [`RankReport`]: With labels, the smallest rank whose probe is within .01 of the best one; without, the smallest that
+        explains .95 of the variance, or the largest if none does.
+
+    Raises:
+        TrajectoryShapeError: If no rank fits, or the labels do not belong to the trajectories.
+    """
+    moments = SlotMoments.collect([trajectories], statistics)
+    largest = min(len(moments.covariance), hidden_size or len(moments.covariance))
+    ranks = tuple(sorted({rank for rank in ranks if 1 <= rank <= largest}))
+    if not ranks:
+        raise TrajectoryShapeError(f"Expected ranks from 1 to {largest}, the size of a slot, but got none of them.")
+    explained = _explained(moments, ranks)
+    if labels is None:
+        enough = [rank for rank, share in zip(ranks, explained, strict=True) if share >= _EXPLAINED]
+        return RankReport(enough[0] if enough else ranks[-1], ranks, explained)
+    states = _one_hot(labels, trajectories.shape[:2])
+    accuracy = _probe(trajectories, moments, states, ranks)
+    best = max(accuracy)
+    rank = next(rank for rank, value in zip(ranks, accuracy, strict=True) if value >= best - _TOLERANCE)
+    return RankReport(rank, ranks, explained, accuracy)
+
+
+def _explained(moments: SlotMoments, ranks: tuple[int, ...]) -> tuple[float, ...]:
+    variances, _ = principal_components(moments.covariance)
+    return tuple(float(variances[:rank].sum() / variances.sum()) for rank in ranks)
+
+
+def _one_hot(labels: Sequence[Sequence[object]] | np.ndarray, shape: torch.Size) -> list[torch.Tensor]:
+    """Turn labels into one matrix (N * K, number of values) per part of the state."""
+    table = np.asarray(labels)
+    if table.shape[:2] != tuple(shape) or table.ndim not in (2, 3):
+        raise TrajectoryShapeError(
+            f"Expected a label for each of {shape[0]} clips and {shape[1]} slots but got labels of shape {table.shape}."
+        )
+    parts = table.reshape(shape[0] * shape[1], -1).T
+    codes = [torch.from_numpy(np.unique(part, return_inverse=True)[1]) for part in parts]
+    return [torch.nn.functional.one_hot(code).double() for code in codes]
+
+
+def _probe(
+    trajectories: torch.Tensor, moments: SlotMoments, states: list[torch.Tensor], ranks: tuple[int, ...]
+) -> tuple[float, ...]:
+    """Fit a ridge regression from the first r components to the states and read its accuracy on held-out clips."""
+    num_clips, num_latents = trajectories.shape[:2]
+    split = int(num_clips * _TRAIN_SHARE) * num_latents
+    if not 0 < split < num_clips * num_latents:
+        raise TrajectoryShapeError(f"Expected at least two clips to probe but got {num_clips}.")
+    variances, components = principal_components(moments.covariance)
+    scale = (variances + 1e-9 * variances[0]).rsqrt()
+    whitened = ((trajectories.double() - moments.mean) @ components * scale).flatten(0, 1)  # (N * K, F)
+    inputs = torch.cat([torch.ones_like(whitened[:, :1]), whitened], dim=1)
+    accuracy = []
+    for rank in ranks:
+        fitted = [_ridge(inputs[:split, : rank + 1], part[:split]) for part in states]
+        right = [
+            (inputs[split:, : rank + 1] @ weight).argmax(1) == part[split:].argmax(1)
+            for weight, part in zip(fitted, states, strict=True)
+        ]
+        accuracy.append(float(torch.stack(right).double().mean()))
+    return tuple(accuracy)
+
+
+def _ridge(inputs: torch.Tensor, outputs: torch.Tensor) -> torch.Tensor:
+    penalty = _RIDGE * len(inputs) * torch.eye(inputs.shape[1], dtype=inputs.dtype)
+    return torch.linalg.solve(inputs.T @ inputs + penalty, inputs.T @ outputs)

@@ -1,0 +1,59 @@
+"""The columns of a storm-thoughts data set."""
+
+from typing import Any
+
+from storm_hf.optional import require
+
+
+FEATURES_COLUMN = "thought_features"
+VIDEO_COLUMNS = ("video", "thought_video")  # paths, relative to the folder of the data set
+
+
+def storm_thoughts_features(hidden_size: int, num_cells: int, *, is_world: bool = False) -> Any:
+    """Describe the columns of a storm-thoughts data set.
+
+    Args:
+        hidden_size (`int`):
+            Size of the features, which is that of the backbone's embeddings.
+        num_cells (`int`):
+            Merged cells of a temporal patch, the same for all thought videos of a data set.
+        is_world (`bool`, *optional*, defaults to `False`):
+            Whether to add what a simulator knows besides: depth, states, both chains and both captions.
+
+    Returns:
+        [`~datasets.Features`]: `thought_features` has the shape `(temporal patches, cells, hidden size)` and any number of
+        temporal patches, so that K, pooling and whitening can change without encoding again.
+
+    Raises:
+        MissingExtraError: If `datasets` is not installed.
+    """
+    datasets = require("datasets")
+    text, texts = datasets.Value("string"), datasets.List(datasets.Value("string"))
+    columns = {
+        "id": text,
+        "video": text,
+        "question": text,
+        "options": texts,
+        "answer": text,
+        FEATURES_COLUMN: datasets.Array3D((None, num_cells, hidden_size), "float16"),
+        "thought_fps": datasets.Value("float32"),
+        "thought_source": text,
+        "thought_prompt": text,
+        "thought_video": text,
+        "seed": datasets.Value("int64"),
+        "generator": text,
+        "generator_revision": text,
+        "encoder": text,
+        "encoder_revision": text,
+        "license": text,
+    }
+    if is_world:
+        columns |= {
+            "depth": datasets.Value("int32"),
+            "states": texts,
+            "chain_of_thought": text,
+            "terse_chain": text,
+            "clip_caption": text,
+            "thought_caption": text,
+        }
+    return datasets.Features(columns)

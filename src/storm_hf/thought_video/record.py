@@ -1,0 +1,118 @@
+"""A thought video with where it comes from, and the question it reasons about.
+
+Axes: T frames, H height, W width.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from storm_hf.errors import DatasetError
+from storm_hf.video import read_video
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ThoughtVideo:
+    """A clip that shows the reasoning: in memory or in a file.
+
+    Args:
+        fps (`float`):
+            Frames shown per second.
+        source (`str`):
+            Kind of generator: `simulator`, `future` (the real clip's own continuation), or the family of a model.
+        generator (`str`):
+            Name of what made it.
+        generator_revision (`str`):
+            Its version.
+        license (`str`):
+            Licence of the video.
+        seed (`int`):
+            What the generator drew from.
+        prompt (`str`, *optional*, defaults to `""`):
+            What the generator was told.
+        frames (`np.ndarray` of shape `(num_frames, height, width, 3)`, *optional*):
+            RGB, `uint8`.
+        path (`Path`, *optional*):
+            The file, if there is one. Of frames and path exactly one is given.
+    """
+
+    fps: float
+    source: str
+    generator: str
+    generator_revision: str
+    license: str
+    seed: int
+    prompt: str = ""
+    frames: np.ndarray | None = None
+    path: Path | None = None
+
+    def __post_init__(self) -> None:
+        if (self.frames is None) == (self.path is None):
+            given = "neither" if self.frames is None else "both"
+            raise DatasetError(f"Expected a thought video as frames or as the path of a file but got {given}.")
+
+    def read(self) -> np.ndarray:
+        """All its frames (num_frames, height, width, 3), decoded if they lie in a file.
+
+        Raises:
+            VideoReadError: If the file cannot be read.
+        """
+        if self.path is None:
+            assert self.frames is not None  # one of the two is there
+            return self.frames
+        return read_video(self.path).frames
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ThoughtExample:
+    """A question about a video, and the thought video that leads to its answer.
+
+    Args:
+        id (`str`):
+            Unique in its data set.
+        video (`Path`):
+            The clip that the question is about.
+        question (`str`):
+            In words.
+        options (`tuple[str, ...]`):
+            The closed set of answers; empty where the question is open.
+        answer (`str`):
+            The right one.
+        thought ([`ThoughtVideo`]):
+            The reasoning. Training sees it, inference never does.
+    """
+
+    id: str
+    video: Path
+    question: str
+    options: tuple[str, ...]
+    answer: str
+    thought: ThoughtVideo
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class WorldExample(ThoughtExample):
+    """An example whose simulator knows more: how deep the question is, and the reasoning in words.
+
+    Args:
+        depth (`int`):
+            How many updates of the state the answer needs.
+        states (`tuple[str, ...]`):
+            State after each step, one word each.
+        chain_of_thought (`str`):
+            The reasoning in sentences.
+        terse_chain (`str`):
+            The reasoning in the fewest words.
+        clip_caption (`str`):
+            What the clip shows, step by step.
+        thought_caption (`str`):
+            What the thought video shows, step by step.
+    """
+
+    depth: int
+    states: tuple[str, ...]
+    chain_of_thought: str
+    terse_chain: str
+    clip_caption: str
+    thought_caption: str

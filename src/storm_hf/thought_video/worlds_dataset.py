@@ -1,0 +1,140 @@
+"""The first half of a world's data set: its clips and thought videos as real files. No model is needed for it.
+
+folder/videos/<split>/  clips/<id>.mp4  thoughts/<id>.mp4  episodes.jsonl
+"""
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from storm_hf.errors import WorldError
+from storm_hf.thought_video.generator import SimulatorGenerator
+from storm_hf.thought_video.record import WorldExample
+from storm_hf.worlds import EpisodeFiles, World, make_world, split_seeds, write_episodes
+
+
+VIDEOS = "videos"
+
+
+@dataclass(frozen=True)
+class WorldSplit:
+    """How many episodes a split has.
+
+    Args:
+        count (`int`, *optional*):
+            Episodes whose depth the world draws.
+        depths (`Mapping[int, int]`, *optional*):
+            How many episodes of each depth, instead of `count`.
+        knobs (`Mapping[str, int]`, *optional*):
+            What differs from the knobs of the recipe, for example more steps than trained on.
+
+    Raises:
+        WorldError: If not exactly one of count and depths is given.
+    """
+
+    count: int | None = None
+    depths: Mapping[int, int] | None = None
+    knobs: Mapping[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if (self.count is None) == (self.depths is None):
+            raise WorldError(f"Expected a split with either a count or depths but got {self}.")
+
+    @property
+    def num_episodes(self) -> int:
+        """All episodes of the split."""
+        return sum(self.depths.values()) if self.depths is not None else self.count or 0
+
+    @property
+    def depth_of_each(self) -> list[int] | None:
+        """Depth of each episode, or None where the world draws it."""
+        if self.depths is None:
+            return None
+        return [depth for depth, count in self.depths.items() for _ in range(count)]
+
+
+@dataclass(frozen=True)
+class WorldRecipe:
+    """Everything that determines the videos of a world's data set.
+
+    Args:
+        world (`str`):
+            Name of the world, as `make_world` takes it.
+        splits (`Mapping[str, WorldSplit]`):
+            From `train`, `validation`, `test` or `longer` to its episodes.
+        knobs (`Mapping[str, int]`, *optional*):
+            Of the world, in all splits.
+        seed (`int`, *optional*, defaults to `0`):
+            Base seed. No two base seeds share an episode's seed, nor do two splits.
+    """
+
+    world: str
+    splits: Mapping[str, WorldSplit]
+    knobs: Mapping[str, int] = field(default_factory=dict)
+    seed: int = 0
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> "WorldRecipe":
+        """Make a recipe of what a YAML file holds. Keys that this class does not know are for others.
+
+        Raises:
+            WorldError: If it does not say which world and which splits.
+        """
+        if missing := sorted({"world", "splits"} - set(content)):
+            raise WorldError(f"Expected a recipe with world and splits but {' and '.join(missing)} is missing.")
+        splits = {name: WorldSplit(**split) for name, split in content["splits"].items()}
+        return cls(content["world"], splits, content.get("knobs", {}), content.get("seed", 0))
+
+    @property
+    def num_episodes(self) -> int:
+        """Episodes of all splits."""
+        return sum(split.num_episodes for split in self.splits.values())
+
+    def world_of(self, split: str) -> World[Any]:
+        """Make the world of a split."""
+        return make_world(self.world, **{**self.knobs, **self.splits[split].knobs})
+
+
+def render_world(
+    recipe: WorldRecipe,
+    folder: str | os.PathLike[str],
+    *,
+    workers: int = 1,
+    on_finished: Callable[[EpisodeFiles], None] | None = None,
+) -> dict[str, list[WorldExample]]:
+    """Render the clips and thought videos of all splits to mp4 files, keeping those that are there already.
+
+    Args:
+        recipe ([`WorldRecipe`]):
+            What to render.
+        folder (`str` or `os.PathLike`):
+            The data set to be.
+        workers (`int`, *optional*, defaults to `1`):
+            Processes that render.
+        on_finished (`Callable[[EpisodeFiles], None]`, *optional*):
+            Called once per episode when its files are complete. Progress bars use it.
+
+    Returns:
+        `dict[str, list[WorldExample]]`: The examples of each split, in the order of their seeds.
+
+    Raises:
+        WorldError: If the world, a knob, a split or a depth is not as its world knows it.
+        StaleWorkError: If the folder holds another world or other knobs.
+    """
+    examples = {}
+    for name, split in recipe.splits.items():
+        world = recipe.world_of(name)
+        seeds = split_seeds(name, split.num_episodes, recipe.seed)
+        files = write_episodes(
+            world,
+            seeds,
+            Path(folder, VIDEOS, name),
+            workers=workers,
+            depths=split.depth_of_each,
+            on_finished=on_finished,
+        )
+        generator = SimulatorGenerator(world)
+        examples[name] = [generator.example(episode) for episode in files]
+    return examples

@@ -1,0 +1,115 @@
+"""A report and its story with made-up numbers, beside real clips of the shuffle world."""
+
+from pathlib import Path
+
+from storm_hf.demo.report import (
+    ArmResult,
+    ArmTraining,
+    DemoReport,
+    DemoStory,
+    ExampleClip,
+    ImaginedStep,
+    Interventions,
+    Neighbour,
+    Retrieval,
+    TargetCosines,
+)
+from storm_hf.video import write_video
+from storm_hf.worlds import make_world
+
+
+DIRECT_BY_DEPTH = (1.0, 1.0, 0.797, 0.484, 0.375, 0.344, 0.25)
+STORM_BY_DEPTH = (1.0, 1.0, 1.0, 1.0, 0.984, 1.0, 0.984)
+
+
+def arm(accuracy: float, forward_passes: float = 1.0) -> ArmResult:
+    return ArmResult(
+        accuracy=accuracy,
+        forward_passes=forward_passes,
+        seconds_per_answer=0.0034 * forward_passes,
+        train_seconds=61.5,
+    )
+
+
+def made_up_report(storm: float = 0.9961, direct: float = 0.2832, **replaced: object) -> DemoReport:
+    """Numbers of a run that worked, unless some are replaced."""
+    values: dict[str, object] = {
+        "world": "shuffle",
+        "seed": 0,
+        "chance": 0.25,
+        "num_test": 512,
+        "num_latents": 6,
+        "arms": {
+            "direct": arm(direct),
+            "chain_of_thought": arm(0.998, 62.0),
+            "align": arm(0.8711, 8.0),
+            "storm": arm(storm, 8.0),
+        },
+        "interventions": Interventions(
+            none=storm, zero=0.2578, noise=0.2402, mean=0.2676, swap_follows_donor=0.9941, oracle=1.0
+        ),
+        "by_depth": {
+            str(depth): {"direct": direct, "storm": storm}
+            for depth, (direct, storm) in enumerate(zip(DIRECT_BY_DEPTH, STORM_BY_DEPTH, strict=True))
+        },
+        "retrieval": Retrieval(top1_state=0.9883, gallery=256, chance=0.2514),
+        "wall_seconds": 492.3,
+        "cpu_seconds": 803.7,
+        "peak_rss_mib": 2310.4,
+        "checkpoint": "runs/demo/storm",
+    }
+    return DemoReport(**values | replaced)
+
+
+def made_up_story(folder: Path, num_examples: int = 1, **replaced: object) -> DemoStory:
+    """A story whose clips are real files in `folder`."""
+    training = ArmTraining(num_updates=400, num_parameters=921_344)
+    arms = ("direct", "chain_of_thought", "terse_chain", "align", "storm")
+    values: dict[str, object] = {
+        "task": "A ball is put under one of four cups. Cups swap places, up to six times. Where is the ball?",
+        "deep_clips": "clips with 5 or 6 swaps",
+        "depth_unit": "swaps",
+        "num_train": 4000,
+        "num_per_depth": 64,
+        "training": dict.fromkeys(arms, training),
+        "examples": tuple(example(folder, seed) for seed in range(num_examples)),
+        "cosines": TargetCosines(raw=0.987, used=0.005, reached=0.912),
+        "machine": "2 CPU cores",
+        "backbone": "a randomly initialised Qwen2.5-VL",
+        "command": "storm demo --out runs/demo --seed 0",
+        "versions": {"storm-hf": "0.1.0", "torch": "2.13.0", "transformers": "5.23.0"},
+        "extra_arms": {"terse_chain": arm(0.9922, 8.0)},
+        "extra_by_depth": {"chain_of_thought": {str(depth): 1.0 for depth in range(7)}},
+    }
+    return DemoStory(**values | replaced)
+
+
+def example(folder: Path, seed: int) -> ExampleClip:
+    """An episode as files, whose third latent imagines a wrong state."""
+    world = make_world("shuffle")
+    episode, other = world.episode(seed, depth=6), world.episode(seed + 100, depth=6)
+    frames, other_frames = episode.thought[1::2], other.thought[1::2]
+    steps = tuple(
+        ImaginedStep(
+            neighbours=(
+                Neighbour(other_frames[2], other.states[2], 0.61)
+                if step == 2
+                else Neighbour(frames[step], episode.states[step], 0.93),
+                Neighbour(other_frames[step], other.states[step], 0.58),
+                Neighbour(other_frames[step - 1], other.states[step - 1], 0.52),
+            ),
+            share=0.41 if step == 2 else 0.97,
+            true_frame=frames[step],
+            true_state=episode.states[step] if step != 2 else f"not {other.states[2]}",
+        )
+        for step in range(len(frames))
+    )
+    return ExampleClip(
+        clip=write_video(folder / f"clip-{seed}.mp4", episode.clip, fps=episode.fps),
+        thought=write_video(folder / f"thought-{seed}.mp4", episode.thought, fps=episode.fps),
+        question=episode.question,
+        options=episode.options,
+        answer=episode.answer,
+        given={"storm": episode.answer, "direct": next(word for word in episode.options if word != episode.answer)},
+        steps=steps,
+    )

@@ -1,0 +1,77 @@
+import json
+
+import pytest
+from tests.tiny import LATENT, LATENT_END, LATENT_START, tiny_config
+from transformers import CONFIG_MAPPING, AutoConfig
+
+from storm_hf.model import StormConfig
+
+
+IDS = {"latent_start_token_id": LATENT_START, "latent_token_id": LATENT, "latent_end_token_id": LATENT_END}
+
+
+def test_configuration_survives_json(kind, tmp_path):
+    config = StormConfig(vlm_config=tiny_config(kind), num_latents=3, latent_projector="mlp", latent_scale=0.25, **IDS)
+    config.save_pretrained(tmp_path)
+    loaded = AutoConfig.from_pretrained(tmp_path)
+    assert isinstance(loaded, StormConfig)
+    assert type(loaded.vlm_config) is type(config.vlm_config)
+    assert json.loads(loaded.to_json_string(use_diff=False)) == {
+        **json.loads(config.to_json_string(use_diff=False)),
+        "_name_or_path": str(tmp_path),
+        "transformers_version": loaded.transformers_version,
+    }
+
+
+def test_saved_configuration_names_the_code_of_every_auto_class(tmp_path):
+    StormConfig(vlm_config=tiny_config("qwen3_vl")).save_pretrained(tmp_path)
+    auto_map = json.loads((tmp_path / "config.json").read_text())["auto_map"]
+    assert set(auto_map) == {
+        "AutoConfig",
+        "AutoModel",
+        "AutoModelForCausalLM",
+        "AutoModelForImageTextToText",
+        "AutoModelForMultimodalLM",
+    }
+
+
+def test_backbone_may_be_given_as_a_dict():
+    vlm_config = tiny_config("qwen2_5_vl").to_dict()
+    config = StormConfig(vlm_config=vlm_config)
+    assert isinstance(config.vlm_config, CONFIG_MAPPING["qwen2_5_vl"])
+
+
+def test_defaults_name_no_token_by_number():
+    config = StormConfig(vlm_config=tiny_config("qwen3_vl"))
+    assert config.latent_block_ids == (None, None, None)
+    assert config.num_latents == 8
+
+
+def test_sizes_are_those_of_the_language_model(kind):
+    config = StormConfig(vlm_config=tiny_config(kind, vocab_size=144))
+    text_config = config.get_text_config()
+    assert text_config is config.vlm_config.get_text_config()
+    assert (config.hidden_size, config.vocab_size) == (32, 144)
+    config.vocab_size = 160
+    assert text_config.vocab_size == 160
+
+
+def test_vision_tokens_are_those_of_the_backbone():
+    grids, frames = StormConfig(vlm_config=tiny_config("qwen3_vl")), StormConfig(vlm_config=tiny_config("smolvlm"))
+    assert (grids.image_token_id, grids.video_token_id) == (100, 101)
+    assert (frames.image_token_id, frames.video_token_id) == (100, None)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"num_latents": 65}, "max_num_latents"),
+        ({"num_latents": -1}, "between 0 and"),
+        ({"latent_projector": "conv"}, "'linear', 'mlp', 'identity'"),
+        ({"latent_token_id": 110}, "add_latent_tokens"),
+        ({"latent_token_id": 110, "latent_start_token_id": 110, "latent_end_token_id": 112}, "three different"),
+    ],
+)
+def test_impossible_settings_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        StormConfig(vlm_config=tiny_config("qwen3_vl"), **settings)

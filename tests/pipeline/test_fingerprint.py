@@ -1,0 +1,37 @@
+import json
+
+import pytest
+
+from storm_hf.errors import StaleWorkError
+from storm_hf.pipeline import claim
+from storm_hf.pipeline.fingerprint import FILE_NAME, hash_parameters
+
+
+def test_order_of_parameters_does_not_matter(tmp_path):
+    claim(tmp_path, "encode", {"a": 1, "b": (2, 3)})
+    before = (tmp_path / FILE_NAME).read_bytes()
+    claim(tmp_path, "encode", {"b": [2, 3], "a": 1})
+    assert (tmp_path / FILE_NAME).read_bytes() == before
+
+
+def test_changed_parameter_is_refused_with_its_old_and_new_value(tmp_path):
+    claim(tmp_path, "encode", {"encoder": "x", "size": {"height": 28, "width": 28}})
+    with pytest.raises(StaleWorkError, match=r"size\.height was 28 and is now 56") as error:
+        claim(tmp_path, "encode", {"encoder": "x", "size": {"height": 56, "width": 28}})
+    assert "width" not in str(error.value)
+
+
+def test_added_and_removed_parameters_are_refused(tmp_path):
+    claim(tmp_path, "encode", {"old": 1})
+    with pytest.raises(StaleWorkError, match=r"new was nothing and is now 2; old was 1 and is now nothing"):
+        claim(tmp_path, "encode", {"new": 2})
+
+
+def test_steps_have_parameters_of_their_own(tmp_path):
+    claim(tmp_path, "render", {"seed": 0})
+    claim(tmp_path, "encode", {"seed": 1})
+    assert set(json.loads((tmp_path / FILE_NAME).read_text())) == {"render", "encode"}
+
+
+def test_hashes_tell_values_and_types_apart():
+    assert len({hash_parameters(parameters) for parameters in ({"a": 1}, {"a": 2}, {"a": "1"}, {"b": 1})}) == 4

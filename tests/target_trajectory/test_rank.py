@@ -1,0 +1,58 @@
+import pytest
+import torch
+
+from storm_hf.errors import TrajectoryShapeError
+from storm_hf.target_trajectory import choose_rank
+
+
+@pytest.fixture(scope="module")
+def world():
+    """Slots (clips, steps, 64) whose first 20 components are layout, and whose state of four values is in the next 4."""
+    generator = torch.Generator().manual_seed(0)
+    states = torch.randint(0, 4, (300, 3), generator=generator)
+    layout = 5 * torch.randn(300, 3, 20, generator=generator)
+    state = 2 * torch.nn.functional.one_hot(states, 4)
+    noise = 0.01 * torch.randn(300, 3, 40, generator=generator)
+    return torch.cat([layout, state, noise], dim=-1), states
+
+
+def test_probe_finds_the_rank_that_holds_the_state_though_it_varies_little(world):
+    trajectories, states = world
+    labels = [[f"cup{state}" for state in clip] for clip in states.tolist()]
+    report = choose_rank(trajectories, labels)
+    assert report.rank == 32
+    assert report.accuracy[report.ranks.index(16)] < 0.5
+    assert report.accuracy[report.ranks.index(32)] > 0.99
+
+
+def test_variance_decides_without_labels_and_misses_a_small_state(world):
+    report = choose_rank(world[0], ranks=(8, 20, 32))
+    assert report.rank == 20
+    assert report.accuracy is None
+    assert report.explained[1] >= 0.95 > report.explained[0]
+
+
+def test_states_of_many_parts_are_probed_part_by_part(world):
+    trajectories, states = world
+    tiles = torch.stack([states % 2, states // 2], dim=-1).numpy()
+    assert choose_rank(trajectories, tiles).rank == 32
+
+
+def test_ranks_beyond_the_latent_are_left_out(world):
+    assert choose_rank(world[0], ranks=(8, 16, 32, 128), hidden_size=16).ranks == (8, 16)
+
+
+def test_table_marks_the_chosen_rank(world):
+    lines = str(choose_rank(world[0], ranks=(8, 20))).splitlines()
+    assert [line for line in lines if "chosen" in line] == [lines[2]]
+    assert lines[2].split()[0] == "20"
+
+
+def test_labels_of_another_number_of_slots_are_refused(world):
+    with pytest.raises(TrajectoryShapeError, match="300 clips and 3 slots"):
+        choose_rank(world[0], world[1][:, :2].numpy())
+
+
+def test_ranks_that_all_exceed_the_slot_are_refused(world):
+    with pytest.raises(TrajectoryShapeError, match="from 1 to 64"):
+        choose_rank(world[0], ranks=(65, 128))

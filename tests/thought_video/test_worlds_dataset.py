@@ -1,0 +1,87 @@
+import dataclasses
+
+import numpy as np
+import pytest
+
+from storm_hf.errors import DatasetError, WorldError
+from storm_hf.thought_video import SimulatorGenerator, WorldRecipe, WorldSplit, render_world
+
+
+RECIPE = WorldRecipe.from_dict(
+    {
+        "world": "shuffle",
+        "knobs": {"num_steps": 3, "min_swaps": 1, "max_swaps": 3},
+        "splits": {
+            "train": {"count": 3},
+            "test": {"depths": {0: 1, 3: 2}},
+            "longer": {"count": 1, "knobs": {"num_steps": 5, "max_swaps": 5}},
+        },
+        "targets": {"for": "others"},
+    }
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("world")
+
+
+@pytest.fixture(scope="module")
+def examples(folder):
+    return render_world(RECIPE, folder)
+
+
+def test_every_split_has_the_episodes_asked_for(examples):
+    assert {split: len(rows) for split, rows in examples.items()} == {"train": 3, "test": 3, "longer": 1}
+    assert [example.depth for example in examples["test"]] == [0, 3, 3]
+    assert RECIPE.num_episodes == 7
+
+
+def test_splits_share_no_seed(examples):
+    seeds = [example.thought.seed for rows in examples.values() for example in rows]
+    assert len(set(seeds)) == len(seeds)
+
+
+def test_knobs_of_a_split_take_the_place_of_the_recipe_s(examples):
+    assert len(examples["train"][0].states) == 3
+    assert len(examples["longer"][0].states) == 5
+
+
+def test_videos_are_real_files_that_show_a_frame_pair_per_step(examples):
+    example = examples["longer"][0]
+    assert example.video.is_file()
+    assert len(example.thought.read()) == 2 * len(example.states)
+
+
+def test_rendering_again_keeps_every_file(folder, examples):
+    times = {path: path.stat().st_mtime_ns for path in folder.rglob("*.mp4")}
+    again = render_world(RECIPE, folder)
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*.mp4")} == times
+    assert [example.id for example in again["train"]] == [example.id for example in examples["train"]]
+
+
+def test_generator_draws_what_the_file_shows(examples):
+    example = examples["test"][1]
+    drawn = SimulatorGenerator(RECIPE.world_of("test")).generate(example, seed=example.thought.seed)
+    error = np.abs(drawn.read().astype(int) - example.thought.read()).mean()
+    assert error < 3
+    assert (drawn.source, drawn.fps, drawn.seed) == ("simulator", example.thought.fps, example.thought.seed)
+
+
+def test_generator_refuses_an_example_of_another_episode(examples):
+    example = examples["train"][0]
+    generator = SimulatorGenerator(RECIPE.world_of("train"))
+    wrong = dataclasses.replace(example, answer=next(word for word in example.options if word != example.answer))
+    with pytest.raises(DatasetError, match="Give the seed"):
+        generator.generate(wrong, seed=example.thought.seed)
+
+
+@pytest.mark.parametrize("split", [{}, {"count": 1, "depths": {0: 1}}])
+def test_split_needs_a_count_or_depths(split):
+    with pytest.raises(WorldError, match="either a count or depths"):
+        WorldSplit(**split)
+
+
+def test_recipe_without_splits_is_refused():
+    with pytest.raises(WorldError, match="splits is missing"):
+        WorldRecipe.from_dict({"world": "shuffle"})

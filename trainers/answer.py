@@ -1,0 +1,47 @@
+# /// script
+# dependencies = ["storm-hf[train]"]
+# ///
+"""Stage II: train on answers only, with the gradient through the model's own rollout.
+
+    accelerate launch trainers/answer.py --config trainers/recipes/worlds_tiny_answer.yaml
+
+--model_name_or_path is what Stage I saved. With --num_latents 0 this is plain supervised fine-tuning, the control that answers
+directly; it also takes a plain checkpoint. --resume_from_checkpoint true goes on from the newest checkpoint that was written
+to its end, and starts anew where there is none.
+"""
+
+from trl import ModelConfig, ScriptArguments, TrlParser, get_peft_config
+
+from storm_hf import StormAnswerConfig, StormAnswerTrainer
+from storm_hf.training.loading import load_rows, load_storm
+
+
+def main(script_args: ScriptArguments, training_args: StormAnswerConfig, model_args: ModelConfig) -> None:
+    """Load, train, save."""
+    model, processor = load_storm(
+        model_args.model_name_or_path,
+        training_args.num_latents,
+        revision=model_args.model_revision,
+        dtype=model_args.dtype,
+        attn_implementation=model_args.attn_implementation,
+    )
+    dataset = load_rows(script_args.dataset_name, script_args.dataset_config)
+
+    trainer = StormAnswerTrainer(
+        model=model,
+        args=training_args,
+        train_dataset=dataset[script_args.dataset_train_split],
+        eval_dataset=dataset[script_args.dataset_test_split] if training_args.eval_strategy != "no" else None,
+        processing_class=processor,
+        peft_config=get_peft_config(model_args),
+    )
+    trainer.train(resume_from_checkpoint=training_args.resume_from_checkpoint)
+
+    trainer.save_model()
+    if training_args.push_to_hub:
+        trainer.push_to_hub(dataset_name=script_args.dataset_name)
+    trainer.end()
+
+
+if __name__ == "__main__":
+    main(*TrlParser((ScriptArguments, StormAnswerConfig, ModelConfig)).parse_args_and_config())

@@ -1,0 +1,39 @@
+# /// script
+# dependencies = ["storm-hf[train]"]
+# ///
+"""Before Stage I, for a random backbone only: learn to see, by describing question clips and thought videos.
+
+    accelerate launch trainers/base.py --config trainers/recipes/worlds_tiny_base.yaml
+
+A pretrained backbone sees already and goes to Stage I at once. Here the vision tower trains too, there are no latents, and the
+rows need captions (`clip_caption`, `thought_caption`), as those of a world have.
+"""
+
+from trl import ModelConfig, ScriptArguments, TrlParser
+
+from storm_hf import StormAnswerConfig, StormAnswerTrainer
+from storm_hf.training.loading import load_rows, load_storm
+from storm_hf.training.perception import caption_rows
+
+
+def main(script_args: ScriptArguments, training_args: StormAnswerConfig, model_args: ModelConfig) -> None:
+    """Load, train, save."""
+    model, processor = load_storm(model_args.model_name_or_path, training_args.num_latents, dtype=model_args.dtype)
+    dataset = load_rows(script_args.dataset_name, script_args.dataset_config)
+
+    trainer = StormAnswerTrainer(
+        model=model,
+        args=training_args,
+        train_dataset=caption_rows(dataset[script_args.dataset_train_split]),
+        processing_class=processor,
+    )
+    trainer.train(resume_from_checkpoint=training_args.resume_from_checkpoint)
+
+    trainer.save_model()
+    trainer.end()
+
+
+if __name__ == "__main__":
+    parser = TrlParser((ScriptArguments, StormAnswerConfig, ModelConfig))
+    parser.set_defaults(num_latents=0, freeze_vision=False)
+    main(*parser.parse_args_and_config())
