@@ -10,21 +10,15 @@ directly; it also takes a plain checkpoint. --resume_from_checkpoint true goes o
 to its end, and starts anew where there is none.
 """
 
-from trl import ModelConfig, ScriptArguments, TrlParser, get_peft_config
+from trl import ScriptArguments, TrlParser, get_peft_config
 
 from storm_hf import StormAnswerConfig, StormAnswerTrainer
-from storm_hf.training.loading import load_rows, load_storm
+from storm_hf.training.loading import StormModelConfig, load_rows, load_storm
 
 
-def main(script_args: ScriptArguments, training_args: StormAnswerConfig, model_args: ModelConfig) -> None:
+def main(script_args: ScriptArguments, training_args: StormAnswerConfig, model_args: StormModelConfig) -> None:
     """Load, train, save."""
-    model, processor = load_storm(
-        model_args.model_name_or_path,
-        training_args.num_latents,
-        revision=model_args.model_revision,
-        dtype=model_args.dtype,
-        attn_implementation=model_args.attn_implementation,
-    )
+    model, processor = load_storm(model_args, training_args.num_latents)
     dataset = load_rows(script_args.dataset_name, script_args.dataset_config)
 
     trainer = StormAnswerTrainer(
@@ -44,4 +38,4 @@ def main(script_args: ScriptArguments, training_args: StormAnswerConfig, model_a
 
 
 if __name__ == "__main__":
-    main(*TrlParser((ScriptArguments, StormAnswerConfig, ModelConfig)).parse_args_and_config())
+    main(*TrlParser((ScriptArguments, StormAnswerConfig, StormModelConfig)).parse_args_and_config())

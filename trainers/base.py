@@ -9,16 +9,16 @@ A pretrained backbone sees already and goes to Stage I at once. Here the vision 
 rows need captions (`clip_caption`, `thought_caption`), as those of a world have.
 """
 
-from trl import ModelConfig, ScriptArguments, TrlParser
+from trl import ScriptArguments, TrlParser
 
 from storm_hf import StormAnswerConfig, StormAnswerTrainer
-from storm_hf.training.loading import load_rows, load_storm
+from storm_hf.training.loading import StormModelConfig, load_rows, load_storm
 from storm_hf.training.perception import caption_rows
 
 
-def main(script_args: ScriptArguments, training_args: StormAnswerConfig, model_args: ModelConfig) -> None:
+def main(script_args: ScriptArguments, training_args: StormAnswerConfig, model_args: StormModelConfig) -> None:
     """Load, train, save."""
-    model, processor = load_storm(model_args.model_name_or_path, training_args.num_latents, dtype=model_args.dtype)
+    model, processor = load_storm(model_args, training_args.num_latents)
     dataset = load_rows(script_args.dataset_name, script_args.dataset_config)
 
     trainer = StormAnswerTrainer(
@@ -34,6 +34,6 @@ def main(script_args: ScriptArguments, training_args: StormAnswerConfig, model_a
 
 
 if __name__ == "__main__":
-    parser = TrlParser((ScriptArguments, StormAnswerConfig, ModelConfig))
+    parser = TrlParser((ScriptArguments, StormAnswerConfig, StormModelConfig))
     parser.set_defaults(num_latents=0, freeze_vision=False)
     main(*parser.parse_args_and_config())

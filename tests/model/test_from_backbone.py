@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from tests.tiny import KINDS, enlarge_weights, tiny_config, tiny_inputs, tiny_processor, tiny_tokenizer
 from torch.testing import assert_close
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, Qwen2Config
@@ -52,10 +53,11 @@ def test_made_model_answers_without_latents_as_the_plain_one(made):
     assert_close(storm(**inputs).logits[..., :128], plain(**inputs).logits, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("save_options", [{}, {"save_original_format": True}], ids=["our names", "original names"])
 @torch.no_grad()
-def test_made_model_is_the_same_after_saving_and_loading(made, tmp_path):
+def test_made_model_is_the_same_after_saving_and_loading(made, tmp_path, save_options):
     kind, _, storm = made
-    storm.save_pretrained(tmp_path)
+    storm.save_pretrained(tmp_path, **save_options)
     again, info = StormForConditionalGeneration.from_pretrained(tmp_path, output_loading_info=True)
     assert {name for name, keys in info.items() if keys} == set()
     assert again.state_dict().keys() == storm.state_dict().keys()
@@ -64,6 +66,14 @@ def test_made_model_is_the_same_after_saving_and_loading(made, tmp_path):
     assert again.config.latent_block_ids == storm.config.latent_block_ids
     inputs = tiny_inputs(kind, num_latents=0)
     assert torch.equal(again.eval()(**inputs).logits, storm(**inputs).logits)
+
+
+def test_saved_names_are_those_of_the_model_so_that_a_trainer_resumes_every_weight(made, tmp_path):
+    _, _, storm = made
+    storm.save_pretrained(tmp_path)
+    saved = load_file(tmp_path / "model.safetensors")
+    assert set(storm.state_dict()) - set(saved) <= set(storm.all_tied_weights_keys)
+    assert set(saved) <= set(storm.state_dict())
 
 
 def test_checkpoint_with_spare_rows_is_not_resized(qwen_checkpoint):

@@ -58,7 +58,7 @@ def train_base(folder: DemoFolder, recipe: DemoRecipe, report: Report) -> None:
     model = StormForConditionalGeneration(tiny_config(processor, recipe.num_latents))
     rows = [
         {
-            "video": str(example.clip_path),
+            "video": str(example.video),
             "thought_video": str(example.thought.path),
             "clip_caption": example.clip_caption,
             "thought_caption": example.thought_caption,

@@ -63,7 +63,7 @@ def encode_clips(folder: DemoFolder, recipe: DemoRecipe, report: Report) -> None
     for split, examples in examples_of(folder, recipe).items():
         rows = [
             {
-                "video": str(example.clip_path),
+                "video": str(example.video),
                 "question": example.question,
                 "options": list(example.options),
             }

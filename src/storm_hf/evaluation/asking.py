@@ -7,6 +7,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 from transformers import ProcessorMixin
@@ -100,17 +101,25 @@ def ask_with_replaced_latents(
     processor: ProcessorMixin,
     question: ClipQuestion,
     own: Answer,
-    replacement: Replacement,
+    replacement: Replacement | Literal["none"],
     *,
     max_new_tokens: int = MAX_NEW_TOKENS,
 ) -> Answer:
-    """Ask again, with something without content in the place of each latent. Other arguments as in `ask`.
+    """Ask again, with something without content in the place of each latent.
 
     Args:
+        model ([`StormForConditionalGeneration`]):
+            The model.
+        processor ([`~transformers.ProcessorMixin`]):
+            Its processor.
+        question ([`ClipQuestion`]):
+            What was asked.
         own ([`Answer`]):
             What `ask` gave: its latents are replaced.
         replacement (`str`):
-            `zero`, `noise` or `mean`; see `replace_latents`.
+            `zero`, `noise` or `mean` (see `replace_latents`), or `none` to answer without latents.
+        max_new_tokens (`int`, *optional*, defaults to `64`):
+            Longest answer.
 
     Raises:
         LatentLayoutError: If that answer was given without latents.
@@ -120,6 +129,8 @@ def ask_with_replaced_latents(
             "There are no latents to replace: this answer was given without any. Ask a model that thinks, with a "
             "`num_latents` above 0."
         )
+    if replacement == "none":
+        return ask(model, processor, question, num_latents=0, max_new_tokens=max_new_tokens)
     intervention = replace_latents(replacement, torch.from_numpy(own.latents)[None])
     prompts = _prompts(model, processor, len(own.latents))
     rows = [question.row()]

@@ -62,7 +62,7 @@ class Gallery:
         if not path.is_file():
             return None
         try:
-            with np.load(path, allow_pickle=False) as arrays:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
                 gallery = cls(arrays["latents"].astype(np.float32), arrays["states"].tolist())
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise CheckpointError(f"{path} is damaged: expected `latents` and `states` in it. Delete it.") from error

@@ -11,7 +11,7 @@ from storm_hf.errors import CheckpointError
 from storm_hf.model.modeling_storm import StormForConditionalGeneration
 
 
-_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+_HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 _WORLD = "world:"
 # What transformers raises about a broken folder: a missing or unreadable file, a bad value, a tensor of another shape.
 _LOADING_ERRORS = (OSError, ValueError, TypeError, RuntimeError, SafetensorError)
@@ -68,7 +68,7 @@ def worlds_only(config: PreTrainedConfig) -> tuple[str, ...]:
 
 
 def _check_place(name_or_path: str) -> None:
-    """Tell a folder that is not there from a name on the Hub, which has one slash at most."""
+    """Tell a folder that is not there from a name on the Hub: one slash at most, and no folder here before it."""
     folder = Path(name_or_path)
     if folder.is_dir():
         if not (folder / "config.json").is_file():
@@ -77,7 +77,7 @@ def _check_place(name_or_path: str) -> None:
             )
     elif folder.exists():
         raise CheckpointError(f"{folder} is a file; expected the folder of a model.")
-    elif not _HUB_ID.fullmatch(name_or_path):
+    elif not _HUB_ID.fullmatch(name_or_path) or (folder.parent.is_dir() and folder.parent != Path()):
         raise CheckpointError(f"There is no model folder {folder}.")
 
 

@@ -51,10 +51,8 @@ class StormTrainingConfig(SFTConfig):
         given: Any = self  # the types of TRL's arguments are not known here
         if given.bf16 is None:
             given.bf16 = not given.fp16 and torch.cuda.is_available()
+        super().__post_init__()
         given.dataset_kwargs = {"skip_prepare_dataset": True, **(given.dataset_kwargs or {})}
         # Reentrant checkpointing silently loses the gradient through the captured keys and values of the rollout.
-        given.activation_checkpointing_kwargs = {
-            **(given.activation_checkpointing_kwargs or {}),
-            "use_reentrant": False,
-        }
-        super().__post_init__()
+        exact = {**(given.activation_checkpointing_kwargs or {}), "use_reentrant": False}
+        given.activation_checkpointing_kwargs = given.gradient_checkpointing_kwargs = exact

@@ -1,53 +1,116 @@
 """What a run starts from: a model, plain or already a STORM, with its processor, and rows whose videos can be found."""
 
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from datasets import Dataset, DatasetDict, Value, load_dataset
-from transformers import AutoConfig, AutoProcessor, ProcessorMixin
+from transformers import AutoConfig, AutoProcessor, PreTrainedConfig, ProcessorMixin
+from trl import ModelConfig
 
-from storm_hf.model import StormForConditionalGeneration, add_latent_tokens, storm_processor
+from storm_hf.errors import CheckpointError
+from storm_hf.model import StormConfig, StormForConditionalGeneration, add_latent_tokens, storm_processor
 
 
 VIDEO_COLUMNS = ("video", "thought_video")
 
 
+@dataclass
+class StormModelConfig(ModelConfig):
+    r"""
+    Which checkpoint a run starts from, and what is made of it. It adds to [`~trl.ModelConfig`]:
+
+    Parameters:
+        latent_projector (`str`, *optional*):
+            For a plain checkpoint: `"linear"` (the default), `"mlp"` or `"identity"` (the paper's). A STORM has its own.
+        latent_scale (`float`, *optional*):
+            Factor between a latent and the embedding that is fed; see [`StormConfig`]. By default the checkpoint's own, and
+            for a plain one the root mean square of its token embeddings.
+        num_frames (`int`, *optional*):
+            Number of frames that are read of each clip, saved with the processor. By default what the processor says.
+    """
+
+    latent_projector: Literal["linear", "mlp", "identity"] | None = field(
+        default=None, metadata={"help": "What turns a hidden state into a latent, for a plain checkpoint."}
+    )
+    latent_scale: float | None = field(
+        default=None, metadata={"help": "Factor between a latent and the embedding that is fed."}
+    )
+    num_frames: int | None = field(default=None, metadata={"help": "Number of frames that are read of each clip."})
+
+    def __post_init__(self) -> None:
+        if self.num_frames is not None and self.num_frames < 1:
+            raise ValueError(f"`num_frames` must be 1 or more, got {self.num_frames}.")
+        if self.load_in_4bit or self.load_in_8bit:
+            raise ValueError(
+                "`load_in_4bit` and `load_in_8bit` would quantize the latent projector and the vision tower, whose features "
+                "the targets are made of. Leave them out; `use_peft` saves most of the memory."
+            )
+        super().__post_init__()
+
+
 def load_storm(
-    name_or_path: str, num_latents: int | None = None, *, revision: str = "main", **kwargs: Any
+    args: StormModelConfig, num_latents: int | None = None
 ) -> tuple[StormForConditionalGeneration, ProcessorMixin]:
     """Load a STORM, or make one of a plain video-language checkpoint, with the processor that belongs to it.
 
     Args:
-        name_or_path (`str`):
-            A checkpoint on the Hub or in a folder.
+        args ([`StormModelConfig`]):
+            Names the checkpoint.
         num_latents (`int`, *optional*):
             Number K of latent steps, which model and processor then agree on. By default the checkpoint's own, and 8 for a
             plain one.
-        revision (`str`, *optional*, defaults to `"main"`):
-            Revision on the Hub.
-        kwargs:
-            Passed to `from_pretrained`: `dtype`, `attn_implementation`, ...
 
     Returns:
         `tuple`: The model and its processor.
 
     Raises:
         BackboneError: If the checkpoint is not a video-language model.
+        CheckpointError: If a STORM is asked for another projector than its own.
     """
-    config = AutoConfig.from_pretrained(name_or_path, revision=revision)
-    if config.model_type != "storm":
-        chosen = 8 if num_latents is None else num_latents
-        processor = storm_processor(name_or_path, chosen, revision=revision)
+    name, revision = args.model_name_or_path, args.model_revision
+    config = AutoConfig.from_pretrained(name, revision=revision)
+    if config.model_type == "storm":
+        config = _adapted(config, args, num_latents)
+        processor = AutoProcessor.from_pretrained(name, revision=revision)
+        add_latent_tokens(processor, config.num_latents)
+        model = StormForConditionalGeneration.from_pretrained(name, config=config, **_loading(args))
+    else:
+        num_latents = StormConfig.num_latents if num_latents is None else num_latents
+        processor = storm_processor(name, num_latents, revision=revision)
         model = StormForConditionalGeneration.from_backbone(
-            name_or_path, chosen, processor=processor, revision=revision, **kwargs
+            name,
+            num_latents,
+            processor=processor,
+            latent_projector=args.latent_projector or StormConfig.latent_projector,
+            latent_scale=args.latent_scale,
+            **_loading(args),
         )
-        return model, processor
-    processor = AutoProcessor.from_pretrained(name_or_path, revision=revision)
-    if num_latents is not None:
-        config = type(config)(**{**config.to_dict(), "num_latents": num_latents})
-        add_latent_tokens(processor, num_latents)
-    model = StormForConditionalGeneration.from_pretrained(name_or_path, config=config, revision=revision, **kwargs)
+    if args.num_frames is not None:
+        sampler = processor.video_processor
+        sampler.do_sample_frames, sampler.num_frames, sampler.fps = True, args.num_frames, None
     return model, processor
+
+
+def _loading(args: StormModelConfig) -> dict[str, Any]:
+    chosen = {
+        "revision": args.model_revision,
+        "dtype": args.dtype,
+        "attn_implementation": args.attn_implementation,
+    }
+    return {name: value for name, value in chosen.items() if value is not None}
+
+
+def _adapted(config: PreTrainedConfig, args: StormModelConfig, num_latents: int | None) -> PreTrainedConfig:
+    """The configuration of a STORM with another K or scale."""
+    if args.latent_projector not in (None, config.latent_projector):
+        raise CheckpointError(
+            f"Expected `latent_projector: {config.latent_projector}`, which {args.model_name_or_path} was trained with, got "
+            f"{args.latent_projector!r}. Leave it out, or start from the plain checkpoint."
+        )
+    wanted = {"num_latents": num_latents, "latent_scale": args.latent_scale}
+    changes = {name: value for name, value in wanted.items() if value is not None}
+    return type(config)(**{**config.to_dict(), **changes})
 
 
 def load_rows(name_or_path: str, config: str | None = None) -> DatasetDict:

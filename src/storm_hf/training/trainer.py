@@ -64,14 +64,16 @@ class StormTrainer(SFTTrainer):
 
     def _issue_warnings_after_load(self, load_result: Any) -> None:
         """Turn what `Trainer` would only warn of into an error: a run must not go on with half its weights."""
-        ignored = set(self.model._keys_to_ignore_on_save or ())
-        missing = sorted(set(load_result.missing_keys) - ignored)
-        unexpected = sorted(load_result.unexpected_keys)
+        missing = set(load_result.missing_keys) - set(self.model._keys_to_ignore_on_save or ())
+        for pair in self.model.all_tied_weights_keys.items():  # of tied weights, a checkpoint holds one
+            if not missing.issuperset(pair):
+                missing.difference_update(pair)
+        unexpected = set(load_result.unexpected_keys)
         if missing or unexpected:
             raise CheckpointError(
-                f"The checkpoint does not fit the model: {len(missing)} weights are missing ({', '.join(missing[:3])}...), "
-                f"{len(unexpected)} are unexpected ({', '.join(unexpected[:3])}...). Save checkpoints with "
-                "`save_original_format=False` (the default of STORM) and resume with the backbone that made them."
+                f"The checkpoint does not fit the model: it misses {_shortened(missing)} and holds {_shortened(unexpected)} "
+                "that the model does not have. Save checkpoints with `save_original_format=False`, the default of STORM, "
+                "and resume with the backbone that made them."
             )
         self.model.tie_weights()
 
@@ -92,6 +94,11 @@ class StormTrainer(SFTTrainer):
         folder = Path(self.args.output_dir)
         folder.mkdir(parents=True, exist_ok=True)
         card.save(folder / "README.md")
+
+
+def _shortened(names: set[str]) -> str:
+    shown = ", ".join(sorted(names)[:3])
+    return f"{len(names)} weights" + (f" ({shown}{', ...' if len(names) > 3 else ''})" if names else "")
 
 
 def freeze_vision(model: StormForConditionalGeneration, is_frozen: bool = True) -> None:

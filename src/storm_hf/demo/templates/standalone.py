@@ -5,6 +5,7 @@ python standalone.py CHECKPOINT QUESTIONS.json      [{"video": "clip.mp4", "text
 
 import json
 import sys
+from pathlib import Path
 
 
 sys.modules["storm_hf"] = None  # importing it from here on is an error
@@ -17,7 +18,7 @@ checkpoint, questions = sys.argv[1:]
 model = AutoModel.from_pretrained(checkpoint, trust_remote_code=True).eval()
 processor = AutoProcessor.from_pretrained(checkpoint, trust_remote_code=True)
 answers = []
-for question in json.load(open(questions)):
+for question in json.loads(Path(questions).read_text()):
     frames, metadata = load_video(question["video"], backend="pyav")
     content = [{"type": "video", "video": frames}, {"type": "text", "text": question["text"]}]
     inputs = processor.apply_chat_template(
@@ -31,4 +32,4 @@ for question in json.load(open(questions)):
     )
     output = model.generate(**inputs, max_new_tokens=4, do_sample=False)
     answers.append(processor.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True).strip())
-print(json.dumps(answers))
+sys.stdout.write(json.dumps(answers) + "\n")

@@ -1,0 +1,59 @@
+"""The `storm` command. Each verb lives in a file of its own, and loads what it needs when it is called."""
+
+import sys
+from io import TextIOWrapper
+from typing import Annotated
+
+import typer
+
+from storm_hf.cli import ask, demo, env
+from storm_hf.cli.exits import PoliteGroup
+
+
+EPILOG = """Begin with [bold]storm demo[/bold], which trains a tiny model in minutes, then ask it something:
+
+[bold]storm ask clip.mp4 "Where is the ball now?" --latents zero[/bold]
+
+A command that cannot do what it was asked to says why in one sentence and ends with code 2."""
+
+app = typer.Typer(
+    name="storm",
+    cls=PoliteGroup,
+    epilog=EPILOG,
+    add_completion=False,  # it would start Python, and load transformers, at each press of the tab key
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,  # a bug is reported with the plain traceback
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("ask", epilog=ask.EPILOG)(ask.ask_clip)
+app.command("demo", epilog=demo.EPILOG)(demo.run_demo)
+app.command("env", epilog=env.EPILOG)(env.show_environment)
+
+
+def _print_version(is_wanted: bool) -> None:
+    if is_wanted:
+        from storm_hf import __version__
+
+        typer.echo(f"storm-hf {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def storm(
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show the traceback of an error, before its sentence.")
+    ] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version and exit.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Video-language models that think in latent video before they answer."""
+
+
+def main() -> None:
+    """Run the `storm` command."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")  # an answer may hold what a terminal cannot show
+    app()

@@ -1,0 +1,200 @@
+"""`storm ask`: one question about one clip, and whether the latents matter for its answer."""
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from storm_hf.cli.exits import tell
+from storm_hf.errors import CheckpointError
+
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, ProcessorMixin
+
+    from storm_hf.evaluation.answering import Answer
+    from storm_hf.evaluation.asking import ClipQuestion
+    from storm_hf.model import StormForConditionalGeneration
+    from storm_hf.video import VideoClip
+
+
+DEFAULT_MODEL = Path("runs", "demo", "storm")
+EPILOG = """Examples:
+
+[bold]storm ask clip.mp4 "What happens next?"[/bold]
+
+[bold]storm ask clip.mp4 "Where is the ball?" -o left -o middle -o right[/bold]
+
+[bold]storm ask clip.mp4 "Where is the ball?" --latents zero --show[/bold]
+
+The answer alone goes to stdout, everything else to stderr."""
+
+
+class Latents(StrEnum):
+    """What can stand in the place of the model's own latents."""
+
+    zero = "zero"
+    noise = "noise"
+    mean = "mean"
+    none = "none"
+
+
+_PHRASES = {
+    Latents.zero: "With zeros for latents",
+    Latents.noise: "With noise for latents",
+    Latents.mean: "With their mean for latents",
+    Latents.none: "Without latents",
+}
+
+
+def ask_clip(
+    clip: Annotated[str, typer.Argument(help="Video file.", show_default=False)],
+    question: Annotated[str, typer.Argument(help="What you want to know about it.", show_default=False)],
+    model: Annotated[
+        str | None,
+        typer.Option("--model", "-m", help=f"Folder or Hub name of a STORM.  [dim]\\[default: {DEFAULT_MODEL}][/dim]"),
+    ] = None,
+    option: Annotated[
+        list[str] | None, typer.Option("--option", "-o", help="A possible answer; give two or more.")
+    ] = None,
+    num_latents: Annotated[
+        int | None,
+        typer.Option(min=0, help="Latent steps to think for; 0 answers at once.  [dim]\\[default: the model's][/dim]"),
+    ] = None,
+    latents: Annotated[
+        Latents | None,
+        typer.Option(
+            help="Also answer with the latents replaced by zeros, by noise of their size, by their mean, or with none at "
+            "all. If they matter, the answer changes."
+        ),
+    ] = None,
+    show: Annotated[
+        bool, typer.Option("--show", help="Describe each latent, and the known state nearest to it.")
+    ] = False,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 64,
+) -> None:
+    """Ask a model about a video clip.
+
+    Reads the clip, thinks in latents, and prints the answer.
+    """
+    from storm_hf.evaluation.asking import ClipQuestion, ask, read_clip
+    from storm_hf.video.source import check_file
+
+    check_file(Path(clip))  # before the model is loaded, which takes longer
+    folder = model or _default_model()
+    network, processor = _load(folder)
+    video = read_clip(clip, processor)
+    _tell_caveats(network.config, video)
+    asked = ClipQuestion(video, _readable(question), [_readable(text) for text in option or ()])
+    answer = ask(network, processor, asked, num_latents=num_latents, max_new_tokens=max_new_tokens)
+    _print_answer(answer, asked)
+    if latents is not None:
+        _compare(network, processor, asked, answer, latents, max_new_tokens)
+    if show:
+        _show_latents(answer, folder)
+
+
+def _default_model() -> str:
+    if not DEFAULT_MODEL.is_dir():
+        raise CheckpointError(
+            f"There is no model in {DEFAULT_MODEL}: run `make demo` to train one, or name one with --model."
+        )
+    return str(DEFAULT_MODEL)
+
+
+def _load(name_or_path: str) -> "tuple[StormForConditionalGeneration, ProcessorMixin]":
+    import torch
+    from huggingface_hub.utils import logging as hub_logging
+    from transformers.utils import logging
+
+    from storm_hf.evaluation.loading import load_checkpoint
+
+    hub_logging.set_verbosity_error()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    return load_checkpoint(name_or_path, torch.accelerator.current_accelerator(check_available=True) or "cpu")
+
+
+def _readable(argument: str) -> str:
+    """Replace bytes of a command line that are no text, so that they can be tokenized."""
+    return argument.encode(errors="surrogateescape").decode(errors="replace")
+
+
+def _tell_caveats(config: "PreTrainedConfig", clip: "VideoClip") -> None:
+    from storm_hf.evaluation.loading import worlds_only
+
+    if worlds := worlds_only(config):
+        names = " and ".join(f"`{world}`" for world in worlds)
+        plural = "worlds" if len(worlds) > 1 else "world"
+        tell(
+            f"This model has only ever seen the {names} {plural} (tiny drawn videos): its answer about a real clip is a "
+            "guess."
+        )
+    if clip.num_broken:
+        num_repeated = clip.num_asked - clip.num_decoded
+        tell(f"The clip is damaged: {num_repeated} of {clip.num_asked} frames repeat their nearest good neighbour.")
+
+
+def _print_answer(answer: "Answer", question: "ClipQuestion") -> None:
+    from rich.console import Console
+    from rich.text import Text
+
+    if sys.stdout.isatty():
+        Console().print(Text(printable(answer.text), style="bold green"))
+    else:
+        typer.echo(answer.text)
+    if not answer.text:
+        tell("The model ended its turn without a word.")
+    elif question.options and answer.choice is None:
+        tell("The answer names none of the options.")
+
+
+def printable(text: str) -> str:
+    """Replace what would steer a terminal instead of showing in it."""
+    return "".join(
+        character if character.isprintable() or character == "\n" else "\N{REPLACEMENT CHARACTER}"
+        for character in text
+    )
+
+
+def _compare(
+    model: "StormForConditionalGeneration",
+    processor: "ProcessorMixin",
+    question: "ClipQuestion",
+    own: "Answer",
+    latents: Latents,
+    max_new_tokens: int,
+) -> None:
+    """Ask again with replaced latents, and say whether that makes a difference."""
+    from storm_hf.evaluation.asking import ask_with_replaced_latents
+
+    other = ask_with_replaced_latents(model, processor, question, own, latents.value, max_new_tokens=max_new_tokens)
+    phrase = _PHRASES[latents]
+    if other.text == own.text:
+        tell(f"{phrase}, the answer is the same: {other.text!r}. For this question they do not decide it.")
+    else:
+        tell(f"{phrase}, the answer is another: {other.text!r} instead of {own.text!r}. The latents decide it.")
+
+
+def _show_latents(answer: "Answer", checkpoint: str) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from storm_hf.evaluation.gallery import Gallery, describe_latents
+
+    if answer.latents is None:
+        tell("There are no latents to show: this answer was given without any.")
+        return
+    gallery = Gallery.load(checkpoint)
+    columns = ["latent", "norm", "cosine to previous"] + (["nearest state", "similarity"] if gallery else [])
+    table = Table(*columns, title="What the model thought", title_justify="left")
+    for number, step in enumerate(describe_latents(answer.latents, gallery), start=1):
+        cells = [str(number), f"{step.norm:.2f}", _decimal(step.cosine_to_previous)]
+        table.add_row(*cells, *([step.state, _decimal(step.similarity)] if gallery else []))
+    Console(stderr=True).print(table)
+
+
+def _decimal(number: float | None) -> str:
+    return "-" if number is None else f"{number:+.2f}"

@@ -1,0 +1,42 @@
+"""How a verb ends that does not get to its end: with one line on stderr and an exit code, without a traceback."""
+
+import traceback
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from storm_hf.errors import StormError
+
+
+FAILED = 2
+INTERRUPTED = 130  # 128 + SIGINT, as shells count
+
+
+class PoliteGroup(TyperGroup):
+    """Tells errors that were raised on purpose, and those of the system, in one line; everything else is a bug."""
+
+    def invoke(self, ctx: Any) -> Any:  # a `Context`, whose home differs between versions of typer
+        """Run the verb and turn what it raises into an exit code."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:  # whoever read the output has gone; typer ends quietly
+            raise
+        except (StormError, OSError) as error:
+            if ctx.params.get("debug"):
+                traceback.print_exc()
+            tell(one_line(error))
+            raise typer.Exit(FAILED) from error
+        except KeyboardInterrupt as interrupt:
+            tell("Interrupted.")
+            raise typer.Exit(INTERRUPTED) from interrupt
+
+
+def tell(sentence: str) -> None:
+    """Say something to the user that is not the result: on stderr, under the name of the command."""
+    typer.echo(f"storm: {sentence}", err=True)
+
+
+def one_line(error: BaseException) -> str:
+    """The message of an error without its line breaks."""
+    return " ".join(str(error).split()) or f"{type(error).__name__}."

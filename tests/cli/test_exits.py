@@ -1,0 +1,65 @@
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from storm_hf.cli import app
+from storm_hf.cli.exits import PoliteGroup
+from storm_hf.errors import WorldError
+
+
+@pytest.fixture
+def end_with():
+    """Run a verb that raises an error, in a program with the manners of `storm`."""
+
+    def run(error, *arguments):
+        program = typer.Typer(cls=PoliteGroup, pretty_exceptions_enable=False)
+
+        @program.callback()
+        def options(debug: bool = False) -> None: ...
+
+        @program.command()
+        def fail() -> None:
+            raise error
+
+        return CliRunner().invoke(program, [*arguments, "fail"])
+
+    return run
+
+
+def test_error_raised_on_purpose_is_one_line_and_code_2(end_with):
+    result = end_with(WorldError("Expected one world\n  but got two."))
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr == "storm: Expected one world but got two.\n"
+
+
+def test_error_of_the_system_is_one_line_and_code_2(end_with):
+    result = end_with(PermissionError(13, "Permission denied", "runs"))
+    assert (result.exit_code, result.stderr) == (2, "storm: [Errno 13] Permission denied: 'runs'\n")
+
+
+def test_debug_shows_the_traceback_before_the_sentence(end_with):
+    result = end_with(WorldError("No such world."), "--debug")
+    assert result.exit_code == 2
+    assert result.stderr.startswith("Traceback (most recent call last)")
+    assert result.stderr.endswith("storm: No such world.\n")
+
+
+def test_interruption_is_one_line_and_code_130(end_with):
+    result = end_with(KeyboardInterrupt())
+    assert (result.exit_code, result.stderr) == (130, "storm: Interrupted.\n")
+
+
+def test_bug_is_not_hidden(end_with):
+    assert isinstance(end_with(ZeroDivisionError("a bug")).exception, ZeroDivisionError)
+
+
+@pytest.mark.parametrize("verb", ["ask", "demo", "env"])
+def test_every_verb_explains_itself_with_examples(verb):
+    result = CliRunner().invoke(app, [verb, "--help"])
+    assert result.exit_code == 0
+    assert f"storm {verb}" in result.stdout.partition("Examples:")[2]
+
+
+def test_version_is_shown():
+    result = CliRunner().invoke(app, ["--version"])
+    assert (result.exit_code, result.stdout) == (0, "storm-hf 0.1.0\n")

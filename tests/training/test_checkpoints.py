@@ -1,0 +1,91 @@
+"""Which checkpoint a run resumes from, whatever a killed process left behind."""
+
+import json
+import signal
+
+import pytest
+from transformers import TrainerControl, TrainerState, TrainingArguments
+
+from storm_hf.training.checkpoints import StopOnInterrupt, newest_complete_checkpoint
+
+
+def write_checkpoint(folder, step, state=None):
+    checkpoint = folder / f"checkpoint-{step}"
+    checkpoint.mkdir()
+    if state is not None:
+        (checkpoint / "trainer_state.json").write_text(state)
+    return checkpoint
+
+
+def whole_state(step):
+    return json.dumps({"global_step": step})
+
+
+def test_newest_is_the_largest_number_not_the_last_name(tmp_path):
+    for step in (8, 10, 9):
+        write_checkpoint(tmp_path, step, whole_state(step))
+    assert newest_complete_checkpoint(tmp_path).name == "checkpoint-10"
+
+
+@pytest.mark.parametrize(
+    "state",
+    [None, "", '{"global_step": 4', '{"log_history": []}', '{"global_step": 2}', "\x00" * 64],
+    ids=["missing", "empty", "cut", "without step", "of another step", "zeros"],
+)
+def test_incomplete_checkpoint_is_passed_over(tmp_path, state):
+    write_checkpoint(tmp_path, 2, whole_state(2))
+    write_checkpoint(tmp_path, 4, state)
+    assert newest_complete_checkpoint(tmp_path).name == "checkpoint-2"
+
+
+def test_other_folders_are_no_checkpoints(tmp_path):
+    (tmp_path / "checkpoint-final").mkdir()
+    (tmp_path / "checkpoint-final" / "trainer_state.json").write_text(whole_state(-1) + "x")
+    (tmp_path / "checkpoint-7").write_text("a file")
+    assert newest_complete_checkpoint(tmp_path) is None
+
+
+def test_folder_that_does_not_exist_has_none(tmp_path):
+    assert newest_complete_checkpoint(tmp_path / "new") is None
+
+
+@pytest.fixture
+def running(tmp_path):
+    """A callback in the middle of a run, with the control it writes to."""
+    callback, control = StopOnInterrupt(), TrainerControl()
+    arguments = TrainingArguments(str(tmp_path), use_cpu=True, report_to="none")
+    before = signal.getsignal(signal.SIGINT)
+    callback.on_train_begin(arguments, TrainerState(), control)
+    yield callback, lambda hook: getattr(callback, hook)(arguments, TrainerState(), control), control
+    signal.signal(signal.SIGINT, before)
+
+
+def test_step_without_ctrl_c_goes_on(running):
+    callback, call, control = running
+    call("on_step_end")
+    assert not callback.is_interrupted
+    assert not control.should_save
+    assert not control.should_training_stop
+
+
+def test_ctrl_c_ends_the_run_after_the_step_with_a_checkpoint(running):
+    callback, call, control = running
+    signal.raise_signal(signal.SIGINT)
+    assert not control.should_training_stop, "the step is finished first"
+    call("on_step_end")
+    assert callback.is_interrupted
+    assert control.should_save
+    assert control.should_training_stop
+
+
+def test_second_ctrl_c_ends_the_run_at_once(running):
+    signal.raise_signal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+
+
+def test_after_the_run_ctrl_c_is_as_it_was(running):
+    _, call, _ = running
+    call("on_train_end")
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)

@@ -1,0 +1,74 @@
+"""Every argument of ours is documented once, has help on the command line, and is checked."""
+
+import inspect
+import re
+from dataclasses import fields
+
+import pytest
+
+from storm_hf import StormAlignConfig, StormAnswerConfig
+from storm_hf.training.config import StormTrainingConfig
+from storm_hf.training.loading import StormModelConfig
+
+
+CONFIGS = (StormTrainingConfig, StormAlignConfig, StormAnswerConfig, StormModelConfig)
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_every_argument_is_documented_and_has_help(config):
+    own = set(inspect.get_annotations(config))
+    documented = set(re.findall(r"^    (\w+) \(`.*\):$", inspect.getdoc(config), flags=re.MULTILINE))
+    assert documented == own
+    helps = {field.name: field.metadata.get("help") for field in fields(config) if field.name in own}
+    assert all(helps.values()), helps
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_documented_defaults_are_the_real_ones(config):
+    own = inspect.get_annotations(config)
+    documented = dict(
+        re.findall(r"^    (\w+) \(.*defaults to `(.*?)`\):$", inspect.getdoc(config), flags=re.MULTILINE)
+    )
+    real = {
+        field.name: field.default for field in fields(config) if field.name in own and field.default not in (None, "")
+    }
+    assert {name: eval(text) for name, text in documented.items()} == real
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"num_latents": -1}, "`num_latents` must be 0 or more, got -1"),
+        ({"question_style": "prose"}, "`question_style` must be words, letters or none, got 'prose'"),
+    ],
+)
+@pytest.mark.parametrize("config", [StormAlignConfig, StormAnswerConfig])
+def test_argument_of_both_stages_out_of_range_is_refused(config, arguments, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        config(str(tmp_path), **arguments)
+
+
+def test_checkpointing_is_never_reentrant(tmp_path):
+    config = StormAnswerConfig(str(tmp_path), activation_checkpointing_kwargs={"use_reentrant": True})
+    assert config.activation_checkpointing_kwargs == {"use_reentrant": False}
+    assert config.gradient_checkpointing_kwargs == {"use_reentrant": False}
+
+
+def test_checkpointing_arguments_of_a_command_line_are_read(tmp_path):
+    config = StormAnswerConfig(str(tmp_path), activation_checkpointing_kwargs='{"preserve_rng_state": false}')
+    assert config.activation_checkpointing_kwargs == {"preserve_rng_state": False, "use_reentrant": False}
+
+
+def test_prompts_are_never_cut(tmp_path):
+    assert StormAnswerConfig(str(tmp_path)).max_length is None
+
+
+def test_stage_two_learns_at_a_tenth_of_the_rate_of_stage_one(tmp_path):
+    rates = [config(str(tmp_path)).learning_rate for config in (StormAlignConfig, StormAnswerConfig)]
+    assert rates[1] <= rates[0] / 10
+
+
+@pytest.mark.parametrize("arguments", [{"num_frames": 0}, {"load_in_4bit": True}])
+def test_model_argument_out_of_range_is_refused(arguments):
+    with pytest.raises(ValueError, match=next(iter(arguments))):
+        StormModelConfig(**arguments)
