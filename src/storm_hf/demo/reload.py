@@ -11,6 +11,7 @@ from storm_hf.demo.measure import deep_indices
 from storm_hf.demo.recipe import DemoRecipe
 from storm_hf.demo.tasks import Report
 from storm_hf.errors import CheckpointError
+from storm_hf.evaluation.answering import read_option
 from storm_hf.reporting import write_atomically
 from storm_hf.target_trajectory import load_thoughts
 from storm_hf.worlds import format_question
@@ -27,14 +28,13 @@ def check_reload(folder: DemoFolder, recipe: DemoRecipe, report: Report) -> None
     """
     tests = load_thoughts(folder.data)["test"]
     chosen = deep_indices(tests, recipe)[:NUM_CLIPS]
-    questions = [
-        {"video": tests[index]["video"], "text": format_question(tests[index]["question"], tests[index]["options"])}
-        for index in chosen
-    ]
+    rows = [tests[index] for index in chosen]
+    questions = [{"video": row["video"], "text": format_question(row["question"], row["options"])} for row in rows]
     write_atomically(folder.path / "reload.json", json.dumps(questions))
     expected = [read_json(folder.arm("storm") / "results.json")["choices"][index] for index in chosen]
-    answers = answer_without_storm_hf(folder)
-    report(len(answers))
+    texts = answer_without_storm_hf(folder)
+    report(len(texts))
+    answers = [read_option(text, row["options"]) for text, row in zip(texts, rows, strict=True)]
     different = [index for index, (one, other) in enumerate(zip(answers, expected, strict=True)) if one != other]
     if different:
         raise CheckpointError(
