@@ -10,6 +10,7 @@ STORM, --dataset_name what a builder of `datasets_builders/` wrote. --resume_fro
 checkpoint that was written to its end, and starts anew where there is none.
 """
 
+from transformers import set_seed
 from trl import ScriptArguments, TrlParser, get_peft_config
 
 from storm_hf import StormAlignConfig, StormAlignTrainer
@@ -18,6 +19,7 @@ from storm_hf.training.loading import StormModelConfig, load_rows, load_storm
 
 def main(script_args: ScriptArguments, training_args: StormAlignConfig, model_args: StormModelConfig) -> None:
     """Load, align, save."""
+    set_seed(training_args.seed)  # a plain checkpoint gets a new projector
     model, processor = load_storm(model_args, training_args.num_latents)
     dataset = load_rows(script_args.dataset_name, script_args.dataset_config)
 

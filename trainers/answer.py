@@ -10,6 +10,7 @@ directly; it also takes a plain checkpoint. --resume_from_checkpoint true goes o
 to its end, and starts anew where there is none.
 """
 
+from transformers import set_seed
 from trl import ScriptArguments, TrlParser, get_peft_config
 
 from storm_hf import StormAnswerConfig, StormAnswerTrainer
@@ -18,6 +19,7 @@ from storm_hf.training.loading import StormModelConfig, load_rows, load_storm
 
 def main(script_args: ScriptArguments, training_args: StormAnswerConfig, model_args: StormModelConfig) -> None:
     """Load, train, save."""
+    set_seed(training_args.seed)  # a plain checkpoint gets a new projector
     model, processor = load_storm(model_args, training_args.num_latents)
     dataset = load_rows(script_args.dataset_name, script_args.dataset_config)
 

@@ -9,6 +9,7 @@ A pretrained backbone sees already and goes to Stage I at once. Here the vision 
 rows need captions (`clip_caption`, `thought_caption`), as those of a world have.
 """
 
+from transformers import set_seed
 from trl import ScriptArguments, TrlParser
 
 from storm_hf import StormAnswerConfig, StormAnswerTrainer
@@ -18,6 +19,7 @@ from storm_hf.training.perception import caption_rows
 
 def main(script_args: ScriptArguments, training_args: StormAnswerConfig, model_args: StormModelConfig) -> None:
     """Load, train, save."""
+    set_seed(training_args.seed)
     model, processor = load_storm(model_args, training_args.num_latents)
     dataset = load_rows(script_args.dataset_name, script_args.dataset_config)
 

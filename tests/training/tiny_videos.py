@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 from datasets import Array3D, Dataset, Features, List, Value
+from transformers import set_seed
 
 from storm_hf.model import StormForConditionalGeneration, storm_processor
 from storm_hf.training.prompts import PromptEncoder
@@ -60,6 +61,7 @@ def _write_row(folder: Path, number: int) -> dict[str, Any]:
 
 def load_tiny(checkpoint: Path, num_latents: int) -> tuple[StormForConditionalGeneration, Any]:
     """Make a STORM of a plain tiny checkpoint, with its processor."""
+    set_seed(0)  # draws the projector
     processor = storm_processor(checkpoint, num_latents)
     model = StormForConditionalGeneration.from_backbone(checkpoint, num_latents, processor=processor)
     return model.eval(), processor

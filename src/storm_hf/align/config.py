@@ -43,6 +43,8 @@ class StormAlignConfig(StormTrainingConfig):
             Number r of principal components that are kept. The smallest that a linear probe reads the state from.
         whitening_statistics (`str`, *optional*, defaults to `"pooled"`):
             One mean for all slots, `"pooled"`, which also serves more steps than trained, or one mean `"per_slot"`.
+        learning_rate (`float`, *optional*, defaults to `1e-05`):
+            Initial learning rate, the paper's. A tiny model wants more.
     """
 
     align_weight: float = field(default=3.0, metadata={"help": "Weight of L_align beside L_answer."})

@@ -12,7 +12,7 @@ from transformers import ProcessorMixin
 
 from storm_hf.demo.folder import DemoFolder
 from storm_hf.demo.recipe import DemoRecipe
-from storm_hf.diagnostics import Gallery, feed, replacement
+from storm_hf.diagnostics import ThoughtGallery, feed, replacement
 from storm_hf.diagnostics.replacement import choose_donors
 from storm_hf.evaluation.answering import Answer, accuracy, answer_questions, measure_cost
 from storm_hf.model import StormForConditionalGeneration
@@ -127,20 +127,20 @@ def measure_storm(
     measures = _measures(model, prompts, tests, recipe, answers, max_new_tokens=4)
     deep = deep_indices(tests, recipe)
     rows = [tests[index] for index in deep]
-    latents = np.stack([answers[index].latents for index in deep])  # (N, K, D)
+    latents = np.stack([np.asarray(answers[index].latents) for index in deep])  # (N, K, D)
     trajectory = TargetTrajectory.load(folder.arm("align"))
     targets = trajectory([row["thought_features"] for row in rows]).numpy()  # (N, K, D)
     raw = trajectory.pool([row["thought_features"] for row in rows]).float().numpy()
     interventions = {"none": measures.accuracy}
     interventions |= _replace(model, prompts, rows, latents, targets, recipe.seed)
     gallery = make_gallery(data.dataset(folder, "validation"), trajectory, recipe)
-    gallery.save(folder.path / "gallery.npz")
+    gallery.save(folder.storm)
     states = np.array([list(row["states"]) for row in rows])  # (N, K)
     np.savez_compressed(folder.path / "latents.npz", latents=latents.astype(np.float32), indices=np.array(deep))
     return StormMeasures(
         **vars(measures),
         interventions=interventions,
-        top1_state=float((gallery.nearest(latents, 1).state == states).mean()),
+        top1_state=float((gallery.neighbours(latents, 1).state == states).mean()),
         retrieval_chance=gallery.chance(states),
         cosine_raw=pair_cosine(raw),
         cosine_used=pair_cosine(targets),
@@ -173,16 +173,16 @@ def _replace(
     return results
 
 
-def make_gallery(rows: Any, trajectory: TargetTrajectory, recipe: DemoRecipe) -> Gallery:
+def make_gallery(rows: Any, trajectory: TargetTrajectory, recipe: DemoRecipe) -> ThoughtGallery:
     """One thought frame of each validation clip, at a random step, with its target."""
     from storm_hf.video import read_video
 
     steps = np.random.default_rng(recipe.seed).integers(recipe.num_latents, size=len(rows))
     targets = trajectory([row["thought_features"] for row in rows]).numpy()
     chosen = list(zip(rows, steps.tolist(), strict=True))
-    return Gallery(
-        targets=targets[np.arange(len(steps)), steps],
-        states=np.array([str(row["states"][step]) for row, step in chosen]),
+    return ThoughtGallery(
+        latents=targets[np.arange(len(steps)), steps],
+        states=[str(row["states"][step]) for row, step in chosen],
         frames=np.stack([read_video(str(row["thought_video"])).frames[2 * step + 1] for row, step in chosen]),
     )
 

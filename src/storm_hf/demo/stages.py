@@ -2,6 +2,7 @@
 
 import os
 import platform
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -60,7 +61,7 @@ def run_demo(
     folder.open(recipe)
     console = console or Console(stderr=True)
     for stage, tasks in _stages(folder, recipe).items():
-        folder.once(stage, lambda tasks=tasks: run_tasks(tasks, folder.logs, workers=2, console=console))
+        folder.once(stage, partial(run_tasks, tasks, folder.logs, workers=2, console=console))
     report = make_report(folder, recipe, Path(out))
     write_report(folder.path, report, tell(folder, recipe, command(recipe, out), machine(), versions()))
     return report

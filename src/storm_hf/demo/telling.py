@@ -12,7 +12,7 @@ from storm_hf.demo.folder import DemoFolder, read_json
 from storm_hf.demo.recipe import DemoRecipe
 from storm_hf.demo.record import ArmResult
 from storm_hf.demo.story import ArmTraining, DemoStory, ExampleClip, ImaginedStep, Neighbour, TargetCosines
-from storm_hf.diagnostics import Gallery
+from storm_hf.diagnostics import ThoughtGallery
 from storm_hf.target_trajectory import load_thoughts
 from storm_hf.video import read_video
 
@@ -67,7 +67,7 @@ def _shown(results: Mapping[str, Any]) -> dict[str, float]:
 def _examples(folder: DemoFolder, recipe: DemoRecipe, arms: Mapping[str, Any]) -> tuple[ExampleClip, ...]:
     """The first deep test clips of different answers, with what each latent resembles."""
     tests = load_thoughts(folder.data)["test"]
-    gallery = Gallery.load(folder.path / "gallery.npz")
+    gallery = ThoughtGallery.open(folder.storm)
     with np.load(folder.path / "latents.npz") as stored:
         latents = dict(zip(stored["indices"].tolist(), stored["latents"], strict=True))  # position -> (K, D)
     chosen: dict[str, int] = {}
@@ -79,10 +79,10 @@ def _examples(folder: DemoFolder, recipe: DemoRecipe, arms: Mapping[str, Any]) -
 
 
 def _example(
-    row: Mapping[str, Any], index: int, latents: np.ndarray, gallery: Gallery, arms: Mapping[str, Any]
+    row: Mapping[str, Any], index: int, latents: np.ndarray, gallery: ThoughtGallery, arms: Mapping[str, Any]
 ) -> ExampleClip:
     thought = read_video(row["thought_video"]).frames
-    neighbours = gallery.nearest(latents, num_neighbours=3)
+    neighbours = gallery.neighbours(latents, num_neighbours=3)
     steps = tuple(
         ImaginedStep(
             neighbours=tuple(

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from storm_hf.evaluation.gallery import GALLERY_FILE, Gallery
+
 
 TEMPERATURE = 0.1  # of the softmax over cosines
 
@@ -34,48 +36,48 @@ class Neighbours:
 
 
 @dataclass(frozen=True, eq=False)
-class Gallery:
-    """Thought frames that a latent can be compared with: their targets, what they show, and the pictures.
+class ThoughtGallery(Gallery):
+    """A gallery with its pictures. `storm ask --show` reads the same file.
 
     Args:
-        targets (`np.ndarray` of shape `(num_entries, hidden_size)`):
-            Points of the target space.
-        states (`np.ndarray` of shape `(num_entries,)`):
-            What each frame shows, in a word.
         frames (`np.ndarray` of shape `(num_entries, height, width, 3)`):
-            The pictures, `uint8`.
+            The thought frame of each entry, `uint8`.
     """
 
-    targets: np.ndarray
-    states: np.ndarray
     frames: np.ndarray
 
-    def nearest(self, latents: np.ndarray, num_neighbours: int = 3) -> Neighbours:
+    def neighbours(self, latents: np.ndarray, num_neighbours: int = 3) -> Neighbours:
         """Find the entries nearest to latents of shape `(..., hidden_size)`, by cosine."""
-        cosine = _unit(latents.astype(np.float32)) @ _unit(self.targets.astype(np.float32)).T  # (..., G)
+        cosine = _unit(latents) @ _unit(self.latents).T  # (..., G)
+        states = np.asarray(self.states)
         index = np.argsort(-cosine, axis=-1)[..., :num_neighbours]
         weight = np.exp((cosine - cosine.max(axis=-1, keepdims=True)) / TEMPERATURE)
-        state = self.states[index[..., 0]]
-        is_same = self.states == state[..., None]
+        state = states[index[..., 0]]
+        is_same = states == state[..., None]
         share = (weight * is_same).sum(axis=-1) / weight.sum(axis=-1)
         return Neighbours(index, np.take_along_axis(cosine, index, axis=-1), state, share)
 
     def chance(self, states: np.ndarray) -> float:
-        """Share of `states` (N, K) that a random entry of the gallery shows."""
-        names, counts = np.unique(self.states, return_counts=True)
+        """How often a random entry of the gallery shows the state it is compared with; states (N, K)."""
+        names, counts = np.unique(np.asarray(self.states), return_counts=True)
         share = dict(zip(names.tolist(), (counts / counts.sum()).tolist(), strict=True))
         return float(np.mean([share.get(state, 0.0) for state in states.ravel().tolist()]))
 
-    def save(self, path: Path) -> None:
-        """Write the gallery to one compressed file."""
-        np.savez_compressed(path, targets=self.targets.astype(np.float16), states=self.states, frames=self.frames)
+    def save(self, checkpoint: Path) -> None:
+        """Write the gallery into the folder of a checkpoint."""
+        path = checkpoint / GALLERY_FILE
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.savez_compressed(
+            path, latents=self.latents.astype(np.float16), states=np.asarray(self.states), frames=self.frames
+        )
 
     @classmethod
-    def load(cls, path: Path) -> "Gallery":
+    def open(cls, checkpoint: Path) -> "ThoughtGallery":
         """Read what `save` wrote."""
-        with np.load(path, allow_pickle=False) as stored:
-            return cls(stored["targets"], stored["states"], stored["frames"])
+        with np.load(checkpoint / GALLERY_FILE, allow_pickle=False) as stored:
+            return cls(stored["latents"].astype(np.float32), stored["states"].tolist(), stored["frames"])
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:
+    vectors = vectors.astype(np.float32)
     return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)

@@ -6,6 +6,7 @@ Axes: B batch, K latent steps, D hidden size.
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from transformers import ProcessorMixin
@@ -93,8 +94,9 @@ def _answer_batch(
 ) -> list[Answer]:
     inputs = {name: value.to(model.device) for name, value in prompts(rows).items()}
     tokenizer = prompts.processor.tokenizer
-    output = model.generate(
-        **inputs,
+    arguments: dict[str, Any] = dict(inputs)
+    output: Any = model.generate(
+        **arguments,
         max_new_tokens=max_new_tokens,
         do_sample=False,
         return_dict_in_generate=True,

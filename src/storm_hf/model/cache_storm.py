@@ -38,7 +38,7 @@ class _OutOfPlaceLinearLayer(LinearAttentionLayer):
         self, conv_states: torch.Tensor, state_idx: int, conv_kernel_size: int | None
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Append to the convolution's left context; return all of it and the part that the next call needs."""
-        if self.device is None:
+        if self.device is None:  # type: ignore[has-type]
             self.dtype, self.device = conv_states.dtype, conv_states.device
         if not self.is_conv_states_initialized[state_idx]:
             self.conv_kernel_size[state_idx] = conv_kernel_size or conv_states.shape[-1]
@@ -57,7 +57,7 @@ class DifferentiableCache(DynamicCache):
         super().__init__(config=config)
         self.layers = [
             _OutOfPlaceLinearLayer(layer.number_of_states) if type(layer) is LinearAttentionLayer else layer
-            for layer in self.layers
+            for layer in self.layers  # type: ignore[has-type]
         ]
 
 

@@ -82,6 +82,7 @@ class StormConfig(PreTrainedConfig):
 
     def get_text_config(self, decoder: bool | None = None, encoder: bool | None = None) -> PreTrainedConfig:
         """The backbone's language configuration; generation, TRL, PEFT and DeepSpeed read sizes off it."""
+        assert isinstance(self.vlm_config, PreTrainedConfig)  # a dict is made one when the config is made
         return self.vlm_config.get_text_config(decoder=decoder, encoder=encoder)
 
     @property

@@ -152,10 +152,9 @@ class StormGenerationMixin(GenerationMixin):
         recorder = LatentRecorder(latent_intervention)
         kwargs["latent_intervention"] = recorder if output_latents else latent_intervention
         kwargs["logits_processor"] = self._without_latent_tokens(kwargs.get("logits_processor"))
-        edited = kwargs.get("input_ids")
         output = super().generate(None, *args, **kwargs)
-        if num_latents is not None:
-            output = _restore_prompt(output, prompt, edited.shape[1])
+        if num_latents is not None and prompt is not None:
+            output = _restore_prompt(output, prompt, kwargs["input_ids"].shape[1])
         if output_latents and not isinstance(output, torch.Tensor):
             output["latents"] = recorder.latents(len(output.sequences))
         return output

@@ -105,11 +105,11 @@ def _is_one_block(
     found: torch.Tensor, first: torch.Tensor, counts: torch.Tensor, config: StormConfig, in_pieces: bool
 ) -> bool:
     """Whether `found` (B, S), the latent ids with -1 elsewhere, is one block, perhaps cut by an edge of a piece."""
-    start_id, latent_id, end_id = config.latent_block_ids
+    start_id, latent_id, end_id = (-1 if token_id is None else token_id for token_id in config.latent_block_ids)
     length = found.shape[1]
     if not counts.any():  # no placeholder: markers may stand only where a piece was cut
-        is_cut_edge = (found[:, 1:] != end_id).all() and (found[:, :-1] != start_id).all()
-        return in_pieces and bool(is_cut_edge)
+        is_inside = torch.cat([found[:, 1:].eq(end_id), found[:, :-1].eq(start_id)])
+        return in_pieces and not bool(is_inside.any())
     columns = torch.arange(length, device=found.device).expand_as(found)  # (B, S)
     begin, end = first[:, None], (first + counts)[:, None]
     block = torch.where((columns >= begin) & (columns < end), latent_id, -1)
@@ -120,7 +120,8 @@ def _is_one_block(
 
 
 def _describe(found: torch.Tensor, config: StormConfig) -> str:
-    counts = [f"{int((found == token_id).sum(dim=1).max())}" for token_id in config.latent_block_ids]
+    token_ids = [token_id for token_id in config.latent_block_ids if token_id is not None]
+    counts = [int(found.eq(token_id).sum(dim=1).max()) for token_id in token_ids]
     return f"up to {counts[0]} start, {counts[1]} placeholder and {counts[2]} end tokens in a row"
 
 

@@ -33,12 +33,12 @@ from .thought_storm import StormModelOutput, Thought, keep_state
 class StormCausalLMOutput(ModelOutput):
     """What the model returns: loss, logits (B, S, V), and the model's own latents (B, K, D), in target space."""
 
-    loss: torch.FloatTensor | None = None
-    logits: torch.FloatTensor | None = None
+    loss: torch.Tensor | None = None
+    logits: torch.Tensor | None = None
     past_key_values: Cache | None = None
-    hidden_states: tuple[torch.FloatTensor, ...] | None = None
-    attentions: tuple[torch.FloatTensor, ...] | None = None
-    latents: torch.FloatTensor | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+    attentions: tuple[torch.Tensor, ...] | None = None
+    latents: torch.Tensor | None = None
 
 
 class StormPreTrainedModel(PreTrainedModel):
@@ -115,16 +115,16 @@ class StormModel(StormPreTrainedModel):
     @can_return_tuple
     def forward(
         self,
-        input_ids: torch.LongTensor | None = None,
+        input_ids: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
-        position_ids: torch.LongTensor | None = None,
+        position_ids: torch.Tensor | None = None,
         past_key_values: Cache | None = None,
-        inputs_embeds: torch.FloatTensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
         use_cache: bool | None = None,
         mm_encoder_outputs: dict[str, ModelOutput] | None = None,
-        video_features: torch.FloatTensor | None = None,
-        video_deepstack: torch.FloatTensor | None = None,
-        forced_latents: torch.FloatTensor | None = None,
+        video_features: torch.Tensor | None = None,
+        video_deepstack: torch.Tensor | None = None,
+        forced_latents: torch.Tensor | None = None,
         latent_intervention: LatentIntervention | None = None,
         **kwargs: Any,
     ) -> StormModelOutput:
@@ -138,9 +138,8 @@ class StormModel(StormPreTrainedModel):
             inputs["mm_encoder_outputs"] = mm_encoder_outputs
         block = None
         if input_ids is not None and input_ids.shape[1] > 1:  # a decoding step never looks for a block
-            is_piece = past_key_values is not None
-            block = find_latent_block(input_ids, self.config, in_pieces=is_piece)
-        if block is None:
+            block = find_latent_block(input_ids, self.config, in_pieces=past_key_values is not None)
+        if block is None or input_ids is None:
             return self._forward_without_latents(
                 input_ids, attention_mask, position_ids, past_key_values, inputs_embeds, use_cache, inputs
             )
@@ -151,11 +150,11 @@ class StormModel(StormPreTrainedModel):
 
     def _forward_without_latents(
         self,
-        input_ids: torch.LongTensor | None,
+        input_ids: torch.Tensor | None,
         attention_mask: torch.Tensor | None,
-        position_ids: torch.LongTensor | None,
+        position_ids: torch.Tensor | None,
         past_key_values: Cache | None,
-        inputs_embeds: torch.FloatTensor | None,
+        inputs_embeds: torch.Tensor | None,
         use_cache: bool | None,
         inputs: dict[str, Any],
     ) -> StormModelOutput:
@@ -320,18 +319,18 @@ class StormForConditionalGeneration(StormPreTrainedModel, StormGenerationMixin):
     @can_return_tuple
     def forward(
         self,
-        input_ids: torch.LongTensor | None = None,
+        input_ids: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
-        position_ids: torch.LongTensor | None = None,
+        position_ids: torch.Tensor | None = None,
         past_key_values: Cache | None = None,
-        inputs_embeds: torch.FloatTensor | None = None,
-        labels: torch.LongTensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int | torch.Tensor = 0,
         mm_encoder_outputs: dict[str, ModelOutput] | None = None,
-        video_features: torch.FloatTensor | None = None,
-        video_deepstack: torch.FloatTensor | None = None,
-        forced_latents: torch.FloatTensor | None = None,
+        video_features: torch.Tensor | None = None,
+        video_deepstack: torch.Tensor | None = None,
+        forced_latents: torch.Tensor | None = None,
         latent_intervention: LatentIntervention | None = None,
         **kwargs: Any,
     ) -> StormCausalLMOutput:
@@ -346,7 +345,7 @@ class StormForConditionalGeneration(StormPreTrainedModel, StormGenerationMixin):
                 By default what the backbone prepares for the whole sequence.
             past_key_values ([`~transformers.Cache`], *optional*):
                 Cache to go on from.
-            inputs_embeds (`torch.FloatTensor`, *optional*):
+            inputs_embeds (`torch.Tensor`, *optional*):
                 Instead of `input_ids`, for prompts without latents.
             labels (`torch.LongTensor` of shape `(batch_size, sequence_length)`, *optional*):
                 -100 where nothing is predicted, as on the latent block. In training mode only supervised positions are
@@ -357,11 +356,11 @@ class StormForConditionalGeneration(StormPreTrainedModel, StormGenerationMixin):
                 How many of the last positions to project; `0` means all.
             mm_encoder_outputs (`dict`, *optional*):
                 Encoded images and videos, instead of pixels.
-            video_features (`torch.FloatTensor` of shape `(num_tokens, hidden_size)`, *optional*):
+            video_features (`torch.Tensor` of shape `(num_tokens, hidden_size)`, *optional*):
                 Encoded videos as a flat tensor, with `video_grid_thw`; see `encode_video`.
-            video_deepstack (`torch.FloatTensor` of shape `(num_layers, num_tokens, hidden_size)`, *optional*):
+            video_deepstack (`torch.Tensor` of shape `(num_layers, num_tokens, hidden_size)`, *optional*):
                 Their deepstack features.
-            forced_latents (`torch.FloatTensor` of shape `(batch_size, num_latents, hidden_size)`, *optional*):
+            forced_latents (`torch.Tensor` of shape `(batch_size, num_latents, hidden_size)`, *optional*):
                 Teacher forcing: what each slot is fed, in target space, instead of the model's own latents.
             latent_intervention (`Callable[[int, torch.Tensor], torch.Tensor]`, *optional*):
                 Replaces the latent (batch_size, hidden_size) of a step before it is fed.

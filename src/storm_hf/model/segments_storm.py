@@ -23,8 +23,8 @@ class SegmentRunner:
     Args:
         body (`nn.Module`):
             The backbone without its head.
-        cache ([`~transformers.Cache`]):
-            What all pieces write to.
+        cache ([`~transformers.Cache`], *optional*):
+            What all pieces write to. A sequence that is run in one piece needs none.
         attention_mask (`torch.Tensor` or `dict`, *optional*):
             Mask of the whole sequence, the cached past included: `(batch_size, length)`, or what generation prepares for
             a static cache, `(batch_size, 1, sequence_length, length)`, one or one per kind of layer.
@@ -37,7 +37,7 @@ class SegmentRunner:
     def __init__(
         self,
         body: nn.Module,
-        cache: Cache,
+        cache: Cache | None,
         attention_mask: AttentionMask,
         position_ids: torch.Tensor,
         options: dict[str, Any],
@@ -47,19 +47,22 @@ class SegmentRunner:
         self.attention_mask = attention_mask
         self.position_ids = position_ids
         self.options = options
-        self.past_length = int(cache.get_seq_length())  # a static cache returns the counter itself, which moves
+        self.past_length = (
+            0 if cache is None else int(cache.get_seq_length())
+        )  # a static cache returns the counter itself, which moves
         self.pieces: list[ModelOutput] = []
 
     def __call__(self, start: int, stop: int, **inputs: Any) -> torch.Tensor:
         """Run columns `start` to `stop`; return their last hidden states, (B, stop - start, D)."""
         is_replayed = isinstance(self.cache, ReplayCache)
-        if is_replayed:
+        if isinstance(self.cache, ReplayCache):
             self.cache = self.cache.fork()
         piece = self.body(
             attention_mask=self._mask(self.attention_mask, start, stop),
             position_ids=self.position_ids[..., start:stop],
             past_key_values=self.cache,
-            use_cache=not is_replayed,  # the layers warn about use_cache=True while they are checkpointed
+            use_cache=self.cache is not None
+            and not is_replayed,  # the layers warn about use_cache=True while they are checkpointed
             return_dict=True,
             **self.options,
             **inputs,
@@ -68,17 +71,20 @@ class SegmentRunner:
         return piece.last_hidden_state
 
     def _mask(self, mask: AttentionMask, start: int, stop: int) -> AttentionMask:
-        if mask is None:
-            return None
         if isinstance(mask, dict):  # one per kind of layer; linear attention takes a mask of the new columns alone
-            is_new_only = {kind: one is not None and one.ndim == 2 for kind, one in mask.items()}
             return {
-                kind: one[:, start:stop] if is_new_only[kind] else self._mask(one, start, stop)
+                kind: one[:, start:stop] if one is not None and one.ndim == 2 else self._tensor_mask(one, start, stop)
                 for kind, one in mask.items()
             }
+        return self._tensor_mask(mask, start, stop)
+
+    def _tensor_mask(self, mask: torch.Tensor | None, start: int, stop: int) -> torch.Tensor | None:
+        if mask is None:
+            return None
         if mask.ndim == 2:
             return mask[:, : self.past_length + stop]
-        columns = mask.shape[-1] if self.cache.is_compileable else self.past_length + stop
+        is_static = self.cache is not None and self.cache.is_compileable
+        columns = mask.shape[-1] if is_static else self.past_length + stop
         return mask[:, :, start:stop, :columns]
 
     @property
@@ -105,10 +111,11 @@ class SegmentRunner:
 
 def _stack_queries(pieces: tuple[torch.Tensor | None, ...]) -> torch.Tensor | None:
     """Stack the attention of consecutive queries; earlier pieces had fewer keys, to which they pay no attention."""
-    if pieces[0] is None:  # a linear-attention layer
+    attended = [piece for piece in pieces if piece is not None]
+    if not attended:  # a linear-attention layer
         return None
-    num_keys = max(piece.shape[-1] for piece in pieces)
-    return torch.cat([nn.functional.pad(piece, (0, num_keys - piece.shape[-1])) for piece in pieces], dim=2)
+    num_keys = attended[-1].shape[-1]
+    return torch.cat([nn.functional.pad(piece, (0, num_keys - piece.shape[-1])) for piece in attended], dim=2)
 
 
 class checkpointing_with_cache:  # noqa: N801 (a context manager, used like a function)

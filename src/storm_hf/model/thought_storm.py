@@ -20,17 +20,18 @@ from .segments_storm import SegmentRunner, checkpointing_with_cache
 
 
 PER_TOKEN_INPUTS = ("mm_token_type_ids", "token_type_ids")
+PER_SEGMENT_INPUTS = ("output_hidden_states", "output_attentions")
 
 
 @dataclass
 class StormModelOutput(ModelOutput):
     """What the body returns: a backbone's output and the model's own latents (B, K, D), in target space."""
 
-    last_hidden_state: torch.FloatTensor | None = None
+    last_hidden_state: torch.Tensor | None = None
     past_key_values: Cache | None = None
-    hidden_states: tuple[torch.FloatTensor, ...] | None = None
-    attentions: tuple[torch.FloatTensor, ...] | None = None
-    latents: torch.FloatTensor | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+    attentions: tuple[torch.Tensor | None, ...] | None = None
+    latents: torch.Tensor | None = None
 
 
 class Thought:
@@ -96,8 +97,13 @@ class Thought:
         use_cache: bool | None,
         inputs: dict[str, Any],
     ) -> StormModelOutput:
-        think = self._roll_out if self.forced_latents is None else self._force
-        runner, latents = think(input_ids, attention_mask, position_ids, inputs)
+        if self.forced_latents is None:
+            runner, latents = self._roll_out(input_ids, attention_mask, position_ids, inputs)
+        else:
+            keeps_cache = use_cache is not False and not torch.is_grad_enabled()
+            runner, latents = self._force(
+                self.forced_latents, input_ids, attention_mask, position_ids, inputs, keeps_cache
+            )
         if not torch.is_grad_enabled():
             is_cut = self.block.stop == input_ids.shape[1]  # the block may go on in the next piece of the prompt
             num_thought = self._num_thought() + self.block.num_latents if is_cut else 0
@@ -110,22 +116,24 @@ class Thought:
             latents=latents,
         )
 
-    def _runner(
-        self, mask: torch.Tensor | None, positions: torch.Tensor, options: dict[str, Any], is_checkpointing: bool
-    ) -> SegmentRunner:
-        cache = self.cache
-        if cache is None:
-            text_config = self.config.get_text_config(decoder=True)
-            cache = open_cache(text_config, torch.is_grad_enabled(), is_checkpointing)
-        return SegmentRunner(self.model.backbone.base_model, cache, mask, positions, options)
+    def _open_cache(self, is_checkpointing: bool) -> Cache:
+        text_config = self.config.get_text_config(decoder=True)
+        return open_cache(text_config, torch.is_grad_enabled(), is_checkpointing)
 
     def _force(
-        self, input_ids: torch.Tensor, mask: torch.Tensor | None, positions: torch.Tensor, inputs: dict[str, Any]
+        self,
+        forced_latents: torch.Tensor,
+        input_ids: torch.Tensor,
+        mask: torch.Tensor | None,
+        positions: torch.Tensor,
+        inputs: dict[str, Any],
+        keeps_cache: bool,
     ) -> tuple[SegmentRunner, torch.Tensor]:
         """Teacher forcing: every slot is fed what is given, in one pass, and each latent is read off the slot before."""
-        runner = self._runner(mask, positions, {}, is_checkpointing=False)
+        cache = self._open_cache(is_checkpointing=False) if self.cache is None and keeps_cache else self.cache
+        runner = SegmentRunner(self.model.backbone.base_model, cache, mask, positions, {})
         embeds = self.model.get_input_embeddings()(input_ids)
-        fed = self._embed(self.forced_latents).to(embeds.dtype)
+        fed = self._embed(forced_latents).to(embeds.dtype)
         embeds = torch.cat([embeds[:, : self.block.start], fed, embeds[:, self.block.stop :]], dim=1)
         hidden_states = runner(0, input_ids.shape[1], inputs_embeds=embeds, **inputs)
         before = torch.arange(self.block.start - 1, self.block.stop - 1, device=hidden_states.device)
@@ -137,8 +145,9 @@ class Thought:
         """The bounded rollout: the prompt, K single-token steps, the rest."""
         layers = self._checkpointed_layers()
         per_token = {name: inputs.pop(name) for name in PER_TOKEN_INPUTS if name in inputs}
-        options = {name: inputs.pop(name) for name in ("output_hidden_states", "output_attentions") if name in inputs}
-        runner = self._runner(mask, positions, options, is_checkpointing=bool(layers))
+        options = {name: inputs.pop(name) for name in PER_SEGMENT_INPUTS if name in inputs}
+        cache = self._open_cache(is_checkpointing=bool(layers)) if self.cache is None else self.cache
+        runner = SegmentRunner(self.model.backbone.base_model, cache, mask, positions, options)
         start, stop = self.block.start, self.block.stop
 
         def tokens(first: int, last: int) -> dict[str, torch.Tensor]:
@@ -195,6 +204,7 @@ def keep_state(cache: Cache | None, hidden_states: torch.Tensor, num_thought: in
 
 
 def _move_back(output: StormModelOutput, rows: RowAlignment) -> StormModelOutput:
+    assert output.last_hidden_state is not None
     output.last_hidden_state = rows.move_back(output.last_hidden_state)
     if output.hidden_states is not None:
         output.hidden_states = tuple(rows.move_back(layer) for layer in output.hidden_states)

@@ -22,6 +22,10 @@ class StormTrainingConfig(SFTConfig):
         freeze_vision (`bool`, *optional*, defaults to `True`):
             Whether the vision tower and its merger stay as they are. Both stages of the paper freeze them: the targets are
             made by them.
+        max_length (`int`, *optional*):
+            Maximum length of a sequence in tokens. A cut would tear the tokens of a video apart, so there is none.
+        remove_unused_columns (`bool`, *optional*, defaults to `False`):
+            Whether to drop columns that `forward` does not name. The collator reads them.
     """
 
     num_latents: int | None = field(
@@ -36,7 +40,7 @@ class StormTrainingConfig(SFTConfig):
         default=True, metadata={"help": "Whether the vision tower and its merger stay as they are."}
     )
     max_length: int | None = field(
-        default=None, metadata={"help": "Maximum length in tokens. A cut would tear video tokens, so there is none."}
+        default=None, metadata={"help": "Maximum length in tokens. A cut would tear a video apart, so there is none."}
     )
     remove_unused_columns: bool | None = field(
         default=False,

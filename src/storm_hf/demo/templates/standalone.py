@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 
-sys.modules["storm_hf"] = None  # importing it from here on is an error
+sys.modules["storm_hf"] = None  # type: ignore[assignment]  # importing it from here on is an error
 
 from transformers import AutoModel, AutoProcessor  # noqa: E402
 from transformers.video_utils import load_video  # noqa: E402
