@@ -38,7 +38,7 @@ from storm_hf.worlds import make_world
 TEXT_COLUMN = {"chain_of_thought": "chain_of_thought", "terse_chain": "terse_chain"}
 
 
-class _Progress(TrainerCallback):
+class ReportProgress(TrainerCallback):
     """Reports finished updates."""
 
     def __init__(self, report: Report, already_done: int = 0) -> None:
@@ -67,12 +67,12 @@ def train_base(folder: DemoFolder, recipe: DemoRecipe, report: Report) -> None:
     ]
     trainer = StormAnswerTrainer(
         model=model,
-        args=_arguments(StormAnswerConfig, folder.base, recipe, "base", num_latents=0, freeze_vision=False),
+        args=answer_arguments(folder.base, recipe, "base", num_latents=0, freeze_vision=False),
         train_dataset=caption_rows(Dataset.from_list(rows)),
         processing_class=processor,
-        callbacks=[_Progress(report)],
+        callbacks=[ReportProgress(report)],
     )
-    _train(trainer)
+    train(trainer)
     trainer.save_model(str(folder.base))
     processor.save_pretrained(folder.base)
 
@@ -84,12 +84,12 @@ def run_text_arm(folder: DemoFolder, recipe: DemoRecipe, arm: str, report: Repor
     model, processor = data.load(folder.base)
     trainer = StormAnswerTrainer(
         model=model,
-        args=_arguments(StormAnswerConfig, folder.arm(arm), recipe, arm, num_latents=0),
+        args=answer_arguments(folder.arm(arm), recipe, arm, num_latents=0),
         train_dataset=with_reasoning(data.dataset(folder, "train"), TEXT_COLUMN.get(arm)),
         processing_class=processor,
-        callbacks=[_Progress(report)],
+        callbacks=[ReportProgress(report)],
     )
-    _train(trainer)
+    train(trainer)
     seconds = time.perf_counter() - started
     tests = list(data.dataset(folder, "test"))
     longest = _longest_answer(with_reasoning(data.dataset(folder, "test"), TEXT_COLUMN.get(arm)), processor)
@@ -107,12 +107,12 @@ def run_storm(folder: DemoFolder, recipe: DemoRecipe, report: Report) -> None:
     first = recipe.trainings["align"].num_updates
     trainer = StormAnswerTrainer(
         model=model,
-        args=_arguments(StormAnswerConfig, folder.arm("storm"), recipe, "answer"),
+        args=answer_arguments(folder.arm("storm"), recipe, "answer"),
         train_dataset=data.dataset(folder, "train"),
         processing_class=processor,
-        callbacks=[_Progress(report, first)],
+        callbacks=[ReportProgress(report, first)],
     )
-    _train(trainer)
+    train(trainer)
     seconds += time.perf_counter() - started
     results = measure_storm(trainer.model, processor, tests, folder, recipe)
     trainer.model.config.trained_on = [f"world:{recipe.world}"]
@@ -137,9 +137,9 @@ def _align(folder: DemoFolder, recipe: DemoRecipe, tests: list[dict[str, Any]], 
         args=_arguments(StormAlignConfig, folder.arm("align"), recipe, "align", **settings),
         train_dataset=data.dataset(folder, "train"),
         processing_class=processor,
-        callbacks=[_Progress(report)],
+        callbacks=[ReportProgress(report)],
     )
-    _train(trainer)
+    train(trainer)
     seconds = time.perf_counter() - started
     results = measure_arm(trainer.model, processor, tests, recipe, num_latents=recipe.num_latents)
     trainer.save_model(str(folder.arm("align")))
@@ -155,6 +155,11 @@ def with_reasoning(rows: Dataset, column: str | None) -> Dataset:
     written = [f"{chain} {answer}" for chain, answer in zip(rows[column], rows["answer"], strict=True)]
     kind = rows.features["answer"]
     return rows.remove_columns("answer").add_column("answer", written, feature=kind)
+
+
+def answer_arguments(folder: Path, recipe: DemoRecipe, name: str, **settings: Any) -> StormAnswerConfig:
+    """Arguments of a run of Stage II's trainer, as the recipe's training `name` says."""
+    return _arguments(StormAnswerConfig, folder, recipe, name, **settings)
 
 
 def _arguments(kind: type[Any], folder: Path, recipe: DemoRecipe, name: str, **settings: Any) -> Any:
@@ -183,7 +188,7 @@ def _arguments(kind: type[Any], folder: Path, recipe: DemoRecipe, name: str, **s
     )
 
 
-def _train(trainer: StormTrainer) -> None:
+def train(trainer: StormTrainer) -> None:
     """Train from where the last run stopped."""
     interrupt = StopOnInterrupt()
     trainer.add_callback(interrupt)

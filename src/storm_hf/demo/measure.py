@@ -85,6 +85,18 @@ def measure_arm(
 ) -> ArmMeasures:
     """Test an arm on all test clips, and take its cost on a few."""
     prompts = PromptEncoder(processor, model.config, num_latents)
+    return measure_prompts(model, prompts, tests, recipe, max_new_tokens=max_new_tokens)
+
+
+def measure_prompts(
+    model: StormForConditionalGeneration,
+    prompts: PromptEncoder,
+    tests: Sequence[dict[str, Any]],
+    recipe: DemoRecipe,
+    *,
+    max_new_tokens: int,
+) -> ArmMeasures:
+    """The same with an encoder of one's own."""
     answers = answer_questions(model, prompts, tests, max_new_tokens=max_new_tokens, batch_size=256)
     return _measures(model, prompts, tests, recipe, answers, max_new_tokens)
 

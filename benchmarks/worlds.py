@@ -1,0 +1,91 @@
+"""All arms on one world, over several seeds: the table of RESULTS.md.
+
+    python benchmarks/worlds.py --world shuffle --seeds 0 1 2
+
+Each seed is a run of `storm demo` in a folder of its own, with two more controls, pause tokens and Stage II alone. A run that was
+stopped continues.
+"""
+
+import argparse
+import platform
+from datetime import date
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+from storm_hf.demo import demo_recipe, run_demo
+from storm_hf.demo.controls import CONTROLS, control_tasks
+from storm_hf.demo.folder import DemoFolder, read_json
+from storm_hf.demo.tasks import run_tasks
+
+
+ARMS = ("direct", *CONTROLS, "chain_of_thought", "terse_chain", "align", "storm")
+MEASURES = ("none", "zero", "noise", "mean", "oracle", "swap_follows_donor")
+
+
+def run(world: str, seed: int, out: Path, console: Console) -> dict[str, dict[str, Any]]:
+    """Run one seed; return the results of its arms."""
+    recipe = demo_recipe(world, seed)
+    folder = DemoFolder((out / f"{world}-{seed}").resolve())
+    run_demo(folder.path, recipe=recipe, console=console)
+    tasks = control_tasks(folder, recipe)
+    folder.once("6_controls", partial(run_tasks, tasks, folder.logs, workers=2, console=console))
+    return {arm: read_json(folder.arm(arm) / "results.json") for arm in ARMS}
+
+
+def table(head: list[str], rows: list[list[str]]) -> str:
+    """Write a Markdown table."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def arms_table(results: list[dict[str, Any]], seeds: list[int]) -> str:
+    """Accuracy of each arm on the deep clips, seed by seed."""
+    rows = []
+    for arm in ARMS:
+        accuracies = [one[arm]["accuracy"] for one in results]
+        passes = np.mean([one[arm]["forward_passes"] for one in results])
+        cells = [f"{accuracy:.3f}" for accuracy in accuracies]
+        rows.append([arm, str(results[0][arm]["num_updates"]), *cells, f"{np.mean(accuracies):.3f}", f"{passes:.1f}"])
+    return table(["arm", "updates", *(f"seed {seed}" for seed in seeds), "mean", "forward passes"], rows)
+
+
+def depth_table(results: list[dict[str, Any]]) -> str:
+    """Accuracy by depth, mean over seeds."""
+    depths = list(results[0]["storm"]["by_depth"])
+    rows = [
+        [arm, *(f"{np.mean([one[arm]['by_depth'][depth] for one in results]):.3f}" for depth in depths)]
+        for arm in ARMS
+    ]
+    return table(["arm", *(f"depth {depth}" for depth in depths)], rows)
+
+
+def latents_table(results: list[dict[str, Any]], seeds: list[int]) -> str:
+    """Interventions and retrieval, seed by seed."""
+    storms = [one["storm"] for one in results]
+    rows = [[name, *(f"{storm['interventions'][name]:.3f}" for storm in storms)] for name in MEASURES]
+    rows.append(["state retrieval, top 1", *(f"{storm['top1_state']:.3f}" for storm in storms)])
+    rows.append(["state retrieval, chance", *(f"{storm['retrieval_chance']:.3f}" for storm in storms)])
+    return table(["STORM with", *(f"seed {seed}" for seed in seeds)], rows)
+
+
+def main() -> None:
+    """Run all seeds and print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--world", default="shuffle", choices=("shuffle", "bounce", "order"))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--out", type=Path, default=Path("runs/worlds"))
+    arguments = parser.parse_args()
+    console = Console(stderr=True)
+    results = [run(arguments.world, seed, arguments.out, console) for seed in arguments.seeds]
+    out = Console(soft_wrap=True)
+    out.print(f"{arguments.world}, seeds {arguments.seeds}, {date.today()}, {platform.machine()}\n", markup=False)
+    for text in (arms_table(results, arguments.seeds), depth_table(results), latents_table(results, arguments.seeds)):
+        out.print(text + "\n", markup=False)
+
+
+if __name__ == "__main__":
+    main()
