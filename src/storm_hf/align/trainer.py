@@ -8,11 +8,13 @@ Axes: B batch, K latent steps, D hidden size.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 from datasets import Dataset
 from torch import nn
+from trl.trainer.utils import FusedCausalLMOutput
 
 from storm_hf.align.collator import THOUGHT_COLUMN, AlignCollator
 from storm_hf.align.config import StormAlignConfig
@@ -22,6 +24,13 @@ from storm_hf.target_trajectory.trajectory import TargetTrajectory
 from storm_hf.training.collator import AnswerCollator
 from storm_hf.training.prompts import PromptEncoder
 from storm_hf.training.trainer import StormTrainer
+
+
+@dataclass
+class _AlignOutput(FusedCausalLMOutput):
+    """TRL's output with latents: weights that no output depends on, DistributedDataParallel takes for unused."""
+
+    latents: torch.Tensor | None = None
 
 
 class StormAlignTrainer(StormTrainer):
@@ -99,14 +108,22 @@ class StormAlignTrainer(StormTrainer):
     @contextmanager
     def _latents_of(self, model: nn.Module) -> Iterator[list[torch.Tensor]]:
         """Collect the latents that the body makes; TRL's fused head passes on only what the answer needs."""
-        modules = self.accelerator.unwrap_model(model).modules()
-        body = next(module for module in modules if hasattr(module, "latent_projector"))
+        whole = self.accelerator.unwrap_model(model)
+        body = next(module for module in whole.modules() if hasattr(module, "latent_projector"))
         latents: list[torch.Tensor] = []
-        handle = body.register_forward_hook(lambda module, args, output: latents.append(output.latents))
+
+        def collect(module: nn.Module, args: Any, output: Any) -> None:
+            latents.append(output.latents)
+
+        def pass_on(module: nn.Module, args: Any, output: Any) -> _AlignOutput:
+            return _AlignOutput(**output, latents=latents[-1])
+
+        handles = [body.register_forward_hook(collect), whole.register_forward_hook(pass_on)]
         try:
             yield latents
         finally:
-            handle.remove()
+            for handle in handles:
+                handle.remove()
 
     def _forcing(self, targets: torch.Tensor) -> dict[str, Any]:
         """What the latent slots are fed."""

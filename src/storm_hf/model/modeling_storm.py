@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import transformers
 from torch import nn
-from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, PreTrainedModel
+from transformers import AutoConfig, AutoModelForImageTextToText, PreTrainedModel
 from transformers.cache_utils import Cache
 from transformers.modeling_outputs import ModelOutput
 from transformers.utils import can_return_tuple
@@ -238,7 +239,9 @@ class StormForConditionalGeneration(StormPreTrainedModel, StormGenerationMixin):
         Raises:
             BackboneError: If the checkpoint is not a video-language model.
         """
-        processor = add_latent_tokens(processor or AutoProcessor.from_pretrained(name_or_path), num_latents)
+        processor = add_latent_tokens(
+            processor or transformers.AutoProcessor.from_pretrained(name_or_path), num_latents
+        )
         token_ids = processor.tokenizer.convert_tokens_to_ids(["<|latent_start|>", "<|latent|>", "<|latent_end|>"])
         config = StormConfig(
             vlm_config=AutoConfig.from_pretrained(name_or_path),

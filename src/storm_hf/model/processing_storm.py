@@ -4,9 +4,11 @@ The processor stays the backbone's class, so that it loads without remote code. 
 its chat template, kept as it is, gets one more part that writes the latent block after the assistant header.
 """
 
+from __future__ import annotations
+
 from typing import Any
 
-from transformers import AddedToken, AutoProcessor, ProcessorMixin
+import transformers  # its names load when they are used: processors bring torchvision, which a model does not need
 
 from .errors_storm import BackboneError
 
@@ -21,7 +23,7 @@ _LATENT_BLOCK = """{%- if add_generation_prompt -%}
 {%- endif -%}"""
 
 
-def add_latent_tokens(processor: ProcessorMixin, num_latents: int = 8) -> ProcessorMixin:
+def add_latent_tokens(processor: transformers.ProcessorMixin, num_latents: int = 8) -> transformers.ProcessorMixin:
     """Teach a backbone's processor the three latent tokens and the latent block, in place.
 
     Args:
@@ -47,7 +49,7 @@ def add_latent_tokens(processor: ProcessorMixin, num_latents: int = 8) -> Proces
             f"Expected one chat template on the {type(processor).__name__}, got {type(processor.chat_template).__name__}. "
             "Set `processor.chat_template` to the template of the instruction-tuned checkpoint."
         )
-    tokens = [AddedToken(token, special=True, normalized=False) for token in LATENT_TOKENS]
+    tokens = [transformers.AddedToken(token, special=True, normalized=False) for token in LATENT_TOKENS]
     processor.tokenizer.add_tokens(tokens, special_tokens=True)
     processor.tokenizer.padding_side = "left"
     processor.tokenizer.init_kwargs["padding_side"] = "left"  # what `save_pretrained` writes
@@ -56,7 +58,7 @@ def add_latent_tokens(processor: ProcessorMixin, num_latents: int = 8) -> Proces
     return processor
 
 
-def storm_processor(name_or_path: str, num_latents: int = 8, **kwargs: Any) -> ProcessorMixin:
+def storm_processor(name_or_path: str, num_latents: int = 8, **kwargs: Any) -> transformers.ProcessorMixin:
     """Load a backbone's processor and add the latent tokens.
 
     Args:
@@ -70,4 +72,4 @@ def storm_processor(name_or_path: str, num_latents: int = 8, **kwargs: Any) -> P
     Raises:
         BackboneError: If the processor reads no videos or has no chat template.
     """
-    return add_latent_tokens(AutoProcessor.from_pretrained(name_or_path, **kwargs), num_latents)
+    return add_latent_tokens(transformers.AutoProcessor.from_pretrained(name_or_path, **kwargs), num_latents)
