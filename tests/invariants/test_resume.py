@@ -7,9 +7,7 @@ import json
 import os
 import shutil
 import signal
-from collections.abc import Callable
 from hashlib import sha256
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tests.tiny import KINDS
+from tests.training.processes import run
 from tests.training.tiny_training import STAGES, tiny_trainer
 from transformers import TrainerCallback
 
@@ -97,26 +96,6 @@ def train_and_die_inside_a_checkpoint(stage: str, kind: str, folder: Path) -> No
     trainer.train(resume_from_checkpoint=True)
 
 
-@pytest.fixture(scope="module")
-def in_new_process() -> Callable[..., int]:
-    """Run a function in a process of its own and return its exit code; the imports are shared, the memory is not."""
-    context = get_context("forkserver")
-    context.set_forkserver_preload(["storm_hf.align.trainer", "storm_hf.answer.trainer"])
-
-    def run(function: Callable[..., None], *args: Any) -> int:
-        process = context.Process(target=_on_one_thread, args=(function, *args))
-        process.start()
-        process.join()
-        return process.exitcode
-
-    return run
-
-
-def _on_one_thread(function: Callable[..., None], *args: Any) -> None:
-    torch.set_num_threads(1)
-    function(*args)
-
-
 def outcome(folder: Path) -> tuple[list[dict[str, float]], dict[str, str]]:
     """What each step logged, and the hash of each of the last weights."""
     log = [entry for entry in json.loads((folder / "log.json").read_text()) if "loss" in entry]
@@ -126,16 +105,16 @@ def outcome(folder: Path) -> tuple[list[dict[str, float]], dict[str, str]]:
 
 
 @pytest.mark.parametrize(("stage", "kind"), RUNS)
-def test_killed_and_resumed_run_equals_the_uninterrupted_one(stage, kind, tmp_path, in_new_process):
+def test_killed_and_resumed_run_equals_the_uninterrupted_one(stage, kind, tmp_path):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    assert in_new_process(train_to_the_end, stage, kind, whole) == 0
+    assert run(train_to_the_end, stage, kind, whole) == 0
 
-    assert in_new_process(train_and_die_inside_an_epoch, stage, kind, killed) == -signal.SIGKILL
+    assert run(train_and_die_inside_an_epoch, stage, kind, killed) == -signal.SIGKILL
     assert newest_complete_checkpoint(killed).name == "checkpoint-2"
-    assert in_new_process(train_and_die_inside_a_checkpoint, stage, kind, killed) == -signal.SIGKILL
+    assert run(train_and_die_inside_a_checkpoint, stage, kind, killed) == -signal.SIGKILL
     assert (killed / "checkpoint-4" / "model.safetensors").exists()
     assert newest_complete_checkpoint(killed).name == "checkpoint-2"
-    assert in_new_process(train_to_the_end, stage, kind, killed) == 0
+    assert run(train_to_the_end, stage, kind, killed) == 0
 
     expected_log, expected_weights = outcome(whole)
     log, weights = outcome(killed)

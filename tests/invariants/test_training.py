@@ -1,8 +1,13 @@
 """What a step of training does: which weights move, what is logged, and that a batch is a batch however it is cut."""
 
+import json
+import os
+import socket
+
 import pytest
 import torch
 from tests.tiny import tiny_storm
+from tests.training.processes import start
 from tests.training.tiny_training import NUM_LATENTS, STAGES, TinyCollator, logged, tiny_trainer
 from torch.testing import assert_close
 
@@ -81,6 +86,34 @@ def test_accumulated_batches_equal_one_batch(stage, batch_size, tmp_path):
     whole, accumulated = runs
     assert_close(logged(accumulated, "loss"), logged(whole, "loss"), rtol=1e-5, atol=1e-5)
     assert_close(logged(accumulated, "grad_norm"), logged(whole, "grad_norm"), rtol=1e-4, atol=1e-5)
+
+
+def train_as_rank(rank, stage, folder, port):
+    """One of two processes that train together, each on half of a batch of four."""
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    trainer = tiny_trainer(stage, "qwen2_5_vl", folder, num_rows=8)
+    trainer.train()
+    if rank == 0:
+        (folder / "log.json").write_text(json.dumps({name: logged(trainer, name) for name in ("loss", "grad_norm")}))
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_two_processes_equal_one(stage, tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    ranks = [start(train_as_rank, rank, stage, tmp_path, port) for rank in (0, 1)]
+    for process in ranks:
+        process.join()
+    assert [process.exitcode for process in ranks] == [0, 0]
+
+    alone = tiny_trainer(stage, "qwen2_5_vl", tmp_path, num_rows=8, per_device_train_batch_size=4)
+    alone.train()
+    together = json.loads((tmp_path / "log.json").read_text())
+    assert_close(together["loss"], logged(alone, "loss"), rtol=1e-5, atol=1e-5)
+    assert_close(together["grad_norm"], logged(alone, "grad_norm"), rtol=1e-4, atol=1e-5)
 
 
 def test_answers_of_the_tiny_rows_differ_in_length():

@@ -85,22 +85,22 @@ def run_text_arm(folder: DemoFolder, recipe: DemoRecipe, arm: str, report: Repor
     trainer = StormAnswerTrainer(
         model=model,
         args=answer_arguments(folder.arm(arm), recipe, arm, num_latents=0),
-        train_dataset=with_reasoning(data.dataset(folder, "train"), TEXT_COLUMN.get(arm)),
+        train_dataset=with_reasoning(data.dataset(folder, "train", with_thoughts=False), TEXT_COLUMN.get(arm)),
         processing_class=processor,
         callbacks=[ReportProgress(report)],
     )
     train(trainer)
     seconds = time.perf_counter() - started
-    tests = list(data.dataset(folder, "test"))
-    longest = _longest_answer(with_reasoning(data.dataset(folder, "test"), TEXT_COLUMN.get(arm)), processor)
-    results = measure_arm(trainer.model, processor, tests, recipe, num_latents=0, max_new_tokens=longest)
+    tests = data.dataset(folder, "test", with_thoughts=False)
+    longest = _longest_answer(with_reasoning(tests, TEXT_COLUMN.get(arm)), processor)
+    results = measure_arm(trainer.model, processor, list(tests), recipe, num_latents=0, max_new_tokens=longest)
     _finish(folder, recipe, arm, trainer, results, seconds)
 
 
 def run_storm(folder: DemoFolder, recipe: DemoRecipe, report: Report) -> None:
     """Train and test Stage I, then Stage II. Worker."""
     disable_progress_bars()
-    tests = list(data.dataset(folder, "test"))
+    tests = list(data.dataset(folder, "test", with_thoughts=True))
     seconds = _align(folder, recipe, tests, report)
     started = time.perf_counter()
     model, processor = data.load(folder.arm("align"))
@@ -108,7 +108,7 @@ def run_storm(folder: DemoFolder, recipe: DemoRecipe, report: Report) -> None:
     trainer = StormAnswerTrainer(
         model=model,
         args=answer_arguments(folder.arm("storm"), recipe, "answer"),
-        train_dataset=data.dataset(folder, "train"),
+        train_dataset=data.dataset(folder, "train", with_thoughts=False),
         processing_class=processor,
         callbacks=[ReportProgress(report, first)],
     )
@@ -135,7 +135,7 @@ def _align(folder: DemoFolder, recipe: DemoRecipe, tests: list[dict[str, Any]], 
     trainer = StormAlignTrainer(
         model=model,
         args=_arguments(StormAlignConfig, folder.arm("align"), recipe, "align", **settings),
-        train_dataset=data.dataset(folder, "train"),
+        train_dataset=data.dataset(folder, "train", with_thoughts=True),
         processing_class=processor,
         callbacks=[ReportProgress(report)],
     )

@@ -46,13 +46,14 @@ def run_control(folder: DemoFolder, recipe: DemoRecipe, arm: str, report: Report
     trainer = StormAnswerTrainer(
         model=model,
         args=answer_arguments(folder.arm(arm), recipe, arm),
-        train_dataset=data.dataset(folder, "train"),
+        train_dataset=data.dataset(folder, "train", with_thoughts=False),
         processing_class=processor,
         data_collator=AnswerCollator(prompts),
         callbacks=[ReportProgress(report)],
     )
     train(trainer)
     seconds = time.perf_counter() - started
-    results = measure_prompts(trainer.model, prompts, list(data.dataset(folder, "test")), recipe, max_new_tokens=4)
+    tests = list(data.dataset(folder, "test", with_thoughts=False))
+    results = measure_prompts(trainer.model, prompts, tests, recipe, max_new_tokens=4)
     record = {**dataclasses.asdict(results), "train_seconds": seconds, "num_updates": updates}
     write_atomically(folder.arm(arm) / "results.json", json.dumps(record, indent=1) + "\n")

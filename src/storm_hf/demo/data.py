@@ -75,10 +75,21 @@ def encode_clips(folder: DemoFolder, recipe: DemoRecipe, report: Report) -> None
         report(done)
 
 
-def dataset(folder: DemoFolder, split: str) -> Dataset:
-    """Rows of a split: the thought-video data set with the encoded question clips beside it."""
-    thoughts = load_thoughts(folder.data)[split]
-    return concatenate_datasets([thoughts, load_from_disk(folder.cached / split)], axis=1).with_format("numpy")
+def dataset(folder: DemoFolder, split: str, *, with_thoughts: bool) -> Dataset:
+    """Rows of a split: the thought-video data set with the encoded question clips beside it.
+
+    Args:
+        folder ([`DemoFolder`]):
+            Of the demo.
+        split (`str`):
+            `train`, `validation` or `test`.
+        with_thoughts (`bool`):
+            Whether to keep the columns of the thought videos. All arms but Stage I train without them.
+    """
+    rows = load_thoughts(folder.data)[split]
+    if not with_thoughts:
+        rows = rows.remove_columns([name for name in rows.column_names if name.startswith("thought_")])
+    return concatenate_datasets([rows, load_from_disk(folder.cached / split)], axis=1).with_format("numpy")
 
 
 def load(checkpoint: Path) -> tuple[StormForConditionalGeneration, AutoProcessor]:

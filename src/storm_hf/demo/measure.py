@@ -145,7 +145,7 @@ def measure_storm(
     raw = trajectory.pool([row["thought_features"] for row in rows]).float().numpy()
     interventions = {"none": measures.accuracy}
     interventions |= _replace(model, prompts, rows, latents, targets, recipe.seed)
-    gallery = make_gallery(data.dataset(folder, "validation"), trajectory, recipe)
+    gallery = make_gallery(data.dataset(folder, "validation", with_thoughts=True), trajectory, recipe)
     gallery.save(folder.storm)
     states = np.array([list(row["states"]) for row in rows])  # (N, K)
     np.savez_compressed(folder.path / "latents.npz", latents=latents.astype(np.float32), indices=np.array(deep))

@@ -142,7 +142,7 @@ def command(recipe: DemoRecipe, out: str | os.PathLike[str]) -> str:
 
 def machine() -> str:
     """What it runs on, in words."""
-    return f"{os.cpu_count()} CPU cores ({platform.machine()}), no GPU used"
+    return f"{os.cpu_count()} CPU cores"
 
 
 def versions() -> dict[str, str]:

@@ -50,7 +50,7 @@ def tell(folder: DemoFolder, recipe: DemoRecipe, command: str, machine: str, ver
         examples=_examples(folder, recipe, arms),
         cosines=TargetCosines(raw=storm["cosine_raw"], used=storm["cosine_used"], reached=storm["cosine_reached"]),
         machine=machine,
-        backbone="a randomly initialised Qwen2.5-VL of under one million parameters",
+        backbone="a randomly initialised Qwen2.5-VL",
         command=command,
         versions=versions,
         naive_targets=recipe.naive_targets,

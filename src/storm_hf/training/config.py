@@ -55,10 +55,10 @@ class StormTrainingConfig(SFTConfig):
         given: Any = self  # the types of TRL's arguments are not known here
         if given.bf16 is None:
             given.bf16 = not given.fp16 and torch.cuda.is_available()
+        if given.activation_checkpointing is None:  # TRL's default still has the deprecated name
+            given.activation_checkpointing = given.gradient_checkpointing
         super().__post_init__()
         given.dataset_kwargs = {"skip_prepare_dataset": True, **(given.dataset_kwargs or {})}
-        if self.activation_checkpointing is None:  # TRL's default still has the deprecated name
-            self.activation_checkpointing = self.gradient_checkpointing
         # Reentrant checkpointing silently loses the gradient through the captured keys and values of the rollout.
         exact = {**(given.activation_checkpointing_kwargs or {}), "use_reentrant": False}
         given.activation_checkpointing_kwargs = given.gradient_checkpointing_kwargs = exact
