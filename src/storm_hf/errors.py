@@ -8,6 +8,7 @@
     ├── DatasetError               a data set, row or shard that does not have the expected form
     ├── DemoError                  a piece of the demo that failed
     ├── FrameSelectionError        frames asked of a video in a way that it cannot answer
+    ├── InterventionError          latents replaced in a way that does not exist
     ├── LatentLayoutError          the latent block of a prompt is missing, broken, doubled or in different columns
     ├── LatentShapeError           latents that do not have the shape of the rollout
     ├── MissingExtraError          an optional package that is not installed
@@ -53,6 +54,10 @@ class FrameSelectionError(StormError, ValueError):
     """Frames were asked of a video in a way that it cannot answer."""
 
 
+class InterventionError(StormError, ValueError):
+    """Latents were to be replaced in a way that does not exist."""
+
+
 class MissingExtraError(StormError, ImportError):
     """An optional package is not installed; the message names the extra that brings it."""
 
@@ -93,6 +98,7 @@ __all__ = [
     "DatasetError",
     "DemoError",
     "FrameSelectionError",
+    "InterventionError",
     "LatentLayoutError",
     "LatentShapeError",
     "MissingExtraError",

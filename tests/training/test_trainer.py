@@ -3,6 +3,8 @@
 import json
 
 import pytest
+import torch
+from safetensors.torch import load_file
 from tests.tiny import tiny_storm
 from tests.training.tiny_training import tiny_trainer
 
@@ -69,6 +71,17 @@ def test_named_checkpoint_is_resumed_from(one_step_run):
     trainer = tiny_trainer("answer", "qwen2_5_vl", one_step_run)
     trainer.train(resume_from_checkpoint=str(one_step_run / "checkpoint-1"))
     assert steps_logged(trainer) == [1, 2]
+
+
+def test_finished_run_takes_no_further_step_when_it_is_resumed(one_step_run):
+    trainer = tiny_trainer("answer", "qwen2_5_vl", one_step_run, max_steps=1)
+    steps = []
+    trainer.training_step = lambda *args: steps.append(args)
+    trainer.train(resume_from_checkpoint=True)
+    assert steps == []
+    saved = load_file(one_step_run / "checkpoint-1" / "model.safetensors")
+    for name, weight in trainer.model.state_dict().items():
+        assert torch.equal(weight, saved[name]), name
 
 
 @pytest.mark.parametrize("stage", ["align", "answer"])

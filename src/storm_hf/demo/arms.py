@@ -23,7 +23,7 @@ from storm_hf.answer.config import StormAnswerConfig
 from storm_hf.answer.trainer import StormAnswerTrainer
 from storm_hf.demo import data
 from storm_hf.demo.backbone import tiny_config, tiny_processor
-from storm_hf.demo.folder import DemoFolder
+from storm_hf.demo.folder import DemoFolder, read_json
 from storm_hf.demo.measure import measure_arm, measure_storm
 from storm_hf.demo.recipe import DemoRecipe
 from storm_hf.demo.tasks import Report
@@ -79,8 +79,9 @@ def train_base(folder: DemoFolder, recipe: DemoRecipe, report: Report) -> None:
 
 def run_text_arm(folder: DemoFolder, recipe: DemoRecipe, arm: str, report: Report) -> None:
     """Train and test an arm that answers in words only: directly, or after a chain of thought. Worker."""
+    if is_finished(folder, arm):
+        return
     disable_progress_bars()
-    started = time.perf_counter()
     model, processor = data.load(folder.base)
     trainer = StormAnswerTrainer(
         model=model,
@@ -89,8 +90,7 @@ def run_text_arm(folder: DemoFolder, recipe: DemoRecipe, arm: str, report: Repor
         processing_class=processor,
         callbacks=[ReportProgress(report)],
     )
-    train(trainer)
-    seconds = time.perf_counter() - started
+    seconds = train(trainer)
     tests = data.dataset(folder, "test", with_thoughts=False)
     longest = _longest_answer(with_reasoning(tests, TEXT_COLUMN.get(arm)), processor)
     results = measure_arm(trainer.model, processor, list(tests), recipe, num_latents=0, max_new_tokens=longest)
@@ -99,10 +99,11 @@ def run_text_arm(folder: DemoFolder, recipe: DemoRecipe, arm: str, report: Repor
 
 def run_storm(folder: DemoFolder, recipe: DemoRecipe, report: Report) -> None:
     """Train and test Stage I, then Stage II. Worker."""
+    if is_finished(folder, "storm"):
+        return
     disable_progress_bars()
     tests = list(data.dataset(folder, "test", with_thoughts=True))
     seconds = _align(folder, recipe, tests, report)
-    started = time.perf_counter()
     model, processor = data.load(folder.arm("align"))
     first = recipe.trainings["align"].num_updates
     trainer = StormAnswerTrainer(
@@ -112,8 +113,7 @@ def run_storm(folder: DemoFolder, recipe: DemoRecipe, report: Report) -> None:
         processing_class=processor,
         callbacks=[ReportProgress(report, first)],
     )
-    train(trainer)
-    seconds += time.perf_counter() - started
+    seconds += train(trainer)
     results = measure_storm(trainer.model, processor, tests, folder, recipe)
     trainer.model.config.trained_on = [f"world:{recipe.world}"]
     trainer.save_model(str(folder.storm))
@@ -123,10 +123,8 @@ def run_storm(folder: DemoFolder, recipe: DemoRecipe, report: Report) -> None:
 
 def _align(folder: DemoFolder, recipe: DemoRecipe, tests: list[dict[str, Any]], report: Report) -> float:
     """Stage I with its own test; returns its training seconds. Done once."""
-    results_file = folder.arm("align") / "results.json"
-    if results_file.exists():
-        return json.loads(results_file.read_text())["train_seconds"]
-    started = time.perf_counter()
+    if is_finished(folder, "align"):
+        return read_json(folder.arm("align") / "results.json")["train_seconds"]
     model, processor = data.load(folder.base)
     settings = {
         "whitening_rank": recipe.whitening_rank,
@@ -139,8 +137,7 @@ def _align(folder: DemoFolder, recipe: DemoRecipe, tests: list[dict[str, Any]], 
         processing_class=processor,
         callbacks=[ReportProgress(report)],
     )
-    train(trainer)
-    seconds = time.perf_counter() - started
+    seconds = train(trainer)
     results = measure_arm(trainer.model, processor, tests, recipe, num_latents=recipe.num_latents)
     trainer.save_model(str(folder.arm("align")))
     processor.save_pretrained(folder.arm("align"))
@@ -188,13 +185,28 @@ def _arguments(kind: type[Any], folder: Path, recipe: DemoRecipe, name: str, **s
     )
 
 
-def train(trainer: StormTrainer) -> None:
-    """Train from where the last run stopped."""
+def is_finished(folder: DemoFolder, arm: str) -> bool:
+    """Whether an arm was trained and tested: its results are written last."""
+    return (folder.arm(arm) / "results.json").exists()
+
+
+def train(trainer: StormTrainer) -> float:
+    """Train from where the last run stopped; returns the seconds of all runs together.
+
+    Raises:
+        KeyboardInterrupt: If Ctrl-C was pressed, after a checkpoint was written.
+    """
+    clock = Path(trainer.args.output_dir, "train_seconds.json")
+    spent_before = read_json(clock) if clock.exists() else 0.0
+    started = time.perf_counter()
     interrupt = StopOnInterrupt()
     trainer.add_callback(interrupt)
     trainer.train(resume_from_checkpoint=True)
+    seconds = spent_before + time.perf_counter() - started
+    write_atomically(clock, json.dumps(seconds) + "\n")
     if interrupt.is_interrupted:
         raise KeyboardInterrupt
+    return seconds
 
 
 def _longest_answer(rows: Dataset, processor: ProcessorMixin) -> int:

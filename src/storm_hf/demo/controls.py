@@ -7,13 +7,12 @@ answer_only      Stage II without Stage I
 import copy
 import dataclasses
 import json
-import time
 
 from datasets import disable_progress_bars
 
 from storm_hf.answer.trainer import StormAnswerTrainer
 from storm_hf.demo import data
-from storm_hf.demo.arms import ReportProgress, answer_arguments, train
+from storm_hf.demo.arms import ReportProgress, answer_arguments, is_finished, train
 from storm_hf.demo.folder import DemoFolder
 from storm_hf.demo.measure import measure_prompts
 from storm_hf.demo.recipe import DemoRecipe, Training
@@ -34,8 +33,9 @@ def control_tasks(folder: DemoFolder, recipe: DemoRecipe) -> list[Task]:
 
 def run_control(folder: DemoFolder, recipe: DemoRecipe, arm: str, report: Report) -> None:
     """Train and test a control. Worker."""
+    if is_finished(folder, arm):
+        return
     disable_progress_bars()
-    started = time.perf_counter()
     updates = recipe.trainings["align"].num_updates + recipe.trainings["answer"].num_updates
     trainings = {**recipe.trainings, arm: Training(updates, recipe.trainings["align"].learning_rate)}
     recipe = dataclasses.replace(recipe, trainings=trainings)
@@ -51,8 +51,7 @@ def run_control(folder: DemoFolder, recipe: DemoRecipe, arm: str, report: Report
         data_collator=AnswerCollator(prompts),
         callbacks=[ReportProgress(report)],
     )
-    train(trainer)
-    seconds = time.perf_counter() - started
+    seconds = train(trainer)
     tests = list(data.dataset(folder, "test", with_thoughts=False))
     results = measure_prompts(trainer.model, prompts, tests, recipe, max_new_tokens=4)
     record = {**dataclasses.asdict(results), "train_seconds": seconds, "num_updates": updates}

@@ -31,7 +31,13 @@ def world_recipe(recipe: DemoRecipe) -> WorldRecipe:
 def render(folder: DemoFolder, recipe: DemoRecipe, workers: int, report: Report) -> None:
     """Render all episodes to mp4 files. Worker."""
     finished = itertools.count(1)
-    render_world(world_recipe(recipe), folder.data, workers=workers, on_finished=lambda _: report(next(finished)))
+    render_world(
+        world_recipe(recipe),
+        folder.data,
+        workers=workers,
+        start_method="fork",
+        on_finished=lambda _: report(next(finished)),
+    )
 
 
 def examples_of(folder: DemoFolder, recipe: DemoRecipe) -> dict[str, list[WorldExample]]:

@@ -118,7 +118,7 @@ _WORLDS = {
             "base": 220,
             "align": 300,
             "answer": 100,
-            "direct": 800,
+            "direct": 600,
             "chain_of_thought": 400,
             "terse_chain": 400,
         },

@@ -7,9 +7,10 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from multiprocessing import get_context
+from multiprocessing import get_context, set_start_method
+from multiprocessing.forkserver import ensure_running
 from multiprocessing.process import BaseProcess
 from multiprocessing.queues import Queue
 from pathlib import Path
@@ -73,6 +74,8 @@ class _Running:
     task: Task
     process: BaseProcess
     bar: Any
+    is_listening: bool = False  # its process has started, and takes an interrupt as one
+    num_interrupts: int = 0  # that were passed on to it
 
 
 @dataclass
@@ -85,13 +88,19 @@ class _Board:
     cpu_seconds: float = 0.0
     peak_rss_mib: float = 0.0
     failure: tuple[str, str] | None = None
-    is_interrupted: bool = False
+    num_interrupts: int = 0
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether nothing new is to be started."""
+        return self.failure is not None or self.num_interrupts > 0
 
 
 def run_tasks(tasks: Sequence[Task], logs: Path, workers: int, console: Console | None = None) -> Usage:
     """Do `tasks` in processes, at most `workers` at once.
 
-    Ctrl-C reaches this process alone; it passes it on once to each worker, which finishes its step and saves.
+    Ctrl-C reaches this process alone; it passes it on once to each worker, which finishes its step and saves. When a task
+    fails, the others are stopped in the same way.
 
     Args:
         tasks (`Sequence[Task]`):
@@ -115,34 +124,53 @@ def run_tasks(tasks: Sequence[Task], logs: Path, workers: int, console: Console 
     times = (TimeElapsedColumn(), TextColumn("elapsed,"), TimeRemainingColumn(), TextColumn("to go"))
     with Progress(*columns, *times, console=console, refresh_per_second=2) as progress:
         board = _Board(progress, context.Queue())
-        with _passing_on_interrupts(board):
+        with _counting_interrupts(board):
+            _start_server()
             waiting = list(tasks)
-            while board.running or (waiting and not board.failure and not board.is_interrupted):
-                while waiting and len(board.running) < workers and not board.failure and not board.is_interrupted:
+            while board.running or (waiting and not board.is_stopping):
+                while waiting and len(board.running) < workers and not board.is_stopping:
                     _start(waiting.pop(0), board, logs, context)
                 _listen(board)
+                _pass_on_interrupts(board)
     if board.failure is not None:
         raise DemoError(f"{board.failure[0]} failed; its log is in {logs}. It ended with:\n{board.failure[1]}")
-    if board.is_interrupted:
+    if board.num_interrupts:
         raise KeyboardInterrupt
     cpu_seconds = board.cpu_seconds + _own_cpu_seconds() - own_cpu_seconds
     return Usage(time.perf_counter() - started, cpu_seconds, board.peak_rss_mib)
 
 
 @contextmanager
-def _passing_on_interrupts(board: _Board) -> Iterator[None]:
-    def note(*_: Any) -> None:
-        board.is_interrupted = True
+def _counting_interrupts(board: _Board) -> Iterator[None]:
+    def count(*_: Any) -> None:
+        board.num_interrupts += 1
         board.progress.console.print("Finishing the running step and saving ...")
-        for running in board.running.values():
-            if running.process.pid is not None and running.process.is_alive():
-                os.kill(running.process.pid, signal.SIGINT)
 
-    previous = signal.signal(signal.SIGINT, note)
+    previous = signal.signal(signal.SIGINT, count)
     try:
         yield
     finally:
         signal.signal(signal.SIGINT, previous)
+
+
+def _pass_on_interrupts(board: _Board) -> None:
+    """Tell every worker of the interrupts that it has not heard of. A failure counts as one."""
+    wanted = max(board.num_interrupts, int(board.failure is not None))
+    for running in board.running.values():
+        while running.is_listening and running.num_interrupts < wanted:
+            assert running.process.pid is not None  # it has said that it runs
+            running.num_interrupts += 1
+            with suppress(ProcessLookupError):  # it has just ended
+                os.kill(running.process.pid, signal.SIGINT)
+
+
+def _start_server() -> None:
+    """Start the process that workers come from, deaf to Ctrl-C: it would die of it while it imports."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
 def _start(task: Task, board: _Board, logs: Path, context: Any) -> None:
@@ -158,7 +186,9 @@ def _listen(board: _Board) -> None:
         name, kind, value = board.messages.get(timeout=_REPORT_SECONDS)
     except queue.Empty:
         name, kind, value = "", "", None
-    if kind == "progress":
+    if kind == "started":
+        board.running[name].is_listening = True
+    elif kind == "progress":
         board.progress.update(board.running[name].bar, completed=value)
     elif kind == "failed":
         board.failure = board.failure or (board.running[name].task.title, value)
@@ -174,7 +204,7 @@ def _retire(name: str, running: _Running, board: _Board) -> None:
     del board.running[name]
     if running.process.exitcode == 0:
         board.progress.update(running.bar, completed=running.task.total)
-    elif board.failure is None and not board.is_interrupted:
+    elif not board.is_stopping:
         board.failure = (running.task.title, f"Its process ended with exit code {running.process.exitcode}.")
 
 
@@ -196,10 +226,19 @@ def _memory_mib() -> float:
     return total / 2**20
 
 
+def _listen_to_parent_alone() -> None:
+    """Make Ctrl-C in the terminal reach the parent, which passes it on, and not this process too."""
+    os.setpgrp()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # forgets one that came before
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def _do(task: Task, messages: "Queue[tuple[str, str, Any]]", log: Path) -> None:
     """Run in the worker: do the work on one thread, print into the log, report."""
     torch.set_num_threads(1)
-    os.setpgrp()  # Ctrl-C in the terminal reaches the parent alone, which passes it on
+    set_start_method("fork", force=True)  # a data loader of the task starts at once
+    _listen_to_parent_alone()
     stream = log.open("a", buffering=1)
     os.dup2(stream.fileno(), sys.stdout.fileno())
     os.dup2(stream.fileno(), sys.stderr.fileno())
@@ -213,6 +252,7 @@ def _do(task: Task, messages: "Queue[tuple[str, str, Any]]", log: Path) -> None:
 
     status = 0
     try:
+        messages.put((task.name, "started", None))
         task.work(*task.args, report)
     except KeyboardInterrupt:
         status = 130

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from storm_hf.errors import LatentShapeError
+from storm_hf.errors import InterventionError, LatentShapeError
 from storm_hf.model.rollout_storm import LatentIntervention
 
 
@@ -37,7 +37,7 @@ def replacement(kind: str, latents: np.ndarray, *, donors: np.ndarray | None = N
         `np.ndarray`: Of the shape of `latents`.
 
     Raises:
-        ValueError: If the kind is unknown.
+        InterventionError: If the kind is unknown, or a swap has no donors.
     """
     if kind == "zero":
         return np.zeros_like(latents)
@@ -48,7 +48,7 @@ def replacement(kind: str, latents: np.ndarray, *, donors: np.ndarray | None = N
         return np.broadcast_to(latents.mean(axis=0), latents.shape)
     if kind == "swap" and donors is not None:
         return latents[donors]
-    raise ValueError(f"`kind` must be one of {', '.join(REPLACEMENTS)} (swap with donors), got {kind!r}.")
+    raise InterventionError(f"`kind` must be one of {', '.join(REPLACEMENTS)} (swap with donors), got {kind!r}.")
 
 
 def feed(latents: np.ndarray, steps: Sequence[int] | None = None) -> Callable[[range], LatentIntervention]:

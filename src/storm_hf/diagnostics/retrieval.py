@@ -52,7 +52,7 @@ class ThoughtGallery(Gallery):
         states = np.asarray(self.states)
         index = np.argsort(-cosine, axis=-1)[..., :num_neighbours]
         weight = np.exp((cosine - cosine.max(axis=-1, keepdims=True)) / TEMPERATURE)
-        state = states[index[..., 0]]
+        state = np.asarray(states[index[..., 0]])  # an array for a single latent too
         is_same = states == state[..., None]
         share = (weight * is_same).sum(axis=-1) / weight.sum(axis=-1)
         return Neighbours(index, np.take_along_axis(cosine, index, axis=-1), state, share)

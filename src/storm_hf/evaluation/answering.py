@@ -108,11 +108,16 @@ def _answer_batch(
     new_tokens = output.sequences[:, inputs["input_ids"].shape[1] :]
     texts = tokenizer.batch_decode(new_tokens, skip_special_tokens=True)
     latents = [None] * len(rows) if output.latents is None else output.latents.float().cpu().numpy()
-    token_ids = [[token for token in row if token != tokenizer.pad_token_id] for row in new_tokens.tolist()]
+    token_ids = [_up_to_end(row, tokenizer.eos_token_id) for row in new_tokens.tolist()]
     return [
         Answer(text.strip(), read_option(text, row.get("options")), latent, tokens)
         for text, row, latent, tokens in zip(texts, rows, latents, token_ids, strict=True)
     ]
+
+
+def _up_to_end(tokens: list[int], end: int) -> list[int]:
+    """Cut off what pads a finished answer."""
+    return tokens[: tokens.index(end) + 1] if end in tokens else tokens
 
 
 def read_option(text: str, options: Sequence[str] | None) -> str | None:

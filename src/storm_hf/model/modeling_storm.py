@@ -127,9 +127,14 @@ class StormModel(StormPreTrainedModel):
         video_deepstack: torch.Tensor | None = None,
         forced_latents: torch.Tensor | None = None,
         latent_intervention: LatentIntervention | None = None,
+        states_to_keep: int = 0,
         **kwargs: Any,
     ) -> StormModelOutput:
-        """Run the backbone, thinking where the prompt has a latent block. Arguments as in the model with its head."""
+        """Run the backbone, thinking where the prompt has a latent block. Arguments as in the model with its head.
+
+        With `states_to_keep`, only so many of the last hidden states are returned, for a head that needs no others; `0`
+        means all.
+        """
         inputs = {name: value for name, value in kwargs.items() if value is not None}
         if video_features is not None:
             inputs["mm_encoder_outputs"] = unflatten_features(
@@ -141,13 +146,17 @@ class StormModel(StormPreTrainedModel):
         if input_ids is not None and input_ids.shape[1] > 1:  # a decoding step never looks for a block
             block = find_latent_block(input_ids, self.config, in_pieces=past_key_values is not None)
         if block is None or input_ids is None:
-            return self._forward_without_latents(
+            output = self._forward_without_latents(
                 input_ids, attention_mask, position_ids, past_key_values, inputs_embeds, use_cache, inputs
             )
-        if position_ids is None:
-            position_ids = self._positions(input_ids, attention_mask, past_key_values, inputs)
-        thought = Thought(self, block, past_key_values, forced_latents, latent_intervention)
-        return thought(input_ids, attention_mask, position_ids, use_cache, inputs)
+        else:
+            if position_ids is None:
+                position_ids = self._positions(input_ids, attention_mask, past_key_values, inputs)
+            thought = Thought(self, block, past_key_values, forced_latents, latent_intervention)
+            output = thought(input_ids, attention_mask, position_ids, use_cache, inputs)
+        if states_to_keep and output.last_hidden_state is not None:
+            output.last_hidden_state = output.last_hidden_state[:, -states_to_keep:]
+        return output
 
     def _forward_without_latents(
         self,

@@ -102,6 +102,7 @@ def render_world(
     folder: str | os.PathLike[str],
     *,
     workers: int = 1,
+    start_method: str = "spawn",
     on_finished: Callable[[EpisodeFiles], None] | None = None,
 ) -> dict[str, list[WorldExample]]:
     """Render the clips and thought videos of all splits to mp4 files, keeping those that are there already.
@@ -113,6 +114,8 @@ def render_world(
             The data set to be.
         workers (`int`, *optional*, defaults to `1`):
             Processes that render.
+        start_method (`str`, *optional*, defaults to `"spawn"`):
+            How they start; see `write_episodes`.
         on_finished (`Callable[[EpisodeFiles], None]`, *optional*):
             Called once per episode when its files are complete. Progress bars use it.
 
@@ -132,6 +135,7 @@ def render_world(
             seeds,
             Path(folder, VIDEOS, name),
             workers=workers,
+            start_method=start_method,
             depths=split.depth_of_each,
             on_finished=on_finished,
         )

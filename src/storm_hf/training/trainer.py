@@ -4,12 +4,14 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
+from torch import nn
 from transformers import TrainerCallback
 from trl import SFTTrainer
 
 from storm_hf.errors import CheckpointError
 from storm_hf.model.modeling_storm import StormForConditionalGeneration
 from storm_hf.training.checkpoints import newest_complete_checkpoint
+from storm_hf.training.collator import IGNORED_LABEL
 from storm_hf.training.config import StormTrainingConfig
 
 
@@ -56,6 +58,17 @@ class StormTrainer(SFTTrainer):
             resume_from_checkpoint = None if newest is None else str(newest)
         return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
 
+    def _run_epoch(self, **kwargs: Any) -> None:
+        """Train for an epoch; nothing, when a finished run is resumed, where `Trainer` would take one more step."""
+        if self.state.global_step >= self.state.max_steps:
+            self.control.should_training_stop = True
+        else:
+            super()._run_epoch(**kwargs)
+
+    def compute_loss(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """TRL's loss and metrics, with no position before the first supervised one projected to the vocabulary."""
+        return super().compute_loss(model, keep_supervised(inputs), *args, **kwargs)
+
     def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> Any:
         """Count supervised tokens, as `Trainer` does, and rows, over the whole accumulated batch and all processes."""
         num_rows = torch.tensor(sum(len(batch["input_ids"]) for batch in batch_samples), device=device)
@@ -94,6 +107,19 @@ class StormTrainer(SFTTrainer):
         folder = Path(self.args.output_dir)
         folder.mkdir(parents=True, exist_ok=True)
         card.save(folder / "README.md")
+
+
+def keep_supervised(inputs: dict[str, Any]) -> dict[str, Any]:
+    """Cut the labels to the columns from the first supervised one on, and ask the body for the states of those alone.
+
+    Args:
+        inputs (`dict`):
+            Model inputs with `labels` of shape `(batch_size, sequence_length)`.
+    """
+    labels = inputs["labels"]
+    first = int((labels != IGNORED_LABEL).any(dim=0).int().argmax())
+    start = max(first - 1, 0)  # the state before a token predicts it
+    return {**inputs, "labels": labels[:, start:], "states_to_keep": labels.shape[1] - start}
 
 
 def _shortened(names: set[str]) -> str:

@@ -1,0 +1,57 @@
+import dataclasses
+import json
+
+import pytest
+
+from storm_hf.demo import demo_recipe
+from storm_hf.errors import WorldError
+from storm_hf.worlds import WORLD_NAMES, make_world
+
+
+CONTROLS = ("direct", "chain_of_thought", "terse_chain")
+
+
+@pytest.fixture(params=WORLD_NAMES)
+def recipe(request):
+    return demo_recipe(request.param)
+
+
+def test_each_control_gets_at_least_the_updates_of_storm(recipe):
+    storm = recipe.trainings["align"].num_updates + recipe.trainings["answer"].num_updates
+    assert all(recipe.trainings[name].num_updates >= storm for name in CONTROLS)
+
+
+def test_second_stage_learns_at_most_a_tenth_as_fast_as_the_first(recipe):
+    assert recipe.trainings["answer"].learning_rate <= recipe.trainings["align"].learning_rate / 10
+
+
+def test_deep_clips_are_512_of_the_deepest(recipe):
+    assert sum(recipe.test_depths[depth] for depth in recipe.deep) == 512
+    assert min(recipe.deep) > max(set(recipe.test_depths) - set(recipe.deep))
+
+
+def test_every_depth_has_the_clips_that_its_accuracy_is_measured_on(recipe):
+    assert all(count >= recipe.num_per_depth for count in recipe.test_depths.values())
+
+
+def test_world_has_the_depths_and_one_step_for_each_latent(recipe):
+    world = make_world(recipe.world, **recipe.knobs)
+    assert set(recipe.test_depths) <= set(world.depths)
+    assert world.num_steps == recipe.num_latents
+
+
+def test_seed_and_naive_targets_change_nothing_else():
+    usual, other = demo_recipe("shuffle"), demo_recipe("shuffle", seed=7, naive_targets=True)
+    assert (other.seed, other.naive_targets) == (7, True)
+    assert dataclasses.replace(other, seed=0, naive_targets=False) == usual
+
+
+def test_recipe_can_be_kept_as_json(recipe):
+    kept = json.loads(json.dumps(recipe.to_dict()))
+    assert kept["trainings"]["align"] == dataclasses.asdict(recipe.trainings["align"])
+    assert set(kept) == {field.name for field in dataclasses.fields(recipe)}
+
+
+def test_unknown_world_is_named_with_those_that_are_known():
+    with pytest.raises(WorldError, match="shuffle, bounce, order but got 'chess'"):
+        demo_recipe("chess")
