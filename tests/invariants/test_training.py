@@ -7,7 +7,7 @@ import socket
 import pytest
 import torch
 from tests.tiny import tiny_storm
-from tests.training.processes import start
+from tests.training.processes import finish, start
 from tests.training.tiny_training import NUM_LATENTS, STAGES, TinyCollator, logged, tiny_trainer
 from torch.testing import assert_close
 
@@ -105,9 +105,7 @@ def test_two_processes_equal_one(stage, tmp_path):
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     ranks = [start(train_as_rank, rank, stage, tmp_path, port) for rank in (0, 1)]
-    for process in ranks:
-        process.join()
-    assert [process.exitcode for process in ranks] == [0, 0]
+    assert [finish(process) for process in ranks] == [0, 0]
 
     alone = tiny_trainer(stage, "qwen2_5_vl", tmp_path, num_rows=8, per_device_train_batch_size=4)
     alone.train()

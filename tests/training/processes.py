@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 
+PATIENCE_SECONDS = 120
 _CONTEXT = get_context("forkserver")
 _CONTEXT.set_forkserver_preload(["storm_hf.align.trainer", "storm_hf.answer.trainer"])
 
@@ -21,8 +22,15 @@ def start(function: Callable[..., None], *args: Any) -> BaseProcess:
 
 def run(function: Callable[..., None], *args: Any) -> int:
     """The same, to its end; returns the exit code, which is minus the signal for a process that was killed."""
-    process = start(function, *args)
-    process.join()
+    return finish(start(function, *args))
+
+
+def finish(process: BaseProcess) -> int:
+    """Wait for a process and return its exit code; one that hangs is killed, which a test then sees."""
+    process.join(timeout=PATIENCE_SECONDS)
+    if process.is_alive():
+        process.kill()
+        process.join()
     return process.exitcode
 
 
