@@ -128,6 +128,7 @@ def _align(folder: DemoFolder, recipe: DemoRecipe, tests: list[dict[str, Any]], 
     model, processor = data.load(folder.base)
     settings = {
         "whitening_rank": recipe.whitening_rank,
+        "target_layout": recipe.target_layout,
         "target_normalize": "layernorm" if recipe.naive_targets else "whiten",
     }
     trainer = StormAlignTrainer(

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from storm_hf.errors import WorldError
+from storm_hf.target_trajectory.pool import Layout
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,8 @@ class DemoRecipe:
             Pixels that the video processor leaves of a frame.
         whitening_rank (`int`):
             Principal components of the targets.
+        target_layout (`str`):
+            What a target keeps of a thought frame: the `"average"` over space, or all cells, `"concat"`.
         trainings (`Mapping[str, Training]`):
             `base`, `align`, `answer`, `direct`, `chain_of_thought`, `terse_chain`.
         num_train (`int`):
@@ -71,6 +74,7 @@ class DemoRecipe:
     naive_targets: bool
     frame_pixels: int
     whitening_rank: int
+    target_layout: Layout
     trainings: Mapping[str, Training]
     num_train: int = 3000
     num_gallery: int = 256
@@ -94,6 +98,7 @@ class _World:
     whitening_rank: int
     updates: Mapping[str, int]
     rates: Mapping[str, float] = field(default_factory=dict)
+    target_layout: Layout = "average"
 
 
 _RATES = {
@@ -132,6 +137,7 @@ _WORLDS = {
         deep=(5, 6),
         frame_pixels=48 * 48,
         whitening_rank=64,
+        target_layout="concat",  # where the deflectors lie is part of the picture: a probe reads the state at rank 64
         updates={
             "base": 260,
             "align": 800,
@@ -191,5 +197,6 @@ def demo_recipe(world: str = "shuffle", seed: int = 0, naive_targets: bool = Fal
         naive_targets=naive_targets,
         frame_pixels=known.frame_pixels,
         whitening_rank=known.whitening_rank,
+        target_layout="average" if naive_targets else known.target_layout,
         trainings={name: Training(updates, rates[name]) for name, updates in known.updates.items()},
     )
