@@ -7,8 +7,9 @@ from datasets import Dataset, Features, List, Value
 from tests.training.tiny_training import tiny_trainer
 from transformers import TrainerCallback
 
+from storm_hf.answer.config import StormAnswerConfig
 from storm_hf.demo import arms, demo_recipe
-from storm_hf.demo.arms import answer_arguments, run_storm, run_text_arm, train, with_reasoning
+from storm_hf.demo.arms import run_storm, run_text_arm, train, training_arguments, with_reasoning
 from storm_hf.demo.folder import DemoFolder
 
 
@@ -40,7 +41,7 @@ def test_direct_arm_gets_the_rows_as_they_are(rows):
 @pytest.mark.parametrize("name", ["align", "answer", "direct", "chain_of_thought", "terse_chain"])
 def test_recipe_says_how_long_and_how_fast_an_arm_learns(name, tmp_path):
     recipe = demo_recipe("shuffle", seed=5)
-    arguments = answer_arguments(tmp_path, recipe, name)
+    arguments = training_arguments(StormAnswerConfig, tmp_path, recipe, name)
     assert arguments.max_steps == recipe.trainings[name].num_updates
     assert arguments.learning_rate == recipe.trainings[name].learning_rate
     assert (arguments.per_device_train_batch_size, arguments.seed) == (recipe.batch_size, 5)

@@ -30,6 +30,7 @@ from storm_hf.demo.tasks import Report
 from storm_hf.model import StormForConditionalGeneration
 from storm_hf.reporting import write_atomically
 from storm_hf.training.checkpoints import StopOnInterrupt
+from storm_hf.training.config import StormTrainingConfig
 from storm_hf.training.perception import caption_rows
 from storm_hf.training.trainer import StormTrainer
 from storm_hf.worlds import make_world
@@ -67,7 +68,7 @@ def train_base(folder: DemoFolder, recipe: DemoRecipe, report: Report) -> None:
     ]
     trainer = StormAnswerTrainer(
         model=model,
-        args=answer_arguments(folder.base, recipe, "base", num_latents=0, freeze_vision=False),
+        args=training_arguments(StormAnswerConfig, folder.base, recipe, "base", num_latents=0, freeze_vision=False),
         train_dataset=caption_rows(Dataset.from_list(rows)),
         processing_class=processor,
         callbacks=[ReportProgress(report)],
@@ -85,7 +86,7 @@ def run_text_arm(folder: DemoFolder, recipe: DemoRecipe, arm: str, report: Repor
     model, processor = data.load(folder.base)
     trainer = StormAnswerTrainer(
         model=model,
-        args=answer_arguments(folder.arm(arm), recipe, arm, num_latents=0),
+        args=training_arguments(StormAnswerConfig, folder.arm(arm), recipe, arm, num_latents=0),
         train_dataset=with_reasoning(data.dataset(folder, "train", with_thoughts=False), TEXT_COLUMN.get(arm)),
         processing_class=processor,
         callbacks=[ReportProgress(report)],
@@ -108,7 +109,7 @@ def run_storm(folder: DemoFolder, recipe: DemoRecipe, report: Report) -> None:
     first = recipe.trainings["align"].num_updates
     trainer = StormAnswerTrainer(
         model=model,
-        args=answer_arguments(folder.arm("storm"), recipe, "answer"),
+        args=training_arguments(StormAnswerConfig, folder.arm("storm"), recipe, "answer"),
         train_dataset=data.dataset(folder, "train", with_thoughts=False),
         processing_class=processor,
         callbacks=[ReportProgress(report, first)],
@@ -133,7 +134,7 @@ def _align(folder: DemoFolder, recipe: DemoRecipe, tests: list[dict[str, Any]], 
     }
     trainer = StormAlignTrainer(
         model=model,
-        args=_arguments(StormAlignConfig, folder.arm("align"), recipe, "align", **settings),
+        args=training_arguments(StormAlignConfig, folder.arm("align"), recipe, "align", **settings),
         train_dataset=data.dataset(folder, "train", with_thoughts=True),
         processing_class=processor,
         callbacks=[ReportProgress(report)],
@@ -155,12 +156,23 @@ def with_reasoning(rows: Dataset, column: str | None) -> Dataset:
     return rows.remove_columns("answer").add_column("answer", written, feature=kind)
 
 
-def answer_arguments(folder: Path, recipe: DemoRecipe, name: str, **settings: Any) -> StormAnswerConfig:
-    """Arguments of a run of Stage II's trainer, as the recipe's training `name` says."""
-    return _arguments(StormAnswerConfig, folder, recipe, name, **settings)
+def training_arguments(
+    kind: type[StormTrainingConfig], folder: Path, recipe: DemoRecipe, name: str, **settings: Any
+) -> Any:
+    """Make the arguments of one of the recipe's trainings.
 
-
-def _arguments(kind: type[Any], folder: Path, recipe: DemoRecipe, name: str, **settings: Any) -> Any:
+    Args:
+        kind (`type`):
+            `StormAlignConfig` or `StormAnswerConfig`.
+        folder (`Path`):
+            Where checkpoints go.
+        recipe ([`DemoRecipe`]):
+            Says how many updates at which rate.
+        name (`str`):
+            Name of the training in the recipe.
+        settings:
+            What this training has of its own.
+    """
     training = recipe.trainings[name]
     return kind(
         output_dir=str(folder),
