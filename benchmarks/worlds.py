@@ -2,8 +2,8 @@
 
     python benchmarks/worlds.py --world shuffle --seeds 0 1 2
 
-Each seed is a run of `storm demo` in a folder of its own, with two more controls, pause tokens and Stage II alone. A run that was
-stopped continues.
+Each seed is a run of `storm demo` in a folder of its own, with three more controls: pause tokens, Stage II alone, and the paper to
+the letter. A run that was stopped continues.
 """
 
 import argparse

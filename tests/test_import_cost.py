@@ -9,7 +9,6 @@ OPTIONAL = {
     "diffusers",
     "gradio",
     "lmms_eval",
-    "matplotlib",
     "peft",
     "torchcodec",
     "trl",

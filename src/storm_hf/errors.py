@@ -5,6 +5,7 @@
     ├── BrokenExtraError           an optional package that is installed but does not load
     ├── CacheError                 a cache that the rollout cannot write to or differentiate through
     ├── CheckpointError            a checkpoint that cannot be resumed from or loaded whole
+    ├── ConfigurationError         a setting out of its range, or one that contradicts another
     ├── DatasetError               a data set, row or shard that does not have the expected form
     ├── DemoError                  a piece of the demo that failed
     ├── FrameSelectionError        frames asked of a video in a way that it cannot answer
@@ -27,6 +28,7 @@ Each one is also the built-in error it resembles, so that `except ValueError` ke
 from storm_hf.model.errors_storm import (
     BackboneError,
     CacheError,
+    ConfigurationError,
     LatentLayoutError,
     LatentShapeError,
     StormError,
@@ -95,6 +97,7 @@ __all__ = [
     "BrokenExtraError",
     "CacheError",
     "CheckpointError",
+    "ConfigurationError",
     "DatasetError",
     "DemoError",
     "FrameSelectionError",

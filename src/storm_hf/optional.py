@@ -15,8 +15,8 @@ EXTRA_OF = {
     "gradio": "app",
     "jinja2": "demo",
     "lmms_eval": "evaluation",
-    "matplotlib": "demo",
     "peft": "train",
+    "psutil": "demo",
     "pyarrow": "thoughts",
     "torchcodec": "decoders",
     "trl": "train",
@@ -28,7 +28,7 @@ def require(package: str) -> ModuleType:
 
     Args:
         package (`str`):
-            Name to import, such as `"gradio"` or `"matplotlib.pyplot"`. Its first part is a key of `EXTRA_OF`.
+            Name to import, such as `"gradio"` or `"pyarrow.parquet"`. Its first part is a key of `EXTRA_OF`.
 
     Returns:
         `ModuleType`: The imported module.

@@ -3,6 +3,7 @@
 import pytest
 
 from storm_hf import StormAlignConfig
+from storm_hf.errors import ConfigurationError
 
 
 @pytest.mark.parametrize(
@@ -22,7 +23,7 @@ from storm_hf import StormAlignConfig
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
 def test_argument_out_of_range_is_refused(arguments, message, tmp_path):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ConfigurationError, match=message):
         StormAlignConfig(str(tmp_path), **arguments)
 
 

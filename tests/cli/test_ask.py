@@ -155,7 +155,7 @@ def test_without_a_model_the_way_to_one_is_told(clip, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     result = CliRunner().invoke(app, ["ask", str(clip), "Where?"])
     assert result.exit_code == 2
-    assert "run `make demo` to train one, or name one with --model" in result.stderr
+    assert "run `storm demo` to train one, or name one with --model" in result.stderr
 
 
 def test_model_of_the_demo_is_found_by_default(clip, checkpoint, tmp_path, monkeypatch):

@@ -62,10 +62,10 @@ def test_error_of_the_demo_is_one_sentence(run):
 
 
 def test_missing_extra_is_named_before_anything_runs(run, monkeypatch):
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.setitem(sys.modules, "jinja2", None)
     result, calls = run(made_up_report())
     assert (result.exit_code, calls) == (2, [])
-    assert result.stderr == "storm: `matplotlib` is missing. Install it with: pip install 'storm-hf[demo]'\n"
+    assert result.stderr == "storm: `jinja2` is missing. Install it with: pip install 'storm-hf[demo]'\n"
 
 
 def test_every_world_can_be_chosen():

@@ -2,18 +2,8 @@
 
 from pathlib import Path
 
-from storm_hf.demo.report import (
-    ArmResult,
-    ArmTraining,
-    DemoReport,
-    DemoStory,
-    ExampleClip,
-    ImaginedStep,
-    Interventions,
-    Neighbour,
-    Retrieval,
-    TargetCosines,
-)
+from storm_hf.demo.record import ArmResult, DemoReport, Interventions, Retrieval
+from storm_hf.demo.story import ArmTraining, DemoStory, ExampleClip, ImaginedStep, Neighbour, TargetCosines
 from storm_hf.video import write_video
 from storm_hf.worlds import make_world
 

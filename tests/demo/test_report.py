@@ -6,7 +6,9 @@ from html.parser import HTMLParser
 import pytest
 from tests.demo.demo_story import arm, made_up_report, made_up_story
 
-from storm_hf.demo.report import Retrieval, TargetCosines, write_report
+from storm_hf.demo.record import Retrieval
+from storm_hf.demo.report import write_report
+from storm_hf.demo.story import TargetCosines
 from storm_hf.errors import ReportError, VideoReadError
 
 

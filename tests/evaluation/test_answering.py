@@ -38,6 +38,19 @@ def test_last_word_is_the_answer_if_it_is_an_option(text, choice):
     assert read_option(text, OPTIONS) == choice
 
 
+@pytest.mark.parametrize(
+    ("text", "choice"),
+    [("It is the left cup.", "the left cup"), ("cup", "cup"), ("the right cup", "cup"), ("the left", None)],
+)
+def test_option_of_several_words_is_read_whole(text, choice):
+    assert read_option(text, ["cup", "the left cup"]) == choice
+
+
+@pytest.mark.parametrize(("text", "choice"), [("B", "green"), ("It is C.", "blue"), ("E", None), ("green", None)])
+def test_letter_is_read_as_its_option(text, choice):
+    assert read_option(text, OPTIONS, "letters") == choice
+
+
 def test_answer_to_an_open_question_names_no_option():
     assert read_option("red", None) is None
 

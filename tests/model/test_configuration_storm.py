@@ -4,6 +4,7 @@ import pytest
 from tests.tiny import LATENT, LATENT_END, LATENT_START, tiny_config
 from transformers import CONFIG_MAPPING, AutoConfig
 
+from storm_hf.errors import ConfigurationError
 from storm_hf.model import StormConfig
 
 
@@ -73,5 +74,5 @@ def test_vision_tokens_are_those_of_the_backbone():
     ],
 )
 def test_impossible_settings_are_refused(settings, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ConfigurationError, match=message):
         StormConfig(vlm_config=tiny_config("qwen3_vl"), **settings)

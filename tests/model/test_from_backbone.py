@@ -92,3 +92,10 @@ def test_text_only_checkpoint_is_refused(tmp_path):
     tiny_tokenizer().save_pretrained(tmp_path)
     with pytest.raises(BackboneError, match="video-language backbone"):
         StormForConditionalGeneration.from_backbone(tmp_path)
+
+
+def test_place_of_the_weights_is_the_place_of_the_configuration(tmp_path):
+    AutoModelForImageTextToText.from_config(tiny_config("qwen2_5_vl")).save_pretrained(tmp_path / "vlm")
+    processor = add_latent_tokens(tiny_processor(), num_latents=3)
+    storm = StormForConditionalGeneration.from_backbone(tmp_path, processor=processor, subfolder="vlm")
+    assert storm.config.vlm_config.model_type == "qwen2_5_vl"

@@ -54,7 +54,7 @@ def running(tmp_path):
     """A callback in the middle of a run, with the control it writes to."""
     callback, control = StopOnInterrupt(), TrainerControl()
     arguments = TrainingArguments(str(tmp_path), use_cpu=True, report_to="none")
-    before = signal.getsignal(signal.SIGINT)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts background jobs deaf to it
     callback.on_train_begin(arguments, TrainerState(), control)
     yield callback, lambda hook: getattr(callback, hook)(arguments, TrainerState(), control), control
     signal.signal(signal.SIGINT, before)

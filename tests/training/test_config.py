@@ -7,6 +7,7 @@ from dataclasses import fields
 import pytest
 
 from storm_hf import StormAlignConfig, StormAnswerConfig
+from storm_hf.errors import ConfigurationError
 from storm_hf.training.config import StormTrainingConfig
 from storm_hf.training.loading import StormModelConfig
 
@@ -44,7 +45,7 @@ def test_documented_defaults_are_the_real_ones(config):
 )
 @pytest.mark.parametrize("config", [StormAlignConfig, StormAnswerConfig])
 def test_argument_of_both_stages_out_of_range_is_refused(config, arguments, message, tmp_path):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ConfigurationError, match=message):
         config(str(tmp_path), **arguments)
 
 
@@ -70,5 +71,5 @@ def test_stage_two_learns_at_a_tenth_of_the_rate_of_stage_one(tmp_path):
 
 @pytest.mark.parametrize("arguments", [{"num_frames": 0}, {"load_in_4bit": True}])
 def test_model_argument_out_of_range_is_refused(arguments):
-    with pytest.raises(ValueError, match=next(iter(arguments))):
+    with pytest.raises(ConfigurationError, match=next(iter(arguments))):
         StormModelConfig(**arguments)

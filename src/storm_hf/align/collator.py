@@ -10,12 +10,10 @@ import numpy as np
 import torch
 
 from storm_hf.errors import DatasetError
+from storm_hf.target_trajectory.schema import FEATURES_COLUMN
 from storm_hf.target_trajectory.trajectory import TargetTrajectory
 from storm_hf.training.collator import AnswerCollator
 from storm_hf.training.prompts import Row
-
-
-THOUGHT_COLUMN = "thought_features"
 
 
 @dataclass(frozen=True)
@@ -38,11 +36,11 @@ class AlignCollator:
         Raises:
             DatasetError: If a row has no `thought_features`.
         """
-        if rows[0].get(THOUGHT_COLUMN) is None:
+        if rows[0].get(FEATURES_COLUMN) is None:
             raise DatasetError(
-                f"Stage I needs the column `{THOUGHT_COLUMN}`, got {sorted(rows[0])}. Build the data set with "
+                f"Stage I needs the column `{FEATURES_COLUMN}`, got {sorted(rows[0])}. Build the data set with "
                 "`datasets_builders/storm_worlds.py`, or train answers only with StormAnswerTrainer."
             )
         batch = self.answers(rows)
-        batch["target_trajectory"] = self.trajectory([np.asarray(row[THOUGHT_COLUMN]) for row in rows])
+        batch["target_trajectory"] = self.trajectory([np.asarray(row[FEATURES_COLUMN]) for row in rows])
         return batch

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from storm_hf.align.objective import AlignLoss, Reduction
+from storm_hf.errors import ConfigurationError
 from storm_hf.target_trajectory.pool import Layout, Pooling
 from storm_hf.target_trajectory.trajectory import Normalization
 from storm_hf.target_trajectory.whiten import SlotStatistics
@@ -74,11 +75,13 @@ class StormAlignConfig(StormTrainingConfig):
         }
         for name, choice in choices.items():
             if (given := getattr(self, name)) not in get_args(choice):
-                raise ValueError(f"`{name}` must be one of {', '.join(get_args(choice))}, got {given!r}.")
+                raise ConfigurationError(f"`{name}` must be one of {', '.join(get_args(choice))}, got {given!r}.")
         if self.num_latents == 0:
-            raise ValueError("`num_latents` must be 1 or more to align latents, got 0. Use StormAnswerConfig without.")
+            raise ConfigurationError(
+                "`num_latents` must be 1 or more to align latents, got 0. Use StormAnswerConfig without."
+            )
         if self.align_weight < 0:
-            raise ValueError(f"`align_weight` must be 0 or more, got {self.align_weight}.")
+            raise ConfigurationError(f"`align_weight` must be 0 or more, got {self.align_weight}.")
         if self.whitening_rank < 1:
-            raise ValueError(f"`whitening_rank` must be 1 or more, got {self.whitening_rank}.")
+            raise ConfigurationError(f"`whitening_rank` must be 1 or more, got {self.whitening_rank}.")
         super().__post_init__()

@@ -16,10 +16,11 @@ from datasets import Dataset
 from torch import nn
 from trl.trainer.utils import FusedCausalLMOutput
 
-from storm_hf.align.collator import THOUGHT_COLUMN, AlignCollator
+from storm_hf.align.collator import AlignCollator
 from storm_hf.align.config import StormAlignConfig
 from storm_hf.align.objective import Alignment, trajectory_alignment
 from storm_hf.model.modeling_storm import StormForConditionalGeneration
+from storm_hf.target_trajectory.schema import FEATURES_COLUMN
 from storm_hf.target_trajectory.trajectory import TargetTrajectory
 from storm_hf.training.collator import AnswerCollator
 from storm_hf.training.prompts import PromptEncoder
@@ -148,12 +149,16 @@ class StormAlignTrainer(StormTrainer):
         return self.accelerator.num_processes / self._num_rows_in_batch
 
     def _log_parts(self, answer_loss: torch.Tensor, alignment: Alignment) -> None:
-        self._metric("answer_loss", answer_loss)
-        self._metric("align_loss", alignment.loss.mean())
-        self._metric("latent_cosine", alignment.cosine)
-        self._metric("latent_cosine_baseline", alignment.cosine_baseline)
-        self._metric("latent_retrieval", alignment.retrieval)
-        self._metric("latent_retrieval_chance", alignment.retrieval_chance)
+        self._log_means(
+            {
+                "answer_loss": answer_loss,
+                "align_loss": alignment.loss.mean(),
+                "latent_cosine": alignment.cosine,
+                "latent_cosine_baseline": alignment.cosine_baseline,
+                "latent_retrieval": alignment.retrieval,
+                "latent_retrieval_chance": alignment.retrieval_chance,
+            }
+        )
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Save the model, and beside it the statistics that diagnostics read."""
@@ -175,9 +180,9 @@ def fit_trajectory(dataset: Dataset, num_latents: int, args: StormAlignConfig) -
     """
     if args.target_normalize != "whiten":
         return TargetTrajectory(num_latents, args.target_pooling, args.target_layout, normalize=args.target_normalize)
-    thoughts = dataset.select_columns([THOUGHT_COLUMN]).with_format("numpy")
+    thoughts = dataset.select_columns([FEATURES_COLUMN]).with_format("numpy")
     return TargetTrajectory.fit(
-        (batch[THOUGHT_COLUMN] for batch in thoughts.iter(256)),
+        (batch[FEATURES_COLUMN] for batch in thoughts.iter(256)),
         num_latents=num_latents,
         rank=args.whitening_rank,
         pooling=args.target_pooling,

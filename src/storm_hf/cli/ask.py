@@ -99,7 +99,7 @@ def ask_clip(
 def _default_model() -> str:
     if not DEFAULT_MODEL.is_dir():
         raise CheckpointError(
-            f"There is no model in {DEFAULT_MODEL}: run `make demo` to train one, or name one with --model."
+            f"There is no model in {DEFAULT_MODEL}: run `storm demo` to train one, or name one with --model."
         )
     return str(DEFAULT_MODEL)
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 REPORT_PAGE = "report.html"
 # The first that is missing names the extra that brings it; `demo` brings all.
-_PACKAGES = ("matplotlib", "jinja2", "pyarrow", "datasets", "trl")
+_PACKAGES = ("jinja2", "psutil", "pyarrow", "datasets", "trl")
 _INTERVENTIONS = {
     "none": "its own",
     "zero": "zeros",

@@ -36,7 +36,7 @@ from storm_hf.training.trainer import StormTrainer
 from storm_hf.worlds import make_world
 
 
-TEXT_COLUMN = {"chain_of_thought": "chain_of_thought", "terse_chain": "terse_chain"}
+CHAINS = ("chain_of_thought", "terse_chain")  # arms, and the columns that hold what they write
 
 
 class ReportProgress(TrainerCallback):
@@ -84,16 +84,17 @@ def run_text_arm(folder: DemoFolder, recipe: DemoRecipe, arm: str, report: Repor
         return
     disable_progress_bars()
     model, processor = data.load(folder.base)
+    column = arm if arm in CHAINS else None
     trainer = StormAnswerTrainer(
         model=model,
         args=training_arguments(StormAnswerConfig, folder.arm(arm), recipe, arm, num_latents=0),
-        train_dataset=with_reasoning(data.dataset(folder, "train", with_thoughts=False), TEXT_COLUMN.get(arm)),
+        train_dataset=with_reasoning(data.dataset(folder, "train", with_thoughts=False), column),
         processing_class=processor,
         callbacks=[ReportProgress(report)],
     )
     seconds = train(trainer)
     tests = data.dataset(folder, "test", with_thoughts=False)
-    longest = _longest_answer(with_reasoning(tests, TEXT_COLUMN.get(arm)), processor)
+    longest = _longest_answer(with_reasoning(tests, column), processor)
     results = measure_arm(trainer.model, processor, list(tests), recipe, num_latents=0, max_new_tokens=longest)
     _finish(folder, recipe, arm, trainer, results, seconds)
 

@@ -12,6 +12,7 @@ from transformers import (
 )
 
 from storm_hf.model import StormConfig, add_latent_tokens
+from storm_hf.model.processing_storm import LATENT_TOKENS
 
 
 PATCH_PX = 8
@@ -136,11 +137,12 @@ def tiny_config(processor: Qwen2_5_VLProcessor, num_latents: int, latent_scale: 
         vision_end_token_id=token_id("<|vision_end|>"),
         tie_word_embeddings=False,
     )
+    start_id, latent_id, end_id = token_id(list(LATENT_TOKENS))
     return StormConfig(
         vlm_config=backbone,
         num_latents=num_latents,
-        latent_start_token_id=token_id("<|latent_start|>"),
-        latent_token_id=token_id("<|latent|>"),
-        latent_end_token_id=token_id("<|latent_end|>"),
+        latent_start_token_id=start_id,
+        latent_token_id=latent_id,
+        latent_end_token_id=end_id,
         latent_scale=latent_scale,
     )

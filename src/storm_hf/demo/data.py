@@ -4,7 +4,7 @@ import itertools
 from pathlib import Path
 
 from datasets import Dataset, concatenate_datasets, disable_progress_bars, load_from_disk
-from transformers import AutoProcessor
+from transformers import AutoProcessor, ProcessorMixin
 
 from storm_hf.demo.folder import DemoFolder
 from storm_hf.demo.recipe import DemoRecipe
@@ -15,7 +15,7 @@ from storm_hf.thought_video import WorldExample, WorldRecipe, WorldSplit, render
 from storm_hf.training.features import cache_video_features
 
 
-SPLITS = ("train", "validation", "test")
+_ROWS_PER_SHARD = 512
 
 
 def world_recipe(recipe: DemoRecipe) -> WorldRecipe:
@@ -50,14 +50,16 @@ def encode_thoughts(folder: DemoFolder, recipe: DemoRecipe, report: Report) -> N
     disable_progress_bars()
     model, processor = load(folder.base)
     settings = TargetSettings(recipe.num_latents, rank=recipe.whitening_rank, layout=recipe.target_layout)
-    shards: list[Path] = []
-
-    def note(shard: Path) -> None:
-        shards.append(shard)
-        report(512 * len(shards))
-
+    finished = itertools.count(1)
     build_thoughts(
-        folder.data, examples_of(folder, recipe), model, processor, settings, encoder="demo base", on_finished=note
+        folder.data,
+        examples_of(folder, recipe),
+        model,
+        processor,
+        settings,
+        encoder="demo base",
+        rows_per_shard=_ROWS_PER_SHARD,
+        on_finished=lambda _: report(_ROWS_PER_SHARD * next(finished)),
     )
 
 
@@ -98,7 +100,7 @@ def dataset(folder: DemoFolder, split: str, *, with_thoughts: bool) -> Dataset:
     return concatenate_datasets([rows, load_from_disk(folder.cached / split)], axis=1).with_format("numpy")
 
 
-def load(checkpoint: Path) -> tuple[StormForConditionalGeneration, AutoProcessor]:
+def load(checkpoint: Path) -> tuple[StormForConditionalGeneration, ProcessorMixin]:
     """Load a checkpoint of the demo with its processor."""
     model = StormForConditionalGeneration.from_pretrained(checkpoint)
     return model, AutoProcessor.from_pretrained(checkpoint)

@@ -43,7 +43,7 @@ class DemoRecipe:
         seed (`int`):
             Of data, weights and order.
         naive_targets (`bool`):
-            Whether the targets are raw pooled features, neither centred nor whitened.
+            Whether the targets are pooled features of unit size that were not whitened.
         frame_pixels (`int`):
             Pixels that the video processor leaves of a frame.
         whitening_rank (`int`):
@@ -177,7 +177,7 @@ def demo_recipe(world: str = "shuffle", seed: int = 0, naive_targets: bool = Fal
         seed (`int`, *optional*, defaults to `0`):
             Of data, weights and order.
         naive_targets (`bool`, *optional*, defaults to `False`):
-            Whether to train on raw pooled features, to see the failure.
+            Whether to leave the targets as pooled, at unit size and not whitened, to see the failure.
 
     Raises:
         WorldError: If the demo does not know the world.

@@ -3,7 +3,8 @@
 import json
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
+from typing import Any
 
 from storm_hf.errors import ReportError
 
@@ -31,6 +32,11 @@ class ArmResult:
     forward_passes: float
     seconds_per_answer: float
     train_seconds: float
+
+    @classmethod
+    def of(cls, results: Mapping[str, Any]) -> "ArmResult":
+        """Take the part of an arm's `results.json` that the report shows."""
+        return cls(**{field.name: results[field.name] for field in fields(cls)})
 
 
 @dataclass(frozen=True, kw_only=True)

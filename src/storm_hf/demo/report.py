@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from storm_hf.demo import figures
-from storm_hf.demo.record import ArmResult, DemoReport, Interventions, Retrieval, check_names
-from storm_hf.demo.story import ArmTraining, DemoStory, ExampleClip, ImaginedStep, Neighbour, TargetCosines
+from storm_hf.demo.record import DemoReport, check_names
+from storm_hf.demo.story import DemoStory, ExampleClip, ImaginedStep, Neighbour
 from storm_hf.demo.verdict import judge
 from storm_hf.errors import ReportError
 from storm_hf.reporting import frame_data_uri, render_page, video_data_uri, write_atomically
@@ -79,18 +79,3 @@ def _pictures(step: ImaginedStep) -> tuple[ImaginedStep, str, list[tuple[Neighbo
     """Pair a step and its neighbours with addresses that hold their frames."""
     neighbours = [(neighbour, frame_data_uri(neighbour.frame)) for neighbour in step.neighbours]
     return step, frame_data_uri(step.true_frame), neighbours
-
-
-__all__ = [
-    "ArmResult",
-    "ArmTraining",
-    "DemoReport",
-    "DemoStory",
-    "ExampleClip",
-    "ImaginedStep",
-    "Interventions",
-    "Neighbour",
-    "Retrieval",
-    "TargetCosines",
-    "write_report",
-]

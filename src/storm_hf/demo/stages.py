@@ -2,18 +2,21 @@
 
 import os
 import platform
+from collections.abc import Callable
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
 from storm_hf.demo.folder import DemoFolder, read_json
 from storm_hf.demo.recipe import DemoRecipe, demo_recipe
-from storm_hf.demo.record import ArmResult, DemoReport, Interventions, Retrieval
+from storm_hf.demo.record import ARMS, ArmResult, DemoReport, Interventions, Retrieval
 from storm_hf.demo.report import write_report
 from storm_hf.demo.tasks import Task, run_tasks
 from storm_hf.demo.telling import tell
+from storm_hf.worlds import make_world
 
 
 ARM_TITLES = {
@@ -43,7 +46,7 @@ def run_demo(
         seed (`int`, *optional*, defaults to `0`):
             Of data, weights and order.
         naive_targets (`bool`, *optional*, defaults to `False`):
-            Whether to train on raw pooled features, to see the failure that whitening prevents.
+            Whether to leave the targets as pooled, at unit size, to see the failure that whitening prevents.
         recipe ([`DemoRecipe`], *optional*):
             Instead of the three above: sizes and updates of one's own.
         console ([`~rich.console.Console`], *optional*):
@@ -74,13 +77,9 @@ def _stages(folder: DemoFolder, recipe: DemoRecipe) -> dict[str, list[Task]]:
     episodes = data.world_recipe(recipe).num_episodes
     updates = {name: training.num_updates for name, training in recipe.trainings.items()}
     updates["storm"] = updates["align"] + updates["answer"]
-    works = {name: arms.run_text_arm for name in ARM_TITLES if name != "storm"}
-    arm_tasks = [
-        Task(name, title, updates[name], works[name], (folder, recipe, name))
-        for name, title in ARM_TITLES.items()
-        if name != "storm"
-    ]
-    arm_tasks.insert(2, Task("storm", ARM_TITLES["storm"], updates["storm"], arms.run_storm, (folder, recipe)))
+    works: dict[str, tuple[Callable[..., None], tuple[Any, ...]]]
+    works = {name: (arms.run_text_arm, (folder, recipe, name)) for name in ARM_TITLES}
+    works["storm"] = (arms.run_storm, (folder, recipe))
     return {
         "1_render": [Task("render", "Drawing clips and thought videos", episodes, data.render, (folder, recipe, 2))],
         "2_base": [Task("base", "Learning to see", updates["base"], arms.train_base, (folder, recipe))],
@@ -88,7 +87,7 @@ def _stages(folder: DemoFolder, recipe: DemoRecipe) -> dict[str, list[Task]]:
             Task("thoughts", "Encoding thought videos", episodes, data.encode_thoughts, (folder, recipe)),
             Task("clips", "Encoding question clips", episodes, data.encode_clips, (folder, recipe)),
         ],
-        "4_arms": arm_tasks,
+        "4_arms": [Task(name, ARM_TITLES[name], updates[name], *work) for name, work in works.items()],
         "5_reload": [
             Task("reload", "Loading without storm_hf", reload.NUM_CLIPS, reload.check_reload, (folder, recipe))
         ],
@@ -97,18 +96,16 @@ def _stages(folder: DemoFolder, recipe: DemoRecipe) -> dict[str, list[Task]]:
 
 def make_report(folder: DemoFolder, recipe: DemoRecipe, out: Path) -> DemoReport:
     """Put together what the arms wrote."""
-    arms = {
-        name: read_json(folder.arm(name) / "results.json") for name in ("direct", "chain_of_thought", "align", "storm")
-    }
+    arms = {name: read_json(folder.arm(name) / "results.json") for name in ARMS}
     storm = arms["storm"]
     usage = folder.usage()
     return DemoReport(
         world=recipe.world,
         seed=recipe.seed,
-        chance=1 / _num_options(folder),
+        chance=make_world(recipe.world, **recipe.knobs).chance,
         num_test=sum(recipe.test_depths[depth] for depth in recipe.deep),
         num_latents=recipe.num_latents,
-        arms={name: arm_result(results) for name, results in arms.items()},
+        arms={name: ArmResult.of(results) for name, results in arms.items()},
         interventions=Interventions(**storm["interventions"]),
         by_depth={
             depth: {"direct": arms["direct"]["by_depth"][depth], "storm": storm["by_depth"][depth]}
@@ -120,18 +117,6 @@ def make_report(folder: DemoFolder, recipe: DemoRecipe, out: Path) -> DemoReport
         peak_rss_mib=usage.peak_rss_mib,
         checkpoint=str(out / folder.storm.name),
     )
-
-
-def arm_result(results: dict[str, float]) -> ArmResult:
-    """The part of an arm's results that the report shows."""
-    names = ("accuracy", "forward_passes", "seconds_per_answer", "train_seconds")
-    return ArmResult(**{name: results[name] for name in names})
-
-
-def _num_options(folder: DemoFolder) -> int:
-    from storm_hf.target_trajectory import load_thoughts
-
-    return len(load_thoughts(folder.data)["test"][0]["options"])
 
 
 def command(recipe: DemoRecipe, out: str | os.PathLike[str]) -> str:

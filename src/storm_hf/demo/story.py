@@ -143,7 +143,7 @@ class DemoStory:
         versions (`Mapping[str, str]`):
             From package to version.
         naive_targets (`bool`, *optional*, defaults to `False`):
-            Whether the targets were raw pooled features, neither centred nor whitened.
+            Whether the targets were pooled features of unit size that were not whitened.
         frames_per_step (`int`, *optional*, defaults to `2`):
             Frames of a clip that make up one step. The stills show the last of each.
         extra_arms (`Mapping[str, ArmResult]`, *optional*):

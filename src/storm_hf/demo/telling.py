@@ -55,13 +55,9 @@ def tell(folder: DemoFolder, recipe: DemoRecipe, command: str, machine: str, ver
         versions=versions,
         naive_targets=recipe.naive_targets,
         frames_per_step=FRAMES_PER_STEP,
-        extra_arms={"terse_chain": ArmResult(**_shown(arms["terse_chain"]))},
-        extra_by_depth={name: arms[name]["by_depth"] for name in ("chain_of_thought",)},
+        extra_arms={"terse_chain": ArmResult.of(arms["terse_chain"])},
+        extra_by_depth={"chain_of_thought": arms["chain_of_thought"]["by_depth"]},
     )
-
-
-def _shown(results: Mapping[str, Any]) -> dict[str, float]:
-    return {name: results[name] for name in ("accuracy", "forward_passes", "seconds_per_answer", "train_seconds")}
 
 
 def _examples(folder: DemoFolder, recipe: DemoRecipe, arms: Mapping[str, Any]) -> tuple[ExampleClip, ...]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from storm_hf.evaluation.gallery import GALLERY_FILE, Gallery
+from storm_hf.evaluation.gallery import GALLERY_FILE, Gallery, unit_vectors
 
 
 TEMPERATURE = 0.1  # of the softmax over cosines
@@ -48,7 +48,7 @@ class ThoughtGallery(Gallery):
 
     def neighbours(self, latents: np.ndarray, num_neighbours: int = 3) -> Neighbours:
         """Find the entries nearest to latents of shape `(..., hidden_size)`, by cosine."""
-        cosine = _unit(latents) @ _unit(self.latents).T  # (..., G)
+        cosine = unit_vectors(latents) @ unit_vectors(self.latents).T  # (..., G)
         states = np.asarray(self.states)
         index = np.argsort(-cosine, axis=-1)[..., :num_neighbours]
         weight = np.exp((cosine - cosine.max(axis=-1, keepdims=True)) / TEMPERATURE)
@@ -76,8 +76,3 @@ class ThoughtGallery(Gallery):
         """Read what `save` wrote."""
         with np.load(checkpoint / GALLERY_FILE, allow_pickle=False) as stored:
             return cls(stored["latents"].astype(np.float32), stored["states"].tolist(), stored["frames"])
-
-
-def _unit(vectors: np.ndarray) -> np.ndarray:
-    vectors = vectors.astype(np.float32)
-    return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)

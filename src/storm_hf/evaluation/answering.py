@@ -14,6 +14,7 @@ from transformers import ProcessorMixin
 from storm_hf.model.modeling_storm import StormForConditionalGeneration
 from storm_hf.model.rollout_storm import LatentIntervention
 from storm_hf.training.prompts import PromptEncoder, Row
+from storm_hf.worlds.question import QuestionStyle, format_answer
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,7 +111,7 @@ def _answer_batch(
     latents = [None] * len(rows) if output.latents is None else output.latents.float().cpu().numpy()
     token_ids = [_up_to_end(row, tokenizer.eos_token_id) for row in new_tokens.tolist()]
     return [
-        Answer(text.strip(), read_option(text, row.get("options")), latent, tokens)
+        Answer(text.strip(), read_option(text, row.get("options"), prompts.question_style), latent, tokens)
         for text, row, latent, tokens in zip(texts, rows, latents, token_ids, strict=True)
     ]
 
@@ -120,20 +121,27 @@ def _up_to_end(tokens: list[int], end: int) -> list[int]:
     return tokens[: tokens.index(end) + 1] if end in tokens else tokens
 
 
-def read_option(text: str, options: Sequence[str] | None) -> str | None:
+def read_option(text: str, options: Sequence[str] | None, style: QuestionStyle = "words") -> str | None:
     """Read the option that an answer ends with; what comes before it is reasoning.
 
     Args:
         text (`str`):
             The generated text.
         options (`Sequence[str]`, *optional*):
-            The closed set of one-word options.
+            The closed set of answers.
+        style (`str`, *optional*, defaults to `"words"`):
+            How the question named them; with `"letters"` the answer is the letter of one.
 
     Returns:
-        `str` or `None`: The last word, if it is an option.
+        `str` or `None`: The option whose words, or whose letter, come last. The longest, where one option ends in another.
     """
+    if options is None or not len(options):
+        return None
+    said = list(options) if style != "letters" else [format_answer(option, options, style) for option in options]
     words = text.replace(".", " ").split()
-    return words[-1] if words and options is not None and words[-1] in options else None
+    parts = [name.replace(".", " ").split() for name in said]
+    named = [index for index, part in enumerate(parts) if part and words[-len(part) :] == part]
+    return options[max(named, key=lambda index: len(parts[index]))] if named else None
 
 
 @dataclass(frozen=True)

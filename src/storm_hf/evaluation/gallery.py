@@ -84,7 +84,7 @@ class Gallery:
                 f"The gallery holds latents of size {self.latents.shape[1]} but this model thinks in size "
                 f"{latents.shape[1]}: it belongs to another checkpoint. Delete {GALLERY_FILE}."
             )
-        cosines = _unit(latents) @ _unit(self.latents).T  # (K, N)
+        cosines = unit_vectors(latents) @ unit_vectors(self.latents).T  # (K, N)
         return [(self.states[index], float(row[index])) for row, index in zip(cosines, cosines.argmax(1), strict=True)]
 
 
@@ -97,7 +97,7 @@ def describe_latents(latents: np.ndarray, gallery: Gallery | None = None) -> lis
         gallery ([`Gallery`], *optional*):
             Known states to compare with.
     """
-    directions = _unit(latents)
+    directions = unit_vectors(latents)
     cosines = [None, *(directions[1:] * directions[:-1]).sum(axis=1).tolist()]
     nearest = [(None, None)] * len(latents) if gallery is None else gallery.nearest(latents)
     norms = np.linalg.norm(latents, axis=1).tolist()
@@ -107,5 +107,7 @@ def describe_latents(latents: np.ndarray, gallery: Gallery | None = None) -> lis
     ]
 
 
-def _unit(vectors: np.ndarray) -> np.ndarray:
-    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), np.finfo(np.float32).tiny)
+def unit_vectors(vectors: np.ndarray) -> np.ndarray:
+    """Bring vectors of shape `(..., hidden_size)` to length one; zeros stay zeros."""
+    vectors = vectors.astype(np.float32)
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)

@@ -6,6 +6,8 @@ from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 
+from .errors_storm import ConfigurationError
+
 
 _CLASS_OF_AUTO = {
     "AutoConfig": "configuration_storm.StormConfig",
@@ -63,14 +65,16 @@ class StormConfig(PreTrainedConfig):
 
     def _check_latents(self) -> None:
         if self.latent_projector not in PROJECTOR_KINDS:
-            raise ValueError(f"`latent_projector` must be one of {PROJECTOR_KINDS}, got {self.latent_projector!r}.")
+            raise ConfigurationError(
+                f"`latent_projector` must be one of {PROJECTOR_KINDS}, got {self.latent_projector!r}."
+            )
         if not 0 <= self.num_latents <= self.max_num_latents:
-            raise ValueError(
+            raise ConfigurationError(
                 f"`num_latents` must lie between 0 and `max_num_latents` = {self.max_num_latents}, got "
                 f"{self.num_latents}. Raise `max_num_latents` if you mean it."
             )
         if self.latent_token_id is not None and len(set(self.latent_block_ids)) != 3:
-            raise ValueError(
+            raise ConfigurationError(
                 "`latent_token_id` needs `latent_start_token_id` and `latent_end_token_id` beside it, three different "
                 f"ids; got {self.latent_block_ids}. `add_latent_tokens(processor)` makes them."
             )

@@ -27,3 +27,7 @@ class UnsupportedGenerationError(StormError, NotImplementedError):
 
 class CacheError(StormError, ValueError):
     """A key-value cache that the rollout cannot write to or differentiate through."""
+
+
+class ConfigurationError(StormError, ValueError):
+    """A setting of a model or of a training run that is out of its range, or contradicts another."""

@@ -7,6 +7,7 @@ Axes: B batch, S sequence, L sequence after the rows were moved, K latent steps.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 
@@ -28,7 +29,9 @@ class LatentBlock:
     first: torch.Tensor
     num_latents: int
 
-    @property
+    # Cached, since each look at a tensor waits for the device.
+
+    @cached_property
     def start(self) -> int:
         """Column of the first placeholder once the rows are aligned."""
         return int(self.first.max())
@@ -38,7 +41,7 @@ class LatentBlock:
         """Column after the last placeholder once the rows are aligned."""
         return self.start + self.num_latents
 
-    @property
+    @cached_property
     def is_aligned(self) -> bool:
         """Whether the blocks of all rows lie in the same columns."""
         return bool((self.first == self.first[0]).all())

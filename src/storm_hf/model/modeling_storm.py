@@ -24,10 +24,13 @@ from .errors_storm import BackboneError
 from .features_storm import flatten_features, unflatten_features
 from .generation_storm import StormGenerationMixin
 from .layout_storm import find_latent_block
-from .processing_storm import add_latent_tokens
+from .processing_storm import LATENT_TOKENS, add_latent_tokens
 from .projector_storm import LatentProjector, UnitGainLinear
 from .rollout_storm import LatentIntervention
 from .thought_storm import StormModelOutput, Thought, keep_state
+
+
+_PLACE_ARGUMENTS = ("revision", "subfolder", "cache_dir", "token", "local_files_only", "trust_remote_code")
 
 
 @dataclass
@@ -243,17 +246,19 @@ class StormForConditionalGeneration(StormPreTrainedModel, StormGenerationMixin):
             latent_scale (`float`, *optional*):
                 See [`StormConfig`]. By default the root mean square of the token embeddings.
             kwargs:
-                Passed to `from_pretrained`.
+                Passed to `from_pretrained`; a `revision` and what else says where the checkpoint lies also holds for its
+                configuration and its processor.
 
         Raises:
             BackboneError: If the checkpoint is not a video-language model.
         """
+        place = {name: kwargs[name] for name in _PLACE_ARGUMENTS if name in kwargs}
         processor = add_latent_tokens(
-            processor or transformers.AutoProcessor.from_pretrained(name_or_path), num_latents
+            processor or transformers.AutoProcessor.from_pretrained(name_or_path, **place), num_latents
         )
-        token_ids = processor.tokenizer.convert_tokens_to_ids(["<|latent_start|>", "<|latent|>", "<|latent_end|>"])
+        token_ids = processor.tokenizer.convert_tokens_to_ids(list(LATENT_TOKENS))
         config = StormConfig(
-            vlm_config=AutoConfig.from_pretrained(name_or_path),
+            vlm_config=AutoConfig.from_pretrained(name_or_path, **place),
             num_latents=num_latents,
             latent_start_token_id=token_ids[0],
             latent_token_id=token_ids[1],

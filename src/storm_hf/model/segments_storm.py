@@ -47,22 +47,21 @@ class SegmentRunner:
         self.attention_mask = attention_mask
         self.position_ids = position_ids
         self.options = options
-        self.past_length = (
-            0 if cache is None else int(cache.get_seq_length())
-        )  # a static cache returns the counter itself, which moves
+        # A static cache returns the counter itself, which moves.
+        self.past_length = 0 if cache is None else int(cache.get_seq_length())
         self.pieces: list[ModelOutput] = []
 
     def __call__(self, start: int, stop: int, **inputs: Any) -> torch.Tensor:
         """Run columns `start` to `stop`; return their last hidden states, (B, stop - start, D)."""
-        is_replayed = isinstance(self.cache, ReplayCache)
+        keeps_cache = self.cache is not None
         if isinstance(self.cache, ReplayCache):
             self.cache = self.cache.fork()
+            keeps_cache = False  # checkpointed layers warn about use_cache=True, and write to the cache all the same
         piece = self.body(
             attention_mask=self._mask(self.attention_mask, start, stop),
             position_ids=self.position_ids[..., start:stop],
             past_key_values=self.cache,
-            use_cache=self.cache is not None
-            and not is_replayed,  # the layers warn about use_cache=True while they are checkpointed
+            use_cache=keeps_cache,
             return_dict=True,
             **self.options,
             **inputs,

@@ -2,7 +2,7 @@
 
 from storm_hf.pipeline.fingerprint import claim
 from storm_hf.pipeline.step import Step
-from storm_hf.pipeline.workspace import Workspace, written_whole
+from storm_hf.pipeline.workspace import Workspace
 
 
-__all__ = ["Step", "Workspace", "claim", "written_whole"]
+__all__ = ["Step", "Workspace", "claim"]

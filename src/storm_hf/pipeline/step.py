@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from storm_hf.pipeline.fingerprint import claim
-from storm_hf.pipeline.workspace import Workspace, written_whole
+from storm_hf.pipeline.workspace import Workspace
+from storm_hf.writing import written_whole
 
 
 TaskT = TypeVar("TaskT")

@@ -1,29 +1,11 @@
 """Where shards lie. A file that exists is complete."""
 
 import json
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-
-@contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
-    """Yield a name beside `path` to write to; it becomes `path` at the end, and nothing if the writing fails.
-
-    Args:
-        path (`Path`):
-            The file to be. Its folder is made, and a file that is there already is replaced in one instant.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
-    try:
-        yield unfinished
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+from storm_hf.writing import written_whole
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from storm_hf.optional import require
+from storm_hf.writing import written_whole
 
 
 _SECONDS_PER_MINUTE = 60
@@ -49,13 +50,8 @@ def write_atomically(path: str | os.PathLike[str], text: str) -> Path:
         `Path`: The file written.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
-    try:
+    with written_whole(path) as unfinished:
         unfinished.write_text(text, encoding="utf-8")
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
     return path
 
 

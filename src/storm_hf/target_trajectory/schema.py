@@ -6,7 +6,6 @@ from storm_hf.optional import require
 
 
 FEATURES_COLUMN = "thought_features"
-VIDEO_COLUMNS = ("video", "thought_video")  # paths, relative to the folder of the data set
 
 
 def storm_thoughts_features(hidden_size: int, num_cells: int, *, is_world: bool = False) -> Any:

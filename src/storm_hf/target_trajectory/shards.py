@@ -17,7 +17,8 @@ import numpy as np
 
 from storm_hf.errors import DatasetError
 from storm_hf.optional import require
-from storm_hf.target_trajectory.schema import FEATURES_COLUMN, VIDEO_COLUMNS
+from storm_hf.pipeline.paths import with_absolute_paths
+from storm_hf.target_trajectory.schema import FEATURES_COLUMN
 
 
 DATA = "data"
@@ -87,16 +88,8 @@ def load_thoughts(folder: str | os.PathLike[str]) -> Any:
     read_manifest(folder)
     splits = require("datasets").load_dataset(str(folder))
     for name, dataset in splits.items():
-        splits[name] = _with_absolute_paths(dataset, folder)
+        splits[name] = with_absolute_paths(dataset, folder)
     return splits
-
-
-def _with_absolute_paths(dataset: Any, folder: Path) -> Any:
-    order, features = dataset.column_names, dataset.features
-    for name in VIDEO_COLUMNS:
-        paths = [str(folder / path) if path else path for path in dataset[name]]
-        dataset = dataset.remove_columns(name).add_column(name, paths, feature=features[name])
-    return dataset.select_columns(order)
 
 
 def read_manifest(folder: str | os.PathLike[str]) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 from storm_hf.errors import DatasetError, TrajectoryShapeError
 from storm_hf.target_trajectory.pool import Features, Layout, Pooling, as_clips, check_pooling, pool_clips
 from storm_hf.target_trajectory.whiten import SlotStatistics, WhiteningStatistics
+from storm_hf.writing import written_whole
 
 
 Normalization = Literal["whiten", "layernorm", "none"]
@@ -150,7 +151,6 @@ class TargetTrajectory:
     def save(self, folder: str | os.PathLike[str]) -> Path:
         """Write `whitening.safetensors` into a folder, complete or not at all."""
         path = Path(folder) / FILE_NAME
-        path.parent.mkdir(parents=True, exist_ok=True)
         settings = {name: getattr(self, name) for name in ("num_latents", "pooling", "layout", "normalize")}
         tensors = {}
         if self.statistics is not None:
@@ -158,9 +158,8 @@ class TargetTrajectory:
             tensors = {
                 name: getattr(self.statistics, name).contiguous() for name in ("mean", "projection", "variances")
             }
-        unfinished = path.with_suffix(".unfinished")
-        save_file(tensors, unfinished, metadata={_METADATA_KEY: json.dumps(settings, sort_keys=True)})
-        unfinished.replace(path)
+        with written_whole(path) as unfinished:
+            save_file(tensors, unfinished, metadata={_METADATA_KEY: json.dumps(settings, sort_keys=True)})
         return path
 
     @classmethod

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from trl import SFTConfig
 
+from storm_hf.errors import ConfigurationError
 from storm_hf.worlds.question import QuestionStyle
 
 
@@ -49,9 +50,9 @@ class StormTrainingConfig(SFTConfig):
 
     def __post_init__(self) -> None:
         if self.num_latents is not None and self.num_latents < 0:
-            raise ValueError(f"`num_latents` must be 0 or more, got {self.num_latents}.")
+            raise ConfigurationError(f"`num_latents` must be 0 or more, got {self.num_latents}.")
         if self.question_style not in ("words", "letters", "none"):
-            raise ValueError(f"`question_style` must be words, letters or none, got {self.question_style!r}.")
+            raise ConfigurationError(f"`question_style` must be words, letters or none, got {self.question_style!r}.")
         given: Any = self  # the types of TRL's arguments are not known here
         if given.bf16 is None:
             given.bf16 = not given.fp16 and torch.cuda.is_available()

@@ -95,7 +95,8 @@ def _encode_rows(
         )
     with torch.inference_mode():
         flat = model.encode_video(
-            pixel_values_videos=batch["pixel_values_videos"], video_grid_thw=batch["video_grid_thw"]
+            pixel_values_videos=batch["pixel_values_videos"].to(model.device),
+            video_grid_thw=batch["video_grid_thw"].to(model.device),
         )
     is_token = batch["attention_mask"].bool()
     sizes = (batch["mm_token_type_ids"] == 2).sum(dim=1).tolist()  # video tokens of each row
@@ -115,4 +116,4 @@ def _encode_rows(
 
 
 def _half(features: torch.Tensor) -> np.ndarray:
-    return features.to(torch.float16).numpy()
+    return features.to(device="cpu", dtype=torch.float16).numpy()

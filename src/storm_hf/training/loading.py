@@ -4,15 +4,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from datasets import Dataset, DatasetDict, Value, load_dataset
+from datasets import DatasetDict, load_dataset
 from transformers import AutoConfig, AutoProcessor, PreTrainedConfig, ProcessorMixin
 from trl import ModelConfig
 
-from storm_hf.errors import CheckpointError
+from storm_hf.errors import CheckpointError, ConfigurationError
 from storm_hf.model import StormConfig, StormForConditionalGeneration, add_latent_tokens, storm_processor
-
-
-VIDEO_COLUMNS = ("video", "thought_video")
+from storm_hf.pipeline.paths import with_absolute_paths
 
 
 @dataclass
@@ -40,9 +38,9 @@ class StormModelConfig(ModelConfig):
 
     def __post_init__(self) -> None:
         if self.num_frames is not None and self.num_frames < 1:
-            raise ValueError(f"`num_frames` must be 1 or more, got {self.num_frames}.")
+            raise ConfigurationError(f"`num_frames` must be 1 or more, got {self.num_frames}.")
         if self.load_in_4bit or self.load_in_8bit:
-            raise ValueError(
+            raise ConfigurationError(
                 "`load_in_4bit` and `load_in_8bit` would quantize the latent projector and the vision tower, whose features "
                 "the targets are made of. Leave them out; `use_peft` saves most of the memory."
             )
@@ -129,14 +127,5 @@ def load_rows(name_or_path: str, config: str | None = None) -> DatasetDict:
     folder = Path(name_or_path)
     if folder.is_dir():
         for name, rows in splits.items():
-            splits[name] = _with_absolute_paths(rows, folder.resolve())
+            splits[name] = with_absolute_paths(rows, folder.resolve())
     return splits
-
-
-def _with_absolute_paths(rows: Dataset, folder: Path) -> Dataset:
-    text = Value("string")
-    for name in VIDEO_COLUMNS:
-        if rows.features.get(name) == text:
-            paths = [str(folder / path) if path else path for path in rows[name]]
-            rows = rows.remove_columns(name).add_column(name, paths, feature=text)
-    return rows

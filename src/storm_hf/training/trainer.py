@@ -9,6 +9,7 @@ from transformers import TrainerCallback
 from trl import SFTTrainer
 
 from storm_hf.errors import CheckpointError
+from storm_hf.hub.cards import trained_model_card
 from storm_hf.model.modeling_storm import StormForConditionalGeneration
 from storm_hf.training.checkpoints import newest_complete_checkpoint
 from storm_hf.training.collator import IGNORED_LABEL
@@ -90,17 +91,18 @@ class StormTrainer(SFTTrainer):
             )
         self.model.tie_weights()
 
-    def _metric(self, name: str, value: torch.Tensor) -> None:
-        """Log the mean of `value` over processes, and over the steps until the next log."""
+    def _log_means(self, values: dict[str, torch.Tensor]) -> None:
+        """Log the mean of each value over processes, and over the steps until the next log; waits for the device once."""
         mode = "train" if self.model.training else "eval"
-        self._metrics[mode][name].append(self.accelerator.gather_for_metrics(value.detach()).mean().item())
+        stacked = torch.stack([value.detach().float() for value in values.values()])
+        means = self.accelerator.gather_for_metrics(stacked[None]).mean(dim=0)
+        for name, mean in zip(values, means.tolist(), strict=True):
+            self._metrics[mode][name].append(mean)
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """Write the checkpoint's card from the run's own numbers."""
         if not self.is_world_process_zero():
             return
-        from storm_hf.hub.cards import trained_model_card
-
         card = trained_model_card(
             model=self.model, stage=self._stage, tags=self._tag_names, paper=self._paper["id"], state=self.state
         )

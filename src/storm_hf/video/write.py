@@ -1,8 +1,6 @@
 """Frames into an H.264 file that every player shows, the same bytes every time."""
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 
@@ -10,6 +8,7 @@ import av
 import numpy as np
 
 from storm_hf.errors import VideoWriteError
+from storm_hf.writing import written_whole
 
 
 # One thread, since x264 cuts frames into slices by the number of threads. Quality 12 is hard to tell from the original.
@@ -37,8 +36,7 @@ def write_video(path: str | os.PathLike[str], frames: np.ndarray, *, fps: float)
     """
     _check(frames, fps)
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with _complete_or_absent(path) as unfinished:
+    with written_whole(path) as unfinished:
         _encode(unfinished, frames, Fraction(fps).limit_denominator(_MAX_FPS_DENOMINATOR))
     return path
 
@@ -56,17 +54,6 @@ def _check(frames: np.ndarray, fps: float) -> None:
         )
     if not 1 / _MAX_FPS_DENOMINATOR <= fps < float("inf"):
         raise VideoWriteError(f"Expected fps above 0 but got {fps}.")
-
-
-@contextmanager
-def _complete_or_absent(path: Path) -> Iterator[Path]:
-    """Yield a name beside `path` that becomes `path` on success and nothing on failure."""
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
-    try:
-        yield unfinished
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def _encode(path: Path, frames: np.ndarray, rate: Fraction) -> None:

@@ -19,6 +19,7 @@ from storm_hf.errors import StaleWorkError, WorldError
 from storm_hf.video import write_video
 from storm_hf.worlds.episode import EpisodeText
 from storm_hf.worlds.world import World
+from storm_hf.writing import written_whole
 
 
 MANIFEST = "episodes.jsonl"
@@ -143,8 +144,7 @@ def _claim(folder: Path, world: World[Any]) -> None:
     mine = {"world": world.name, **asdict(world), "drawing_version": _DRAWING_VERSION}  # type: ignore[call-overload]
     path = folder / _WORLD_FILE
     if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        _write_whole(path, [json.dumps(mine, indent=2)])
+        _write_lines(path, [json.dumps(mine, indent=2)])
     elif (theirs := json.loads(path.read_text(encoding="utf-8"))) != mine:
         raise StaleWorkError(f"{folder} holds episodes of {theirs}; expected {mine}. Choose another folder.")
 
@@ -153,13 +153,12 @@ def _write_manifest(folder: Path, written: list[EpisodeFiles]) -> None:
     known = {files.id: files for files in (read_episodes(folder) if (folder / MANIFEST).exists() else [])}
     known.update((files.id, files) for files in written)
     rows = (json.dumps(_to_row(folder, known[episode_id])) for episode_id in sorted(known))
-    _write_whole(folder / MANIFEST, rows)
+    _write_lines(folder / MANIFEST, rows)
 
 
-def _write_whole(path: Path, lines: Iterable[str]) -> None:
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
-    unfinished.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-    unfinished.replace(path)
+def _write_lines(path: Path, lines: Iterable[str]) -> None:
+    with written_whole(path) as unfinished:
+        unfinished.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
 
 def _to_row(folder: Path, files: EpisodeFiles) -> dict[str, Any]:
