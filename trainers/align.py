@@ -14,6 +14,7 @@ from transformers import set_seed
 from trl import ScriptArguments, TrlParser, get_peft_config
 
 from storm_hf import StormAlignConfig, StormAlignTrainer
+from storm_hf.align.trainer import saved_trajectory
 from storm_hf.training.loading import StormModelConfig, load_rows, load_storm
 
 
@@ -23,12 +24,15 @@ def main(script_args: ScriptArguments, training_args: StormAlignConfig, model_ar
     model, processor = load_storm(model_args, training_args.num_latents)
     dataset = load_rows(script_args.dataset_name, script_args.dataset_config)
 
+    trajectory = saved_trajectory(script_args.dataset_name, model.config.num_latents, training_args)
+
     trainer = StormAlignTrainer(
         model=model,
         args=training_args,
         train_dataset=dataset[script_args.dataset_train_split],
         eval_dataset=dataset[script_args.dataset_test_split] if training_args.eval_strategy != "no" else None,
         processing_class=processor,
+        trajectory=trajectory,
         peft_config=get_peft_config(model_args),
     )
     trainer.train(resume_from_checkpoint=training_args.resume_from_checkpoint)

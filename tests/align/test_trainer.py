@@ -6,6 +6,7 @@ from tests.training.tiny_training import logged, tiny_trainer
 from tests.training.tiny_videos import load_tiny, write_thoughts
 
 from storm_hf import StormAlignConfig, StormAlignTrainer, StormForConditionalGeneration
+from storm_hf.align.trainer import saved_trajectory
 from storm_hf.errors import LatentShapeError
 from storm_hf.target_trajectory.trajectory import TargetTrajectory
 from storm_hf.training.loading import load_rows
@@ -90,3 +91,16 @@ def test_alignment_is_learned(tmp_path):
     assert logged(trainer, "latent_cosine")[0] < 0.3
     assert logged(trainer, "latent_cosine")[-1] > 0.8
     assert logged(trainer, "latent_retrieval")[-1] == 1.0
+
+
+def test_targets_that_the_builder_saved_are_used_unless_others_are_asked_for(tmp_path):
+    features = torch.randn(64, 3, 2, 32, generator=torch.Generator().manual_seed(0))
+    TargetTrajectory.fit([features], num_latents=3, rank=5).save(tmp_path / "data")
+    arguments = {"output_dir": str(tmp_path), "use_cpu": True, "bf16": False, "report_to": "none"}
+
+    found = saved_trajectory(tmp_path / "data", 3, StormAlignConfig(**arguments))
+    assert found is not None
+    assert found.statistics.rank == 5
+    assert saved_trajectory(tmp_path / "data", 3, StormAlignConfig(whitening_rank=4, **arguments)) is None
+    assert saved_trajectory(tmp_path / "data", 3, StormAlignConfig(target_normalize="none", **arguments)) is None
+    assert saved_trajectory(tmp_path / "elsewhere", 3, StormAlignConfig(**arguments)) is None

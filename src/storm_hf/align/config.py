@@ -40,8 +40,10 @@ class StormAlignConfig(StormTrainingConfig):
         target_normalize (`str`, *optional*, defaults to `"whiten"`):
             `"whiten"`, or for comparison `"layernorm"` or `"none"` (the paper's): raw pooled features are nearly the same
             for every video, so that alignment on them looks perfect and carries nothing.
-        whitening_rank (`int`, *optional*, defaults to `16`):
-            Number r of principal components that are kept. The smallest that a linear probe reads the state from.
+        whitening_rank (`int`, *optional*):
+            Number r of principal components that are kept: the smallest that a linear probe reads the state from. Left
+            out, `trainers/align.py` takes the targets that the data set's builder chose and saved, rank, pooling and layout
+            included; where there are none, the rank is 16.
         whitening_statistics (`str`, *optional*, defaults to `"pooled"`):
             One mean for all slots, `"pooled"`, which also serves more steps than trained, or one mean `"per_slot"`.
         learning_rate (`float`, *optional*, defaults to `1e-05`):
@@ -57,7 +59,12 @@ class StormAlignConfig(StormTrainingConfig):
     target_pooling: Pooling = field(default="temporal", metadata={"help": "How slots share the thought video."})
     target_layout: Layout = field(default="average", metadata={"help": "What a slot keeps of the picture."})
     target_normalize: Normalization = field(default="whiten", metadata={"help": "How targets are normalised."})
-    whitening_rank: int = field(default=16, metadata={"help": "Number of principal components that are kept."})
+    whitening_rank: int | None = field(
+        default=None,
+        metadata={
+            "help": "Number of principal components that are kept; by default what the data set's builder chose."
+        },
+    )
     whitening_statistics: SlotStatistics = field(
         default="pooled", metadata={"help": "One mean for all slots, or one for each."}
     )
@@ -82,6 +89,6 @@ class StormAlignConfig(StormTrainingConfig):
             )
         if self.align_weight < 0:
             raise ConfigurationError(f"`align_weight` must be 0 or more, got {self.align_weight}.")
-        if self.whitening_rank < 1:
+        if self.whitening_rank is not None and self.whitening_rank < 1:
             raise ConfigurationError(f"`whitening_rank` must be 1 or more, got {self.whitening_rank}.")
         super().__post_init__()

@@ -6,9 +6,11 @@ of the whole accumulated batch over all processes, so that one batch of four equ
 Axes: B batch, K latent steps, D hidden size.
 """
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -21,7 +23,7 @@ from storm_hf.align.config import StormAlignConfig
 from storm_hf.align.objective import Alignment, trajectory_alignment
 from storm_hf.model.modeling_storm import StormForConditionalGeneration
 from storm_hf.target_trajectory.schema import FEATURES_COLUMN
-from storm_hf.target_trajectory.trajectory import TargetTrajectory
+from storm_hf.target_trajectory.trajectory import FILE_NAME, TargetTrajectory
 from storm_hf.training.collator import AnswerCollator
 from storm_hf.training.prompts import PromptEncoder
 from storm_hf.training.trainer import StormTrainer
@@ -32,6 +34,9 @@ class _AlignOutput(FusedCausalLMOutput):
     """TRL's output with latents: weights that no output depends on, DistributedDataParallel takes for unused."""
 
     latents: torch.Tensor | None = None
+
+
+DEFAULT_RANK = 16  # enough for `shuffle`; `choose_rank` finds it for other data
 
 
 class StormAlignTrainer(StormTrainer):
@@ -167,6 +172,28 @@ class StormAlignTrainer(StormTrainer):
             self.trajectory.save(output_dir or self.args.output_dir)
 
 
+def saved_trajectory(
+    dataset_folder: str | os.PathLike[str], num_latents: int, args: StormAlignConfig
+) -> TargetTrajectory | None:
+    """Look for the targets that a data set's builder chose and saved, unless `args` ask for others.
+
+    Args:
+        dataset_folder (`str` or `os.PathLike`):
+            A folder; anything else, such as a repository on the Hub, has none here.
+        num_latents (`int`):
+            Number K of latent steps.
+        args ([`StormAlignConfig`]):
+            Ask for others with `whitening_rank`, or with `target_normalize` other than `"whiten"`.
+
+    Raises:
+        TrajectoryShapeError: If the saved statistics know another number of slots.
+    """
+    is_asked_for = args.whitening_rank is None and args.target_normalize == "whiten"
+    if not is_asked_for or not Path(dataset_folder, FILE_NAME).is_file():
+        return None
+    return TargetTrajectory.load(dataset_folder).with_num_latents(num_latents)
+
+
 def fit_trajectory(dataset: Dataset, num_latents: int, args: StormAlignConfig) -> TargetTrajectory:
     """Learn from a training split how its thought features become targets.
 
@@ -184,7 +211,7 @@ def fit_trajectory(dataset: Dataset, num_latents: int, args: StormAlignConfig) -
     return TargetTrajectory.fit(
         (batch[FEATURES_COLUMN] for batch in thoughts.iter(256)),
         num_latents=num_latents,
-        rank=args.whitening_rank,
+        rank=DEFAULT_RANK if args.whitening_rank is None else args.whitening_rank,
         pooling=args.target_pooling,
         layout=args.target_layout,
         statistics=args.whitening_statistics,

@@ -2,8 +2,8 @@
 
 - `pause`: the same K slots, filled with a learned token instead of latents.
 - `answer_only`: Stage II without Stage I.
-- `paper`: both stages with raw targets pooled over the flat sequence, the squared error alone at weight 0.1, and hidden states
-  fed back as they are.
+- `paper`: raw targets pooled over the flat sequence, the squared error alone at weight 0.1, and hidden states fed back as they
+  are, as in the paper; with the updates and the rates of our own arm.
 """
 
 import copy
@@ -30,7 +30,7 @@ from storm_hf.training.prompts import PromptEncoder
 from storm_hf.training.trainer import StormTrainer
 
 
-CONTROLS = {"pause": "Pause tokens", "answer_only": "Stage II alone", "paper": "The paper to the letter"}
+CONTROLS = {"pause": "Pause tokens", "answer_only": "Stage II alone", "paper": "The paper's targets and loss"}
 PAPER = {
     "target_pooling": "sequence",
     "target_normalize": "none",
@@ -71,7 +71,7 @@ def run_control(folder: DemoFolder, recipe: DemoRecipe, arm: str, report: Report
 
 
 def run_paper(folder: DemoFolder, recipe: DemoRecipe, arm: str, report: Report) -> None:
-    """Train both stages as the paper has them, and test. Worker."""
+    """Train both stages with the paper's targets, loss and feedback, and test. Worker."""
     if is_finished(folder, arm):
         return
     disable_progress_bars()

@@ -132,7 +132,7 @@ class StormGenerationMixin(GenerationMixin):
                 Gets `(step, latent)`, the latent of shape `(batch_size, hidden_size)`, and returns what is fed instead.
             output_latents (`bool`, *optional*, defaults to `False`):
                 Whether to return the model's own latents, of shape `(num_sequences, num_latents, hidden_size)`, as
-                `latents` of the output. Needs `return_dict_in_generate=True`.
+                `latents` of the output. Implies `return_dict_in_generate=True`.
             kwargs:
                 Keyword arguments of `GenerationMixin.generate`.
 
@@ -149,6 +149,8 @@ class StormGenerationMixin(GenerationMixin):
             kwargs["mm_encoder_outputs"] = unflatten_features(features, kwargs.get("video_grid_thw"), deepstack)
         if kwargs.get("input_ids") is not None and kwargs.get("past_key_values") is None:
             find_latent_block(kwargs["input_ids"], self.config)  # whole here; `forward` may see it in pieces
+        if output_latents:
+            kwargs.setdefault("return_dict_in_generate", True)
         recorder = LatentRecorder(latent_intervention)
         kwargs["latent_intervention"] = recorder if output_latents else latent_intervention
         kwargs["logits_processor"] = self._without_latent_tokens(kwargs.get("logits_processor"))
