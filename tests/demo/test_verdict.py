@@ -83,6 +83,14 @@ def test_naive_targets_are_named_as_the_reason(story):
     assert "nothing to carry" in verdict.sentence
 
 
+def test_naive_targets_that_hold_the_answer_are_not_called_empty(story):
+    naive = dataclasses.replace(story, naive_targets=True, cosines=NAIVE_COSINES)
+    inert = Interventions(none=0.256, **(INERT | {"oracle": 1.0}))
+    verdict = judge(made_up_report(storm=0.256, interventions=inert), naive)
+    assert "fed those, it answers 100% right" in verdict.sentence
+    assert "nothing to carry" not in verdict.sentence
+
+
 def test_naive_targets_that_differ_are_not_called_identical(story):
     naive = dataclasses.replace(story, naive_targets=True, cosines=TargetCosines(raw=0.4, used=0.4, reached=0.9))
     verdict = judge(made_up_report(storm=0.256, interventions=Interventions(none=0.256, **INERT)), naive)

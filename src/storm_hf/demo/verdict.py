@@ -57,7 +57,7 @@ def judge(report: DemoReport, story: DemoStory) -> Verdict:
     if low <= report.chance:
         return Verdict("fails", f"{_score(report, story)} {_why_it_fails(report, story)}")
     if not _uses_latents(report):
-        return Verdict("unused", f"{_score(report, story)} {_unused(report)}{_why_unused(story)}")
+        return Verdict("unused", f"{_score(report, story)} {_unused(report)}{_why_unused(report, story)}")
     shortfalls = _shortfalls(report, story)
     if shortfalls:
         return Verdict("partly", f"{_score(report, story)} What falls short: {'; '.join(shortfalls)}.")
@@ -100,7 +100,7 @@ def _why_it_fails(report: DemoReport, story: DemoStory) -> str:
     if not _uses_latents(report) and story.naive_targets:
         cut = report.interventions
         zeroed = f"The latents are not used: with zeros in their place it is {percent(cut.zero)}."
-        return f"{zeroed}{_why_unused(story)}"
+        return f"{zeroed}{_why_unused(report, story)}"
     oracle = report.interventions.oracle
     low, _ = wilson_interval(oracle, report.num_test)
     if low > report.chance:
@@ -108,15 +108,22 @@ def _why_it_fails(report: DemoReport, story: DemoStory) -> str:
     return f"Even fed the true targets it answers {percent(oracle)} right, so nothing is read from the latents."
 
 
-def _why_unused(story: DemoStory) -> str:
+def _why_unused(report: DemoReport, story: DemoStory) -> str:
     if not story.naive_targets:
         return ""
     raw = story.cosines.raw
     if raw < _NEARLY_IDENTICAL:
         return f" This run trained on raw pooled features (random-pair cosine {raw:.2f})."
+    low, _ = wilson_interval(report.interventions.oracle, report.num_test)
+    missed = (
+        f"miss the little that differs, which the true targets hold: fed those, it answers "
+        f"{percent(report.interventions.oracle)} right"
+        if low > report.chance
+        else "have nothing to carry"
+    )
     return (
         f" The reason is the targets: raw pooled features of any two thought videos are nearly identical (random-pair "
-        f"cosine {raw:.3f}), so latents can match them almost perfectly and have nothing to carry."
+        f"cosine {raw:.3f}), so latents can match them almost perfectly and {missed}."
     )
 
 
