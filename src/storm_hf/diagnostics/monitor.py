@@ -1,0 +1,108 @@
+"""Watches the latents while a stage trains: do they still mean something, and does the answer still follow them?
+
+Stage II sees answers only, so its trainer cannot know. Whoever has thoughts of held-out clips hands it this callback.
+
+Axes: N questions, K latent steps, D hidden size.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from storm_hf.align.objective import trajectory_alignment
+from storm_hf.diagnostics.replacement import choose_donors, feed, replacement
+from storm_hf.evaluation.answering import accuracy, answer_questions
+from storm_hf.target_trajectory.schema import FEATURES_COLUMN
+from storm_hf.target_trajectory.trajectory import TargetTrajectory
+from storm_hf.training.prompts import PromptEncoder, Row
+
+
+class LatentMonitor(TrainerCallback):
+    """Adds held-out measures of the latents to every so many logs of a trainer.
+
+    `monitor_accuracy`; `monitor_latent_cosine` beside `monitor_latent_cosine_baseline`; `monitor_latent_retrieval` beside
+    `monitor_latent_retrieval_chance`; `monitor_swap_follows_donor`: the share of answers that become the right answer of the
+    clip whose latents were put in. It draws no random numbers that training draws.
+
+    Args:
+        rows (`Sequence`):
+            Held-out rows of a storm-thoughts data set, with `thought_features`.
+        prompts ([`~storm_hf.training.prompts.PromptEncoder`]):
+            Encodes their questions.
+        trajectory ([`~storm_hf.target_trajectory.TargetTrajectory`]):
+            The targets of Stage I; `TargetTrajectory.load(checkpoint)`.
+        every_logs (`int`, *optional*, defaults to `1`):
+            Measure at each so many logs.
+        max_new_tokens (`int`, *optional*, defaults to `8`):
+            Longest answer.
+    """
+
+    def __init__(
+        self,
+        rows: Sequence[Row],
+        prompts: PromptEncoder,
+        trajectory: TargetTrajectory,
+        every_logs: int = 1,
+        max_new_tokens: int = 8,
+    ) -> None:
+        self.rows, self.prompts = list(rows), prompts
+        self.targets = trajectory([np.asarray(row[FEATURES_COLUMN]) for row in self.rows])  # (N, K, D)
+        self.every_logs, self.max_new_tokens = every_logs, max_new_tokens
+        self._num_logs = 0
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        model: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        """Measure, and write the measures into the log and the history."""
+        if logs is None or "loss" not in logs:
+            return
+        self._num_logs += 1
+        if self._num_logs % self.every_logs == 0:
+            measures = self.measure(model)
+            logs.update(measures)
+            state.log_history[-1].update(measures)
+
+    def measure(self, model: Any) -> dict[str, float]:
+        """Answer the held-out questions twice, with the model's own latents and with a donor's."""
+        was_training = model.training
+        try:
+            return self._measure(model)
+        finally:
+            model.train(was_training)
+
+    def _measure(self, model: Any) -> dict[str, float]:
+        answers = answer_questions(model, self.prompts, self.rows, max_new_tokens=self.max_new_tokens)
+        latents = np.stack([np.asarray(answer.latents) for answer in answers])
+        donors = choose_donors(
+            [str(row["question"]) for row in self.rows], [str(row["answer"]) for row in self.rows], seed=0
+        )
+        swapped = answer_questions(
+            model,
+            self.prompts,
+            self.rows,
+            max_new_tokens=self.max_new_tokens,
+            intervene=feed(replacement("swap", latents, donors=donors)),
+        )
+        follows = [
+            swapped[index].choice == self.rows[donor]["answer"] for index, donor in enumerate(donors) if donor != index
+        ]
+        aligned = trajectory_alignment(torch.from_numpy(latents), self.targets)
+        measures = {
+            "monitor_accuracy": accuracy(answers, self.rows),
+            "monitor_latent_cosine": aligned.cosine.item(),
+            "monitor_latent_cosine_baseline": aligned.cosine_baseline.item(),
+            "monitor_latent_retrieval": aligned.retrieval.item(),
+            "monitor_latent_retrieval_chance": aligned.retrieval_chance.item(),
+        }
+        if follows:
+            measures["monitor_swap_follows_donor"] = float(np.mean(follows))
+        return measures
