@@ -103,4 +103,6 @@ def test_targets_that_the_builder_saved_are_used_unless_others_are_asked_for(tmp
     assert found.statistics.rank == 5
     assert saved_trajectory(tmp_path / "data", 3, StormAlignConfig(whitening_rank=4, **arguments)) is None
     assert saved_trajectory(tmp_path / "data", 3, StormAlignConfig(target_normalize="none", **arguments)) is None
+    assert saved_trajectory(tmp_path / "data", 3, StormAlignConfig(target_pooling="sequence", **arguments)) is None
+    assert saved_trajectory(tmp_path / "data", 3, StormAlignConfig(target_layout="concat", **arguments)) is None
     assert saved_trajectory(tmp_path / "elsewhere", 3, StormAlignConfig(**arguments)) is None

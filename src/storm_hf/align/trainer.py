@@ -183,7 +183,8 @@ def saved_trajectory(
         num_latents (`int`):
             Number K of latent steps.
         args ([`StormAlignConfig`]):
-            Ask for others with `whitening_rank`, or with `target_normalize` other than `"whiten"`.
+            Ask for others with `whitening_rank`, with `target_normalize` other than `"whiten"`, or with a pooling or layout
+            that is neither the default nor the saved one.
 
     Raises:
         TrajectoryShapeError: If the saved statistics know another number of slots.
@@ -191,7 +192,11 @@ def saved_trajectory(
     is_asked_for = args.whitening_rank is None and args.target_normalize == "whiten"
     if not is_asked_for or not Path(dataset_folder, FILE_NAME).is_file():
         return None
-    return TargetTrajectory.load(dataset_folder).with_num_latents(num_latents)
+    saved = TargetTrajectory.load(dataset_folder)
+    asked = {"pooling": (args.target_pooling, "temporal"), "layout": (args.target_layout, "average")}
+    if any(wanted not in (default, getattr(saved, name)) for name, (wanted, default) in asked.items()):
+        return None
+    return saved.with_num_latents(num_latents)
 
 
 def fit_trajectory(dataset: Dataset, num_latents: int, args: StormAlignConfig) -> TargetTrajectory:
