@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import socket
 
 import pytest
@@ -91,7 +92,7 @@ def test_accumulated_batches_equal_one_batch(stage, batch_size, tmp_path):
 def train_as_rank(rank, stage, folder, port):
     """One of two processes that train together, each on half of a batch of four."""
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "GLOO_SOCKET_IFNAME": "lo"}
     trainer = tiny_trainer(stage, "qwen2_5_vl", folder, num_rows=8)
     trainer.train()
     if rank == 0:
@@ -99,13 +100,21 @@ def train_as_rank(rank, stage, folder, port):
     torch.distributed.destroy_process_group()
 
 
-@pytest.mark.parametrize("stage", STAGES)
-def test_two_processes_equal_one(stage, tmp_path):
+def train_together(stage, folder):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    ranks = [start(train_as_rank, rank, stage, tmp_path, port) for rank in (0, 1)]
-    assert [finish(process) for process in ranks] == [0, 0]
+    return [finish(process) for process in [start(train_as_rank, rank, stage, folder, port) for rank in (0, 1)]]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_two_processes_equal_one(stage, tmp_path):
+    exit_codes = train_together(stage, tmp_path)
+    if (
+        -signal.SIGKILL in exit_codes
+    ):  # they never met: another program may have taken the port; once more, on another one
+        exit_codes = train_together(stage, tmp_path)
+    assert exit_codes == [0, 0]
 
     alone = tiny_trainer(stage, "qwen2_5_vl", tmp_path, num_rows=8, per_device_train_batch_size=4)
     alone.train()

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 
-PATIENCE_SECONDS = 120
+PATIENCE_SECONDS = 60
 _CONTEXT = get_context("forkserver")
 _CONTEXT.set_forkserver_preload(["storm_hf.align.trainer", "storm_hf.answer.trainer"])
 
