@@ -116,15 +116,27 @@ class _ReplayLinearLayer(_OutOfPlaceLinearLayer):
         return recurrent_states
 
 
+_REPLAYED = (DynamicLayer, LinearAttentionLayer, _OutOfPlaceLinearLayer, _ReplayLayer, _ReplayLinearLayer)
+
+
 class ReplayCache(DynamicCache):
     """One piece of a sequence on top of a frozen past.
 
     Activation checkpointing recomputes a layer in the backward pass, which calls `update` again. Here that changes
     nothing, so gradients are exact and the memory kept between the passes does not grow with the rollout. `fork` opens
-    the next piece.
+    the next piece. Several pieces may be opened on one past, as the sweeps of `jacobi_sweeps` are.
+
+    Raises:
+        CacheError: If the model has a kind of layer (sliding window) that cannot be replayed.
     """
 
     def __init__(self, past: Cache) -> None:
+        for layer in past.layers:
+            if type(layer) not in _REPLAYED:
+                raise CacheError(
+                    "Gradient checkpointing and `jacobi_sweeps` need full or linear attention, but the backbone has a "
+                    f"{type(layer).__name__}. Train with gradient_checkpointing=False, and without `jacobi_sweeps`."
+                )
         layers = [
             _ReplayLinearLayer(layer) if isinstance(layer, LinearAttentionLayer) else _ReplayLayer(layer)
             for layer in past.layers
@@ -137,19 +149,8 @@ class ReplayCache(DynamicCache):
 
     @classmethod
     def open(cls, config: PreTrainedConfig) -> "ReplayCache":
-        """Open on an empty past.
-
-        Raises:
-            CacheError: If the model has a kind of layer (sliding window) that cannot be replayed.
-        """
-        fresh = DynamicCache(config=config)
-        for layer in fresh.layers:
-            if type(layer) not in (DynamicLayer, LinearAttentionLayer):
-                raise CacheError(
-                    "Gradient checkpointing through the rollout needs full or linear attention, but the backbone has a "
-                    f"{type(layer).__name__}. Train with gradient_checkpointing=False."
-                )
-        return cls(fresh)
+        """Open on an empty past."""
+        return cls(DynamicCache(config=config))
 
 
 def open_cache(config: PreTrainedConfig, has_gradient: bool, is_checkpointing: bool) -> DynamicCache:

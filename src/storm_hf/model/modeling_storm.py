@@ -23,6 +23,7 @@ from .configuration_storm import StormConfig
 from .errors_storm import BackboneError
 from .features_storm import flatten_features, unflatten_features
 from .generation_storm import StormGenerationMixin
+from .gradient_storm import RolloutGradient
 from .layout_storm import find_latent_block
 from .processing_storm import LATENT_TOKENS, add_latent_tokens
 from .projector_storm import LatentProjector, UnitGainLinear
@@ -130,6 +131,7 @@ class StormModel(StormPreTrainedModel):
         video_deepstack: torch.Tensor | None = None,
         forced_latents: torch.Tensor | None = None,
         latent_intervention: LatentIntervention | None = None,
+        rollout_gradient: RolloutGradient | None = None,
         states_to_keep: int = 0,
         **kwargs: Any,
     ) -> StormModelOutput:
@@ -155,7 +157,7 @@ class StormModel(StormPreTrainedModel):
         else:
             if position_ids is None:
                 position_ids = self._positions(input_ids, attention_mask, past_key_values, inputs)
-            thought = Thought(self, block, past_key_values, forced_latents, latent_intervention)
+            thought = Thought(self, block, past_key_values, forced_latents, latent_intervention, rollout_gradient)
             output = thought(input_ids, attention_mask, position_ids, use_cache, inputs)
         if states_to_keep and output.last_hidden_state is not None:
             output.last_hidden_state = output.last_hidden_state[:, -states_to_keep:]
@@ -209,6 +211,18 @@ def _build_backbone(config: StormConfig) -> PreTrainedModel:
             "Qwen2.5-VL, Qwen3-VL, LLaVA-OneVision, SmolVLM or InternVL."
         )
     return AutoModelForImageTextToText.from_config(config.vlm_config)
+
+
+@torch.no_grad()
+def _root_mean_square(weight: nn.Parameter) -> float:
+    """Typical size of a parameter's numbers, of which ZeRO-3 may keep only a piece on each process."""
+    is_in_pieces = hasattr(weight, "ds_id")
+    if is_in_pieces:
+        weight.all_gather()
+    size = float(weight.float().pow(2).mean().sqrt())
+    if is_in_pieces:
+        weight.partition()
+    return size
 
 
 class StormForConditionalGeneration(StormPreTrainedModel, StormGenerationMixin):
@@ -270,9 +284,9 @@ class StormForConditionalGeneration(StormPreTrainedModel, StormGenerationMixin):
         model._weight_conversions = [
             conversion for conversion in model._weight_conversions if conversion.source_patterns != ["^"]
         ]
-        embeddings = model.get_input_embeddings().weight.detach().float()
-        model.config.latent_scale = float(embeddings.pow(2).mean().sqrt()) if latent_scale is None else latent_scale
-        if max(token_ids) >= len(embeddings):
+        embeddings = model.get_input_embeddings()
+        model.config.latent_scale = _root_mean_square(embeddings.weight) if latent_scale is None else latent_scale
+        if max(token_ids) >= embeddings.num_embeddings:
             model.resize_token_embeddings(len(processor.tokenizer))
         return model
 
@@ -349,6 +363,7 @@ class StormForConditionalGeneration(StormPreTrainedModel, StormGenerationMixin):
         video_deepstack: torch.Tensor | None = None,
         forced_latents: torch.Tensor | None = None,
         latent_intervention: LatentIntervention | None = None,
+        rollout_gradient: RolloutGradient | None = None,
         **kwargs: Any,
     ) -> StormCausalLMOutput:
         """Think where the prompt has a latent block, and predict the next tokens.
@@ -381,6 +396,8 @@ class StormForConditionalGeneration(StormPreTrainedModel, StormGenerationMixin):
                 Teacher forcing: what each slot is fed, in target space, instead of the model's own latents.
             latent_intervention (`Callable[[int, torch.Tensor], torch.Tensor]`, *optional*):
                 Replaces the latent (batch_size, hidden_size) of a step before it is fed.
+            rollout_gradient ([`RolloutGradient`], *optional*):
+                Cheaper, inexact ways back through the rollout. By default the gradient is exact.
             kwargs:
                 Passed to the backbone: pixels, grids, token types.
 
@@ -405,6 +422,7 @@ class StormForConditionalGeneration(StormPreTrainedModel, StormGenerationMixin):
             video_deepstack=video_deepstack,
             forced_latents=forced_latents,
             latent_intervention=latent_intervention,
+            rollout_gradient=rollout_gradient,
             **kwargs,
         )
         logits, loss = None, None

@@ -20,6 +20,7 @@ def bounded_rollout(
     num_latents: int,
     intervene: LatentIntervention | None = None,
     first_step: int = 0,
+    num_given: int = 0,
 ) -> torch.Tensor:
     """Turn the last hidden state into the next latent and feed it back, exactly `num_latents` times.
 
@@ -38,15 +39,54 @@ def bounded_rollout(
             forcing passes one to mix in targets.
         first_step (`int`, *optional*, defaults to `0`):
             Number of the first step, when a prompt comes in pieces and earlier ones held latents already.
+        num_given (`int`, *optional*, defaults to `0`):
+            So many steps at the beginning record no gradient: later ones take them as given.
 
     Returns:
         `torch.Tensor` of shape `(batch_size, num_latents, hidden_size)`: The model's own latents, in order, before any
         intervention.
     """
     latents = []
+    has_gradient = torch.is_grad_enabled()
     for step in range(first_step, first_step + num_latents):
-        latent = project(state)
-        latents.append(latent)
-        fed = latent if intervene is None else intervene(step, latent)
-        state = advance(fed)
+        with torch.set_grad_enabled(has_gradient and step >= first_step + num_given):
+            latent = project(state)
+            latents.append(latent)
+            fed = latent if intervene is None else intervene(step, latent)
+            state = advance(fed)
     return torch.stack(latents, dim=1)  # (B, K, D)
+
+
+def jacobi_sweeps(
+    project: Callable[[torch.Tensor], torch.Tensor],
+    sweep: Callable[[torch.Tensor], torch.Tensor],
+    state: torch.Tensor,
+    num_latents: int,
+    num_sweeps: int,
+) -> torch.Tensor:
+    """Approximate the rollout by parallel sweeps: every slot at once, from the latents of the sweep before.
+
+    Sweep i makes one more latent exact, so `num_latents - 1` sweeps give what [`bounded_rollout`] gives (Jacobi iteration on
+    the recurrence, as in arXiv 2002.03629).
+
+    Args:
+        project (`Callable[[torch.Tensor], torch.Tensor]`):
+            The latent projector, on states of shape `(batch_size, num_states, hidden_size)`.
+        sweep (`Callable[[torch.Tensor], torch.Tensor]`):
+            One pass over all slots, from latents to the last hidden states at their positions, both of shape
+            `(batch_size, num_latents, hidden_size)`. It leaves the cache of the prompt as it is.
+        state (`torch.Tensor` of shape `(batch_size, hidden_size)`):
+            Last hidden state at the latent start token.
+        num_latents (`int`):
+            Number K of latent steps.
+        num_sweeps (`int`):
+            Number of sweeps.
+
+    Returns:
+        `torch.Tensor` of shape `(batch_size, num_latents, hidden_size)`: The latents after the last sweep.
+    """
+    latents = project(state[:, None]).expand(-1, num_latents, -1)  # the first one is exact
+    for _ in range(num_sweeps):
+        states = torch.cat([state[:, None], sweep(latents)[:, :-1]], dim=1)
+        latents = project(states)
+    return latents

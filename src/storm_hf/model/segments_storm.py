@@ -3,6 +3,7 @@
 Axes: B batch, S sequence, D hidden size, H attention heads.
 """
 
+import copy
 from typing import Any
 
 import torch
@@ -68,6 +69,12 @@ class SegmentRunner:
         )
         self.pieces.append(piece)
         return piece.last_hidden_state
+
+    def branch(self) -> "SegmentRunner":
+        """Go on from here without leaving a trace: what the branch writes, this runner does not see."""
+        branch = copy.copy(self)
+        branch.cache, branch.pieces = ReplayCache(self.cache), []
+        return branch
 
     def _mask(self, mask: AttentionMask, start: int, stop: int) -> AttentionMask:
         if isinstance(mask, dict):  # one per kind of layer; linear attention takes a mask of the new columns alone

@@ -13,9 +13,10 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import ModelOutput
 
 from .cache_storm import open_cache
-from .errors_storm import CacheError, LatentLayoutError, LatentShapeError
+from .errors_storm import CacheError, ConfigurationError, LatentLayoutError, LatentShapeError
+from .gradient_storm import RolloutGradient
 from .layout_storm import LatentBlock, RowAlignment
-from .rollout_storm import LatentIntervention, bounded_rollout
+from .rollout_storm import LatentIntervention, bounded_rollout, jacobi_sweeps
 from .segments_storm import SegmentRunner, checkpointing_with_cache
 
 
@@ -44,11 +45,14 @@ class Thought:
         cache: Cache | None,
         forced_latents: torch.Tensor | None,
         intervene: LatentIntervention | None,
+        gradient: RolloutGradient | None = None,
     ) -> None:
         self.model, self.config = model, model.config
         self.block, self.cache = block, cache
         self.forced_latents, self.intervene = forced_latents, intervene
+        self.gradient = gradient or RolloutGradient()
         self._check(forced_latents)
+        self._check_gradient()
 
     def _check(self, forced_latents: torch.Tensor | None) -> None:
         expected = (len(self.block.first), self.block.num_latents, self.config.hidden_size)
@@ -67,6 +71,18 @@ class Thought:
             raise CacheError(
                 f"Gradients cannot pass through a {type(self.cache).__name__}, which is written in place. Leave "
                 "`past_key_values` out, or wrap the call in `torch.no_grad()`."
+            )
+
+    def _check_gradient(self) -> None:
+        if self.gradient != RolloutGradient() and (self.forced_latents is not None or self.cache is not None):
+            raise ConfigurationError(
+                f"{self.gradient} cuts the gradient of a whole rollout, which there is neither with `forced_latents` nor with "
+                "`past_key_values`. Leave one of the two out."
+            )
+        if self.gradient.jacobi_sweeps is not None and self.intervene is not None:
+            raise ConfigurationError(
+                "A `latent_intervention` replaces the latents of steps that come one after the other; `jacobi_sweeps` takes "
+                "them all at once. Leave one of the two out."
             )
 
     def __call__(
@@ -154,24 +170,54 @@ class Thought:
             sliced = {name: value[..., first:last] for name, value in per_token.items()}
             return {"input_ids": input_ids[:, first:last], **sliced}
 
+        with checkpointing_with_cache(layers):
+            reaches_prompt = self.gradient.reaches_prompt(self.block.num_latents)
+            with torch.set_grad_enabled(torch.is_grad_enabled() and reaches_prompt):
+                state = runner(0, start, **tokens(0, start), **inputs)[:, -1] if start else self._kept_state()
+            if self.gradient.jacobi_sweeps is None:
+                latents = self._step_by_step(runner, state)
+                if stop < input_ids.shape[1]:
+                    runner(stop, input_ids.shape[1], **tokens(stop, input_ids.shape[1]))
+            else:
+                latents = self._in_parallel(
+                    runner, state, self.gradient.jacobi_sweeps, tokens(stop, input_ids.shape[1])
+                )
+        return runner, latents
+
+    def _step_by_step(self, runner: SegmentRunner, state: torch.Tensor) -> torch.Tensor:
+        """K single-token steps."""
+        start, num_pieces_before = self.block.start, len(runner.pieces)
+
         def advance(latent: torch.Tensor) -> torch.Tensor:
             column = start + len(runner.pieces) - num_pieces_before
             return runner(column, column + 1, inputs_embeds=self._embed(latent)[:, None])[:, -1]
 
-        with checkpointing_with_cache(layers):
-            state = runner(0, start, **tokens(0, start), **inputs)[:, -1] if start else self._kept_state()
-            num_pieces_before = len(runner.pieces)
-            latents = bounded_rollout(
-                self.model.latent_projector,
-                advance,
-                state,
-                self.block.num_latents,
-                self.intervene,
-                first_step=self._num_thought(),
-            )
-            if stop < input_ids.shape[1]:
-                runner(stop, input_ids.shape[1], **tokens(stop, input_ids.shape[1]))
-        return runner, latents
+        num_latents = self.block.num_latents
+        return bounded_rollout(
+            self.model.latent_projector,
+            advance,
+            state,
+            num_latents,
+            self.intervene,
+            first_step=self._num_thought(),
+            num_given=self.gradient.num_given(num_latents),
+        )
+
+    def _in_parallel(
+        self, runner: SegmentRunner, state: torch.Tensor, num_sweeps: int, rest: dict[str, torch.Tensor]
+    ) -> torch.Tensor:
+        """Sweeps over all slots at once, each on the cache of the prompt, then one pass over the slots and the rest."""
+        start, stop, num_latents = self.block.start, self.block.stop, self.block.num_latents
+        project = self.model.latent_projector
+
+        def sweep(latents: torch.Tensor) -> torch.Tensor:
+            return runner.branch()(start, stop, inputs_embeds=self._embed(latents))
+
+        latents = jacobi_sweeps(project, sweep, state, num_latents, num_sweeps)
+        embeds = self.model.get_input_embeddings()(rest["input_ids"])
+        embeds = torch.cat([self._embed(latents).to(embeds.dtype), embeds], dim=1)
+        states = runner(start, stop + rest["input_ids"].shape[1], inputs_embeds=embeds)
+        return project(torch.cat([state[:, None], states[:, : num_latents - 1]], dim=1))
 
     def _embed(self, latents: torch.Tensor) -> torch.Tensor:
         """Scale latents from target space to input embeddings."""
@@ -181,7 +227,15 @@ class Thought:
         if not (self.model.training and torch.is_grad_enabled()):
             return []
         layers = [module for module in self.model.modules() if isinstance(module, GradientCheckpointingLayer)]
-        return layers if any(layer.gradient_checkpointing for layer in layers) else []
+        checkpointed = [layer for layer in layers if layer.gradient_checkpointing]
+        for layer in checkpointed:
+            if getattr(layer._gradient_checkpointing_func, "keywords", {}).get("use_reentrant", True):
+                raise CacheError(
+                    "Expected checkpointed layers with `use_reentrant=False`, got reentrant ones: those lose the gradient "
+                    "that reaches the rollout through the keys and values of earlier steps, without a word. Call "
+                    '`model.activation_checkpointing_enable({"use_reentrant": False})`.'
+                )
+        return layers if checkpointed else []
 
     def _kept_state(self) -> torch.Tensor:
         state = getattr(self.cache, "storm_state", None)
