@@ -5,6 +5,7 @@ from typing import Literal, get_args
 
 from storm_hf.align.objective import AlignLoss, Reduction
 from storm_hf.errors import ConfigurationError
+from storm_hf.model.gradient_storm import RolloutGradient
 from storm_hf.target_trajectory.pool import Layout, Pooling
 from storm_hf.target_trajectory.trajectory import Normalization
 from storm_hf.target_trajectory.whiten import SlotStatistics
@@ -31,6 +32,9 @@ class StormAlignConfig(StormTrainingConfig):
             What each latent slot is fed. `"teacher"`: the target, in one parallel pass. `"rollout"`: the model's own latent;
             from a cold start the answer learns to ignore it. `"scheduled"`: the model's own with a probability that rises
             from 0 to 1 over training.
+        teacher_noise (`float`, *optional*, defaults to `0.0`):
+            Standard deviation of Gaussian noise on the targets that teacher forcing feeds, beside their unit root mean
+            square. Latents of the model's own are never exact; with noise it learns to answer from slots that are not.
         target_pooling (`str`, *optional*, defaults to `"temporal"`):
             `"temporal"` gives each slot its stretch of the thought video, `"sequence"` averages over the flat token
             sequence (the paper's).
@@ -56,6 +60,9 @@ class StormAlignConfig(StormTrainingConfig):
         default="mean", metadata={"help": "Whether the squared error is a mean or a sum over the hidden size."}
     )
     forcing: Forcing = field(default="teacher", metadata={"help": "What each latent slot is fed."})
+    teacher_noise: float = field(
+        default=0.0, metadata={"help": "Standard deviation of the noise on what teacher forcing feeds."}
+    )
     target_pooling: Pooling = field(default="temporal", metadata={"help": "How slots share the thought video."})
     target_layout: Layout = field(default="average", metadata={"help": "What a slot keeps of the picture."})
     target_normalize: Normalization = field(default="whiten", metadata={"help": "How targets are normalised."})
@@ -89,6 +96,16 @@ class StormAlignConfig(StormTrainingConfig):
             )
         if self.align_weight < 0:
             raise ConfigurationError(f"`align_weight` must be 0 or more, got {self.align_weight}.")
+        if self.teacher_noise < 0 or (self.teacher_noise > 0 and self.forcing != "teacher"):
+            raise ConfigurationError(
+                f"`teacher_noise` must be 0 or more, and needs `forcing: teacher`; got {self.teacher_noise} with "
+                f"`forcing: {self.forcing}`."
+            )
+        if self.rollout_gradient != RolloutGradient() and self.forcing != "rollout":
+            raise ConfigurationError(
+                "`detach_prompt`, `truncate_steps` and `jacobi_sweeps` are about a rollout, which Stage I has with `forcing: "
+                f"rollout` only; got `forcing: {self.forcing}`. Leave them to Stage II."
+            )
         if self.whitening_rank is not None and self.whitening_rank < 1:
             raise ConfigurationError(f"`whitening_rank` must be 1 or more, got {self.whitening_rank}.")
         super().__post_init__()

@@ -131,6 +131,7 @@ def _align(folder: DemoFolder, recipe: DemoRecipe, tests: list[dict[str, Any]], 
     settings = {
         "whitening_rank": recipe.whitening_rank,
         "target_layout": recipe.target_layout,
+        "teacher_noise": recipe.teacher_noise,
         "target_normalize": "layernorm" if recipe.naive_targets else "whiten",
     }
     trainer = StormAlignTrainer(
