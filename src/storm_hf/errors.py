@@ -14,7 +14,9 @@
     ├── LatentShapeError           latents that do not have the shape of the rollout
     ├── MissingExtraError          an optional package that is not installed
     ├── PromptError                a clip or question that a model cannot take
+    ├── RankMismatchError          processes that hold one model in pieces and would run different layers
     ├── ReportError                numbers or pictures that a report cannot show
+    ├── StageError                 a stage of a run that failed or stopped before its end
     ├── StaleWorkError             finished work that was made with other parameters
     ├── TrajectoryShapeError       a target trajectory that does not fit the rollout
     ├── UnsupportedGenerationError a way of generating that cannot think in latents
@@ -68,8 +70,27 @@ class PromptError(StormError, ValueError):
     """A clip or a question that a model cannot take."""
 
 
+class RankMismatchError(StormError, RuntimeError):
+    """Processes that hold one model in pieces would run different layers, and wait for each other for ever."""
+
+
 class ReportError(StormError, ValueError):
     """Numbers or pictures that a report cannot show."""
+
+
+class StageError(StormError, RuntimeError):
+    """A stage of a run failed or stopped before its end; the message names its log.
+
+    Args:
+        message (`str`):
+            What happened.
+        exit_code (`int`, *optional*, defaults to `1`):
+            What its process ended with, or 1 where that was no failure.
+    """
+
+    def __init__(self, message: str, exit_code: int = 1) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
 
 
 class StaleWorkError(StormError, RuntimeError):
@@ -106,7 +127,9 @@ __all__ = [
     "LatentShapeError",
     "MissingExtraError",
     "PromptError",
+    "RankMismatchError",
     "ReportError",
+    "StageError",
     "StaleWorkError",
     "StormError",
     "TrajectoryShapeError",

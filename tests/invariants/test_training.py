@@ -1,14 +1,11 @@
 """What a step of training does: which weights move, what is logged, and that a batch is a batch however it is cut."""
 
 import json
-import os
-import signal
-import socket
 
 import pytest
 import torch
 from tests.tiny import tiny_storm
-from tests.training.processes import finish, start
+from tests.training.processes import finish_together, meet, start
 from tests.training.tiny_training import NUM_LATENTS, STAGES, TinyCollator, logged, tiny_trainer
 from torch.testing import assert_close
 
@@ -89,10 +86,9 @@ def test_accumulated_batches_equal_one_batch(stage, batch_size, tmp_path):
     assert_close(logged(accumulated, "grad_norm"), logged(whole, "grad_norm"), rtol=1e-4, atol=1e-5)
 
 
-def train_as_rank(rank, stage, folder, port):
+def train_as_rank(rank, stage, folder):
     """One of two processes that train together, each on half of a batch of four."""
-    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "GLOO_SOCKET_IFNAME": "lo"}
+    meet(rank, 2, folder / "meeting-point")
     trainer = tiny_trainer(stage, "qwen2_5_vl", folder, num_rows=8)
     trainer.train()
     if rank == 0:
@@ -100,21 +96,9 @@ def train_as_rank(rank, stage, folder, port):
     torch.distributed.destroy_process_group()
 
 
-def train_together(stage, folder):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    return [finish(process) for process in [start(train_as_rank, rank, stage, folder, port) for rank in (0, 1)]]
-
-
 @pytest.mark.parametrize("stage", STAGES)
 def test_two_processes_equal_one(stage, tmp_path):
-    exit_codes = train_together(stage, tmp_path)
-    if (
-        -signal.SIGKILL in exit_codes
-    ):  # they never met: another program may have taken the port; once more, on another one
-        exit_codes = train_together(stage, tmp_path)
-    assert exit_codes == [0, 0]
+    assert finish_together([start(train_as_rank, rank, stage, tmp_path) for rank in (0, 1)]) == [0, 0]
 
     alone = tiny_trainer(stage, "qwen2_5_vl", tmp_path, num_rows=8, per_device_train_batch_size=4)
     alone.train()

@@ -1,14 +1,21 @@
 """New processes that start quickly: imports are shared with them, memory is not."""
 
-from collections.abc import Callable
-from multiprocessing import get_context
+import faulthandler
+import os
+import socket
+import time
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from multiprocessing import connection, get_context
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 from typing import Any
 
 import torch
+from torch import distributed
 
 
-PATIENCE_SECONDS = 60
+PATIENCE_SECONDS = 240  # the first process imports everything: 15 seconds on an idle machine, minutes on a crowded one
 _CONTEXT = get_context("forkserver")
 _CONTEXT.set_forkserver_preload(["storm_hf.align.trainer", "storm_hf.answer.trainer"])
 
@@ -25,15 +32,44 @@ def run(function: Callable[..., None], *args: Any) -> int:
     return finish(start(function, *args))
 
 
-def finish(process: BaseProcess) -> int:
-    """Wait for a process and return its exit code; one that hangs is killed, which a test then sees."""
-    process.join(timeout=PATIENCE_SECONDS)
-    if process.is_alive():
-        process.kill()
+def finish(process: BaseProcess) -> int | None:
+    """Wait for a process and return its exit code. One that hangs is killed, and has written its stack to standard error."""
+    return finish_together([process])[0]
+
+
+def finish_together(processes: Sequence[BaseProcess]) -> list[int | None]:
+    """Wait for processes that work together and return their exit codes.
+
+    Where one fails, the others would wait for it for ever, so they are killed, as a launcher does.
+    """
+    deadline = time.monotonic() + PATIENCE_SECONDS + 5
+    while time.monotonic() < deadline and not any(process.exitcode for process in processes):
+        running = [process.sentinel for process in processes if process.is_alive()]
+        if not running:
+            break
+        connection.wait(running, timeout=1)
+    for process in processes:
+        if process.is_alive():
+            process.kill()
         process.join()
-    return process.exitcode
+    return [process.exitcode for process in processes]
+
+
+def meet(rank: int, num_ranks: int, place: Path) -> None:
+    """Make this process one of several that train together.
+
+    They meet in a file, since a port that was free a moment ago may be taken when the first of them is ready. A process that
+    waits in vain for another raises.
+    """
+    ranks = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": num_ranks, "LOCAL_WORLD_SIZE": num_ranks}
+    os.environ |= {name: str(value) for name, value in ranks.items()}
+    os.environ["GLOO_SOCKET_IFNAME"] = next(name for _, name in socket.if_nameindex() if name.startswith("lo"))
+    store = distributed.FileStore(str(place), num_ranks)
+    patience = timedelta(seconds=PATIENCE_SECONDS)
+    distributed.init_process_group("gloo", store=store, rank=rank, world_size=num_ranks, timeout=patience)
 
 
 def _on_one_thread(function: Callable[..., None], *args: Any) -> None:
+    faulthandler.dump_traceback_later(PATIENCE_SECONDS)
     torch.set_num_threads(1)
     function(*args)

@@ -2,11 +2,14 @@
 
 import json
 import signal
+from types import SimpleNamespace
 
 import pytest
+import torch
+from tests.training.processes import finish, start
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
-from storm_hf.training.checkpoints import StopOnInterrupt, newest_complete_checkpoint
+from storm_hf.training.checkpoints import ExitOnInterrupt, StopOnInterrupt, newest_complete_checkpoint
 
 
 def write_checkpoint(folder, step, state=None):
@@ -89,3 +92,39 @@ def test_after_the_run_ctrl_c_is_as_it_was(running):
     call("on_train_end")
     with pytest.raises(KeyboardInterrupt):
         signal.raise_signal(signal.SIGINT)
+
+
+def test_script_ends_with_the_code_of_an_interrupted_program(tmp_path):
+    callback, control = ExitOnInterrupt(), TrainerControl()
+    arguments = TrainingArguments(str(tmp_path), use_cpu=True, report_to="none")
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    for is_pressed in (False, True):
+        callback.on_train_begin(arguments, TrainerState(), control)
+        if is_pressed:
+            signal.raise_signal(signal.SIGINT)
+            with pytest.raises(SystemExit, match="130"):
+                callback.on_train_end(arguments, TrainerState(), control)
+        else:
+            callback.on_train_end(arguments, TrainerState(), control)
+    signal.signal(signal.SIGINT, before)
+
+
+def stop_as_rank(rank, folder):
+    """Press Ctrl-C in the second of two processes, and ask both whether they stop."""
+    torch.distributed.init_process_group("gloo", f"file://{folder / 'store'}", rank=rank, world_size=2)
+    callback, control = StopOnInterrupt(), TrainerControl()
+    arguments = SimpleNamespace(world_size=2, device=torch.device("cpu"))
+    callback.on_train_begin(arguments, TrainerState(), control)
+    stops = []
+    for step in range(2):
+        if (step, rank) == (1, 1):
+            signal.raise_signal(signal.SIGINT)
+        callback.on_step_end(arguments, TrainerState(), control)
+        stops.append(control.should_save and control.should_training_stop)
+    (folder / f"{rank}.json").write_text(json.dumps(stops))
+    torch.distributed.destroy_process_group()
+
+
+def test_all_processes_stop_after_the_same_step(tmp_path):
+    assert [finish(process) for process in [start(stop_as_rank, rank, tmp_path) for rank in (0, 1)]] == [0, 0]
+    assert [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1)] == [[False, True]] * 2

@@ -1,12 +1,17 @@
-"""A run starts from a plain checkpoint or a STORM, and finds its videos from anywhere."""
+"""A run starts from a plain checkpoint, a STORM or an adapter, and finds its videos from anywhere."""
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
+from peft import PeftModel, get_peft_model
 from tests.training.tiny_videos import load_tiny, write_thoughts
 
 from storm_hf.errors import CheckpointError
+from storm_hf.model import StormForConditionalGeneration
+from storm_hf.training.adapter import peft_config
+from storm_hf.training.adapter_folder import find_adapter, save_storm_config
 from storm_hf.training.loading import StormModelConfig, load_rows, load_storm
 
 
@@ -66,6 +71,103 @@ def test_number_of_frames_is_saved_with_the_processor(qwen_checkpoint, tmp_path)
     processor.save_pretrained(tmp_path)
     sampler = type(processor).from_pretrained(tmp_path).video_processor
     assert (sampler.do_sample_frames, sampler.num_frames, sampler.fps) == (True, 2, None)
+
+
+# --- adapters -----------------------------------------------------------------------------------------------------------
+
+with_adapters = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+
+
+@pytest.fixture(params=["plain", "storm"])
+def adapter(request, qwen_checkpoint, storm_checkpoint, tmp_path):
+    """An adapter of Stage I with three latents and a scale of its own, on a plain checkpoint and on a STORM."""
+    base = {"plain": qwen_checkpoint, "storm": storm_checkpoint}[request.param]
+    args = StormModelConfig(model_name_or_path=str(base), use_peft=True, lora_r=4, latent_scale=0.25)
+    model, processor = load_storm(args, 3)
+    adapted = get_peft_model(model, peft_config(args, model))
+    with torch.no_grad():
+        for weight in adapted.parameters():
+            if weight.requires_grad:
+                weight.add_(0.05)
+    folder = tmp_path / "adapter"
+    adapted.save_pretrained(folder, save_embedding_layers=False)
+    save_storm_config(model.config, folder)
+    processor.save_pretrained(folder)
+    return folder, adapted.eval()
+
+
+def logits_of(model):
+    start, latent, end = model.config.latent_block_ids
+    tokens = torch.tensor([[5, 6, 7, start, *[latent] * 3, end]])
+    with torch.no_grad():
+        return model.eval()(input_ids=tokens).logits
+
+
+@with_adapters
+def test_stage_two_goes_on_with_the_adapter_of_stage_one(adapter):
+    folder, adapted = adapter
+    args = StormModelConfig(model_name_or_path=str(folder), use_peft=True)
+    model, processor = load_storm(args)
+    assert isinstance(model, PeftModel)
+    assert peft_config(args, model) is None
+    assert (model.config.num_latents, model.config.latent_scale, num_placeholders(processor)) == (3, 0.25, 3)
+    trained = {name for name, weight in model.named_parameters() if weight.requires_grad}
+    assert trained == {name for name, weight in adapted.named_parameters() if weight.requires_grad}
+    assert torch.equal(logits_of(model), logits_of(adapted))
+
+
+@with_adapters
+def test_without_an_adapter_of_its_own_stage_two_trains_the_merged_model(adapter):
+    folder, adapted = adapter
+    model, _ = load_storm(StormModelConfig(model_name_or_path=str(folder)))
+    assert type(model) is StormForConditionalGeneration
+    assert all(weight.requires_grad for weight in model.parameters())
+    assert not any("lora" in name for name, _ in model.named_parameters())
+    torch.testing.assert_close(logits_of(model), logits_of(adapted), rtol=1e-5, atol=1e-5)
+
+
+@with_adapters
+def test_number_of_latents_and_scale_of_an_adapter_can_be_changed(adapter):
+    args = StormModelConfig(model_name_or_path=str(adapter[0]), use_peft=True, latent_scale=2.0)
+    model, processor = load_storm(args, 5)
+    assert (model.config.num_latents, model.config.latent_scale, num_placeholders(processor)) == (5, 2.0, 5)
+
+
+@with_adapters
+def test_adapter_keeps_its_projector(adapter):
+    args = StormModelConfig(model_name_or_path=str(adapter[0]), latent_projector="identity")
+    with pytest.raises(CheckpointError, match="Expected `latent_projector: linear`"):
+        load_storm(args)
+
+
+@with_adapters
+def test_base_that_is_not_there_is_named(adapter):
+    folder, _ = adapter
+    config = json.loads((folder / "adapter_config.json").read_text())
+    (folder / "adapter_config.json").write_text(json.dumps(config | {"base_model_name_or_path": "runs/gone"}))
+    with pytest.raises(CheckpointError, match="belongs to runs/gone, which is not there"):
+        load_storm(StormModelConfig(model_name_or_path=str(folder)))
+    (folder / "adapter_config.json").write_text(json.dumps(config | {"base_model_name_or_path": None}))
+    with pytest.raises(CheckpointError, match="Expected `base_model_name_or_path`"):
+        load_storm(StormModelConfig(model_name_or_path=str(folder)))
+
+
+@with_adapters
+def test_adapter_on_a_plain_model_needs_to_know_its_storm(adapter, qwen_checkpoint):
+    folder, _ = adapter
+    (folder / "storm_config.json").unlink()
+    args = StormModelConfig(model_name_or_path=str(folder), use_peft=True)
+    if find_adapter(str(folder)).base == str(qwen_checkpoint):
+        with pytest.raises(CheckpointError, match=r"holds no storm_config\.json"):
+            load_storm(args)
+    else:
+        assert load_storm(args)[0].config.num_latents == 3
+
+
+def test_whole_models_are_no_adapters(qwen_checkpoint, storm_checkpoint):
+    assert find_adapter(str(qwen_checkpoint)) is None
+    assert find_adapter(str(storm_checkpoint)) is None
+    assert find_adapter("no-such-owner/no-such-model") is None
 
 
 def test_paths_in_a_folder_are_made_absolute(tmp_path):

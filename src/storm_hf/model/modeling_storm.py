@@ -69,6 +69,16 @@ class StormPreTrainedModel(PreTrainedModel):
         else:
             super()._init_weights(module)
 
+    def enable_input_require_grads(self) -> None:
+        """Let gradients reach the embedded tokens, as gradient checkpointing asks for.
+
+        transformers does the same to what goes into the vision tower, which would then keep its activations and be gone
+        back through although it is frozen. A tower that trains has gradients of its own.
+        """
+        self.disable_input_require_grads()
+        hook = self.get_input_embeddings().register_forward_hook(_require_gradient)
+        self._require_grads_hook, self._require_grads_hooks = hook, [hook]
+
     def save_pretrained(
         self, save_directory: str, *args: Any, save_original_format: bool = False, **kwargs: Any
     ) -> None:
@@ -201,6 +211,10 @@ class StormModel(StormPreTrainedModel):
         known = {name: value for name, value in known.items() if value is not None}
         positions = self.backbone._prepare_position_ids_for_generation(input_ids, known)
         return positions[..., -input_ids.shape[1] :]
+
+
+def _require_gradient(module: nn.Module, args: Any, output: torch.Tensor) -> None:
+    output.requires_grad_(True)
 
 
 def _build_backbone(config: StormConfig) -> PreTrainedModel:

@@ -6,9 +6,13 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+
+
+INTERRUPTED = 130  # 128 + SIGINT, as shells count
 
 
 def newest_complete_checkpoint(folder: str | Path) -> Path | None:
@@ -42,10 +46,14 @@ def _step(checkpoint: Path) -> int:
 
 
 class StopOnInterrupt(TrainerCallback):
-    """Ends training after the running step when Ctrl-C is pressed, with a checkpoint. A second Ctrl-C ends it at once."""
+    """Ends training after the running step when Ctrl-C is pressed, with a checkpoint. A second Ctrl-C ends it at once.
+
+    Where several processes train together, all of them end after the same step, whichever of them it was pressed for.
+    """
 
     def __init__(self) -> None:
         self.is_interrupted = False
+        self._is_pressed = False
         self._previous: Any = None
 
     def on_train_begin(
@@ -58,6 +66,7 @@ class StopOnInterrupt(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Save and stop if Ctrl-C was pressed."""
+        self._agree(args)
         if self.is_interrupted:
             control.should_save = control.should_training_stop = True
 
@@ -66,7 +75,29 @@ class StopOnInterrupt(TrainerCallback):
     ) -> None:
         """Stop listening."""
         signal.signal(signal.SIGINT, self._previous)
+        self._agree(args)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        self.is_interrupted = True
+        self._is_pressed = True
         signal.signal(signal.SIGINT, self._previous)
+
+    def _agree(self, args: TrainingArguments) -> None:
+        """Let every process know what one of them noted: a checkpoint needs them all."""
+        if args.world_size == 1:
+            self.is_interrupted = self._is_pressed
+            return
+        noted = torch.tensor(int(self._is_pressed), device=args.device)
+        torch.distributed.all_reduce(noted, op=torch.distributed.ReduceOp.MAX)
+        self.is_interrupted = bool(noted)
+
+
+class ExitOnInterrupt(StopOnInterrupt):
+    """The same for a script: it ends there, with the code of an interrupted program, and saves no unfinished model."""
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Stop listening, and end the program if Ctrl-C was pressed."""
+        super().on_train_end(args, state, control, **kwargs)
+        if self.is_interrupted:
+            raise SystemExit(INTERRUPTED)

@@ -7,6 +7,8 @@ import torch
 from trl import SFTConfig
 
 from storm_hf.errors import ConfigurationError
+from storm_hf.model.gradient_storm import RolloutGradient
+from storm_hf.training.device import workers_to_spare
 from storm_hf.worlds.question import QuestionStyle
 
 
@@ -23,10 +25,27 @@ class StormTrainingConfig(SFTConfig):
         freeze_vision (`bool`, *optional*, defaults to `True`):
             Whether the vision tower and its merger stay as they are. Both stages of the paper freeze them: the targets are
             made by them.
+        detach_prompt (`bool`, *optional*, defaults to `False`):
+            Whether the gradient through the rollout ends at the prompt. Saves the prompt's activations; the answer no longer
+            teaches how the video is read. See [`RolloutGradient`]; the error is measured and logged once.
+        truncate_steps (`int`, *optional*):
+            Last latent steps that the gradient goes back through. Memory of so many steps; what came before, the prompt
+            included, is not taught. By default all steps, exactly.
+        jacobi_sweeps (`int`, *optional*):
+            Parallel sweeps that find the latents, instead of K steps. Fewer passes one after the other, and exact from K - 1
+            sweeps on; fewer approximate the latents in training, while inference still takes its K steps.
         max_length (`int`, *optional*):
             Maximum length of a sequence in tokens. A cut would tear the tokens of a video apart, so there is none.
         remove_unused_columns (`bool`, *optional*, defaults to `False`):
             Whether to drop columns that `forward` does not name. The collator reads them.
+        dataloader_num_workers (`int`, *optional*):
+            Processes that read videos while the model trains, for each process that trains. By default up to 8, as many as
+            there are cores to spare, where there is a GPU; none on a CPU.
+        dataloader_persistent_workers (`bool`, *optional*):
+            Whether they live on from epoch to epoch. By default they do, where there are any.
+        peak_flops_per_second (`float`, *optional*):
+            Dense FLOPs per second of one device in the arithmetic of the run, for `model_flops_utilisation`. By default that
+            of a known GPU in 16 bits; of any other device no utilisation is logged.
     """
 
     num_latents: int | None = field(
@@ -40,6 +59,15 @@ class StormTrainingConfig(SFTConfig):
     freeze_vision: bool = field(
         default=True, metadata={"help": "Whether the vision tower and its merger stay as they are."}
     )
+    detach_prompt: bool = field(
+        default=False, metadata={"help": "Whether the gradient through the rollout ends at the prompt."}
+    )
+    truncate_steps: int | None = field(
+        default=None, metadata={"help": "Last latent steps that the gradient goes back through; by default all."}
+    )
+    jacobi_sweeps: int | None = field(
+        default=None, metadata={"help": "Parallel sweeps that find the latents, instead of one step after the other."}
+    )
     max_length: int | None = field(
         default=None, metadata={"help": "Maximum length in tokens. A cut would tear a video apart, so there is none."}
     )
@@ -47,13 +75,39 @@ class StormTrainingConfig(SFTConfig):
         default=False,
         metadata={"help": "Whether to drop columns that `forward` does not name. The collator reads them."},
     )
+    dataloader_num_workers: int | None = field(
+        default=None,
+        metadata={
+            "help": "Processes that read videos for each one that trains; by default up to 8 with a GPU, else none."
+        },
+    )
+    dataloader_persistent_workers: bool | None = field(
+        default=None, metadata={"help": "Whether they live on from epoch to epoch; by default, if there are any."}
+    )
+    peak_flops_per_second: float | None = field(
+        default=None,
+        metadata={
+            "help": "Dense FLOPs per second of one device, for `model_flops_utilisation`; known for common GPUs."
+        },
+    )
 
     def __post_init__(self) -> None:
         if self.num_latents is not None and self.num_latents < 0:
             raise ConfigurationError(f"`num_latents` must be 0 or more, got {self.num_latents}.")
         if self.question_style not in ("words", "letters", "none"):
             raise ConfigurationError(f"`question_style` must be words, letters or none, got {self.question_style!r}.")
+        if self.rollout_gradient.detach_prompt and not self.freeze_vision:
+            raise ConfigurationError(
+                "`detach_prompt` leaves the vision tower without a gradient, but `freeze_vision` is False. Set one of the two "
+                "otherwise."
+            )
+        if self.peak_flops_per_second is not None and self.peak_flops_per_second <= 0:
+            raise ConfigurationError(f"`peak_flops_per_second` must be positive, got {self.peak_flops_per_second}.")
         given: Any = self  # the types of TRL's arguments are not known here
+        if given.dataloader_num_workers is None:
+            given.dataloader_num_workers = 0 if given.use_cpu else workers_to_spare()
+        if given.dataloader_persistent_workers is None:
+            given.dataloader_persistent_workers = given.dataloader_num_workers > 0
         if given.bf16 is None:
             given.bf16 = not given.fp16 and torch.cuda.is_available()
         if given.activation_checkpointing is None:  # TRL's default still has the deprecated name
@@ -63,3 +117,8 @@ class StormTrainingConfig(SFTConfig):
         # Reentrant checkpointing silently loses the gradient through the captured keys and values of the rollout.
         exact = {**(given.activation_checkpointing_kwargs or {}), "use_reentrant": False}
         given.activation_checkpointing_kwargs = given.gradient_checkpointing_kwargs = exact
+
+    @property
+    def rollout_gradient(self) -> RolloutGradient:
+        """How much of the rollout the gradient goes back through."""
+        return RolloutGradient(self.detach_prompt, self.truncate_steps, self.jacobi_sweeps)

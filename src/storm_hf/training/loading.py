@@ -1,16 +1,20 @@
 """What a run starts from: a model, plain or already a STORM, with its processor, and rows whose videos can be found."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from datasets import DatasetDict, load_dataset
+from peft import PeftModel
 from transformers import AutoConfig, AutoProcessor, PreTrainedConfig, ProcessorMixin
 from trl import ModelConfig
 
 from storm_hf.errors import CheckpointError, ConfigurationError
 from storm_hf.model import StormConfig, StormForConditionalGeneration, add_latent_tokens, storm_processor
 from storm_hf.pipeline.paths import with_absolute_paths
+from storm_hf.training.adapter import continue_adapter
+from storm_hf.training.adapter_folder import AdapterFolder, base_config, find_adapter, with_storm
+from storm_hf.training.quantization import quantization
 
 
 @dataclass
@@ -26,6 +30,8 @@ class StormModelConfig(ModelConfig):
             for a plain one the root mean square of its token embeddings.
         num_frames (`int`, *optional*):
             Number of frames that are read of each clip, saved with the processor. By default what the processor says.
+
+    With `load_in_4bit` or `load_in_8bit` the language model is quantized, and only an adapter can be trained on it: `use_peft`.
     """
 
     latent_projector: Literal["linear", "mlp", "identity"] | None = field(
@@ -39,18 +45,21 @@ class StormModelConfig(ModelConfig):
     def __post_init__(self) -> None:
         if self.num_frames is not None and self.num_frames < 1:
             raise ConfigurationError(f"`num_frames` must be 1 or more, got {self.num_frames}.")
-        if self.load_in_4bit or self.load_in_8bit:
+        if (self.load_in_4bit or self.load_in_8bit) and not self.use_peft:
             raise ConfigurationError(
-                "`load_in_4bit` and `load_in_8bit` would quantize the latent projector and the vision tower, whose features "
-                "the targets are made of. Leave them out; `use_peft` saves most of the memory."
+                "`load_in_4bit` and `load_in_8bit` need `use_peft: true`, got false: no gradient reaches quantized weights, so "
+                "an adapter beside them has to learn. Add `use_peft: true`, or leave the quantization out."
             )
         super().__post_init__()
 
 
 def load_storm(
     args: StormModelConfig, num_latents: int | None = None
-) -> tuple[StormForConditionalGeneration, ProcessorMixin]:
+) -> tuple[StormForConditionalGeneration | PeftModel, ProcessorMixin]:
     """Load a STORM, or make one of a plain video-language checkpoint, with the processor that belongs to it.
+
+    A folder in which a trainer saved an adapter is loaded with its base. With `use_peft` the same adapter is trained on: both
+    stages end in one, and a quantized base is never rounded a second time. Without, it is merged, and the whole model trained.
 
     Args:
         args ([`StormModelConfig`]):
@@ -60,34 +69,65 @@ def load_storm(
             plain one.
 
     Returns:
-        `tuple`: The model and its processor.
+        `tuple`: The model, a [`~peft.PeftModel`] if it goes on with an adapter, and its processor.
 
     Raises:
         BackboneError: If the checkpoint is not a video-language model.
-        CheckpointError: If a STORM is asked for another projector than its own.
+        CheckpointError: If a STORM is asked for another projector than its own, or an adapter is not whole.
     """
-    name, revision = args.model_name_or_path, args.model_revision
-    config = AutoConfig.from_pretrained(name, revision=revision)
-    if config.model_type == "storm":
-        config = _adapted(config, args, num_latents)
-        processor = AutoProcessor.from_pretrained(name, revision=revision)
-        add_latent_tokens(processor, config.num_latents)
-        model = StormForConditionalGeneration.from_pretrained(name, config=config, **_loading(args))
+    adapter = find_adapter(args.model_name_or_path, revision=args.model_revision)
+    if adapter is None:
+        model, processor = _load_whole(args, num_latents)
     else:
-        num_latents = StormConfig.num_latents if num_latents is None else num_latents
-        processor = storm_processor(name, num_latents, revision=revision)
-        model = StormForConditionalGeneration.from_backbone(
-            name,
-            num_latents,
-            processor=processor,
-            latent_projector=args.latent_projector or StormConfig.latent_projector,
-            latent_scale=args.latent_scale,
-            **_loading(args),
-        )
+        model, processor = _load_adapter(args, adapter, num_latents)
     if args.num_frames is not None:
         sampler = processor.video_processor
         sampler.do_sample_frames, sampler.num_frames, sampler.fps = True, args.num_frames, None
     return model, processor
+
+
+def _load_whole(
+    args: StormModelConfig, num_latents: int | None
+) -> tuple[StormForConditionalGeneration, ProcessorMixin]:
+    name, revision = args.model_name_or_path, args.model_revision
+    config = AutoConfig.from_pretrained(name, revision=revision)
+    loading = _loading(args) | {"quantization_config": quantization(args, config)}
+    if config.model_type == "storm":
+        config = _adapted(config, args, num_latents)
+        processor = AutoProcessor.from_pretrained(name, revision=revision)
+        add_latent_tokens(processor, config.num_latents)
+        return StormForConditionalGeneration.from_pretrained(name, config=config, **loading), processor
+    num_latents = StormConfig.num_latents if num_latents is None else num_latents
+    processor = storm_processor(name, num_latents, revision=revision)
+    model = StormForConditionalGeneration.from_backbone(
+        name,
+        num_latents,
+        processor=processor,
+        latent_projector=args.latent_projector or StormConfig.latent_projector,
+        latent_scale=args.latent_scale,
+        **loading,
+    )
+    return model, processor
+
+
+def _load_adapter(
+    args: StormModelConfig, adapter: AdapterFolder, num_latents: int | None
+) -> tuple[StormForConditionalGeneration | PeftModel, ProcessorMixin]:
+    """The base as the adapter knew it, and the adapter on it."""
+    _check_projector(args, adapter.storm.get("latent_projector"))
+    base_config(adapter)
+    num_latents = adapter.storm.get("num_latents") if num_latents is None else num_latents
+    of_base: dict[str, Any] = {
+        "model_name_or_path": adapter.base,
+        "model_revision": adapter.revision or StormModelConfig.model_revision,
+        "latent_projector": adapter.storm.get("latent_projector"),
+        "latent_scale": adapter.storm.get("latent_scale") if args.latent_scale is None else args.latent_scale,
+    }
+    model, _ = _load_whole(replace(args, **of_base), num_latents)
+    processor = AutoProcessor.from_pretrained(adapter.path)
+    add_latent_tokens(processor, model.config.num_latents)
+    adapted = continue_adapter(model, adapter)
+    return (adapted if args.use_peft else adapted.merge_and_unload().requires_grad_(True)), processor
 
 
 def _loading(args: StormModelConfig) -> dict[str, Any]:
@@ -101,14 +141,17 @@ def _loading(args: StormModelConfig) -> dict[str, Any]:
 
 def _adapted(config: PreTrainedConfig, args: StormModelConfig, num_latents: int | None) -> PreTrainedConfig:
     """The configuration of a STORM with another K or scale."""
-    if args.latent_projector not in (None, config.latent_projector):
+    _check_projector(args, config.latent_projector)
+    wanted = {"num_latents": num_latents, "latent_scale": args.latent_scale}
+    return with_storm(config, {name: value for name, value in wanted.items() if value is not None})
+
+
+def _check_projector(args: StormModelConfig, trained: str | None) -> None:
+    if trained is not None and args.latent_projector not in (None, trained):
         raise CheckpointError(
-            f"Expected `latent_projector: {config.latent_projector}`, which {args.model_name_or_path} was trained with, got "
+            f"Expected `latent_projector: {trained}`, which {args.model_name_or_path} was trained with, got "
             f"{args.latent_projector!r}. Leave it out, or start from the plain checkpoint."
         )
-    wanted = {"num_latents": num_latents, "latent_scale": args.latent_scale}
-    changes = {name: value for name, value in wanted.items() if value is not None}
-    return type(config)(**{**config.to_dict(), **changes})
 
 
 def load_rows(name_or_path: str, config: str | None = None) -> DatasetDict:

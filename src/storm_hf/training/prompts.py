@@ -3,7 +3,7 @@
 Training, evaluation and `storm ask` all encode prompts here. User text can never write a control token: prompts and answers
 are tokenized apart, each with its control tokens taken as text.
 
-Axes: B batch, S sequence, N video tokens, D hidden size.
+Axes: B batch, S sequence, N video tokens, D hidden size, L deepstack layers.
 """
 
 from collections.abc import Mapping, Sequence
@@ -135,15 +135,14 @@ class PromptEncoder:
             "input_ids": pad_rows(prompts, pad, side="left"),
             "attention_mask": pad_rows([torch.ones_like(prompt) for prompt in prompts], 0, side="left"),
             "mm_token_type_ids": pad_rows(types, 0, side="left"),
-            "video_features": torch.cat([torch.as_tensor(np.asarray(row["video_features"])) for row in rows]).float(),
+            "video_features": torch.cat([_half(row["video_features"]) for row in rows]),
             "video_grid_thw": torch.cat([torch.as_tensor(np.asarray(row["video_grid_thw"])) for row in rows]).long(),
         }
         if rows[0].get("second_per_grid_ts") is not None:
             seconds = [np.atleast_1d(np.asarray(row["second_per_grid_ts"])) for row in rows]
             batch["second_per_grid_ts"] = torch.as_tensor(np.concatenate(seconds)).float()
         if rows[0].get("video_deepstack") is not None:
-            layers = [torch.as_tensor(np.asarray(row["video_deepstack"])) for row in rows]
-            batch["video_deepstack"] = torch.cat(layers, dim=1).float()  # (layers, N, D)
+            batch["video_deepstack"] = torch.cat([_half(row["video_deepstack"]) for row in rows], dim=1)  # (L, N, D)
         return batch
 
 
@@ -206,6 +205,11 @@ def video_metadata(clip: VideoClip) -> VideoMetadata:
         width=width,
         duration=num_frames / (clip.fps or 1.0),
     )
+
+
+def _half(features: Any) -> torch.Tensor:
+    """Cached features as they are stored: half the bytes to the device, where the model makes them its own type."""
+    return torch.as_tensor(np.asarray(features, dtype=np.float16))
 
 
 def pad_rows(rows: Sequence[torch.Tensor], padding: int, side: str) -> torch.Tensor:

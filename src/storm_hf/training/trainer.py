@@ -1,22 +1,33 @@
 """The trainer that both stages are: TRL's supervised trainer, with exact resumption and a card of our own."""
 
+import logging
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
+from accelerate.utils import is_peft_model
 from torch import nn
 from transformers import TrainerCallback
 from trl import SFTTrainer
 
 from storm_hf.errors import CheckpointError
 from storm_hf.hub.cards import trained_model_card
+from storm_hf.model.gradient_storm import RolloutGradient
 from storm_hf.model.modeling_storm import StormForConditionalGeneration
+from storm_hf.training.adapter_checkpoints import AdapterCheckpoints
+from storm_hf.training.agreement import check_agreement, encode_routes, is_in_pieces
 from storm_hf.training.checkpoints import newest_complete_checkpoint
 from storm_hf.training.collator import IGNORED_LABEL
 from storm_hf.training.config import StormTrainingConfig
+from storm_hf.training.gradient_error import gradient_error
+from storm_hf.training.reading import RowReading
+from storm_hf.training.throughput import ThroughputMetrics
 
 
-class StormTrainer(SFTTrainer):
+logger = logging.getLogger(__name__)
+
+
+class StormTrainer(ThroughputMetrics, RowReading, AdapterCheckpoints, SFTTrainer):
     """Shared part of [`StormAlignTrainer`] and [`StormAnswerTrainer`]; takes what [`~trl.SFTTrainer`] takes.
 
     `train(resume_from_checkpoint=True)` goes on from the newest checkpoint that was written to its end, or starts anew. A
@@ -40,7 +51,8 @@ class StormTrainer(SFTTrainer):
         callbacks: list[TrainerCallback] | None = None,
         **kwargs: Any,
     ) -> None:
-        freeze_vision(model, args.freeze_vision)
+        if not is_peft_model(model):  # what an adapter trains, PEFT has chosen
+            freeze_vision(model, args.freeze_vision)
         super().__init__(
             model=model,
             args=args,
@@ -49,7 +61,11 @@ class StormTrainer(SFTTrainer):
             callbacks=callbacks,
             **kwargs,
         )
+        # TRL turns this on for an adapter under ZeRO-3; the rollout would lose the gradient through its keys and values.
+        for checkpointing in (args.activation_checkpointing_kwargs, args.gradient_checkpointing_kwargs):
+            checkpointing["use_reentrant"] = False
         self._num_rows_in_batch: torch.Tensor | int | None = None
+        self._has_told_error = False
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> Any:
         """Train; `resume_from_checkpoint=True` means the newest complete checkpoint in `output_dir`, if there is one."""
@@ -68,12 +84,40 @@ class StormTrainer(SFTTrainer):
 
     def compute_loss(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         """TRL's loss and metrics, with no position before the first supervised one projected to the vocabulary."""
-        return super().compute_loss(model, keep_supervised(inputs), *args, **kwargs)
+        inputs = keep_supervised(inputs)
+        if self.model.training and self.args.rollout_gradient != RolloutGradient():
+            inputs["rollout_gradient"] = self.args.rollout_gradient
+        return super().compute_loss(model, inputs, *args, **kwargs)
+
+    def training_step(self, model: nn.Module, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """Train on one batch; before the first one, say how far an inexact gradient is from the exact one."""
+        if not self._has_told_error:
+            self._has_told_error = True
+            self._tell_gradient_error()
+        return super().training_step(model, *args, **kwargs)
+
+    def _tell_gradient_error(self) -> None:
+        gradient = self.args.rollout_gradient
+        if gradient == RolloutGradient():
+            return
+        if is_in_pieces(self.model):
+            logger.warning("%s: its error is not measured, since the weights lie on several processes.", gradient)
+            return
+        batch = self._prepare_inputs(self.data_collator([self.train_dataset[0]]))
+        batch.pop("target_trajectory", None)
+        with self.compute_loss_context_manager():
+            error = gradient_error(self.accelerator.unwrap_model(self.model), batch, gradient)
+        self.log({"rollout_gradient_error": error.relative, "rollout_gradient_cosine": error.cosine})
 
     def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> Any:
         """Count supervised tokens, as `Trainer` does, and rows, over the whole accumulated batch and all processes."""
-        num_rows = torch.tensor(sum(len(batch["input_ids"]) for batch in batch_samples), device=device)
-        self._num_rows_in_batch = self.accelerator.gather(num_rows).sum()
+        num_rows = torch.tensor([sum(len(batch["input_ids"]) for batch in batch_samples)], device=device)
+        num_batches = self.args.gradient_accumulation_steps
+        routes = encode_routes(batch_samples, self.model.config.latent_token_id, num_batches, device)
+        of_ranks = self.accelerator.gather(torch.cat([num_rows, routes.flatten()])[None])  # one message for both
+        self._num_rows_in_batch = of_ranks[:, 0].sum()
+        if len(of_ranks) > 1 and is_in_pieces(self.model):
+            check_agreement(of_ranks[:, 1:].unflatten(1, routes.shape))
         return super()._get_num_items_in_batch(batch_samples, device)
 
     def _issue_warnings_after_load(self, load_result: Any) -> None:
@@ -101,12 +145,14 @@ class StormTrainer(SFTTrainer):
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """Write the checkpoint's card from the run's own numbers."""
-        if not self.is_world_process_zero():
-            return
+        if self.is_world_process_zero():
+            self.write_card(Path(self.args.output_dir))
+
+    def write_card(self, folder: Path) -> None:
+        """Write the card into a folder."""
         card = trained_model_card(
             model=self.model, stage=self._stage, tags=self._tag_names, paper=self._paper["id"], state=self.state
         )
-        folder = Path(self.args.output_dir)
         folder.mkdir(parents=True, exist_ok=True)
         card.save(folder / "README.md")
 

@@ -1,0 +1,177 @@
+"""An adapter's folder: what it holds, which checkpoint it belongs to, and how it is opened for inference.
+
+    adapter_config.json, adapter_model.safetensors   what PEFT writes: LoRA and the latent projector, and the base's name
+    storm_config.json                                what STORM adds to the base: K, the projector's kind, the scale, the ids
+    processor and card; after Stage I the statistics of the targets
+
+The base may be a STORM, whose folder carries the code: then `AutoModelForImageTextToText.from_pretrained(folder)` opens the
+adapter. It may as well be a plain checkpoint such as Qwen2.5-VL, and nothing of it is copied: then `load_adapted` opens it, as
+`storm ask` and the trainers do; the Auto classes would look for the adapter's modules in the plain model, and say so. After
+`merge_and_unload` and `save_pretrained` either is a checkpoint like any other.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoConfig, PreTrainedConfig, ProcessorMixin
+from transformers.utils import cached_file, find_adapter_config_file
+
+from storm_hf.errors import CheckpointError
+from storm_hf.model import StormConfig, StormForConditionalGeneration
+from storm_hf.optional import require
+
+
+STORM_FILE = "storm_config.json"
+_WEIGHTS_FILE = "adapter_model.safetensors"
+_OF_STORM = (
+    "num_latents",
+    "latent_start_token_id",
+    "latent_token_id",
+    "latent_end_token_id",
+    "latent_projector",
+    "latent_scale",
+    "trained_on",
+)
+
+
+@dataclass(frozen=True)
+class AdapterFolder:
+    """A saved adapter and what it belongs to.
+
+    Attributes:
+        path (`Path`):
+            The folder; for a name on the Hub, its place in the cache.
+        base (`str`):
+            The checkpoint that the adapter was trained on, plain or a STORM.
+        revision (`str`, *optional*):
+            Its revision.
+        storm (`Mapping[str, Any]`):
+            What STORM adds to the base's configuration. Empty if the adapter was saved by another trainer.
+    """
+
+    path: Path
+    base: str
+    revision: str | None
+    storm: Mapping[str, Any]
+
+    @property
+    def place(self) -> dict[str, str]:
+        """Where the base lies, as `from_pretrained` takes it."""
+        return {} if self.revision is None else {"revision": self.revision}
+
+
+def find_adapter(name_or_path: str, **place: Any) -> AdapterFolder | None:
+    """Tell whether a folder, or a repository on the Hub, is an adapter, and read what it belongs to.
+
+    Args:
+        name_or_path (`str`):
+            A folder or a name on the Hub.
+        place:
+            `revision` and what else says where it lies.
+
+    Returns:
+        [`AdapterFolder`] or `None`: `None` if it holds no adapter, or a whole model beside one.
+
+    Raises:
+        CheckpointError: If the adapter does not name its base.
+        MissingExtraError: If it is an adapter, and `peft` is not installed.
+    """
+    if Path(name_or_path, "config.json").is_file():
+        return None
+    found = find_adapter_config_file(name_or_path, **place)
+    if found is None:
+        return None
+    require("peft")
+    config = json.loads(Path(found).read_text())
+    base = config.get("base_model_name_or_path")
+    if not base:
+        raise CheckpointError(
+            f"Expected `base_model_name_or_path` in {found}: the checkpoint that the adapter was trained on. Write it there."
+        )
+    path = Path(found).parent
+    if not Path(name_or_path).is_dir():
+        for file in (_WEIGHTS_FILE, STORM_FILE):  # into the same snapshot; what is missing is said where it is needed
+            cached_file(name_or_path, file, _raise_exceptions_for_missing_entries=False, **place)
+    storm = path / STORM_FILE
+    return AdapterFolder(path, base, config.get("revision"), json.loads(storm.read_text()) if storm.is_file() else {})
+
+
+def save_storm_config(config: PreTrainedConfig, folder: str | Path) -> None:
+    """Write what STORM adds to a backbone beside an adapter.
+
+    Args:
+        config ([`StormConfig`]):
+            Configuration of the model that the adapter was trained on.
+        folder (`str` or `Path`):
+            The adapter's folder.
+    """
+    known = config.to_dict()
+    added = {name: known[name] for name in _OF_STORM if name in known}
+    Path(folder, STORM_FILE).write_text(json.dumps(added, indent=2) + "\n")
+
+
+def with_storm(config: PreTrainedConfig, storm: Mapping[str, Any]) -> PreTrainedConfig:
+    """The configuration of a STORM with another K, another scale or what else is given."""
+    return type(config)(**{**config.to_dict(), **storm})
+
+
+def load_adapted(folder: AdapterFolder, processor: ProcessorMixin, **kwargs: Any) -> StormForConditionalGeneration:
+    """Load a base with its adapter for inference, through the adapter support of transformers.
+
+    Args:
+        folder ([`AdapterFolder`]):
+            Where the adapter lies.
+        processor ([`~transformers.ProcessorMixin`]):
+            The processor that lies with it.
+        kwargs:
+            Passed to `from_pretrained` of the base.
+
+    Raises:
+        CheckpointError: If the base is not there, if the adapter's weights are not whole, or if the base is plain and the
+            adapter does not say what STORM was made of it.
+    """
+    config = base_config(folder)
+    if config.model_type == "storm":
+        config = with_storm(config, folder.storm)
+        model = StormForConditionalGeneration.from_pretrained(folder.base, config=config, **folder.place, **kwargs)
+    else:
+        model = StormForConditionalGeneration.from_backbone(
+            folder.base,
+            folder.storm["num_latents"],
+            processor=processor,
+            latent_projector=folder.storm["latent_projector"],
+            latent_scale=folder.storm["latent_scale"],
+            **folder.place,
+            **kwargs,
+        )
+    report = model.load_adapter(str(folder.path))
+    if wrong := sorted({*report.missing_keys, *report.unexpected_keys}):
+        raise CheckpointError(
+            f"The adapter in {folder.path} does not fit {folder.base}: {len(wrong)} weights are missing or superfluous, "
+            f"the first is {wrong[0]}. Load it on the checkpoint that it was trained on."
+        )
+    return model
+
+
+def base_config(folder: AdapterFolder) -> PreTrainedConfig:
+    """Read the configuration of an adapter's base, plain or a STORM.
+
+    Raises:
+        CheckpointError: If the base is not there, or is plain while the adapter knows of no STORM.
+    """
+    try:
+        config = AutoConfig.from_pretrained(folder.base, trust_remote_code=False, **folder.place)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"The adapter in {folder.path} belongs to {folder.base}, which is not there. Put it there, or write where it lies "
+            "into `base_model_name_or_path` of adapter_config.json."
+        ) from error
+    if config.model_type != StormConfig.model_type and not folder.storm:
+        raise CheckpointError(
+            f"The adapter in {folder.path} belongs to {folder.base}, a {config.model_type} model, and holds no {STORM_FILE} "
+            "that says what STORM was made of it. Save adapters with the trainers of storm_hf."
+        )
+    return config

@@ -1,0 +1,155 @@
+"""Batches of rows of similar length, so that little of a batch is padding.
+
+With `train_sampling_strategy: group_by_length` (or `batch_rebalance`) `Trainer` needs the length of every row. A row of ours holds
+no tokens yet but a video and a question; its length is known or estimated here without decoding a frame.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from torch.utils.data import Sampler
+from transformers import ProcessorMixin
+from transformers.trainer_pt_utils import get_length_grouped_indices
+
+from storm_hf.errors import ConfigurationError
+from storm_hf.training.prompts import CACHED_PROMPT, PromptEncoder, Row
+from storm_hf.video import VideoClip
+from storm_hf.video.source import open_video
+
+
+COLUMNS_OF_A_LENGTH = ("prompt", "video", "question", "options", "completion", "answer", CACHED_PROMPT)
+
+
+class LengthGroupedRows(Sampler[int]):
+    """Random order in which neighbours have similar lengths, drawn from (seed, epoch) alone.
+
+    A resumed run and every process draw the same order, which `Trainer`'s own sampler, drawing from the global generator, does
+    not promise.
+
+    Args:
+        lengths (`Sequence[int]`):
+            Tokens of each row.
+        batch_size (`int`):
+            Rows of one update over all processes; the order is sorted within groups of up to 50 of these.
+        seed (`int`):
+            Seed of the run's data.
+    """
+
+    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int) -> None:
+        self.lengths, self.batch_size, self.seed = lengths, batch_size, seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Draw another order from now on."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __iter__(self) -> Iterator[int]:
+        draws = torch.Generator().manual_seed(self.seed + 1_000_003 * self.epoch)
+        return iter(get_length_grouped_indices(self.lengths, self.batch_size, generator=draws))
+
+
+def set_sampler_epoch(dataloader: Any, epoch: int) -> None:
+    """Tell the innermost sampler the epoch, however often it was wrapped to share rows between processes or to skip some.
+
+    Accelerate reaches through two wrappers; a run of several processes that is resumed has three.
+    """
+    sampler = getattr(dataloader, "batch_sampler", None)
+    while sampler is not None:
+        if hasattr(sampler, "set_epoch"):
+            sampler.set_epoch(epoch)
+        sampler = getattr(sampler, "batch_sampler", None) or getattr(sampler, "sampler", None)
+
+
+def prompt_encoder_of(collator: Any) -> PromptEncoder:
+    """Find what encodes the prompts in a collator of either stage.
+
+    Raises:
+        ConfigurationError: If it is not one of ours.
+    """
+    answers = getattr(collator, "answers", collator)
+    if isinstance(prompts := getattr(answers, "prompts", None), PromptEncoder):
+        return prompts
+    raise ConfigurationError(
+        f"Batches of similar length need the length of every row, and {type(collator).__name__} does not say how rows "
+        "are encoded. Add a column `length` with the tokens of each row, or leave `train_sampling_strategy` at `random`."
+    )
+
+
+def sequence_lengths(dataset: Dataset, prompts: PromptEncoder) -> list[int]:
+    """Number of tokens of every row, latent block and answer included.
+
+    It is exact where the prompt is cached (`cache_video_features`). Elsewhere the text is counted exactly and the video is
+    estimated from the header of its file.
+
+    Args:
+        dataset ([`~datasets.Dataset`]):
+            Rows as a [`PromptEncoder`] takes them.
+        prompts ([`PromptEncoder`]):
+            Encodes them.
+
+    Raises:
+        VideoReadError: If a video cannot be opened.
+    """
+    columns = [name for name in COLUMNS_OF_A_LENGTH if name in dataset.column_names]
+    if CACHED_PROMPT in columns:
+        columns = [name for name in columns if name != "video"]
+    rows = dataset.select_columns(columns).with_format(None)
+    return [row_length(row, prompts) for row in rows]
+
+
+def row_length(row: Row, prompts: PromptEncoder) -> int:
+    """Number of tokens of one row; see `sequence_lengths`."""
+    tokenizer = prompts.processor.tokenizer
+    answer = len(tokenizer.encode(prompts.completion(row), add_special_tokens=False, split_special_tokens=True)) + 1
+    if CACHED_PROMPT in row:
+        block = prompts.num_latents + 2 if prompts.num_latents else 0  # with its start and its end
+        return len(row[CACHED_PROMPT]) + block + answer
+    messages = prompts.messages(row)
+    text = prompts.processor.apply_chat_template(
+        messages, tokenize=False, add_generation_prompt=True, num_latents=prompts.num_latents
+    )
+    videos = [
+        part["video"]
+        for message in messages
+        for part in message["content"]
+        if not isinstance(message["content"], str) and part["type"] == "video"
+    ]
+    num_more = sum(video_tokens(video, prompts.processor) - 1 for video in videos)  # the text holds one for each video
+    return len(tokenizer.encode(text, add_special_tokens=False)) + num_more + answer
+
+
+def video_tokens(video: Any, processor: ProcessorMixin) -> int:
+    """Estimate how many tokens a video becomes, from the header of its file and the video processor's settings."""
+    num_frames, height, width = clip_size(video, processor)
+    sampler = processor.video_processor
+    if hasattr(sampler, "get_num_of_video_patches"):
+        return sampler.get_num_of_video_patches(num_frames, height, width, {}) // sampler.merge_size**2
+    names = ("image_seq_length", "image_seq_len", "num_image_tokens")  # the same for every frame
+    return num_frames * next((getattr(processor, name) for name in names if getattr(processor, name, None)), 1)
+
+
+def clip_size(video: Any, processor: ProcessorMixin) -> tuple[int, int, int]:
+    """Frames that will be read of a video, and their height and width in pixels, without decoding one."""
+    if isinstance(video, VideoClip):
+        num_frames, height, width, _ = video.frames.shape
+        return num_frames, height, width
+    sampler = processor.video_processor
+    with open_video(Path(video["path"] if isinstance(video, dict) else video)) as (container, stream):
+        num_frames = stream.frames or round(_seconds(container, stream) * float(stream.average_rate or 1))
+        if sampler.do_sample_frames and sampler.num_frames:
+            num_frames = sampler.num_frames
+        elif sampler.do_sample_frames and sampler.fps:
+            num_frames = round(_seconds(container, stream) * sampler.fps)
+        return max(num_frames, 1), stream.height, stream.width
+
+
+def _seconds(container: Any, stream: Any) -> float:
+    if stream.duration is not None:
+        return float(stream.duration * stream.time_base)
+    return (container.duration or 0) / 1_000_000  # microseconds

@@ -1,0 +1,229 @@
+"""What a run gets out of its machine, in every line of its log: tokens, arithmetic, waiting, memory.
+
+Counts stay on the device until a line is logged; one small gather then brings those of all processes together.
+
+Axes: B batch, S sequence.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from storm_hf.training.collator import IGNORED_LABEL
+from storm_hf.training.device import peak_flops_per_second, peak_memory_bytes
+from storm_hf.training.flops import TokenCounts, attention_shape, count_parameters, is_dense, training_flops
+
+
+MIB = 2**20
+MICROSECONDS = 1_000_000
+VISION_INPUTS = (("pixel_values_videos", "video_grid_thw"), ("pixel_values", "image_grid_thw"))
+
+
+@dataclass(frozen=True)
+class Throughput:
+    """What happened between two lines of the log.
+
+    Args:
+        num_processes (`int`):
+            Processes that trained together.
+        num_steps (`int`):
+            Updates of the weights.
+        seconds (`float`):
+            Time that they took.
+        seconds_waiting (`float`):
+            How much of it a process waited for its batches, on average.
+        peak_bytes (`int`):
+            Most memory that a process has used since it began.
+        num_cells (`int`):
+            Size of all batches of all processes, padding included.
+        tokens ([`~storm_hf.training.flops.TokenCounts`]):
+            What all processes computed on.
+    """
+
+    num_processes: int
+    num_steps: int
+    seconds: float
+    seconds_waiting: float
+    peak_bytes: int
+    num_cells: int
+    tokens: TokenCounts
+
+    def metrics(self) -> dict[str, float]:
+        """The values to log."""
+        return {
+            "tokens_per_second": self.tokens.decoder / self.seconds,
+            "padding_share": 1 - self.tokens.decoder / self.num_cells,
+            "step_seconds": self.seconds / self.num_steps,
+            "data_wait_share": self.seconds_waiting / self.seconds,
+            "peak_memory_mib": self.peak_bytes / MIB,
+        }
+
+
+class ThroughputMeter:
+    """Counts what training steps compute on, and how long they take. It waits for the device only in `read`.
+
+    Args:
+        config ([`StormConfig`]):
+            Holds the ids of the tokens and the size of the patches.
+        detaches_prompt (`bool`, *optional*, defaults to `False`):
+            Whether prompts have no backward pass.
+    """
+
+    def __init__(self, config: Any, detaches_prompt: bool = False) -> None:
+        self.config, self.detaches_prompt = config, detaches_prompt
+        self._since: float | None = None
+        self._begin()
+
+    def _begin(self) -> None:
+        self.num_steps, self.seconds, self.seconds_waiting = 0, 0.0, 0.0
+        self._counts: list[torch.Tensor] = []
+
+    def run(self) -> None:
+        """Let the clock run, if it stands."""
+        if self._since is None:
+            self._since = time.perf_counter()
+
+    def stop(self) -> None:
+        """Stop the clock: what follows, such as saving or evaluating, is no training."""
+        if self._since is not None:
+            self.seconds += time.perf_counter() - self._since
+            self._since = None
+
+    def waiting(self, batches: Iterator[Any]) -> Iterator[Any]:
+        """Take batches, and time how long each one is waited for."""
+        while True:
+            start = time.perf_counter()
+            batch = next(batches, None)
+            self.seconds_waiting += time.perf_counter() - start
+            if batch is None:
+                return
+            yield batch
+
+    def observe(self, batches: Sequence[dict[str, Any]]) -> None:
+        """Count the batches of one update."""
+        self.num_steps += 1
+        for batch in batches:
+            nothing = batch["input_ids"].new_zeros(
+                ()
+            )  # a number that joins it travels without the device being waited for
+            self._counts.append(torch.stack([nothing + count for count in self._counts_of(batch)]))
+
+    def _counts_of(self, batch: dict[str, Any]) -> list[Any]:
+        """Cells of the batch, then the fields of [`TokenCounts`] in order."""
+        input_ids, mask = batch["input_ids"], batch["attention_mask"].long()
+        is_supervised = batch["labels"] != IGNORED_LABEL  # (B, S)
+        num_latents = (input_ids == self.config.latent_token_id).sum(dim=1)
+        lengths = mask.sum(dim=1)  # (B,)
+        prompts = (mask * (is_supervised.cumsum(dim=1) == 0)).sum(dim=1) - num_latents
+        detached = prompts * self.detaches_prompt
+        patches, patch_pairs = self._patches_of(batch)
+        return [
+            mask.numel(),
+            lengths.sum(),
+            (lengths * lengths).sum(),
+            detached.sum(),
+            (detached * detached).sum(),
+            is_supervised.sum(),
+            num_latents.sum(),
+            patches,
+            patch_pairs,
+            self._is_video(input_ids).sum() if patches else 0,
+        ]
+
+    def _patches_of(self, batch: dict[str, Any]) -> tuple[int, Any]:
+        """Patches that the vision tower sees, and their pairs within a frame; none where its features are cached."""
+        patches, pairs = 0, 0
+        size = self.config.vlm_config.vision_config.patch_size
+        side = size if isinstance(size, int) else size[0]
+        for name, grid in VISION_INPUTS:
+            if (pixels := batch.get(name)) is None:
+                continue
+            if grid in batch:  # a row of pixels is a patch
+                num_frames, height, width = batch[grid].unbind(dim=-1)
+                patches += len(pixels)
+                pairs += (num_frames * (height * width) ** 2).sum()
+            else:  # pictures, in their last two axes
+                per_frame = pixels.shape[-2] * pixels.shape[-1] // side**2
+                patches += per_frame * pixels.shape[:-3].numel()
+                pairs += per_frame**2 * pixels.shape[:-3].numel()
+        return patches, pairs
+
+    def _is_video(self, input_ids: torch.Tensor) -> torch.Tensor:
+        is_video = torch.zeros_like(input_ids, dtype=torch.bool)
+        for name in ("video_token_id", "image_token_id"):
+            if (token_id := getattr(self.config.vlm_config, name, None)) is not None:
+                is_video = is_video | (input_ids == token_id)
+        return is_video
+
+    def read(self, gather: Callable[[torch.Tensor], torch.Tensor], device: torch.device) -> Throughput | None:
+        """Bring together what all processes counted since the last reading, and begin anew; None if there was nothing."""
+        self.stop()
+        if not self._counts:
+            return None
+        time_taken, time_waited = (round(MICROSECONDS * value) for value in (self.seconds, self.seconds_waiting))
+        mine = torch.tensor([self.num_steps, time_taken, time_waited, peak_memory_bytes(device)], device=device)
+        rows = gather(torch.cat([mine, torch.stack(self._counts).sum(dim=0).to(device)])[None]).tolist()
+        self._begin()
+        self.run()
+        steps, times, waits, peaks, *counts = zip(*rows, strict=True)
+        num_cells, *tokens = map(sum, counts)
+        return Throughput(
+            num_processes=len(rows),
+            num_steps=steps[0],
+            seconds=max(times) / MICROSECONDS,
+            seconds_waiting=sum(waits) / len(rows) / MICROSECONDS,
+            peak_bytes=max(peaks),
+            num_cells=num_cells,
+            tokens=TokenCounts(*tokens),
+        )
+
+
+class ThroughputMetrics:
+    """The part of a trainer that logs its throughput; stands before [`~trl.SFTTrainer`] among its bases.
+
+    Over the steps since the last line it logs `tokens_per_second` (of all processes, padding excluded), `padding_share`,
+    `step_seconds`, `data_wait_share` (of the time, spent waiting for the next batch) and, where the device's peak is known,
+    `model_flops_utilisation`; and `peak_memory_mib`, of the fullest process since it began.
+    """
+
+    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        model = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
+        self._meter = ThroughputMeter(model.config, bool(getattr(self.args, "detach_prompt", False)))
+        self._parameters, self._attention = count_parameters(model), attention_shape(model.config)
+        self._peak_flops = peak_flops_per_second(self.args) if is_dense(model.config) else None
+
+    def get_batch_samples(self: Any, epoch_iterator: Iterator, num_batches: int, device: torch.device) -> Any:
+        """Take the batches of one update, as `Trainer` does, and count them."""
+        self._meter.run()
+        samples, num_items = super().get_batch_samples(self._meter.waiting(epoch_iterator), num_batches, device)  # type: ignore[misc]
+        self._meter.observe(samples)
+        return samples, num_items
+
+    def log(self: Any, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Log, with the throughput beside the loss."""
+        if "loss" in logs and (throughput := self._meter.read(self.accelerator.gather, self.args.device)) is not None:
+            logs.update(throughput.metrics())
+            if self._peak_flops is not None:
+                flops = training_flops(self._parameters, throughput.tokens, self._attention)
+                machine = self._peak_flops * throughput.num_processes * throughput.seconds
+                logs["model_flops_utilisation"] = flops / machine
+        super().log(logs, start_time)  # type: ignore[misc]
+
+    def evaluate(self: Any, *args: Any, **kwargs: Any) -> Any:
+        """Evaluate, off the clock."""
+        self._meter.stop()
+        return super().evaluate(*args, **kwargs)  # type: ignore[misc]
+
+    def _save_checkpoint(self: Any, *args: Any, **kwargs: Any) -> None:
+        self._meter.stop()
+        super()._save_checkpoint(*args, **kwargs)  # type: ignore[misc]
+
+    def _init_training_state(self: Any, *args: Any, **kwargs: Any) -> Any:
+        """Go on counting `num_tokens` where a resumed run's log ends; TRL would begin at 0."""
+        progress = super()._init_training_state(*args, **kwargs)  # type: ignore[misc]
+        self._total_train_tokens = max((entry.get("num_tokens", 0) for entry in self.state.log_history), default=0)
+        return progress
