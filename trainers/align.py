@@ -11,10 +11,12 @@ checkpoint that was written to its end, and starts anew where there is none.
 """
 
 from transformers import set_seed
-from trl import ScriptArguments, TrlParser, get_peft_config
+from trl import ScriptArguments, TrlParser
 
 from storm_hf import StormAlignConfig, StormAlignTrainer
 from storm_hf.align.trainer import saved_trajectory
+from storm_hf.training.adapter import peft_config
+from storm_hf.training.checkpoints import ExitOnInterrupt
 from storm_hf.training.loading import StormModelConfig, load_rows, load_storm
 
 
@@ -33,8 +35,9 @@ def main(script_args: ScriptArguments, training_args: StormAlignConfig, model_ar
         eval_dataset=dataset[script_args.dataset_test_split] if training_args.eval_strategy != "no" else None,
         processing_class=processor,
         trajectory=trajectory,
-        peft_config=get_peft_config(model_args),
+        peft_config=peft_config(model_args, model),
     )
+    trainer.add_callback(ExitOnInterrupt())  # Ctrl-C saves a checkpoint to resume from
     trainer.train(resume_from_checkpoint=training_args.resume_from_checkpoint)
 
     trainer.save_model()

@@ -11,9 +11,11 @@ to its end, and starts anew where there is none.
 """
 
 from transformers import set_seed
-from trl import ScriptArguments, TrlParser, get_peft_config
+from trl import ScriptArguments, TrlParser
 
 from storm_hf import StormAnswerConfig, StormAnswerTrainer
+from storm_hf.training.adapter import peft_config
+from storm_hf.training.checkpoints import ExitOnInterrupt
 from storm_hf.training.loading import StormModelConfig, load_rows, load_storm
 
 
@@ -29,8 +31,9 @@ def main(script_args: ScriptArguments, training_args: StormAnswerConfig, model_a
         train_dataset=dataset[script_args.dataset_train_split],
         eval_dataset=dataset[script_args.dataset_test_split] if training_args.eval_strategy != "no" else None,
         processing_class=processor,
-        peft_config=get_peft_config(model_args),
+        peft_config=peft_config(model_args, model),
     )
+    trainer.add_callback(ExitOnInterrupt())  # Ctrl-C saves a checkpoint to resume from
     trainer.train(resume_from_checkpoint=training_args.resume_from_checkpoint)
 
     trainer.save_model()

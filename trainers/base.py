@@ -13,6 +13,7 @@ from transformers import set_seed
 from trl import ScriptArguments, TrlParser
 
 from storm_hf import StormAnswerConfig, StormAnswerTrainer
+from storm_hf.training.checkpoints import ExitOnInterrupt
 from storm_hf.training.loading import StormModelConfig, load_rows, load_storm
 from storm_hf.training.perception import caption_rows
 
@@ -29,6 +30,7 @@ def main(script_args: ScriptArguments, training_args: StormAnswerConfig, model_a
         train_dataset=caption_rows(dataset[script_args.dataset_train_split]),
         processing_class=processor,
     )
+    trainer.add_callback(ExitOnInterrupt())  # Ctrl-C saves a checkpoint to resume from
     trainer.train(resume_from_checkpoint=training_args.resume_from_checkpoint)
 
     trainer.save_model()

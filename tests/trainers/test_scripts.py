@@ -19,8 +19,8 @@ from storm_hf.training.loading import StormModelConfig
 
 
 TRAINERS = Path(__file__).parents[2] / "trainers"
-RECIPES = sorted((TRAINERS / "recipes").glob("*.yaml"))
 CONFIG_OF = {"align": StormAlignConfig, "answer": StormAnswerConfig, "base": StormAnswerConfig}
+RECIPES = sorted(path for stage in CONFIG_OF for path in (TRAINERS / "recipes").glob(f"*_{stage}.yaml"))
 TINY = ["--max_steps", "2", "--per_device_train_batch_size", "4", "--use_cpu", "true", "--bf16", "false"]
 
 

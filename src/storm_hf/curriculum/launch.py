@@ -1,0 +1,131 @@
+"""One stage as processes of its own: shown and logged while it runs, and asked to save and stop by Ctrl-C."""
+
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from subprocess import DEVNULL, PIPE, STDOUT, Popen
+from types import FrameType
+
+import psutil  # comes with accelerate
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a stage ended.
+
+    Args:
+        exit_code (`int`):
+            Of the launcher, as a shell counts: 0, or what went wrong, or 128 and the signal that killed it.
+        is_interrupted (`bool`, *optional*, defaults to `False`):
+            Whether the user asked it to stop.
+    """
+
+    exit_code: int
+    is_interrupted: bool = False
+
+
+@dataclass(frozen=True)
+class AccelerateLauncher:
+    """Starts scripts with `accelerate launch`, a new one for each stage, so that no stage inherits memory from another.
+
+    Args:
+        scripts (`Path`):
+            Folder of `base.py`, `align.py` and `answer.py`.
+        arguments (`tuple[str, ...]`, *optional*):
+            Arguments of `accelerate launch`, such as `("--config_file", "trainers/accelerate/zero3.yaml")`.
+        command (`tuple[str, ...]`, *optional*):
+            What starts them.
+    """
+
+    scripts: Path
+    arguments: tuple[str, ...] = ()
+    command: tuple[str, ...] = (sys.executable, "-m", "accelerate.commands.launch", "--quiet")
+
+    def __call__(self, kind: str, config: Path, log: Path) -> Ending:
+        """Run the script of a stage to its end.
+
+        Args:
+            kind (`str`):
+                Names the script.
+            config (`Path`):
+                YAML file with all its arguments.
+            log (`Path`):
+                What it prints is shown and appended here.
+        """
+        return run_logged(
+            [*self.command, *self.arguments, str(self.scripts / f"{kind}.py"), "--config", str(config)], log
+        )
+
+
+def run_logged(command: list[str], log: Path) -> Ending:
+    """Run a command; what it prints goes to the screen and to the end of a file.
+
+    Ctrl-C, or SIGTERM, asks the processes that train to save and stop; the launcher above them would kill them before they
+    have. A second Ctrl-C ends all at once.
+    """
+    environment = os.environ | {"PYTHONUNBUFFERED": "1"}
+    with (
+        log.open("ab") as file,
+        Popen(command, stdin=DEVNULL, stdout=PIPE, stderr=STDOUT, env=environment, start_new_session=True) as launcher,
+        _passing_on_interrupts(launcher) as interrupts,
+    ):
+        assert launcher.stdout is not None  # it is a pipe
+        while printed := os.read(launcher.stdout.fileno(), 1 << 16):
+            for sink in (file, sys.stdout.buffer):
+                sink.write(printed)
+                sink.flush()
+        exit_code = launcher.wait()
+    return Ending(exit_code if exit_code >= 0 else 128 - exit_code, is_interrupted=bool(interrupts))
+
+
+@contextmanager
+def _passing_on_interrupts(launcher: Popen[bytes]) -> Iterator[list[int]]:
+    """Listen for Ctrl-C and SIGTERM while a launcher runs; yields the signals that came."""
+    came: list[int] = []
+
+    def pass_on(number: int, frame: FrameType | None) -> None:
+        came.append(number)
+        (_ask_to_stop if len(came) == 1 else _end_at_once)(launcher)
+
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, pass_on) for number in numbers}
+    try:
+        yield came
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _ask_to_stop(launcher: Popen[bytes]) -> None:
+    """Press Ctrl-C in each process that trains: the children of the launcher, but not their data loaders."""
+    trainers = _children(launcher)
+    for trainer in trainers:
+        _send(trainer, signal.SIGINT)
+    if not trainers and launcher.poll() is None:  # nothing has begun
+        os.killpg(launcher.pid, signal.SIGTERM)
+
+
+def _end_at_once(launcher: Popen[bytes]) -> None:
+    trainers = _children(launcher, recursive=True)
+    if launcher.poll() is None:
+        launcher.kill()
+    for trainer in trainers:
+        _send(trainer, signal.SIGKILL)
+
+
+def _children(launcher: Popen[bytes], recursive: bool = False) -> list[psutil.Process]:
+    try:
+        return psutil.Process(launcher.pid).children(recursive=recursive)
+    except psutil.NoSuchProcess:
+        return []
+
+
+def _send(process: psutil.Process, number: int) -> None:
+    try:
+        process.send_signal(number)
+    except psutil.NoSuchProcess:  # it ended while we looked
+        return
