@@ -74,3 +74,10 @@ def test_rows_of_a_batch_are_fed_different_slots(tmp_path):
     is_own = torch.cat([mix(step, torch.ones(16, 1)) for step in range(NUM_LATENTS)], dim=1)
     assert len({tuple(row) for row in is_own.tolist()}) > 4
     assert 0.2 < is_own.mean() < 0.8
+
+
+def test_rows_are_numbered_anew_in_each_accumulated_batch(tmp_path):
+    trainer = tiny_trainer("align", "qwen2_5_vl", tmp_path, teacher_noise=0.1, gradient_accumulation_steps=2)
+    trainer.train()
+    assert trainer.state.global_step == 2
+    assert trainer._num_rows_numbered == 4

@@ -78,7 +78,7 @@ def start_run(trainer, log):
 
 
 def wait_for(word, log):
-    until = time.monotonic() + 30
+    until = time.monotonic() + 180  # the first process of its kind imports torch and transformers
     while not (log.exists() and word in log.read_text()):
         assert time.monotonic() < until, f"{word} was not printed"
         time.sleep(0.01)

@@ -95,6 +95,7 @@ def test_command_line_replaces_places_too():
         ("stages: {growing: {num_latents: [2]}}", {"num_latents": 3}, "their own `num_latents`, so that 3 for all"),
         ("{stages: two_stages, save_strategy: best}", {}, "`save_strategy` must be steps or epoch, got best"),
         ("{stages: two_stages, save_strategy: 'no'}", {}, "`save_strategy` must be steps or epoch, got no"),
+        ("{stages: {coconut: {num_steps: 1}}, question_style: letters}", {}, "which `question_style: letters` cannot"),
         ("stages: [{kind: base}, {kind: align}]", {}, "A base stage trains the vision tower"),
         (
             "{stages: two_stages, align: {config: nowhere.yaml}}",

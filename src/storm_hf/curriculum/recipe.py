@@ -133,6 +133,11 @@ class _Settings:
         if planned is not None:
             merged["num_latents"] = planned
         check_arguments(stage.kind, merged)
+        if stage.num_replaced is not None and merged.get("question_style") == "letters":
+            raise ConfigurationError(
+                f"Stage {number} writes a chain of thought before the answer, which `question_style: letters` cannot. Use "
+                "words or none."
+            )
         return merged
 
     def file_of(self, kind: str, number: int) -> Arguments:
