@@ -14,6 +14,7 @@ _MODULE_OF = {
     "StormAlignTrainer": "storm_hf.align.trainer",
     "StormAnswerConfig": "storm_hf.answer.config",
     "StormAnswerTrainer": "storm_hf.answer.trainer",
+    "StormCurriculum": "storm_hf.curriculum.schedule",
 }
 
 __version__ = "0.1.0"
@@ -23,6 +24,7 @@ __all__ = [
     "StormAnswerConfig",
     "StormAnswerTrainer",
     "StormConfig",
+    "StormCurriculum",
     "StormForConditionalGeneration",
     "storm_processor",
 ]

@@ -2,11 +2,15 @@ import json
 import shutil
 
 import pytest
+import torch
+from peft import get_peft_model
 from safetensors.torch import load_file, save_file
 
 from storm_hf.errors import CheckpointError
 from storm_hf.evaluation.loading import load_checkpoint, worlds_only
 from storm_hf.model import StormConfig, StormForConditionalGeneration
+from storm_hf.training.adapter import default_lora
+from storm_hf.training.adapter_folder import save_storm_config
 
 
 @pytest.fixture
@@ -95,3 +99,51 @@ def test_folder_that_is_not_there_is_not_looked_for_on_the_hub(tmp_path, name):
 def test_name_that_may_be_one_of_the_hub_is_looked_for_there():
     with pytest.raises(CheckpointError, match="had from the Hub"):
         load_checkpoint("no-such-owner/no-such-model")
+
+
+@pytest.fixture
+def adapter(checkpoint, tmp_path):
+    """An adapter on the checkpoint, with another scale."""
+    model, processor = load_checkpoint(str(checkpoint))
+    model.config.latent_scale = 0.25
+    adapted = get_peft_model(model, default_lora(model, r=2))
+    with torch.no_grad():
+        for weight in adapted.parameters():
+            if weight.requires_grad:
+                weight.add_(0.05)
+    adapted.save_pretrained(tmp_path / "adapter")
+    save_storm_config(model.config, tmp_path / "adapter")
+    processor.save_pretrained(tmp_path / "adapter")
+    return tmp_path / "adapter", adapted
+
+
+needs_peft = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+
+
+@needs_peft
+@torch.no_grad()
+def test_adapter_is_opened_with_its_base_ready_to_answer(adapter):
+    folder, adapted = adapter
+    model, processor = load_checkpoint(str(folder))
+    assert type(model) is StormForConditionalGeneration
+    assert not model.training
+    assert worlds_only(model.config) == ("shuffle",)
+    start, latent, end = model.config.latent_block_ids
+    tokens = torch.tensor([[3, 4, start, latent, latent, end]])
+    assert torch.equal(model(tokens).logits, adapted.eval()(tokens).logits)
+
+
+@needs_peft
+def test_adapter_without_a_weight_is_an_error(adapter):
+    weights = load_file(adapter[0] / "adapter_model.safetensors")
+    weights.pop(next(name for name in weights if "latent_projector" in name))
+    save_file(weights, adapter[0] / "adapter_model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(CheckpointError, match=r"does not fit .*1 weights are missing.*latent_projector"):
+        load_checkpoint(str(adapter[0]))
+
+
+@needs_peft
+def test_adapter_without_weights_is_named(adapter):
+    (adapter[0] / "adapter_model.safetensors").unlink()
+    with pytest.raises(CheckpointError, match="weights of .* cannot be loaded"):
+        load_checkpoint(str(adapter[0]))

@@ -4,9 +4,11 @@ from types import SimpleNamespace
 
 import pytest
 import yaml
+from peft import get_peft_model
 from tests.tiny import tiny_storm
 
 from storm_hf.hub.cards import trained_model_card
+from storm_hf.training.adapter import default_lora
 
 
 RESULTS = {"shuffle, 5-6 swaps": 0.98765, "latents zeroed": 0.25}
@@ -83,3 +85,19 @@ def test_saved_card_is_read_back(model, tmp_path):
     card.save(tmp_path / "README.md")
     again = type(card).load(tmp_path / "README.md")
     assert again.data.to_dict() == card.data.to_dict()
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+@pytest.mark.parametrize("base", ["Qwen/Qwen2.5-VL-3B-Instruct", "", None], ids=["on the Hub", "nameless", "a folder"])
+def test_card_of_an_adapter_says_what_it_belongs_to_and_how_it_is_opened(base, tmp_path):
+    storm = tiny_storm("qwen2_5_vl", num_latents=4)
+    storm.name_or_path = str(tmp_path) if base is None else base
+    card = card_of(get_peft_model(storm, default_lora(storm, r=2)))
+    content = str(card)
+    num_trained = sum(weight.numel() for weight in storm.parameters() if weight.requires_grad)
+    assert f"LoRA adapter of {num_trained:,} parameters" in content
+    assert "load_checkpoint" in content
+    assert "AutoModel" not in content
+    assert "None" not in content
+    assert card.data.base_model == (base or None)
+    assert (storm.name_or_path or "its base") in content

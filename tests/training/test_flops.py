@@ -96,6 +96,16 @@ def test_adapter_counts_with_its_part_and_what_it_replaces_only_once():
     assert adapted.embeddings.trainable == adapted.head.trainable == 0
 
 
+def test_partitioned_parameter_counts_whole():
+    """Under ZeRO-3 a process holds nothing of a parameter between uses, and DeepSpeed says how large it is."""
+    model = tiny_storm("qwen2_5_vl")
+    whole = count_parameters(model)
+    for parameter in model.get_decoder().layers.parameters():
+        parameter.ds_numel = parameter.numel()
+        parameter.data = torch.empty(0)
+    assert count_parameters(model) == whole
+
+
 def test_mixture_of_experts_is_told_apart():
     config = tiny_config("qwen2_5_vl")
     assert is_dense(config)

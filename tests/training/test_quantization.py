@@ -1,16 +1,19 @@
 """QLoRA: only projections of the language model are quantized, and an adapter trains beside them."""
 
+import sys
+
 import numpy as np
 import pytest
 import torch
-from bitsandbytes.nn import Linear4bit, Linear8bitLt
 from datasets import Array3D, Features
+from peft import PeftModel
+from safetensors.torch import load_file
 from tests.tiny import enlarge_weights, tiny_config, tiny_processor, tiny_qwen_config, tiny_storm
 from tests.training.tiny_videos import write_thoughts
 from transformers import AutoModelForImageTextToText, set_seed
 
 from storm_hf import StormAlignConfig, StormAlignTrainer, StormAnswerConfig, StormAnswerTrainer
-from storm_hf.errors import ConfigurationError
+from storm_hf.errors import ConfigurationError, StormError
 from storm_hf.training.adapter import decoder_name, peft_config
 from storm_hf.training.loading import StormModelConfig, load_rows, load_storm
 from storm_hf.training.quantization import outside_decoder, quantization
@@ -27,7 +30,7 @@ OUTSIDE = {
     "smolvlm": {"vision_model", "connector"},
     "internvl": {"vision_tower", "multi_modal_projector"},
 }
-LAYER = {4: Linear4bit, 8: Linear8bitLt}
+LAYER = {4: "Linear4bit", 8: "Linear8bitLt"}
 
 
 def test_everything_outside_the_language_model_is_named(kind, storm):
@@ -35,6 +38,7 @@ def test_everything_outside_the_language_model_is_named(kind, storm):
     assert set(outside_decoder(storm)) == {"model.latent_projector", "model.backbone.lm_head", *expected}
 
 
+@pytest.mark.scale
 @pytest.mark.parametrize("is_plain", [True, False])
 def test_skip_list_is_read_off_the_configuration_alone(kind, is_plain):
     args = StormModelConfig(model_name_or_path="any", use_peft=True, load_in_4bit=True, bnb_4bit_quant_type="fp4")
@@ -43,10 +47,18 @@ def test_skip_list_is_read_off_the_configuration_alone(kind, is_plain):
     assert (found.load_in_4bit, found.bnb_4bit_quant_type) == (True, "fp4")
 
 
+@pytest.mark.scale
 @pytest.mark.parametrize(("dtype", "compute"), [("auto", "bfloat16"), ("float32", "float32"), ("float16", "float16")])
 def test_products_are_computed_in_the_precision_of_the_model(dtype, compute):
     args = StormModelConfig(model_name_or_path="any", use_peft=True, load_in_4bit=True, dtype=dtype)
     assert quantization(args, tiny_config("qwen2_5_vl")).bnb_4bit_compute_dtype == getattr(torch, compute)
+
+
+def test_missing_package_is_named_with_its_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)
+    args = StormModelConfig(model_name_or_path="any", use_peft=True, load_in_4bit=True)
+    with pytest.raises(StormError, match=r"storm-hf\[scale\]"):
+        quantization(args, tiny_config("qwen2_5_vl"))
 
 
 def test_nothing_is_quantized_without_being_asked():
@@ -90,6 +102,7 @@ def load(folder, bits, **settings):
     return *load_storm(args, 3), args
 
 
+@pytest.mark.scale
 @pytest.mark.parametrize("bits", [4, 8])
 @pytest.mark.parametrize("start", ["plain", "storm_folder"])
 def test_only_projections_of_the_language_model_are_quantized(bits, start, request):
@@ -98,7 +111,7 @@ def test_only_projections_of_the_language_model_are_quantized(bits, start, reque
     inside = decoder_name(model) + "."
     for name, module in model.named_modules():
         if isinstance(module, torch.nn.Linear):
-            assert isinstance(module, LAYER[bits]) == name.startswith(inside), name
+            assert (type(module).__name__ == LAYER[bits]) == name.startswith(inside), name
     whole, _ = load_storm(StormModelConfig(model_name_or_path=str(folder)), 3)
     weights = dict(model.named_parameters())
     for name, weight in whole.named_parameters():
@@ -107,6 +120,7 @@ def test_only_projections_of_the_language_model_are_quantized(bits, start, reque
     assert all(weight.dtype == torch.float32 for weight in model.model.latent_projector.parameters())
 
 
+@pytest.mark.scale
 @pytest.mark.parametrize("stage", ["align", "answer"])
 def test_adapter_trains_beside_quantized_weights(stage, plain, tmp_path):
     rows = load_rows(str(write_thoughts(tmp_path / "data", num_rows=4)))["train"]
@@ -134,3 +148,15 @@ def test_adapter_trains_beside_quantized_weights(stage, plain, tmp_path):
     for name, weight in trainer.model.named_parameters():
         assert torch.equal(weight, before[name]) != weight.requires_grad, name
         assert not weight.requires_grad or weight.dtype == torch.float32, name
+
+    trainer.save_model()
+    saved = load_file(tmp_path / "adapter_model.safetensors")
+    assert all("lora_" in name or "latent_projector" in name for name in saved), (
+        "no embeddings, though the base is plain"
+    )
+    again, _ = load_storm(StormModelConfig(model_name_or_path=str(tmp_path), use_peft=True, load_in_4bit=True))
+    trained = {name: weight for name, weight in trainer.model.named_parameters() if weight.requires_grad}
+    assert isinstance(again, PeftModel)
+    for name, weight in again.named_parameters():
+        assert weight.requires_grad == (name in trained), name
+        assert not weight.requires_grad or torch.equal(weight, trained[name]), name

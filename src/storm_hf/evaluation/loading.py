@@ -7,8 +7,9 @@ import torch
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModel, AutoProcessor, PreTrainedConfig, ProcessorMixin
 
-from storm_hf.errors import CheckpointError
+from storm_hf.errors import CheckpointError, StormError
 from storm_hf.model.modeling_storm import StormForConditionalGeneration
+from storm_hf.training.adapter_folder import find_adapter, load_adapted
 
 
 _HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
@@ -24,7 +25,8 @@ def load_checkpoint(
 
     Args:
         name_or_path (`str`):
-            A folder that `save_pretrained` of model and processor wrote, or a name on the Hub.
+            A folder that `save_pretrained` of model and processor wrote, or one in which a trainer saved an adapter, or a
+            name on the Hub. An adapter is loaded with the checkpoint that it belongs to.
         device (`torch.device` or `str`, *optional*, defaults to `"cpu"`):
             Where the model is put.
 
@@ -32,18 +34,8 @@ def load_checkpoint(
         CheckpointError: If there is no such checkpoint, it is of another model, or a part of it is missing or damaged.
     """
     _check_place(name_or_path)
-    config = _load_config(name_or_path)
-    try:
-        model, report = AutoModel.from_pretrained(
-            name_or_path, config=config, dtype="auto", trust_remote_code=False, output_loading_info=True
-        )
-    except _LOADING_ERRORS as error:
-        raise CheckpointError(f"The weights of {name_or_path} cannot be loaded: {_first_line(error)}") from error
-    if wrong := sorted({*report["missing_keys"], *report["unexpected_keys"]}):
-        raise CheckpointError(
-            f"The weights of {name_or_path} are not those of its config.json: {len(wrong)} are missing or superfluous, "
-            f"the first is {wrong[0]}. Save the model again with `save_pretrained`."
-        )
+    adapter = find_adapter(name_or_path)
+    config = _load_config(name_or_path) if adapter is None else None
     try:
         processor = AutoProcessor.from_pretrained(name_or_path, trust_remote_code=False)
     except _LOADING_ERRORS as error:
@@ -51,7 +43,27 @@ def load_checkpoint(
             f"The processor of {name_or_path} cannot be loaded: {_first_line(error)} Save it beside the model with "
             "`processor.save_pretrained`."
         ) from error
+    try:
+        model = (
+            _load_whole(name_or_path, config) if adapter is None else load_adapted(adapter, processor, dtype="auto")
+        )
+    except StormError:
+        raise
+    except _LOADING_ERRORS as error:
+        raise CheckpointError(f"The weights of {name_or_path} cannot be loaded: {_first_line(error)}") from error
     return model.to(device).eval(), processor
+
+
+def _load_whole(name_or_path: str, config: PreTrainedConfig) -> StormForConditionalGeneration:
+    model, report = AutoModel.from_pretrained(
+        name_or_path, config=config, dtype="auto", trust_remote_code=False, output_loading_info=True
+    )
+    if wrong := sorted({*report["missing_keys"], *report["unexpected_keys"]}):
+        raise CheckpointError(
+            f"The weights of {name_or_path} are not those of its config.json: {len(wrong)} are missing or superfluous, "
+            f"the first is {wrong[0]}. Save the model again with `save_pretrained`."
+        )
+    return model
 
 
 def worlds_only(config: PreTrainedConfig) -> tuple[str, ...]:
@@ -71,7 +83,7 @@ def _check_place(name_or_path: str) -> None:
     """Tell a folder that is not there from a name on the Hub: one slash at most, and no folder here before it."""
     folder = Path(name_or_path)
     if folder.is_dir():
-        if not (folder / "config.json").is_file():
+        if not any((folder / name).is_file() for name in ("config.json", "adapter_config.json")):
             raise CheckpointError(
                 f"{folder} holds no model: expected a config.json in it, as `save_pretrained` writes."
             )

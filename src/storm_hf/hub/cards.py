@@ -1,6 +1,7 @@
 """Cards, rendered from a run's own values. An unknown value is an absent line, never a placeholder."""
 
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 from huggingface_hub import ModelCard, ModelCardData
@@ -21,7 +22,7 @@ def trained_model_card(
 
     Args:
         model ([`StormForConditionalGeneration`]):
-            The model whose configuration is described.
+            The model whose configuration is described, or a [`~peft.PeftModel`] around it: then the card is of its adapter.
         stage (`str`):
             `"align"`, `"answer"` or another stem.
         tags (`list[str]`):
@@ -37,6 +38,10 @@ def trained_model_card(
         license_name (`str`, *optional*):
             Licence of the weights.
     """
+    is_adapter = hasattr(model, "get_base_model")
+    below = model.get_base_model().name_or_path if is_adapter else None
+    if base_model is None and below and not Path(below).exists():  # a folder is no name on the Hub
+        base_model = below
     data = ModelCardData(
         base_model=base_model,
         license=license_name,
@@ -52,7 +57,9 @@ def trained_model_card(
         paper=paper,
         num_latents=model.config.num_latents,
         backbone=model.config.vlm_config.model_type,
-        num_parameters=sum(parameter.numel() for parameter in model.parameters()),
+        num_parameters=sum(weight.numel() for weight in model.parameters() if weight.requires_grad or not is_adapter),
+        is_adapter=is_adapter,
+        adapter_of=below,
         num_steps=getattr(state, "global_step", None),
         results=results,
     )

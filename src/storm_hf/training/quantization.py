@@ -7,6 +7,7 @@ from transformers import BitsAndBytesConfig, PreTrainedConfig, PreTrainedModel
 from trl import ModelConfig, get_quantization_config
 
 from storm_hf.model import StormConfig, StormForConditionalGeneration
+from storm_hf.optional import require
 from storm_hf.training.adapter import decoder_name
 
 
@@ -24,14 +25,19 @@ def quantization(args: ModelConfig, config: PreTrainedConfig) -> BitsAndBytesCon
 
     Returns:
         [`~transformers.BitsAndBytesConfig`] or `None`: What `from_pretrained` takes as `quantization_config`.
+
+    Raises:
+        MissingExtraError: If `bitsandbytes` is not installed.
     """
+    if not (args.load_in_4bit or args.load_in_8bit):
+        return None
+    require("bitsandbytes")
     compute = "bfloat16" if args.dtype in (None, "auto") else args.dtype
     quantized = get_quantization_config(replace(args, dtype=compute))
-    if quantized is not None:
-        if config.model_type != StormConfig.model_type:
-            config = StormConfig(vlm_config=config)
-        with torch.device("meta"):
-            quantized.llm_int8_skip_modules = outside_decoder(StormForConditionalGeneration(config))
+    if config.model_type != StormConfig.model_type:
+        config = StormConfig(vlm_config=config)
+    with torch.device("meta"):
+        quantized.llm_int8_skip_modules = outside_decoder(StormForConditionalGeneration(config))
     return quantized
 
 

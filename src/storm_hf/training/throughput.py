@@ -192,7 +192,9 @@ class ThroughputMetrics:
     def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         model = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
-        self._meter = ThroughputMeter(model.config, bool(getattr(self.args, "detach_prompt", False)))
+        num_latents = model.config.num_latents if self.args.num_latents is None else self.args.num_latents
+        reaches_prompt = self.args.rollout_gradient.reaches_prompt(num_latents)
+        self._meter = ThroughputMeter(model.config, detaches_prompt=not reaches_prompt)
         self._parameters, self._attention = count_parameters(model), attention_shape(model.config)
         self._peak_flops = peak_flops_per_second(self.args) if is_dense(model.config) else None
 
