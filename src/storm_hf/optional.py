@@ -8,10 +8,12 @@ from storm_hf.errors import BrokenExtraError, MissingExtraError
 
 # From the name a package is imported by to the extra of `pyproject.toml` that installs it.
 EXTRA_OF = {
+    "bitsandbytes": "scale",
     "datasets": "train",
     "decord": "decoders",
     "deepspeed": "scale",
     "diffusers": "thoughts",
+    "ftfy": "thoughts",
     "gradio": "app",
     "jinja2": "demo",
     "lmms_eval": "evaluation",
