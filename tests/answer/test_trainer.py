@@ -65,3 +65,9 @@ def test_another_number_of_latents_can_be_trained(qwen_checkpoint, rows, tmp_pat
     trainer = answer(qwen_checkpoint, rows, tmp_path, num_latents=1, max_steps=1)
     batch = trainer.data_collator(rows.to_list()[:1])
     assert (batch["input_ids"] == trainer.model.config.latent_token_id).sum() == 1
+
+
+def test_columns_of_thought_videos_are_not_even_read(rows, trained):
+    kept = set(trained.train_dataset.column_names)
+    assert {name for name in rows.column_names if name.startswith("thought_")}
+    assert kept == {name for name in rows.column_names if not name.startswith("thought_")}

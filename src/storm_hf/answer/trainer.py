@@ -24,8 +24,10 @@ class StormAnswerTrainer(StormTrainer):
             The backbone's processor with latent tokens.
         data_collator (`Callable`, *optional*):
             By default an [`~storm_hf.training.collator.AnswerCollator`].
+        train_dataset ([`~datasets.Dataset`], *optional*):
+            Rows with a video, a question and an answer. Columns of thought videos are left out.
         kwargs:
-            What else [`~trl.SFTTrainer`] takes: `train_dataset`, `eval_dataset`, `callbacks`, `peft_config`, ...
+            What else [`~trl.SFTTrainer`] takes: `eval_dataset`, `callbacks`, `peft_config`, ...
     """
 
     _name = "STORM Stage II"
@@ -38,6 +40,7 @@ class StormAnswerTrainer(StormTrainer):
         args: StormAnswerConfig | None = None,
         processing_class: Any = None,
         data_collator: Any = None,
+        train_dataset: Any = None,
         **kwargs: Any,
     ) -> None:
         args = args or StormAnswerConfig("storm-answer")
@@ -46,5 +49,21 @@ class StormAnswerTrainer(StormTrainer):
             prompts = PromptEncoder(processing_class, model.config, num_latents, args.question_style)
             data_collator = AnswerCollator(prompts)
         super().__init__(
-            model=model, args=args, processing_class=processing_class, data_collator=data_collator, **kwargs
+            model=model,
+            args=args,
+            processing_class=processing_class,
+            data_collator=data_collator,
+            train_dataset=without_thoughts(train_dataset),
+            **kwargs,
         )
+
+
+def without_thoughts(rows: Any) -> Any:
+    """Leave out the columns that hold thought videos: this stage neither sees them nor reads them from disk.
+
+    Args:
+        rows ([`~datasets.Dataset`]):
+            Rows of a storm-thoughts data set, or of any other; what has no columns stays as it is.
+    """
+    names = [name for name in getattr(rows, "column_names", None) or () if name.startswith("thought_")]
+    return rows.remove_columns(names) if names else rows
