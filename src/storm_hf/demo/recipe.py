@@ -144,12 +144,12 @@ _WORLDS = {
         teacher_noise=0.3,  # the rollout errs more here than on `shuffle`, and Stage I has to bear it
         target_layout="concat",  # where the deflectors lie is part of the picture: a probe reads the state at rank 64
         updates={
-            "base": 260,
+            "base": 400,  # after 260 it still misreads one token in forty, and the targets with it
             "align": 800,
-            "answer": 150,
-            "direct": 950,
-            "chain_of_thought": 950,
-            "terse_chain": 950,
+            "answer": 400,
+            "direct": 1200,
+            "chain_of_thought": 1200,
+            "terse_chain": 1200,
         },
     ),
     "order": _World(
