@@ -8,6 +8,7 @@ OUT ?= runs/demo
 WORKERS ?= 2
 VENV := .venv
 READY := $(VENV)/.ready
+SCALE := $(VENV)/.ready-scale
 TESTS := OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest
 
 # Nothing below needs the network once it is installed.
@@ -22,10 +23,10 @@ demo: $(READY)  ## Train and question a tiny STORM on this machine; the report i
 	$(VENV)/bin/storm demo --out $(OUT)
 
 test: $(READY)  ## The core tests: minutes on two cores, no network, no GPU
-	$(TESTS) -m "not slow and not gpu" -n $(WORKERS) --dist loadfile
+	$(TESTS) -m "not slow and not scale and not gpu" -n $(WORKERS) --dist loadfile
 
-test-all: test  ## Also the slow tests, among them the built wheel
-	$(TESTS) -m "slow and not gpu"
+test-all: test $(SCALE)  ## Also the slow tests, among them the built wheel, and DeepSpeed on two processes
+	$(TESTS) -m "(slow or scale) and not gpu"
 
 lint: $(READY)  ## Style, format, types and import contracts
 	$(VENV)/bin/ruff check
@@ -46,4 +47,8 @@ help:  ## Show this list
 
 $(READY): pyproject.toml constraints.txt $(wildcard tools/*)
 	@tools/install.sh $(VENV)
+	@touch $@
+
+$(SCALE): $(READY)
+	@tools/install.sh $(VENV) scale
 	@touch $@

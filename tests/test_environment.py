@@ -23,10 +23,11 @@ def run_python(code: str) -> str:
 
 
 def requirements() -> list[Requirement]:
-    """List what the project and the two extras that the Makefile installs ask for."""
+    """List what the project and the extras that the Makefile installs ask for."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
-    lines = [*project["dependencies"], *extras["demo"], *extras["dev"], *extras["train"], *extras["decoders"]]
+    installed = ("demo", "dev", "train", "decoders", "scale")
+    lines = [*project["dependencies"], *(line for extra in installed for line in extras[extra])]
     return [requirement for requirement in map(Requirement, lines) if requirement.name != "storm-hf"]
 
 

@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# Makes the environment that `make demo` and `make test` run in: tools/install.sh [FOLDER], by default .venv
+# Makes the environment that `make demo` and `make test` run in: tools/install.sh [FOLDER [EXTRA ...]], by default .venv
 # The order matters: torch first, so that everything else settles for the build that this machine gets.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 venv=${1:-.venv}
+extras=demo,dev$(printf ',%s' "${@:2}")
 python=${PYTHON:-python3}
 
 say() { printf '[install] %s\n' "$*"; }
@@ -24,5 +25,5 @@ pip_install() { "$venv/bin/python" -m pip install -qq --disable-pip-version-chec
 say "1 of 3: PyTorch (large; a minute or two)"
 pip_install torch
 say "2 of 3: transformers, TRL, the test tools and storm-hf itself (about two minutes)"
-pip_install --editable '.[demo,dev]'
+pip_install --editable ".[${extras%,}]"
 say "3 of 3: $("$venv/bin/python" tools/repair_torchvision.py)"

@@ -16,6 +16,7 @@
     ├── PromptError                a clip or question that a model cannot take
     ├── RankMismatchError          processes that hold one model in pieces and would run different layers
     ├── ReportError                numbers or pictures that a report cannot show
+    ├── ServerError                a server that cannot be reached, or does not answer as expected
     ├── StageError                 a stage of a run that failed or stopped before its end
     ├── StaleWorkError             finished work that was made with other parameters
     ├── TrajectoryShapeError       a target trajectory that does not fit the rollout
@@ -78,6 +79,10 @@ class ReportError(StormError, ValueError):
     """Numbers or pictures that a report cannot show."""
 
 
+class ServerError(StormError, ConnectionError):
+    """A server cannot be reached or does not answer as expected; the message names its URL."""
+
+
 class StageError(StormError, RuntimeError):
     """A stage of a run failed or stopped before its end; the message names its log.
 
@@ -129,6 +134,7 @@ __all__ = [
     "PromptError",
     "RankMismatchError",
     "ReportError",
+    "ServerError",
     "StageError",
     "StaleWorkError",
     "StormError",

@@ -10,6 +10,7 @@ from storm_hf.errors import BrokenExtraError, MissingExtraError
 EXTRA_OF = {
     "bitsandbytes": "scale",
     "datasets": "train",
+    "datatrove": "thoughts",
     "decord": "decoders",
     "deepspeed": "scale",
     "diffusers": "thoughts",

@@ -19,7 +19,7 @@ from storm_hf.model import StormForConditionalGeneration
 from storm_hf.training.adapter import default_lora
 
 
-# PEFT 0.21 asks transformers by a name that 5.23 deprecates: https://github.com/huggingface/peft/issues
+# `peft/peft_model.py` of PEFT 0.21.2 reads a name that transformers 5.23 deprecates.
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 
 WEIGHTS = "adapter_model.safetensors"

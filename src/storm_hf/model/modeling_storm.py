@@ -228,7 +228,7 @@ def _build_backbone(config: StormConfig) -> PreTrainedModel:
 
 
 @torch.no_grad()
-def _root_mean_square(weight: nn.Parameter) -> float:
+def _root_mean_square(weight: Any) -> float:  # DeepSpeed adds two methods to a parameter
     """Typical size of a parameter's numbers, of which ZeRO-3 may keep only a piece on each process."""
     is_in_pieces = hasattr(weight, "ds_id")
     if is_in_pieces:

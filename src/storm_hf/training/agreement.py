@@ -11,7 +11,9 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from torch import nn
+from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
+from transformers import PreTrainedModel
 
 from storm_hf.errors import RankMismatchError
 
@@ -23,6 +25,17 @@ _ABSENT = -1
 def is_in_pieces(model: nn.Module) -> bool:
     """Whether the parameters of a model are partitioned over processes, by ZeRO-3 (`ds_id`) or FSDP (`DTensor`)."""
     return any(hasattr(parameter, "ds_id") or isinstance(parameter, DTensor) for parameter in model.parameters())
+
+
+def hold_head(model: PreTrainedModel) -> None:
+    """Gather the head that FSDP2 has cut, until the backward pass, which reduces its gradient over processes.
+
+    TRL's fused head reads the weight without a call of the module, and would otherwise gather it on its own: the gradient of
+    one process would then stand for that of all.
+    """
+    head = model.get_output_embeddings()
+    if isinstance(head, FSDPModule):
+        head.unshard()
 
 
 def encode_routes(

@@ -15,7 +15,7 @@ from storm_hf.hub.cards import trained_model_card
 from storm_hf.model.gradient_storm import RolloutGradient
 from storm_hf.model.modeling_storm import StormForConditionalGeneration
 from storm_hf.training.adapter_checkpoints import AdapterCheckpoints
-from storm_hf.training.agreement import check_agreement, encode_routes, is_in_pieces
+from storm_hf.training.agreement import check_agreement, encode_routes, hold_head, is_in_pieces
 from storm_hf.training.checkpoints import newest_complete_checkpoint
 from storm_hf.training.collator import IGNORED_LABEL
 from storm_hf.training.config import StormTrainingConfig
@@ -85,6 +85,7 @@ class StormTrainer(ThroughputMetrics, RowReading, AdapterCheckpoints, SFTTrainer
     def compute_loss(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         """TRL's loss and metrics, with no position before the first supervised one projected to the vocabulary."""
         inputs = keep_supervised(inputs)
+        hold_head(self.model)
         if self.model.training and self.args.rollout_gradient != RolloutGradient():
             inputs["rollout_gradient"] = self.args.rollout_gradient
         return super().compute_loss(model, inputs, *args, **kwargs)
