@@ -1,9 +1,8 @@
-import dataclasses
-
 import numpy as np
 import pytest
 
-from storm_hf.errors import DatasetError, WorldError
+from storm_hf.annotations.record import Annotation
+from storm_hf.errors import WorldError
 from storm_hf.thought_video import SimulatorGenerator, WorldRecipe, WorldSplit, render_world
 
 
@@ -60,20 +59,34 @@ def test_rendering_again_keeps_every_file(folder, examples):
     assert [example.id for example in again["train"]] == [example.id for example in examples["train"]]
 
 
-def test_generator_draws_what_the_file_shows(examples):
-    example = examples["test"][1]
-    drawn = SimulatorGenerator(RECIPE.world_of("test")).generate(example, seed=example.thought.seed)
+def annotation_of(example, **others):
+    names = ("id", "video", "question", "options", "answer")
+    return Annotation(**{**{name: getattr(example, name) for name in names}, **others})
+
+
+@pytest.mark.parametrize("split", ["train", "test", "longer"])
+def test_generator_draws_what_the_file_shows(examples, split):
+    """The id says the seed and the depth, whatever seed the caller draws."""
+    example = examples[split][-1]
+    drawn = SimulatorGenerator(RECIPE.world_of(split)).generate(annotation_of(example), prompt="", seed=12345)
     error = np.abs(drawn.read().astype(int) - example.thought.read()).mean()
     assert error < 3
     assert (drawn.source, drawn.fps, drawn.seed) == ("simulator", example.thought.fps, example.thought.seed)
 
 
-def test_generator_refuses_an_example_of_another_episode(examples):
+def test_generator_takes_the_seed_where_the_id_is_another(examples):
     example = examples["train"][0]
     generator = SimulatorGenerator(RECIPE.world_of("train"))
-    wrong = dataclasses.replace(example, answer=next(word for word in example.options if word != example.answer))
-    with pytest.raises(DatasetError, match="Give the seed"):
-        generator.generate(wrong, seed=example.thought.seed)
+    drawn = generator.generate(annotation_of(example, id="mine"), prompt="", seed=example.thought.seed)
+    assert drawn.seed == example.thought.seed
+
+
+def test_generator_rejects_a_question_of_another_episode(examples):
+    example = examples["train"][0]
+    wrong = next(word for word in example.options if word != example.answer)
+    rejected = SimulatorGenerator(RECIPE.world_of("train")).generate(annotation_of(example, answer=wrong), seed=0)
+    assert rejected.kind == "other episode"
+    assert repr(wrong) in rejected.reason
 
 
 @pytest.mark.parametrize("split", [{}, {"count": 1, "depths": {0: 1}}])

@@ -1,17 +1,57 @@
 """Thought videos: clips that show the reasoning between a question and its answer, and what makes them."""
 
+from storm_hf.thought_video.chat import ChatModel, PipelineChat, ServedChat
+from storm_hf.thought_video.diffusers_generator import DiffusersGenerator
+from storm_hf.thought_video.diffusers_settings import DiffusersSettings
+from storm_hf.thought_video.duplicates import DuplicateGate, find_duplicates, perceptual_hash
+from storm_hf.thought_video.folder import FolderGenerator
+from storm_hf.thought_video.future import FutureGenerator
 from storm_hf.thought_video.generator import SimulatorGenerator, ThoughtVideoGenerator
-from storm_hf.thought_video.record import ThoughtExample, ThoughtVideo, WorldExample
+from storm_hf.thought_video.prompt import ChatPrompt, PromptWriter, TemplatePrompt
+from storm_hf.thought_video.quality import FirstFrameGate, Gate, QualityReport, SceneBreakGate, StaticGate, judge
+from storm_hf.thought_video.record import Rejected, ThoughtExample, ThoughtVideo, WorldExample
+from storm_hf.thought_video.trim import file_stem, question_clip
+from storm_hf.thought_video.video_families import FAMILIES, VideoFamily
+from storm_hf.thought_video.visual_gain import AnswerFreeGate, AnswerScorer, GainReport, VisualGainGate, visual_gain
 from storm_hf.thought_video.worlds_dataset import WorldRecipe, WorldSplit, render_world
 
 
 __all__ = [
+    "FAMILIES",
+    "AnswerFreeGate",
+    "AnswerScorer",
+    "ChatModel",
+    "ChatPrompt",
+    "DiffusersGenerator",
+    "DiffusersSettings",
+    "DuplicateGate",
+    "FirstFrameGate",
+    "FolderGenerator",
+    "FutureGenerator",
+    "GainReport",
+    "Gate",
+    "PipelineChat",
+    "PromptWriter",
+    "QualityReport",
+    "Rejected",
+    "SceneBreakGate",
+    "ServedChat",
     "SimulatorGenerator",
+    "StaticGate",
+    "TemplatePrompt",
     "ThoughtExample",
     "ThoughtVideo",
     "ThoughtVideoGenerator",
+    "VideoFamily",
+    "VisualGainGate",
     "WorldExample",
     "WorldRecipe",
     "WorldSplit",
+    "file_stem",
+    "find_duplicates",
+    "judge",
+    "perceptual_hash",
+    "question_clip",
     "render_world",
+    "visual_gain",
 ]

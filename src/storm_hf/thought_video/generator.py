@@ -1,9 +1,10 @@
 """What makes thought videos. A generator with the right answers is the best teacher, so the first one is a simulator."""
 
+import re
 from typing import Any, Protocol
 
-from storm_hf.errors import DatasetError
-from storm_hf.thought_video.record import ThoughtExample, ThoughtVideo, WorldExample
+from storm_hf.annotations.record import Annotation
+from storm_hf.thought_video.record import Rejected, ThoughtVideo, WorldExample
 from storm_hf.worlds import EpisodeFiles, World
 
 
@@ -13,19 +14,39 @@ class ThoughtVideoGenerator(Protocol):
     `source`, `name`, `revision` and `license` are recorded with every video it makes.
     """
 
-    source: str
-    name: str
-    revision: str
-    license: str
+    @property
+    def source(self) -> str:
+        """Its kind: `simulator`, `future`, `folder`, or the family of a model."""
+        ...
 
-    def generate(self, example: ThoughtExample, *, seed: int) -> ThoughtVideo:
+    @property
+    def name(self) -> str:
+        """The model or the module."""
+        ...
+
+    @property
+    def revision(self) -> str:
+        """Version of the model or the module."""
+        ...
+
+    @property
+    def license(self) -> str:
+        """Licence of what it makes, unless a video says its own."""
+        ...
+
+    def generate(self, annotation: Annotation, *, prompt: str, seed: int) -> ThoughtVideo | Rejected:
         """Make the thought video of a question.
 
         Args:
-            example ([`ThoughtExample`]):
-                The question; a thought video that it has already is not looked at.
+            annotation ([`Annotation`]):
+                The question with its answer.
+            prompt (`str`):
+                What the video is to show; generators that do not read ignore it.
             seed (`int`):
-                The same seed makes the same video.
+                The same annotation, prompt and seed make the same video.
+
+        Returns:
+            [`ThoughtVideo`], or [`Rejected`] where this question cannot be shown: its clip is broken or too short.
         """
         ...
 
@@ -46,24 +67,27 @@ class SimulatorGenerator:
         self.world = world
         self.name = f"storm_hf.worlds.{world.name}"
 
-    def generate(self, example: ThoughtExample, *, seed: int) -> ThoughtVideo:
+    def generate(self, annotation: Annotation, *, prompt: str = "", seed: int) -> ThoughtVideo | Rejected:
         """Draw the thought video of an episode of this world.
 
         Args:
-            example ([`WorldExample`]):
-                An episode of this world.
+            annotation ([`Annotation`]):
+                The question of an episode, under the id that its files have: `shuffle-000000017-d5` says seed and depth.
+            prompt (`str`, *optional*, defaults to `""`):
+                Not looked at: the world knows what happens.
             seed (`int`):
-                The seed of that episode.
+                Seed of the episode where the id is another one; the world then draws the depth.
 
-        Raises:
-            DatasetError: If the example is not that episode.
+        Returns:
+            [`ThoughtVideo`] with its frames in memory, or [`Rejected`] where the episode has another question or answer.
         """
-        depth = example.depth if isinstance(example, WorldExample) else None
+        seed, depth = self._episode_of(annotation.id) or (seed, None)
         episode = self.world.episode(seed, depth=depth)
-        if (episode.question, episode.answer) != (example.question, example.answer):
-            raise DatasetError(
-                f"Expected an episode of the world {self.world.name} with the seed {seed} but got the question "
-                f"{example.question!r} with the answer {example.answer!r}. Give the seed that the episode was made with."
+        if (episode.question, episode.answer) != (annotation.question, annotation.answer):
+            return Rejected(
+                f"other episode: the world {self.world.name} with the seed {seed} asks {episode.question!r}, answered "
+                f"{episode.answer!r}, but the annotation {annotation.id!r} asks {annotation.question!r}, answered "
+                f"{annotation.answer!r}"
             )
         return self._record(seed, episode.fps, frames=episode.thought)
 
@@ -83,6 +107,11 @@ class SimulatorGenerator:
             clip_caption=files.clip_caption,
             thought_caption=files.thought_caption,
         )
+
+    def _episode_of(self, name: str) -> tuple[int, int | None] | None:
+        """Seed and depth that an id of this world says."""
+        match = re.fullmatch(rf"{re.escape(self.world.name)}-(\d+)(?:-d(\d+))?", name)
+        return (int(match[1]), int(match[2]) if match[2] else None) if match else None
 
     def _record(self, seed: int, fps: float, **where: Any) -> ThoughtVideo:
         return ThoughtVideo(

@@ -3,12 +3,13 @@
 Axes: T frames, H height, W width.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from storm_hf.errors import DatasetError
+from storm_hf.thought_video.clip_part import frame_times, is_before
 from storm_hf.video import read_video
 
 
@@ -35,6 +36,10 @@ class ThoughtVideo:
             RGB, `uint8`.
         path (`Path`, *optional*):
             The file, if there is one. Of frames and path exactly one is given.
+        seen_until_seconds (`float`, *optional*):
+            The moment of the question's clip from which on the question may not see it, because the thought video shows or
+            imagines what comes then. `question_clip` cuts the clip there, and a [`ThoughtExample`] refuses one that goes on.
+            None where the question sees its whole clip.
     """
 
     fps: float
@@ -46,6 +51,7 @@ class ThoughtVideo:
     prompt: str = ""
     frames: np.ndarray | None = None
     path: Path | None = None
+    seen_until_seconds: float | None = None
 
     def __post_init__(self) -> None:
         if (self.frames is None) == (self.path is None):
@@ -63,6 +69,31 @@ class ThoughtVideo:
             return self.frames
         return read_video(self.path).frames
 
+    def in_memory(self) -> "ThoughtVideo":
+        """The same video with its frames decoded, so that several readers decode once.
+
+        Raises:
+            VideoReadError: If the file cannot be read.
+        """
+        return self if self.path is None else replace(self, frames=self.read(), path=None)
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """A generator cannot show this question. That is how data is, and no error.
+
+    Args:
+        reason (`str`):
+            A kind of few words, a colon, and what happened: `"too short: clip.mp4 ends 0.5 s after …"`. Kinds are counted.
+    """
+
+    reason: str
+
+    @property
+    def kind(self) -> str:
+        """What comes before the colon."""
+        return self.reason.partition(":")[0]
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ThoughtExample:
@@ -72,7 +103,7 @@ class ThoughtExample:
         id (`str`):
             Unique in its data set.
         video (`Path`):
-            The clip that the question is about.
+            The clip that the question is about, as models see it: cut where the question may not see further.
         question (`str`):
             In words.
         options (`tuple[str, ...]`):
@@ -81,6 +112,10 @@ class ThoughtExample:
             The right one.
         thought ([`ThoughtVideo`]):
             The reasoning. Training sees it, inference never does.
+
+    Raises:
+        DatasetError: If the clip shows what only the thought video may show.
+        VideoReadError: If the clip must be checked for that and cannot be read.
     """
 
     id: str
@@ -89,6 +124,14 @@ class ThoughtExample:
     options: tuple[str, ...]
     answer: str
     thought: ThoughtVideo
+
+    def __post_init__(self) -> None:
+        until = self.thought.seen_until_seconds
+        if until is not None and not is_before(last := frame_times(self.video)[-1], until):
+            raise DatasetError(
+                f"Expected a clip of the question {self.id!r} that ends before {until:.3f} s, where its thought video begins, "
+                f"but {self.video} shows a frame at {last:.3f} s. Use the clip that `question_clip` cuts."
+            )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -1,0 +1,58 @@
+"""Where the clip of a row lies."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from storm_hf.annotations.fields import required, text_of
+from storm_hf.annotations.layout import PLACEHOLDER, Layout
+from storm_hf.errors import DatasetError
+
+
+@dataclass(frozen=True)
+class ClipFinder:
+    """Finds clips under a root.
+
+    Args:
+        layout ([`Layout`]):
+            Says how the path of a clip is made of a row.
+        root (`Path`):
+            The folder that paths are relative to, absolute.
+        bounded (`bool`):
+            Whether no clip may lie outside of the root. A foreign row could else name any file of this machine, and a
+            data set with the clips in it would publish that.
+    """
+
+    layout: Layout
+    root: Path
+    bounded: bool
+
+    def find(self, row: Mapping[str, Any]) -> Path:
+        """The clip of a row, absolute.
+
+        Raises:
+            DatasetError: If the row does not name one, or there is no such file.
+        """
+        stated = self.stated(row)
+        path = Path(os.path.normpath(self.root / stated))
+        if self.bounded and not path.is_relative_to(self.root):
+            raise DatasetError(f"The clip {stated} lies outside of the video root {self.root}.")
+        if not os.path.isfile(path):  # unlike `Path.is_file`, False for names that no file can have
+            raise DatasetError(f"There is no clip {path}.")
+        return path
+
+    def stated(self, row: Mapping[str, Any]) -> str:
+        """The path of a clip as the row states it, wherever the root is."""
+        return PLACEHOLDER.sub(lambda match: self._value(row, match[1]), self.layout.video_path)
+
+    def _value(self, row: Mapping[str, Any], name: str) -> str:
+        if name != "video":
+            return text_of(required(row, [name], "path of the clip"), name)
+        value = required(row, self.layout.fields["video"], "clip")
+        if isinstance(value, Mapping):  # a video column of `datasets`
+            value = value.get("path")
+            if value is None:
+                raise DatasetError("The clip is embedded in the row. Write it to a file, and name that file.")
+        return text_of(value, "path of the clip")

@@ -1,0 +1,92 @@
+"""Where annotations come from, as a recipe says it."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from storm_hf.errors import ConfigurationError
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceConfig:
+    """A collection of annotations, and how much of it to take.
+
+    Args:
+        path (`str`):
+            A `.json`, `.jsonl`, `.csv`, `.tsv` or `.parquet` file, a folder that `datasets` loads, or the name of a data
+            set on the Hub, which is streamed.
+        layout (`str`, *optional*, defaults to `"plain"`):
+            How a row's fields are to be read: the name of a layout of this package, or the path of a YAML file.
+        name (`str`, *optional*, defaults to `""`):
+            Name of the collection. Without one the layout's is taken, else the path's.
+        video_root (`str`, *optional*):
+            The folder that the paths of clips are relative to. No clip may lie outside of it. Without one they are
+            relative to the annotations, and may lie anywhere.
+        license (`str`, *optional*):
+            Licence of the rows that do not state one. Without one the layout's is taken.
+        limit (`int`, *optional*):
+            How many annotations to take.
+        seed (`int`, *optional*):
+            What draws these from the whole collection. Without one the first are taken.
+        split (`str`, *optional*, defaults to `"train"`):
+            Of a data set that `datasets` loads.
+        config (`str`, *optional*):
+            Configuration of a data set that `datasets` loads.
+        revision (`str`, *optional*):
+            Version of a data set on the Hub.
+
+    Raises:
+        ConfigurationError: If a value is of another type or out of its range.
+    """
+
+    path: str
+    layout: str = "plain"
+    name: str = ""
+    video_root: str | None = None
+    license: str | None = None
+    limit: int | None = None
+    seed: int | None = None
+    split: str = "train"
+    config: str | None = None
+    revision: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("path", "layout", "split"):
+            _check(name, getattr(self, name), str, "some text", allowed=bool(getattr(self, name)))
+        _check("name", self.name, str, "text")
+        for name in ("video_root", "license", "config", "revision"):
+            _check(name, getattr(self, name), (str, type(None)), "text or nothing")
+        for name in ("limit", "seed"):
+            _check(name, getattr(self, name), (int, type(None)), "a whole number or nothing")
+        _check("limit", self.limit, (int, type(None)), "a count above 0", allowed=self.limit is None or self.limit > 0)
+        if self.seed is not None and self.limit is None:
+            raise ConfigurationError(
+                "A seed draws a subset of a source, but there is no limit. Set the limit as well."
+            )
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> "SourceConfig":
+        """Make a source of what a YAML file holds.
+
+        Raises:
+            ConfigurationError: If there is no path, or a key that no source has, or a value out of its range.
+        """
+        if not isinstance(content, Mapping):
+            raise ConfigurationError(f"Expected a source as a mapping with a path but got {content!r}.")
+        known = [field.name for field in fields(cls)]
+        if unknown := sorted(set(map(str, content)) - set(known)):
+            raise ConfigurationError(
+                f"A source has the settings {', '.join(known)} but got {', '.join(unknown)}. Remove or rename them."
+            )
+        if "path" not in content:
+            raise ConfigurationError(f"Expected a source with a path but got {dict(content)}. Say where its rows are.")
+        return cls(**content)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as plain values, to be kept beside what is made of it."""
+        return asdict(self)
+
+
+def _check(name: str, value: Any, types: type | tuple[type, ...], expected: str, allowed: bool = True) -> None:
+    if not isinstance(value, types) or isinstance(value, bool) or not allowed:
+        raise ConfigurationError(f"Expected {expected} as {name} of a source but got {value!r}.")

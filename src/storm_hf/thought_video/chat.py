@@ -1,0 +1,261 @@
+"""Chat models that write prompts: behind any server that speaks OpenAI's protocol, or in this process.
+
+Axes: H height, W width of an image.
+"""
+
+import base64
+import http.client
+import io
+import json
+import os
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Protocol
+
+import numpy as np
+from PIL import Image
+
+from storm_hf.errors import ConfigurationError, DatasetError, ServerError
+
+
+_MAX_IMAGE_SIDE_PX = 768  # what chat models look at in one tile; more only costs time
+_MAX_WAIT_SECONDS = 60.0
+_PASSING_FAILURES = {408, 409, 425, 429, 500, 502, 503, 504}  # worth asking again
+
+
+@dataclass(frozen=True, eq=False)
+class Message:
+    """What a user says to a chat model.
+
+    Args:
+        text (`str`):
+            The words.
+        images (`tuple[np.ndarray, ...]`, *optional*, defaults to `()`):
+            Pictures shown before the words, each of shape `(height, width, 3)`, RGB, `uint8`.
+    """
+
+    text: str
+    images: tuple[np.ndarray, ...] = ()
+
+
+class ChatModel(Protocol):
+    """Answers a conversation."""
+
+    @property
+    def name(self) -> str:
+        """Its name, as recorded."""
+        ...
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """What else determines its answers, as JSON knows it."""
+        ...
+
+    def complete(self, messages: Sequence[Message]) -> str:
+        """Say what comes next, without its thinking. It may be empty.
+
+        Raises:
+            DatasetError: If the answer is cut off.
+            ServerError: If there is none to be had.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class ServedChat:
+    """A chat model behind a server: vLLM, SGLang, llama.cpp, TGI, or a company's.
+
+    Args:
+        url (`str`):
+            Where its interface begins, such as `http://localhost:8000/v1`.
+        name (`str`):
+            The model, as the server calls it.
+        max_tokens (`int`, *optional*, defaults to `512`):
+            Longest answer. A longer one is an error, never half a prompt.
+        temperature (`float`, *optional*, defaults to `0.0`):
+            Of sampling.
+        seed (`int`, *optional*, defaults to `0`):
+            Sent along; not every server looks at it.
+        key_variable (`str`, *optional*, defaults to `"OPENAI_API_KEY"`):
+            Environment variable that holds the key. Without it none is sent. The key itself is never recorded.
+        timeout_seconds (`float`, *optional*, defaults to `120.0`):
+            How long one answer may take.
+        retries (`int`, *optional*, defaults to `4`):
+            How often to ask again where the server is busy, broken or away.
+        backoff_seconds (`float`, *optional*, defaults to `1.0`):
+            Wait before the first of these, doubled each time. What the server asks for goes first.
+
+    Raises:
+        ConfigurationError: If the URL is none of HTTP.
+    """
+
+    url: str
+    name: str
+    max_tokens: int = 512
+    temperature: float = 0.0
+    seed: int = 0
+    key_variable: str = "OPENAI_API_KEY"
+    timeout_seconds: float = 120.0
+    retries: int = 4
+    backoff_seconds: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not self.url.startswith(("http://", "https://")):
+            raise ConfigurationError(f"Expected a URL that begins with http:// or https:// but got {self.url!r}.")
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """Length, temperature and seed."""
+        return {"max_tokens": self.max_tokens, "temperature": self.temperature, "seed": self.seed}
+
+    @property
+    def endpoint(self) -> str:
+        """Where questions go."""
+        return f"{self.url.rstrip('/')}/chat/completions"
+
+    def complete(self, messages: Sequence[Message]) -> str:
+        """Ask the server, again and more slowly while it is busy or away.
+
+        Raises:
+            DatasetError: If the answer is longer than `max_tokens`.
+            ServerError: If the server cannot be reached, refuses, or answers something else; the message names its URL.
+        """
+        content = [{"role": "user", "content": _content(message)} for message in messages]
+        body = json.dumps({"model": self.name, "messages": content, **self.settings}).encode()
+        for attempt in range(self.retries + 1):
+            try:
+                answer = self._ask(body)
+            except urllib.error.HTTPError as error:
+                reason, wait = _refusal(error), error.headers.get("Retry-After")
+                if error.code not in _PASSING_FAILURES:
+                    raise ServerError(f"{self.endpoint} refuses the model {self.name!r}: {reason}.") from error
+            except (OSError, http.client.HTTPException) as error:
+                reason, wait = str(getattr(error, "reason", error)) or type(error).__name__, None
+            else:
+                return _answer_of(answer, self.endpoint)
+            if attempt < self.retries:
+                time.sleep(_seconds_to_wait(wait, self.backoff_seconds * 2**attempt))
+        raise ServerError(
+            f"{self.endpoint} gave no answer in {self.retries + 1} attempts ({reason}). Start the server, or correct the URL; "
+            "what was answered before is kept."
+        )
+
+    def _ask(self, body: bytes) -> bytes:
+        headers = {"Content-Type": "application/json"}
+        if key := os.environ.get(self.key_variable):
+            headers["Authorization"] = f"Bearer {key}"
+        request = urllib.request.Request(self.endpoint, body, headers, method="POST")
+        with urllib.request.urlopen(request, timeout=self.timeout_seconds) as response:
+            return response.read()
+
+
+@dataclass(frozen=True)
+class PipelineChat:
+    """A chat model in this process, through a pipeline of transformers. It answers greedily.
+
+    Args:
+        name (`str`):
+            A model on the Hub, or its folder.
+        revision (`str`, *optional*):
+            Its commit or branch on the Hub.
+        sees_images (`bool`, *optional*, defaults to `False`):
+            Whether it takes pictures; then the task is `image-text-to-text`, else `text-generation`.
+        max_tokens (`int`, *optional*, defaults to `512`):
+            Longest answer.
+        options (`Mapping[str, Any]`, *optional*):
+            More for `transformers.pipeline`: `device`, `dtype`, `device_map`.
+    """
+
+    name: str
+    revision: str | None = None
+    sees_images: bool = False
+    max_tokens: int = 512
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """Revision and length."""
+        return {"revision": self.revision, "max_tokens": self.max_tokens}
+
+    def complete(self, messages: Sequence[Message]) -> str:
+        """Ask the model.
+
+        Raises:
+            ConfigurationError: If it is shown pictures and `sees_images` is false.
+        """
+        if not self.sees_images and any(message.images for message in messages):
+            raise ConfigurationError(f"Expected no pictures for {self.name} but got some. Pass sees_images=True.")
+        chat = [{"role": "user", "content": self._content(message)} for message in messages]
+        answer = self._pipeline(chat, return_full_text=False, **self._generation)
+        return _without_thinking(answer[0]["generated_text"])
+
+    @property
+    def _generation(self) -> dict[str, Any]:
+        """Greedy and short enough, as each of the two pipelines takes it."""
+        arguments = {"max_new_tokens": self.max_tokens, "do_sample": False}
+        return {"generate_kwargs": arguments} if self.sees_images else arguments
+
+    def _content(self, message: Message) -> str | list[dict[str, Any]]:
+        if not self.sees_images:
+            return message.text
+        images = [{"type": "image", "image": _small_image(image)} for image in message.images]
+        return [*images, {"type": "text", "text": message.text}]
+
+    @cached_property
+    def _pipeline(self) -> Any:
+        from transformers import pipeline  # here, since a server needs none of it
+
+        task = "image-text-to-text" if self.sees_images else "text-generation"
+        return pipeline(task, model=self.name, revision=self.revision, **self.options)
+
+
+def _content(message: Message) -> str | list[dict[str, Any]]:
+    """A message as OpenAI's protocol writes it."""
+    if not message.images:
+        return message.text
+    images = [{"type": "image_url", "image_url": {"url": _data_url(image)}} for image in message.images]
+    return [*images, {"type": "text", "text": message.text}]
+
+
+def _data_url(pixels: np.ndarray) -> str:
+    file = io.BytesIO()
+    _small_image(pixels).save(file, format="JPEG", quality=90)
+    return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
+
+
+def _small_image(pixels: np.ndarray) -> Image.Image:
+    image = Image.fromarray(pixels)
+    image.thumbnail((_MAX_IMAGE_SIDE_PX, _MAX_IMAGE_SIDE_PX))
+    return image
+
+
+def _answer_of(body: bytes, endpoint: str) -> str:
+    try:
+        choice = json.loads(body)["choices"][0]
+        text, reason = choice["message"].get("content") or "", choice.get("finish_reason")
+        answer = _without_thinking(text)
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise ServerError(
+            f"{endpoint} answers in another way than OpenAI's chat completions: {body[:200]!r}. Correct the URL."
+        ) from error
+    if reason == "length":
+        raise DatasetError(f"The answer of {endpoint} is cut off after {len(text)} characters. Raise max_tokens.")
+    return answer
+
+
+def _without_thinking(text: str) -> str:
+    """What a model says after it has thought aloud."""
+    return text.rpartition("</think>")[2].strip()
+
+
+def _refusal(error: urllib.error.HTTPError) -> str:
+    return f"{error.code} {error.reason} {error.read(300).decode(errors='replace')}".strip()
+
+
+def _seconds_to_wait(asked: str | None, otherwise: float) -> float:
+    seconds = float(asked) if asked is not None and asked.isdecimal() else otherwise
+    return min(seconds, _MAX_WAIT_SECONDS)
