@@ -55,7 +55,7 @@ def test_recipes_of_the_worlds_follow_one_another():
 
 def test_recipes_of_the_paper_are_the_paper(tmp_path):
     cpu = ["--use_cpu", "true", "--bf16", "false"]
-    recipe = TRAINERS / "recipes" / "paper_align.yaml"
+    recipe = TRAINERS / "recipes" / "paper_7b_align.yaml"
     _, training, model = parse("align", "--config", recipe, *cpu, "--output_dir", tmp_path)
     assert (training.target_pooling, training.target_normalize, training.align_loss) == ("sequence", "none", "mse")
     assert (training.align_weight, training.num_latents, training.learning_rate) == (0.1, 8, 1e-5)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from storm_hf.cli import ask, demo, env
+from storm_hf.cli import ask, build, demo, env, plan
 from storm_hf.cli.exits import PoliteGroup
 
 
@@ -27,8 +27,10 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("ask", epilog=ask.EPILOG)(ask.ask_clip)
+app.add_typer(build.app, name="build")
 app.command("demo", epilog=demo.EPILOG)(demo.run_demo)
 app.command("env", epilog=env.EPILOG)(env.show_environment)
+app.command("plan", epilog=plan.EPILOG)(plan.plan_recipe)
 
 
 def _print_version(is_wanted: bool) -> None:

@@ -1,0 +1,43 @@
+"""`storm build`: look at a data set of thoughts while it is built."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+EPILOG = """Examples:
+
+[bold]storm build status data/thoughts[/bold]   while it is built, or afterwards
+
+[bold]storm build status data/thoughts --json | jq '.steps[].num_rejected'[/bold]   for a program"""
+
+app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich")
+
+
+@app.callback()
+def build() -> None:
+    """Look at a data set of thoughts that datasets_builders/storm_thoughts.py builds."""
+
+
+@app.command("status", epilog=EPILOG)
+def show_status(
+    folder: Annotated[Path, typer.Argument(help="The output_dir of the build.", show_default=False)],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Say how far a build is: shards, rows, rejected rows by reason, rate and time left of each step.
+
+    Nothing is written, so it may be asked while the build runs.
+    """
+    from storm_hf.builder.status import build_status
+    from storm_hf.builder.status_table import status_page
+
+    status = build_status(folder)
+    if as_json:
+        typer.echo(json.dumps(asdict(status) | {"folder": str(status.folder)}, indent=2))
+        return
+    from rich.console import Console
+
+    Console().print(status_page(status))

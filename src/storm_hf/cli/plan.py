@@ -1,0 +1,206 @@
+"""`storm plan`: what a recipe needs of a machine, before it runs."""
+
+import json
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from storm_hf.errors import ConfigurationError
+
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from storm_hf.planning import Plan
+
+
+GIB = 2**30
+EPILOG = """Examples:
+
+[bold]storm plan trainers/recipes/lora_24gb_align.yaml[/bold]
+
+[bold]storm plan trainers/recipes/paper_7b_align.yaml --num-processes 8 --zero 3 --gpu h100[/bold]
+
+[bold]storm plan my_recipe.yaml --config checkpoints/backbone --prompt-tokens 8192 --json[/bold]
+
+Formulas, with their symbols, are in storm_hf.planning.passes and storm_hf.planning.memory."""
+_HELD = {
+    "weights": "weights",
+    "gradients": "gradients",
+    "optimizer": "optimizer states",
+    "communication": "exchanged between processes",
+}
+_STEP = {
+    "pixels": "pixels of the batch",
+    "vision": "vision tower, before the rest",
+    "activations": "activations kept for the backward pass",
+    "cache": "  of them keys and values of the rollout",
+    "weight_copies": "weights cast to 16 bits",
+    "workspace": "workspace of the backward pass",
+    "logits": "logits of supervised positions",
+    "update": "update of the weights",
+}
+
+
+def plan_recipe(
+    recipe: Annotated[Path, typer.Argument(help="YAML file for trainers/align.py or answer.py.", show_default=False)],
+    num_processes: Annotated[int, typer.Option(min=1, help="Processes, one for each GPU.")] = 1,
+    zero: Annotated[
+        int, typer.Option(help="ZeRO stage: 2 shares optimizer states and gradients, 3 the weights too; 0 nothing.")
+    ] = 0,
+    prompt_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Length of the prompts.  [dim]\\[default: what the clip gives][/dim]")
+    ] = None,
+    clip_size: Annotated[str, typer.Option(help="Width and height of the clips in pixels.")] = "640x360",
+    answer_tokens: Annotated[int, typer.Option(min=1, help="Length of the answers.")] = 8,
+    config: Annotated[
+        str | None, typer.Option(help="Folder or Hub name of the backbone, in place of the recipe's.")
+    ] = None,
+    gpu: Annotated[str | None, typer.Option(help="Say how long a step takes on this GPU, such as h100.")] = None,
+    mfu: Annotated[float, typer.Option(min=0.01, max=1, help="Share of the GPU's peak that is reached.")] = 0.4,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Work out what a recipe needs: parameters, memory, arithmetic.
+
+    Reads the recipe and the backbone's configuration; loads no weights.
+    """
+    if zero not in (0, 2, 3):
+        raise ConfigurationError(f"Expected --zero 0, 2 or 3, got {zero}.")
+    with _quiet():
+        from storm_hf.optional import require
+
+        for package in ("datasets", "trl", "peft"):
+            require(package)
+        from storm_hf import planning
+
+        device = planning.gpu_peak(gpu) if gpu else None
+        assumptions = planning.Assumptions(
+            sharing=planning.Sharing(num_processes, zero),
+            clip_size=_size(clip_size),
+            prompt_tokens=prompt_tokens,
+            answer_tokens=answer_tokens,
+        )
+        plan = planning.plan_recipe(recipe, assumptions, config)
+    if as_json:
+        typer.echo(json.dumps(as_dict(plan, device, mfu), indent=2))
+    else:
+        _print(plan, device, mfu)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep what libraries remark about configurations and about each other off the output; DeepSpeed prints it there."""
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    with warnings.catch_warnings(), redirect_stdout(sys.stderr):
+        warnings.simplefilter("ignore", FutureWarning)
+        yield
+
+
+def _size(text: str) -> tuple[int, int]:
+    width, _, height = text.partition("x")
+    if not (width.isdigit() and height.isdigit() and int(width) and int(height)):
+        raise ConfigurationError(f"Expected --clip-size as WIDTHxHEIGHT, such as 640x360, got {text!r}.")
+    return int(width), int(height)
+
+
+def as_dict(plan: "Plan", device: tuple[str, float] | None = None, mfu: float = 0.4) -> dict[str, Any]:
+    """A plan for programs: bytes, tokens, FLOPs."""
+    parts = {name: asdict(part) for name, part in plan.parameters.by_part().items()}
+    content: dict[str, Any] = {
+        "recipe": str(plan.recipe.path),
+        "backbone": plan.recipe.backbone,
+        "stage": plan.recipe.stage,
+        **asdict(plan.sharing),
+        "tokens": {**asdict(plan.tokens), "video": plan.video_tokens},
+        "parameters": {
+            **parts,
+            "total": plan.parameters.total,
+            "trainable": plan.parameters.trainable,
+            "lora": plan.adapter_parameters,
+            "in_4bit": plan.weights.quantized,
+        },
+        "held_bytes": asdict(plan.held),
+        "step_bytes": asdict(plan.step),
+        "peak_bytes": plan.peak,
+        "step_flops": plan.flops,
+    }
+    if device:
+        content |= {"gpu": device[0], "mfu": mfu, "step_seconds": plan.step_seconds(device[1], mfu)}
+    return content
+
+
+def _print(plan: "Plan", device: tuple[str, float] | None, mfu: float) -> None:
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    console.print(_parameters(plan), _memory(plan), sep="\n")
+    typer.echo(_sequence(plan))
+    typer.echo(_work(plan, device, mfu))
+    typer.echo(f"Peak:     {plan.peak / GIB:.1f} GiB per process")
+
+
+def _parameters(plan: "Plan") -> "Table":
+    from rich.table import Table
+
+    stage = "Stage I" if plan.recipe.stage == "align" else "Stage II"
+    table = Table("parameters, millions", title=f"{plan.recipe.backbone}, {stage}", title_justify="left")
+    table.add_column("all", justify="right")
+    table.add_column("trained", justify="right")
+    for name, part in plan.parameters.by_part().items():
+        tied = " (tied to the embeddings)" if name == "head" and plan.parameters.is_head_tied else ""
+        table.add_row(name + tied, _millions(part.total), _millions(part.trainable))
+    table.add_section()
+    table.add_row("total", _millions(plan.parameters.total), _millions(plan.parameters.trainable), style="bold")
+    if plan.adapter_parameters:
+        table.add_row("  of them LoRA", _millions(plan.adapter_parameters), _millions(plan.adapter_parameters))
+    if plan.weights.quantized:
+        table.add_row("  of them in 4 bits", _millions(plan.weights.quantized), _millions(0))
+    return table
+
+
+def _memory(plan: "Plan") -> "Table":
+    from rich.table import Table
+
+    sharing = plan.sharing
+    among = {0: "", 2: ", ZeRO-2", 3: ", ZeRO-3"}[sharing.zero_stage]
+    plural = "process" if sharing.num_processes == 1 else "processes"
+    title = f"Memory of each of {sharing.num_processes} {plural}{among}"
+    table = Table("held", title=title, title_justify="left")
+    table.add_column("GiB", justify="right")
+    for name, words in _HELD.items():
+        table.add_row(words, _gib(getattr(plan.held, name)))
+    table.add_section()
+    for name, words in _STEP.items():
+        table.add_row(words, _gib(getattr(plan.step, name)))
+    table.add_section()
+    table.add_row("peak: not all at the same time", _gib(plan.peak), style="bold")
+    return table
+
+
+def _sequence(plan: "Plan") -> str:
+    tokens, rows = plan.tokens, plan.recipe["per_device_train_batch_size"]
+    row = f"{tokens.prompt} prompt ({plan.video_tokens} of them video) + {tokens.latents} latents + {tokens.answer} answer"
+    return f"Sequence: {row} = {tokens.total} tokens, {rows} at a time"
+
+
+def _work(plan: "Plan", device: tuple[str, float] | None, mfu: float) -> str:
+    work = f"Step:     {plan.flops / 1e12:.1f} TFLOPs per process"
+    if device is None:
+        return work
+    return f"{work}, {plan.step_seconds(device[1], mfu):.2f} s at {mfu:.0%} of {device[0]}"
+
+
+def _millions(number: int) -> str:
+    return f"{number / 1e6:,.1f}"
+
+
+def _gib(number: int) -> str:
+    return f"{number / GIB:.2f}"

@@ -1,0 +1,175 @@
+"""A recipe as a plan reads it: the arguments of its stage, with what a stage before it decides."""
+
+import difflib
+from collections.abc import Iterator
+from dataclasses import MISSING, dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from trl import ScriptArguments
+
+from storm_hf.align.config import StormAlignConfig
+from storm_hf.answer.config import StormAnswerConfig
+from storm_hf.errors import ConfigurationError
+from storm_hf.model.gradient_storm import RolloutGradient
+from storm_hf.planning.backbone import KNOWN, is_checkpoint
+from storm_hf.training.config import StormTrainingConfig
+from storm_hf.training.loading import StormModelConfig
+
+
+Stage = Literal["align", "answer"]
+_PARSER_KEYS = {"env", "config"}  # of TRL's parser itself
+_INHERITED = ("num_latents", "latent_projector", "num_frames")  # saved with the checkpoint
+_WHOLE_NUMBERS = ("num_latents", "num_frames", "per_device_train_batch_size", "gradient_accumulation_steps", "lora_r")
+_NUM_FRAMES = 32  # where neither recipe nor processor says
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A recipe of `trainers/recipes`.
+
+    Args:
+        path (`Path`):
+            The file.
+        stage (`str`):
+            `"align"` (Stage I) or `"answer"` (Stage II, and what trains without latents).
+        arguments (`dict`):
+            What it says, and what the recipe of the stage before says about the checkpoint.
+        backbone (`str`):
+            The checkpoint that the first stage starts from.
+    """
+
+    path: Path
+    stage: Stage
+    arguments: dict[str, Any]
+    backbone: str
+
+    def __getitem__(self, name: str) -> Any:
+        """An argument, or its default."""
+        return self.arguments[name] if name in self.arguments else _defaults(self.stage).get(name)
+
+    @property
+    def num_frames(self) -> int:
+        """Frames that are read of each clip."""
+        return self["num_frames"] or _NUM_FRAMES
+
+    @property
+    def uses_bf16(self) -> bool:
+        """Whether it multiplies in 16 bits; by default where there is a GPU."""
+        return not (self["use_cpu"] or self["fp16"]) if self["bf16"] is None else self["bf16"]
+
+    @property
+    def is_rollout(self) -> bool:
+        """Whether the latents are rolled out, so that the sequence passes in pieces."""
+        return self["num_latents"] != 0 and (self.stage == "answer" or self["forcing"] != "teacher")
+
+    @property
+    def gradient(self) -> RolloutGradient:
+        """How far the gradient of the rollout goes back."""
+        return RolloutGradient(bool(self["detach_prompt"]), self["truncate_steps"], self["jacobi_sweeps"])
+
+    @property
+    def model(self) -> StormModelConfig:
+        """Its arguments about the model."""
+        names = {field.name for field in fields(StormModelConfig)}
+        return StormModelConfig(**{name: value for name, value in self.arguments.items() if name in names})
+
+
+def read_recipe(path: Path, backbone: str | None = None) -> Recipe:
+    """Read a recipe, and follow the folders that it starts from back to a backbone.
+
+    Args:
+        path (`Path`):
+            A YAML file as `trainers/align.py` and `trainers/answer.py` take it.
+        backbone (`str`, *optional*):
+            Takes the place of the recipe's `model_name_or_path`.
+
+    Raises:
+        ConfigurationError: If it is no such file, or holds what no argument is called.
+    """
+    arguments = _read(path)
+    stage = _stage(path, arguments)
+    _check_names(path, arguments, stage)
+    _check_numbers(path, arguments)
+    name = backbone or arguments.get("model_name_or_path")
+    if name is None:
+        raise ConfigurationError(
+            f"Expected `model_name_or_path` in {path}, got none. Add it, or name a folder with --config."
+        )
+    for earlier in _stages_before(path, name):
+        inherited = {key: earlier[key] for key in _INHERITED if key in earlier}
+        arguments = {**inherited, **arguments}
+        name = earlier["model_name_or_path"]
+    return Recipe(path, stage, arguments, str(name))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        arguments = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"Expected a recipe in YAML, got {path}, which is none: {error}") from error
+    if not isinstance(arguments, dict):
+        raise ConfigurationError(f"Expected a recipe of `name: value` lines, got {path} without any.")
+    if "stages" in arguments:
+        raise ConfigurationError(
+            f"{path} is a recipe of several stages. Plan each of them: the files that it names under `align` and `answer`."
+        )
+    return arguments
+
+
+def _stage(path: Path, arguments: dict[str, Any]) -> Stage:
+    """By the name of the file; another name is of Stage I if only Stage I has one of the arguments."""
+    last_word = path.stem.rpartition("_")[2]
+    if last_word in ("align", "answer", "base"):
+        return "align" if last_word == "align" else "answer"
+    only_align = {field.name for field in fields(StormAlignConfig)} - {
+        field.name for field in fields(StormTrainingConfig)
+    }
+    return "align" if only_align & arguments.keys() else "answer"
+
+
+def _defaults(stage: Stage) -> dict[str, Any]:
+    """Every argument that the stage's script knows, with its default."""
+    config = StormAlignConfig if stage == "align" else StormAnswerConfig
+    defaults: dict[str, Any] = {}
+    for known in (ScriptArguments, config, StormModelConfig):
+        for field in fields(known):
+            defaults[field.name] = None if field.default is MISSING else field.default
+    return defaults
+
+
+def _check_names(path: Path, arguments: dict[str, Any], stage: Stage) -> None:
+    known = _defaults(stage).keys() | _PARSER_KEYS
+    for name in arguments:
+        if name not in known:
+            near = difflib.get_close_matches(str(name), known, n=1)
+            hint = f" Did you mean `{near[0]}`?" if near else " `python trainers/align.py --help` lists all."
+            raise ConfigurationError(f"Expected arguments of `trainers/{stage}.py` in {path}, got `{name}`.{hint}")
+
+
+def _check_numbers(path: Path, arguments: dict[str, Any]) -> None:
+    for name in _WHOLE_NUMBERS:
+        value = arguments.get(name)
+        least = 0 if name == "num_latents" else 1
+        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < least):
+            raise ConfigurationError(f"Expected a whole number from {least} up for `{name}` in {path}, got {value!r}.")
+
+
+def _stages_before(path: Path, name: str) -> Iterator[dict[str, Any]]:
+    """Recipes beside this one, each of which writes the folder that the next one starts from."""
+    seen = {name}
+    while name not in KNOWN and not is_checkpoint(name):
+        earlier = next((recipe for recipe in _beside(path) if recipe.get("output_dir") == name), None)
+        if earlier is None or earlier.get("model_name_or_path") in (None, *seen):
+            return
+        yield earlier
+        name = earlier["model_name_or_path"]
+        seen.add(name)
+
+
+def _beside(path: Path) -> Iterator[dict[str, Any]]:
+    for other in sorted(path.parent.glob("*.yaml")):
+        arguments = yaml.safe_load(other.read_text(encoding="utf-8"))
+        if isinstance(arguments, dict):
+            yield arguments

@@ -1,0 +1,34 @@
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from storm_hf.cli import app
+from storm_hf.pipeline import claim
+
+
+def status(*arguments):
+    return CliRunner().invoke(app, ["build", "status", *map(str, arguments)])
+
+
+@pytest.mark.parametrize("exists", [True, False])
+def test_folder_that_is_no_build_is_told_in_one_line_with_code_2(tmp_path, exists):
+    result = status(tmp_path if exists else tmp_path / "nowhere")
+    assert result.exit_code == 2
+    assert "Expected the folder of a build" in result.output
+    assert len(result.output.splitlines()) == 1
+
+
+def test_build_that_has_just_begun_has_unknown_counts(tmp_path):
+    claim(tmp_path, "work/10_annotations", {"rows_per_shard": 64})
+    table = status(tmp_path)
+    assert table.exit_code == 0
+    assert "0/-" in table.output
+    assert "rows_per_shard=64" in table.output
+
+
+def test_status_is_json_for_programs(tmp_path):
+    claim(tmp_path, "work/10_annotations", {"rows_per_shard": 64})
+    content = json.loads(status(tmp_path, "--json").output)
+    assert content["is_complete"] is False
+    assert content["steps"][0]["parameters"] == {"rows_per_shard": 64}

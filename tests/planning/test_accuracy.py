@@ -1,0 +1,39 @@
+"""Plans against what steps of small models really hold, keep and use at most."""
+
+import pytest
+from benchmarks.plan_accuracy import Case, measure, plan, vision_peaks
+
+
+pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+TOLERANCE = 0.2
+FAST = [
+    Case(stage="I"),
+    Case(stage="II"),
+    Case(stage="II", is_checkpointed=True),
+    Case(stage="II jacobi_sweeps=2", is_checkpointed=True),
+]
+SLOW = [
+    Case(stage="I", is_checkpointed=True),
+    Case(kind="qwen3_vl", numbers="float32", stage="I"),
+    Case(kind="qwen3_vl", numbers="float32", stage="II", is_checkpointed=True),
+    Case(kind="qwen3_vl", numbers="bf16 weights", stage="II"),
+    Case(stage="II detach_prompt"),
+    Case(stage="II truncate_steps=2"),
+    Case(numbers="bf16 weights", stage="I", has_adapter=True),
+    Case(numbers="bf16 weights", stage="II", is_checkpointed=True, has_adapter=True),
+    Case(stage="II", is_checkpointed=True, accumulation=2),
+]
+
+
+@pytest.mark.parametrize("case", [*FAST, *(pytest.param(case, marks=pytest.mark.slow) for case in SLOW)], ids=str)
+def test_plan_is_what_a_step_takes(case):
+    planned, real = plan(case), measure(case)
+    assert (planned.weights, planned.optimizer) == (real.weights, real.optimizer)
+    assert planned.kept == pytest.approx(real.kept, rel=TOLERANCE)
+    assert planned.peak == pytest.approx(real.peak, rel=TOLERANCE)
+
+
+@pytest.mark.parametrize("numbers", ["float32", "bf16", "bf16 weights"])
+def test_vision_tower_takes_what_is_planned(numbers):
+    planned, real = vision_peaks("qwen2_5_vl", numbers)
+    assert planned == pytest.approx(real, rel=TOLERANCE)
