@@ -118,3 +118,64 @@ def damaged(path, clip, first, last, value=None):
     data[begin:end] = noise.tobytes() if value is None else bytes([value]) * (end - begin)
     path.write_bytes(data)
     return path
+
+
+def cut_off(path, clip, share):
+    """Keep the first part (given as a share) of a file, as a broken download does."""
+    data = clip.read_bytes()
+    path.write_bytes(data[: int(share * len(data))])
+    return path
+
+
+def repeated(path, seconds, height, width):
+    """Write one gray picture again and again, one a second: hours of video in no time, each picture a keyframe."""
+    with av.open(str(path), "w") as file:
+        stream = file.add_stream("libx264", rate=1, options={"tune": "zerolatency"})
+        stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
+        (only,) = stream.encode(_gray(height, width, "yuv420p"))
+        for second in range(seconds):
+            packet = av.Packet(bytes(only))
+            packet.stream, packet.time_base, packet.is_keyframe = stream, Fraction(1), True
+            packet.pts = packet.dts = second
+            file.mux(packet)
+    return path
+
+
+def huge(path, side):
+    """Write one picture of one bit per pixel: little to write, and three bytes for each pixel to whoever reads it."""
+    with av.open(str(path), "w") as file:
+        stream = file.add_stream("png", rate=1)
+        stream.height, stream.width, stream.pix_fmt = side, side, "monob"
+        for frame in (_gray(side, side, "monob"), None):
+            file.mux(stream.encode(frame))
+    return path
+
+
+def claiming_size(path, clip, side):
+    """Change the size of the picture in the headers of an AVI file, and not the pictures."""
+    data = bytearray(clip.read_bytes())
+    for field in (data.index(b"avih") + 8 + 32, data.index(b"strf") + 8 + 4):
+        struct.pack_into("<2i", data, field, side, side)
+    path.write_bytes(data)
+    return path
+
+
+def growing(path, sizes):
+    """Write raw H.264 whose pictures change their size, (height, width), on the way."""
+    data = b""
+    for height, width in sizes:
+        encoder = av.CodecContext.create("libx264", "w")
+        encoder.height, encoder.width, encoder.pix_fmt, encoder.time_base = height, width, "yuv420p", Fraction(1, 10)
+        data += b"".join(
+            bytes(packet) for frame in (_gray(height, width, "yuv420p"), None) for packet in encoder.encode(frame)
+        )
+    path.write_bytes(data)
+    return path
+
+
+def _gray(height, width, pix_fmt):
+    frame = av.VideoFrame(width, height, pix_fmt)
+    frame.pts, frame.time_base = 0, Fraction(1)
+    for plane in frame.planes:
+        plane.update(bytes([128]) * plane.buffer_size)
+    return frame

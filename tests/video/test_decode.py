@@ -19,12 +19,6 @@ REAL_CLIPS = {
 }
 
 
-@pytest.fixture
-def counting(tmp_path):
-    """Forty frames, ten a second, a keyframe every seven."""
-    return clips.encode(tmp_path / "counting.mp4", clips.numbered_frames(40), keyframe_every=7)
-
-
 @pytest.mark.parametrize("name", ["bikes", "carphone", "city"])
 def test_real_clip_gives_the_frames_of_a_plain_decoder(name):
     with av.open(str(REAL_CLIPS[name])) as container:

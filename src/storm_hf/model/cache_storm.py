@@ -61,29 +61,44 @@ class DifferentiableCache(DynamicCache):
         ]
 
 
+Piece = tuple[torch.Tensor, torch.Tensor]  # keys and values of some columns, (B, heads, columns, head size)
+
+
 class _ReplayLayer(DynamicLayer):
-    """Opens on a frozen past; `update` may be called any number of times and always gives the same answer."""
+    """Opens on a frozen past; `update` may be called any number of times and always gives the same answer.
+
+    The past stays in the pieces that wrote it. Joined, it would be a copy for every latent step, all of them alive until the
+    backward pass.
+    """
 
     def __init__(self, past: DynamicLayer) -> None:
         super().__init__()
-        self.past: tuple[torch.Tensor, torch.Tensor] | None = None
-        if past.is_initialized:
-            self.keys, self.values = past.keys, past.values
-            self.dtype, self.device, self.is_initialized = past.dtype, past.device, True
-            self.past = (past.keys, past.values)
-        self.is_written = False
+        self.past: tuple[Piece, ...] = ()
+        self.written: Piece | None = None
+        if isinstance(past, _ReplayLayer):
+            self.past = past.past if past.written is None else (*past.past, past.written)
+        elif past.is_initialized:
+            self.past = ((past.keys, past.values),)
+        if self.past:
+            self._know(self.past[0][0])
+
+    def _know(self, keys: torch.Tensor) -> None:
+        self.dtype, self.device, self.is_initialized = keys.dtype, keys.device, True
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: object, **kwargs: object
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        keys, values = key_states, value_states
-        if self.past is not None:
-            keys = torch.cat([self.past[0], key_states], dim=-2)
-            values = torch.cat([self.past[1], value_states], dim=-2)
-        if not self.is_written:
-            self.dtype, self.device, self.is_initialized = keys.dtype, keys.device, True
-            self.keys, self.values, self.is_written = keys, values, True
-        return keys, values
+        if self.written is None:
+            self.written = (key_states, value_states)
+            self._know(key_states)
+        if not self.past:
+            return key_states, value_states
+        keys, values = zip(*self.past, (key_states, value_states), strict=True)
+        return torch.cat(keys, dim=-2), torch.cat(values, dim=-2)
+
+    def get_seq_length(self) -> int:
+        pieces = self.past if self.written is None else (*self.past, self.written)
+        return sum(keys.shape[-2] for keys, _ in pieces)
 
 
 class _ReplayLinearLayer(_OutOfPlaceLinearLayer):

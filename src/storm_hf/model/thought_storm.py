@@ -12,7 +12,7 @@ from transformers.cache_utils import Cache
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import ModelOutput
 
-from .cache_storm import open_cache
+from .cache_storm import ReplayCache, open_cache
 from .errors_storm import CacheError, ConfigurationError, LatentLayoutError, LatentShapeError
 from .gradient_storm import RolloutGradient
 from .layout_storm import LatentBlock, RowAlignment
@@ -126,7 +126,7 @@ class Thought:
             keep_state(runner.cache, runner.pieces[-1].last_hidden_state, num_thought)
         return StormModelOutput(
             last_hidden_state=runner.last_hidden_state,
-            past_key_values=None if use_cache is False else runner.cache,
+            past_key_values=None if use_cache is False or isinstance(runner.cache, ReplayCache) else runner.cache,
             hidden_states=runner.hidden_states,
             attentions=runner.attentions,
             latents=latents,

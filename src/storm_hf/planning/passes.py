@@ -180,13 +180,12 @@ def activation_bytes(
 def checkpointed_bytes(pieces: list[Piece], shape: DecoderShape, numbers: Arithmetic) -> int:
     """Bytes that the layers keep of a row, with activation checkpointing: their inputs, and the caches that they will replay.
 
-    L (r D n + (r + c) V keys) for each piece of n tokens. Keys are rotated, and so kept, in the numbers of the residual stream.
-    Each piece of a rollout holds the keys and values up to its end; one parallel pass has no cache.
+    L (r D + (r + c) V) for each token. Keys are rotated, and so kept, in the numbers of the residual stream. A piece of a rollout
+    holds its own keys and values, and shares those before it; one parallel pass has no cache.
     """
     has_cache = any(piece.has_past for piece in pieces)
     key_bytes = (numbers.weights + numbers.operands) * shape.key_width if has_cache else 0
-    per_layer = sum(numbers.weights * shape.hidden_size * piece.new + key_bytes * piece.keys for piece in pieces)
-    return shape.num_layers * per_layer
+    return shape.num_layers * sum((numbers.weights * shape.hidden_size + key_bytes) * piece.new for piece in pieces)
 
 
 def end_bytes(num_tokens: int, shape: DecoderShape, numbers: Arithmetic) -> int:

@@ -6,12 +6,16 @@ from pathlib import Path
 
 from storm_hf.errors import VideoReadError
 from storm_hf.video.library_backends import read_with_decord, read_with_torchcodec
+from storm_hf.video.limits import ReadingBounds, VideoLimits
 from storm_hf.video.pyav_backend import read_with_pyav
 from storm_hf.video.record import VideoClip
 from storm_hf.video.sample import FrameSelection
 
 
-_READERS: dict[str, Callable[[Path, FrameSelection, bool], VideoClip]] = {
+# `auto` is PyAV and not the fastest library that is there: the same call must give the same pixels on every machine, and
+# PyAV is always there and reads damaged files. What torchcodec gains in decoding is lost again, since PyAV must look at
+# the file first.
+_READERS: dict[str, Callable[[ReadingBounds, FrameSelection, bool], VideoClip]] = {
     "auto": read_with_pyav,
     "pyav": read_with_pyav,
     "torchcodec": read_with_torchcodec,
@@ -27,6 +31,8 @@ def read_video(
     indices: Sequence[int] | None = None,
     backend: str = "auto",
     strict: bool = True,
+    timeout_seconds: float | None = None,
+    limits: VideoLimits | None = None,
 ) -> VideoClip:
     """Read frames of a video with the times at which they are shown.
 
@@ -45,19 +51,28 @@ def read_video(
             Frames to take, counted from 0 in the order in which they are shown.
         backend (`str`, *optional*, defaults to `"auto"`):
             `pyav` reads everything that has a frame, and is what `auto` means. `torchcodec` and `decord` are used on
-            request, where installed; they give up at the first damage.
+            request, where installed, in a process of their own; they give up at the first damage.
         strict (`bool`, *optional*, defaults to `True`):
             Whether damage is an error. Otherwise gaps are filled with the nearest good frames, and counted.
+        timeout_seconds (`float`, *optional*):
+            Seconds that the reading may take. PyAV looks at the clock between packets; the process of another library is
+            ended, and has five minutes where no time is given, since it may hang. Its start does not count.
+        limits ([`VideoLimits`], *optional*, defaults to `VideoLimits()`):
+            How large the video, and what is asked of it, may be, whatever its header claims.
 
     Returns:
         [`VideoClip`]: Frames, timestamps, and how many were asked, decoded and broken.
 
     Raises:
         VideoReadError: If the file is missing, a folder, empty, no video, only sound, without a decodable frame,
-            damaged (when strict), or not readable by the chosen backend. One sentence that names the file.
+            damaged (when strict), too large, not read in time, or not readable by the chosen backend. The message
+            names the file and what to do.
         FrameSelectionError: If the frames cannot be chosen as asked.
+        ConfigurationError: If the time-out or a limit is not positive.
         MissingExtraError: If the chosen backend is not installed.
+        BrokenExtraError: If it is installed but does not load.
     """
     if backend not in _READERS:
         raise VideoReadError(f"{path} was asked of the backend {backend!r}; expected one of {', '.join(_READERS)}.")
-    return _READERS[backend](Path(path), FrameSelection(num_frames, fps, indices), strict)
+    selection = FrameSelection(num_frames, fps, indices)
+    return _READERS[backend](ReadingBounds(Path(path), limits, timeout_seconds), selection, strict)

@@ -7,13 +7,13 @@ Axes: T frames asked, U different ones among them, H height, W width.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
 
 from storm_hf.errors import VideoReadError
+from storm_hf.video.limits import ReadingBounds
 from storm_hf.video.record import VideoClip
 from storm_hf.video.sample import FrameSelection
 from storm_hf.video.source import open_video
@@ -27,25 +27,27 @@ from storm_hf.video.timeline import (
 )
 
 
-def read_with_pyav(path: Path, selection: FrameSelection, strict: bool) -> VideoClip:
+def read_with_pyav(bounds: ReadingBounds, selection: FrameSelection, strict: bool) -> VideoClip:
     """Read the selected frames; see `read_video`."""
-    timeline = timeline_of_packets(path)
+    timeline = timeline_of_packets(bounds)
     if timeline is not None:
-        chosen = selection.choose(timeline.seconds)
-        pictures = _collect(path, timeline, chosen)
+        chosen = timeline.choose(selection, bounds)
+        pictures = _collect(timeline, chosen, bounds)
     if timeline is None or pictures.num_found == 0 or pictures.packets_misled:
-        timeline = timeline_of_pictures(path)
+        timeline = timeline_of_pictures(bounds)
         if len(timeline.keys) == 0:
-            raise VideoReadError(f"{path} holds no frame that can be decoded.")
-        chosen = selection.choose(timeline.seconds)
-        pictures = _collect(path, timeline, chosen)
+            bounds.raise_refused_size()
+            raise VideoReadError(f"{bounds.path} holds no frame that can be decoded.")
+        chosen = timeline.choose(selection, bounds)
+        pictures = _collect(timeline, chosen, bounds)
     num_broken = timeline.num_broken + pictures.num_broken
     if strict and num_broken:
+        bounds.raise_refused_size()
         raise VideoReadError(
-            f"{path} is damaged: {num_broken} of its packets or pictures are broken. "
+            f"{bounds.path} is damaged: {num_broken} of its packets or pictures are broken. "
             "Pass strict=False to fill the gaps with the nearest good frames."
         )
-    return pictures.clip(timeline, chosen, num_broken)
+    return pictures.clip(timeline, num_broken)
 
 
 @dataclass(frozen=True)
@@ -60,17 +62,24 @@ class Pictures:
     """The pictures that were asked for, each converted as it comes out of the decoder.
 
     Args:
-        keys (`np.ndarray` of shape `(num_pictures,)`):
-            Keys of the pictures, ascending and different.
+        timeline ([`~storm_hf.video.timeline.Timeline`]):
+            The frames of the video.
+        chosen (`np.ndarray` of shape `(num_asked,)`):
+            The frames asked for, in any order, some perhaps more than once.
+        bounds ([`ReadingBounds`]):
+            What the reading may take.
     """
 
-    def __init__(self, keys: np.ndarray) -> None:
+    def __init__(self, timeline: Timeline, chosen: np.ndarray, bounds: ReadingBounds) -> None:
         self.num_broken = 0
-        self._keys = keys
-        self._slot_of = {int(key): slot for slot, key in enumerate(keys)}
-        self._found = np.zeros(len(keys), dtype=bool)
+        self._chosen = chosen
+        self._bounds = bounds
+        # A slot for each different picture (U); `_first` is where it is asked for first, `_slots` its slot (T).
+        self._keys, self._first, self._slots = np.unique(timeline.keys[chosen], return_index=True, return_inverse=True)
+        self._slot_of = {int(key): slot for slot, key in enumerate(self._keys)}
+        self._found = np.zeros(len(self._keys), dtype=bool)
         self._next_slot = 0  # every slot before it has a picture, its own or a neighbour's
-        self._pixels: np.ndarray | None = None  # (U, H, W, 3)
+        self._pixels: np.ndarray | None = None  # (T, H, W, 3)
         self._rotation = 0
         self._reformatter = VideoReformatter()  # one for all pictures: preparing it costs more than a small picture
         self._previous: _Keyed | None = None
@@ -102,16 +111,17 @@ class Pictures:
         while self._previous is not None and self._next_slot < len(self._keys):
             self._fill_gap(self._previous)
 
-    def clip(self, timeline: Timeline, chosen: np.ndarray, num_broken: int) -> VideoClip:
-        """Lay the pictures out in the order in which they were asked for."""
+    def clip(self, timeline: Timeline, num_broken: int) -> VideoClip:
+        """Repeat the pictures that were asked for more than once, and tell how it went."""
         assert self._pixels is not None
-        slots = np.searchsorted(self._keys, timeline.keys[chosen])
-        in_order = np.array_equal(slots, np.arange(len(self._keys)))
+        for position, first in enumerate(self._first[self._slots]):
+            if first != position:
+                self._pixels[position] = self._pixels[first]
         return VideoClip(
-            frames=self._pixels if in_order else self._pixels[slots],
-            timestamps=timeline.seconds[chosen],
-            num_asked=len(chosen),
-            num_decoded=int(self._found[slots].sum()),
+            frames=self._pixels,
+            timestamps=timeline.seconds[self._chosen],
+            num_asked=len(self._chosen),
+            num_decoded=int(self._found[self._slots].sum()),
             num_broken=num_broken,
             rotation=self._rotation,
             backend="pyav",
@@ -125,13 +135,16 @@ class Pictures:
         self._next_slot += 1
 
     def _store(self, slot: int, picture: VideoFrame) -> None:
+        self._bounds.check_frame(picture.width, picture.height)
+        position = self._first[slot]
         if self._pixels is None:
+            self._bounds.check_total(len(self._chosen), picture.width, picture.height)
             self._rotation = _quarter_turns(picture) * 90
             pixels = self._upright(picture)
-            self._pixels = np.empty((len(self._keys), *pixels.shape), dtype=np.uint8)
-            self._pixels[slot] = pixels
+            self._pixels = np.empty((len(self._chosen), *pixels.shape), dtype=np.uint8)
+            self._pixels[position] = pixels
         else:
-            self._pixels[slot] = self._upright(picture, size=self._pixels.shape[1:3])
+            self._pixels[position] = self._upright(picture, size=self._pixels.shape[1:3])
 
     def _upright(self, picture: VideoFrame, size: tuple[int, ...] | None = None) -> np.ndarray:
         """Convert to RGB as a player shows it; `size` is (height, width) where the video changes its own on the way."""
@@ -141,10 +154,10 @@ class Pictures:
         return np.rot90(pixels, turns)
 
 
-def _collect(path: Path, timeline: Timeline, chosen: np.ndarray) -> Pictures:
+def _collect(timeline: Timeline, chosen: np.ndarray, bounds: ReadingBounds) -> Pictures:
     """Decode what the chosen frames need."""
-    pictures = Pictures(np.unique(timeline.keys[chosen]))
-    for position, picture in enumerate(_pictures_in(path, timeline, chosen, pictures)):
+    pictures = Pictures(timeline, chosen, bounds)
+    for position, picture in enumerate(_pictures_in(timeline, chosen, bounds, pictures)):
         key = picture.pts if timeline.keyed_by_time else position
         if picture.is_corrupt:
             pictures.num_broken += 1
@@ -154,23 +167,25 @@ def _collect(path: Path, timeline: Timeline, chosen: np.ndarray) -> Pictures:
     return pictures
 
 
-def _pictures_in(path: Path, timeline: Timeline, chosen: np.ndarray, count: Pictures) -> Iterator[VideoFrame]:
+def _pictures_in(
+    timeline: Timeline, chosen: np.ndarray, bounds: ReadingBounds, count: Pictures
+) -> Iterator[VideoFrame]:
     """Decode the packet ranges one after the other; between them the decoder is emptied and forgets."""
     ranges = timeline.packet_ranges(chosen)
-    with open_video(path) as (container, stream):
+    with open_video(bounds.path, bounds) as (container, stream):
         use_threads(stream, sum(last - first + 1 for first, last in ranges))
-        for position, packet in PacketReader(container, stream):
+        for position, packet in PacketReader(container, stream, bounds):
             first, last = ranges[0]
             if position < first:
                 continue
-            yield from _counted(decoded(stream, packet), count)
+            yield from _counted(decoded(stream, packet, bounds), count)
             if position == last:
-                yield from _counted(decoded(stream, None), count)
+                yield from _counted(decoded(stream, None, bounds), count)
                 stream.codec_context.flush_buffers()
                 ranges = ranges[1:]
                 if not ranges:
                     return
-        yield from _counted(decoded(stream, None), count)
+        yield from _counted(decoded(stream, None, bounds), count)
 
 
 def _counted(outcome: tuple[list[VideoFrame], int], count: Pictures) -> list[VideoFrame]:

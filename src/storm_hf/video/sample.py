@@ -6,6 +6,8 @@ any other. Frames are repeated where more are asked than the video has.
 Axes: T frames of the video, M frames asked.
 """
 
+import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -47,6 +49,14 @@ class FrameSelection:
         if self.indices is not None and len(self.indices) == 0:
             raise FrameSelectionError("Expected at least one index but got none. Leave `indices` out for all frames.")
 
+    def count(self, times: np.ndarray) -> int:
+        """Count the frames that `choose` would return, in constant memory."""
+        if self.num_frames is not None:
+            return self.num_frames
+        if self.fps is not None:
+            return count_at_rate(times, self.fps)
+        return len(times if self.indices is None else self.indices)
+
     def choose(self, times: np.ndarray) -> np.ndarray:
         """Find the frames asked for among frames shown at `times`.
 
@@ -73,12 +83,16 @@ def evenly_spaced(times: np.ndarray, num_frames: int) -> np.ndarray:
     return np.linspace(times[0], times[-1], num_frames)
 
 
-def moments_at_rate(times: np.ndarray, fps: float) -> np.ndarray:
-    """Tick `fps` times a second for as long as the video shows a picture, its last frame's display included."""
+def count_at_rate(times: np.ndarray, fps: float) -> int:
+    """Count the ticks, `fps` a second, for as long as the video shows a picture, its last frame's display included."""
     last_display = float(np.median(np.diff(times))) if len(times) > 1 else 0.0
-    seconds = times[-1] - times[0] + last_display
-    num_frames = max(1, int(np.ceil((seconds - _TOLERANCE_SECONDS) * fps)))
-    return times[0] + np.arange(num_frames) / fps
+    seconds = float(times[-1] - times[0]) + last_display
+    return math.ceil(min(max(1.0, (seconds - _TOLERANCE_SECONDS) * fps), sys.maxsize))
+
+
+def moments_at_rate(times: np.ndarray, fps: float) -> np.ndarray:
+    """Tick `fps` times a second; see `count_at_rate`."""
+    return times[0] + np.arange(count_at_rate(times, fps)) / fps
 
 
 def frames_shown_at(times: np.ndarray, moments: np.ndarray) -> np.ndarray:

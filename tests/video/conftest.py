@@ -1,0 +1,23 @@
+"""Fixtures of the video tests."""
+
+import pytest
+from tests.video import clips
+
+from storm_hf.video.library_pool import stop_idle_processes
+
+
+@pytest.fixture
+def counting(tmp_path):
+    """Forty frames, ten a second, a keyframe every seven."""
+    return clips.encode(tmp_path / "counting.mp4", clips.numbered_frames(40), keyframe_every=7)
+
+
+@pytest.fixture
+def libraries(tmp_path, monkeypatch):
+    """A folder whose modules stand before the installed ones."""
+    folder = tmp_path / "libraries"
+    folder.mkdir()
+    monkeypatch.syspath_prepend(str(folder))
+    stop_idle_processes()
+    yield folder
+    stop_idle_processes()
