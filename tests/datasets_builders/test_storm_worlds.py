@@ -11,7 +11,7 @@ from storm_hf.thought_video import WorldRecipe
 
 
 BUILDERS = Path(__file__).parents[2] / "datasets_builders"
-RECIPES = sorted(BUILDERS.glob("recipes/*.yaml"))
+RECIPES = sorted(BUILDERS.glob("recipes/*_tiny.yaml"))
 
 
 def test_script_builds_a_data_set_from_a_recipe(tmp_path, qwen_checkpoint, monkeypatch):

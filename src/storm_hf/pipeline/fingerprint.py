@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from storm_hf.errors import StaleWorkError
-from storm_hf.pipeline.workspace import write_json
+from storm_hf.pipeline.lock import locked
+from storm_hf.pipeline.workspace import LOCKS, read_json, write_json
 
 
 FILE_NAME = "fingerprint.json"
@@ -31,17 +32,24 @@ def claim(folder: Path, step: str, parameters: Mapping[str, Any]) -> None:
     Raises:
         StaleWorkError: If the step was begun with other parameters; the message names each with its old and new value.
     """
-    path = Path(folder) / FILE_NAME
-    known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     new = json.loads(json.dumps(parameters))
-    if step not in known:
-        write_json(path, {**known, step: {"hash": hash_parameters(new), "parameters": new}})
-    elif known[step]["hash"] != hash_parameters(new):
-        changes = "; ".join(_differences(known[step]["parameters"], new))
-        raise StaleWorkError(
-            f"{folder} holds work of the step {step!r} that was made with other parameters: {changes}. Use the old values, "
-            "choose another folder, or remove this one."
-        )
+    with locked(Path(folder) / LOCKS / "fingerprint", FILE_NAME):
+        known = read_fingerprint(folder)
+        if step not in known:
+            content = {**known, step: {"hash": hash_parameters(new), "parameters": new}}
+            write_json(Path(folder) / FILE_NAME, content)
+        elif known[step]["hash"] != hash_parameters(new):
+            changes = "; ".join(_differences(known[step]["parameters"], new))
+            raise StaleWorkError(
+                f"{folder} holds work of the step {step!r} that was made with other parameters: {changes}. Use the old "
+                "values, choose another folder, or remove this one."
+            )
+
+
+def read_fingerprint(folder: Path) -> dict[str, Any]:
+    """What each step of a folder was made with; empty where none has begun."""
+    path = Path(folder) / FILE_NAME
+    return read_json(path) if path.exists() else {}
 
 
 def hash_parameters(parameters: Mapping[str, Any]) -> str:

@@ -17,6 +17,9 @@ TaskT = TypeVar("TaskT")
 class Step(Generic[TaskT]):
     """Turns tasks into shards. A stopped run goes on with the first shard that is missing.
 
+    Several processes may run one step at once: each shard is written by one of them, and each run ends when all shards are
+    there.
+
     Args:
         name (`str`):
             The step's folder in the workspace.
@@ -44,7 +47,7 @@ class Step(Generic[TaskT]):
             tasks (`Mapping[str, TaskT]`):
                 From the name of a shard to what it is made of.
             on_finished (`Callable[[Path], None]`, *optional*):
-                Called once per shard, in order, when it is complete. Progress bars use it.
+                Called once per shard when it is complete, in order unless another process is at one. Progress bars use it.
 
         Returns:
             `list[Path]`: All shards, in the order of the tasks.
@@ -53,14 +56,19 @@ class Step(Generic[TaskT]):
             StaleWorkError: If the step was begun here with other parameters.
         """
         claim(workspace.root, self.name, self.parameters)
-        workspace.remove_unfinished(self.name)
-        shards = []
-        for name, task in tasks.items():
-            shard = workspace.shard(self.name, name)
-            if not shard.exists():
+        missing = dict(tasks)
+        for is_patient in (False, True):  # first what nobody is at, then what others have not completed
+            for name, task in list(missing.items()):
+                if self._complete(workspace, name, task, is_patient):
+                    del missing[name]
+                    if on_finished is not None:
+                        on_finished(workspace.shard(self.name, name))
+        return [workspace.shard(self.name, name) for name in tasks]
+
+    def _complete(self, workspace: Workspace, name: str, task: TaskT, is_patient: bool) -> bool:
+        """Write a shard unless it is there or, for the impatient, being written; say whether it is there now."""
+        with workspace.claimed(self.name, name, wait=is_patient) as shard:
+            if shard is not None:
                 with written_whole(shard) as unfinished:
                     self.write(task, unfinished)
-            shards.append(shard)
-            if on_finished is not None:
-                on_finished(shard)
-        return shards
+        return workspace.shard(self.name, name).exists()

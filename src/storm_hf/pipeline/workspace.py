@@ -1,11 +1,17 @@
 """Where shards lie. A file that exists is complete."""
 
 import json
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from storm_hf.pipeline.lock import locked
 from storm_hf.writing import written_whole
+
+
+LOCKS = ".locks"
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -14,9 +20,14 @@ def write_json(path: Path, content: Any) -> None:
         unfinished.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
+def read_json(path: Path) -> Any:
+    """Read what `write_json` wrote."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
 @dataclass(frozen=True)
 class Workspace:
-    """A folder with one folder of shards per step.
+    """A folder with one folder of shards per step. Any number of processes may work in it.
 
     Args:
         root (`Path`):
@@ -33,7 +44,34 @@ class Workspace:
         """The complete shards of a step, sorted by name."""
         return sorted(path for path in (self.root / step).glob("*") if not path.name.startswith("."))
 
-    def remove_unfinished(self, step: str) -> None:
-        """Remove what a killed run left half written. No other process may be writing there."""
-        for path in (self.root / step).glob(".*.unfinished"):
+    def locked(self, step: str, name: str, *, wait: bool = True) -> AbstractContextManager[bool]:
+        """Hold the lock of a shard; see `pipeline.lock.locked`."""
+        return locked(self.root / LOCKS / step.replace("/", "-"), name, wait=wait)
+
+    @contextmanager
+    def claimed(self, step: str, name: str, *, wait: bool = True) -> Iterator[Path | None]:
+        """Yield the path of a shard that nobody else writes now, or None where it is there or another process is at it.
+
+        Args:
+            step (`str`):
+                Name of the step.
+            name (`str`):
+                Name of the shard.
+            wait (`bool`, *optional*, defaults to `True`):
+                Whether to wait for the other process, which completes the shard or ends.
+        """
+        shard = self.shard(step, name)
+        if shard.exists():
+            yield None
+            return
+        with self.locked(step, name, wait=wait) as is_mine:
+            if not is_mine or shard.exists():
+                yield None
+                return
+            self.remove_unfinished(step, name)
+            yield shard
+
+    def remove_unfinished(self, step: str, name: str = "*") -> None:
+        """Remove what a killed run left half written of a shard, or of all. No other process may be writing it."""
+        for path in (self.root / step).glob(f".{name}.*unfinished"):
             path.unlink(missing_ok=True)

@@ -3,27 +3,22 @@
 It reads the real video files, so that what is trained on is what a decoder gives.
 """
 
-import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from hashlib import sha256
-from itertools import groupby
+from hashlib import file_digest
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 from transformers import PreTrainedModel, ProcessorMixin
 
 from storm_hf.errors import DatasetError
 from storm_hf.pipeline.step import Step
 from storm_hf.pipeline.workspace import Workspace, write_json
-from storm_hf.target_trajectory.encode import encode_frames, encoder_revision
 from storm_hf.target_trajectory.fitting import TargetSettings, fit_targets
 from storm_hf.target_trajectory.rank import RankReport
-from storm_hf.target_trajectory.rows import hash_rows, row_of
-from storm_hf.target_trajectory.schema import FEATURES_COLUMN, storm_thoughts_features
-from storm_hf.target_trajectory.shards import DATA, MANIFEST, shard_names, write_shard
+from storm_hf.target_trajectory.rows import hash_rows
+from storm_hf.target_trajectory.shard_encoder import ShardEncoder, feature_shape_of
+from storm_hf.target_trajectory.shards import DATA, MANIFEST, shard_names
 from storm_hf.thought_video import ThoughtExample, WorldExample
 
 
@@ -106,12 +101,17 @@ def build_thoughts(
     if not splits.get("train"):
         raise DatasetError(f"Expected a split called train, to learn the whitening on, but got {sorted(splits)}.")
     folder = Path(folder)
-    first = splits["train"][0].thought
-    shape = encode_frames(model, processor, [first.read()], fps=first.fps)[0].shape[1:]
-    encoding = _Encoding(
-        folder, model, processor, encoder, encoder_revision(model), batch_size, shape, _is_world(splits)
+    shape = feature_shape_of(model, processor, splits["train"][0])
+    shard_encoder = ShardEncoder(
+        folder,
+        model,
+        processor,
+        name=encoder,
+        batch_size=batch_size,
+        is_world=_is_world(splits),
+        feature_shape=shape,
     )
-    shards = _write_shards(encoding, splits, rows_per_shard, on_finished)
+    shards = _write_shards(shard_encoder, splits, rows_per_shard, on_finished)
     (folder / MANIFEST).unlink(missing_ok=True)  # until the statistics are those of these settings
     trajectory, rank_report = fit_targets([path for path in shards if path.name.startswith("train-")], settings)
     shards.append(trajectory.save(folder))
@@ -119,58 +119,30 @@ def build_thoughts(
         num_rows={name: len(examples) for name, examples in splits.items()},
         feature_shape=shape,
         encoder=encoder,
-        encoder_revision=encoding.revision,
+        encoder_revision=shard_encoder.revision,
         settings=replace(settings, rank=rank_report.rank) if rank_report else settings,
         rank_report=rank_report,
-        sha256={path.relative_to(folder).as_posix(): sha256(path.read_bytes()).hexdigest() for path in shards},
+        sha256={path.relative_to(folder).as_posix(): hash_file(path) for path in shards},
     )
     write_json(folder / MANIFEST, asdict(report))
     return report
 
 
-@dataclass(frozen=True)
-class _Encoding:
-    """Turns examples into shards."""
-
-    folder: Path
-    model: PreTrainedModel
-    processor: ProcessorMixin
-    encoder: str
-    revision: str
-    batch_size: int
-    feature_shape: tuple[int, int]  # cells of a temporal patch, size of each
-    is_world: bool
-
-    @property
-    def parameters(self) -> dict[str, Any]:
-        """What, besides the examples, determines the rows."""
-        video_processor = json.loads(self.processor.video_processor.to_json_string())
-        return {"encoder": self.encoder, "encoder_revision": self.revision, "video_processor": video_processor}
-
-    def write(self, examples: Sequence[ThoughtExample], path: Path) -> None:
-        """Encode the thought videos of some examples and write their rows."""
-        features: list[np.ndarray] = []
-        for fps, alike in groupby(examples, key=lambda example: example.thought.fps):
-            clips = (example.thought.read() for example in alike)
-            features += encode_frames(self.model, self.processor, clips, fps=fps, batch_size=self.batch_size)
-        provenance = {"encoder": self.encoder, "encoder_revision": self.revision}
-        rows = [
-            {**row_of(example, self.folder), **provenance, FEATURES_COLUMN: encoded}
-            for example, encoded in zip(examples, features, strict=True)
-        ]
-        num_cells, hidden_size = self.feature_shape
-        write_shard(path, rows, storm_thoughts_features(hidden_size, num_cells, is_world=self.is_world))
+def hash_file(path: Path) -> str:
+    """Hash the content of a file, however large."""
+    with path.open("rb") as file:
+        return file_digest(file, "sha256").hexdigest()
 
 
 def _write_shards(
-    encoding: _Encoding,
+    encoder: ShardEncoder,
     splits: Mapping[str, Sequence[ThoughtExample]],
     rows_per_shard: int,
     on_finished: Callable[[Path], None] | None,
 ) -> list[Path]:
     """Write the shards of all splits that are missing."""
     contents = {
-        split: {"rows": len(examples), "sha256": hash_rows(examples, encoding.folder)}
+        split: {"rows": len(examples), "sha256": hash_rows(examples, encoder.folder)}
         for split, examples in splits.items()
     }
     tasks = {
@@ -178,8 +150,8 @@ def _write_shards(
         for split, examples in splits.items()
         for name, rows in shard_names(split, len(examples), rows_per_shard).items()
     }
-    parameters = {**encoding.parameters, "rows_per_shard": rows_per_shard, "splits": contents}
-    return Step(DATA, encoding.write, parameters).run(Workspace(encoding.folder), tasks, on_finished)
+    parameters = {**encoder.parameters, "rows_per_shard": rows_per_shard, "splits": contents}
+    return Step(DATA, encoder.write, parameters).run(Workspace(encoder.folder), tasks, on_finished)
 
 
 def _is_world(splits: Mapping[str, Sequence[ThoughtExample]]) -> bool:

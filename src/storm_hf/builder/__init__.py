@@ -1,0 +1,8 @@
+"""From annotations to a data set of thoughts that Stage I trains on: one recipe, idempotent steps, any number of processes."""
+
+from storm_hf.builder.build import Share, ThoughtsBuilder
+from storm_hf.builder.finish import ThoughtsReport
+from storm_hf.builder.recipe import EncoderSettings, ThoughtsRecipe
+
+
+__all__ = ["EncoderSettings", "Share", "ThoughtsBuilder", "ThoughtsRecipe", "ThoughtsReport"]

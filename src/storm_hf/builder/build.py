@@ -1,0 +1,235 @@
+"""From a recipe to a data set of thoughts, by any number of processes at once.
+
+    folder/  data/train-00000-of-00002.parquet …  videos/{worlds,clips,thoughts}/train-00000/…  rejected.jsonl
+             whitening.safetensors  fingerprint.json  manifest.json
+             work/  10_annotations/  20_prompts/  30_thought_videos/  35_selection/      one file of records per shard
+
+A shard exists if and only if it is complete, and the manifest is written last. Every process runs the same phases in the
+same order: what another one is writing it leaves to it, what another one left unfinished it takes over, and it goes on to
+the next phase when all shards of this one are there.
+"""
+
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from storm_hf.builder.choice import DUPLICATE, gates_of, generator_of, prompts_of
+from storm_hf.builder.encoder import example_of, load_encoder
+from storm_hf.builder.finish import ThoughtsReport, finish
+from storm_hf.builder.plan import ANNOTATIONS, Plan, plan_parameters, split_of, write_plan
+from storm_hf.builder.recipe import ThoughtsRecipe
+from storm_hf.builder.records import Record, Row, read_records, write_records
+from storm_hf.builder.rows import PROMPTS, THOUGHTS, PromptStep, ThoughtStep
+from storm_hf.builder.selection import Selection, record_path, select
+from storm_hf.errors import DatasetError
+from storm_hf.pipeline import Step, Workspace, claim
+from storm_hf.target_trajectory.shard_encoder import ShardEncoder
+from storm_hf.target_trajectory.shards import DATA
+from storm_hf.thought_video import PromptWriter, ThoughtVideoGenerator
+
+
+OnFinished = Callable[[Path], None]
+
+
+@dataclass(frozen=True)
+class Share:
+    """Which shards a process takes.
+
+    Args:
+        rank (`int`, *optional*, defaults to `0`):
+            Its number among all processes, from 0.
+        size (`int`, *optional*, defaults to `1`):
+            How many processes there are.
+        helps (`bool`, *optional*, defaults to `True`):
+            Whether it goes on with the shards of the others once its own are done. Engines that wait for all processes
+            between phases say no.
+    """
+
+    rank: int = 0
+    size: int = 1
+    helps: bool = True
+
+    def of(self, tasks: Mapping[str, Any]) -> dict[str, Any]:
+        """Its own tasks, and after them those of the others if it helps."""
+        names = list(tasks)
+        own = names[self.rank :: self.size]
+        others = [name for name in names if name not in set(own)] if self.helps else []
+        return {name: tasks[name] for name in (*own, *others)}
+
+
+@dataclass(frozen=True)
+class ThoughtsBuilder:
+    """Builds a data set of thoughts; the same command goes on with what was stopped.
+
+    Args:
+        recipe ([`ThoughtsRecipe`]):
+            Everything that determines the data set.
+        generator ([`ThoughtVideoGenerator`], *optional*):
+            Makes thought videos instead of the recipe's. The recipe's `generator` is recorded as its parameters.
+        share ([`Share`], *optional*):
+            Which shards this process takes. By default all.
+        on_finished (`Callable[[Path], None]`, *optional*):
+            Called once per shard when it is complete.
+
+    Example:
+        ```python
+        report = ThoughtsBuilder(ThoughtsRecipe.read("recipes/worlds.yaml")).build()
+        ```
+    """
+
+    recipe: ThoughtsRecipe
+    generator: ThoughtVideoGenerator | None = None
+    share: Share = field(default_factory=Share)
+    on_finished: OnFinished | None = None
+
+    @cached_property
+    def workspace(self) -> Workspace:
+        """The folder of the data set."""
+        return Workspace(Path(self.recipe.output_dir).absolute())
+
+    @cached_property
+    def encoder(self) -> ShardEncoder:
+        """The frozen vision tower."""
+        return load_encoder(self.recipe, self.workspace.root)
+
+    @property
+    def phases(self) -> dict[str, Callable[[], Any]]:
+        """What is done one after the other. A phase begins when all shards of the one before are there."""
+        return {
+            "annotations": self.read_annotations,
+            "prompts": self.write_prompts,
+            "thought_videos": self.make_thought_videos,
+            "selection": self.select_rows,
+            "features": self.encode_features,
+            "targets": self.finish,
+        }
+
+    def build(self) -> ThoughtsReport:
+        """Run all phases.
+
+        Returns:
+            [`ThoughtsReport`]: What the data set holds.
+
+        Raises:
+            StaleWorkError: If the folder was begun with other parameters; the message names what differs.
+            DatasetError: If a source cannot be read, or nothing of the training split is left.
+            ConfigurationError: If a setting of the recipe does not exist.
+            BackboneError: If the backbone cannot encode videos.
+        """
+        *before, last = self.phases.values()
+        for phase in before:
+            phase()
+        return last()
+
+    def read_annotations(self) -> None:
+        """Cut the annotations into shards."""
+        gates_of(self.recipe)  # a setting that does not exist is told before hours of work
+        claim(self.workspace.root, ANNOTATIONS, plan_parameters(self.recipe))
+        write_plan(self.recipe, self.workspace)
+
+    def write_prompts(self) -> None:
+        """Write the prompt of each row."""
+        writer = prompts_of(self.recipe, self.workspace.root / "work" / "chat")
+        world = self.recipe.world
+        steps = {split: PromptStep(writer, world.world_of(split) if world else None) for split in self.recipe.splits}
+        step = Step(PROMPTS, self._records_writer(ANNOTATIONS, steps), _prompt_parameters(self.recipe, writer))
+        self._run(step, self._record_tasks())
+
+    def make_thought_videos(self) -> None:
+        """Make and judge the thought video of each row."""
+        generators = {split: self.generator or generator_of(self.recipe, split) for split in self.recipe.splits}
+        steps = {split: self._thought_step(generator) for split, generator in generators.items()}
+        write_row = self._records_writer(PROMPTS, steps)
+
+        def write(shard: str, path: Path) -> None:
+            for folder in steps[split_of(shard)].folders(shard):
+                shutil.rmtree(folder, ignore_errors=True)  # what a killed process left of it
+            write_row(shard, path)
+
+        step = Step(THOUGHTS, write, _thought_parameters(self.recipe, generators["train"]))
+        self._run(step, self._record_tasks())
+
+    def select_rows(self) -> None:
+        """Find duplicates, and decide which rows become data."""
+        select(self.recipe, self._plan, self.workspace)
+
+    def encode_features(self) -> None:
+        """Encode the thought videos, into the Parquet shards that `load_dataset` opens."""
+        selection, folder = self._selection, self.workspace.root
+
+        def write(shard: str, path: Path) -> None:
+            rows = selection.rows_of(shard, self.workspace)
+            self.encoder.write([example_of(row, folder) for row in rows], path)
+
+        parameters = self.encoder.parameters | {"dtype": self.recipe.encoder.dtype}
+        self._run(Step(DATA, write, parameters), {name: name for name in selection.shards})
+
+    def finish(self) -> ThoughtsReport:
+        """Learn the targets on the training split and write the manifest."""
+        return finish(self.recipe, self._plan, self._selection, self.workspace, self.encoder.revision)
+
+    @property
+    def _plan(self) -> Plan:
+        plan = Plan.load(self.workspace)
+        if plan is None:
+            raise DatasetError(
+                f"Expected annotations in {self.workspace.root} but they have not been read. Begin there."
+            )
+        return plan
+
+    @property
+    def _selection(self) -> Selection:
+        selection = Selection.load(self.workspace)
+        if selection is None:
+            raise DatasetError(
+                f"Expected a selection in {self.workspace.root} but there is none. Make all videos first."
+            )
+        return selection
+
+    def _thought_step(self, generator: ThoughtVideoGenerator) -> ThoughtStep:
+        return ThoughtStep(
+            self.workspace.root,
+            generator,
+            gates_of(self.recipe),
+            self.recipe.frame_size,
+            copies=self.recipe.embed == "copy",
+            is_hashed=DUPLICATE in self.recipe.gates,
+        )
+
+    def _record_tasks(self) -> dict[str, str]:
+        return {f"{shard}.jsonl": shard for shard in self._plan.num_rows}
+
+    def _records_writer(
+        self, before: str, step_of: Mapping[str, Callable[[Row, str], Record]]
+    ) -> Callable[[str, Path], None]:
+        """What writes a shard of records from that of the step before, leaving out the rows that ended there."""
+        workspace = self.workspace
+
+        def write(shard: str, path: Path) -> None:
+            records = read_records(record_path(workspace, before, shard), workspace.root)
+            step = step_of[split_of(shard)]
+            write_records(path, (step(row, shard) for row in records if isinstance(row, Row)), workspace.root)
+
+        return write
+
+    def _run(self, step: Step[str], tasks: Mapping[str, str]) -> None:
+        step.run(self.workspace, self.share.of(tasks), self.on_finished)
+
+
+def _prompt_parameters(recipe: ThoughtsRecipe, writer: PromptWriter) -> dict[str, Any]:
+    return {"prompts": dict(recipe.prompts), "writer": writer.name, "shows_answer": writer.shows_answer}
+
+
+def _thought_parameters(recipe: ThoughtsRecipe, generator: ThoughtVideoGenerator) -> dict[str, Any]:
+    return {
+        "generator": dict(recipe.generator),
+        "name": generator.name,
+        "revision": generator.revision,
+        "gates": {name: dict(settings or {}) for name, settings in recipe.gates.items()},
+        "frame_size": recipe.frame_size,
+        "embed": recipe.embed,
+        "keep_thoughts": recipe.keep_thoughts,
+    }

@@ -1,0 +1,174 @@
+"""The first step: annotations, cut into shards. The index is written last, and says how much there is to do."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from hashlib import file_digest, sha256
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from storm_hf.annotations import Annotation, SourceConfig, load_layout, read_annotations
+from storm_hf.annotations.seen import SeenIds
+from storm_hf.builder.recipe import ThoughtsRecipe
+from storm_hf.builder.records import Record, Refused, Row, write_records
+from storm_hf.pipeline.workspace import Workspace, read_json, write_json
+from storm_hf.thought_video import WorldRecipe, file_stem
+from storm_hf.worlds import split_seeds
+from storm_hf.writing import written_whole
+
+
+ANNOTATIONS = "work/10_annotations"
+INDEX = "index.json"
+REJECTED = "rejected.jsonl"
+_WORLD_COLUMNS = ("depth", "states", "chain_of_thought", "terse_chain", "clip_caption", "thought_caption")
+_LICENSE_OF_WORLDS = "Apache-2.0"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The shards of rows that a build goes through.
+
+    Args:
+        num_rows (`dict[str, int]`):
+            From the name of each shard to its rows. Shards are named by split and number: `train-00000`.
+    """
+
+    num_rows: dict[str, int]
+
+    @classmethod
+    def load(cls, workspace: Workspace) -> "Plan | None":
+        """Read the index, or None where the annotations have not been read to their end."""
+        path = workspace.shard(ANNOTATIONS, INDEX)
+        return cls(read_json(path)["num_rows"]) if path.exists() else None
+
+    def shards_of(self, split: str) -> list[str]:
+        """Names of the shards of a split, in their order."""
+        return sorted(name for name in self.num_rows if split_of(name) == split)
+
+
+def split_of(shard: str) -> str:
+    """The split that a shard belongs to."""
+    return shard.rpartition("-")[0]
+
+
+def plan_parameters(recipe: ThoughtsRecipe) -> dict[str, Any]:
+    """What determines the rows: where they come from, with a hash of each file, and how they are cut."""
+    sources = {
+        split: [
+            source.to_dict() | {"sha256": _hash_of(source), "layout": asdict(load_layout(source.layout))}
+            for source in each
+        ]
+        for split, each in recipe.sources.items()
+    }
+    world = asdict(recipe.world) if recipe.world else None
+    return {"sources": sources, "world": world, "rows_per_shard": recipe.rows_per_shard, "seed": recipe.seed}
+
+
+def write_plan(recipe: ThoughtsRecipe, workspace: Workspace) -> None:
+    """Read all annotations and write them as shards, and the index last. Nothing happens where that was done before.
+
+    Raises:
+        DatasetError: If a source cannot be read, as a whole.
+    """
+    with workspace.claimed(ANNOTATIONS, INDEX) as index:
+        if index is None:
+            return
+        refused: list[Refused] = []  # bounded by what is wrong, not by what there is
+        num_rows: dict[str, int] = {}
+        with SeenIds() as seen:
+            for split in recipe.splits:
+                rows = _kept(_records(recipe, split, workspace.root), split, seen, refused)
+                for number, batch in enumerate(_batches(rows, recipe.rows_per_shard)):
+                    name = f"{split}-{number:05d}"
+                    _write(workspace.shard(ANNOTATIONS, f"{name}.jsonl"), batch, workspace.root)
+                    num_rows[name] = len(batch)
+        _write(workspace.shard(ANNOTATIONS, REJECTED), refused, workspace.root)
+        write_json(index, {"num_rows": num_rows, "num_rejected": len(refused)})
+
+
+def _write(path: Path, records: Iterable[Record], folder: Path) -> None:
+    with written_whole(path) as unfinished:
+        write_records(unfinished, records, folder)
+
+
+def _kept(records: Iterable[Record], split: str, seen: SeenIds, refused: list[Refused]) -> Iterator[Row]:
+    """Go on with rows; collect those that were refused, and those whose id another source or split has."""
+    for record in records:
+        if isinstance(record, Refused):
+            refused.append(record)
+        elif seen.add(record.annotation.id):
+            yield record
+        else:
+            refused.append(_repeated(record, split))
+
+
+def _repeated(row: Row, split: str) -> Refused:
+    return Refused(
+        step=ANNOTATIONS,
+        split=split,
+        source=row.annotation.source,
+        reason=f"repeated id: another source or split has a row {row.annotation.id!r}",
+        id=row.annotation.id,
+    )
+
+
+def _records(recipe: ThoughtsRecipe, split: str, folder: Path) -> Iterator[Record]:
+    if recipe.world is not None:
+        yield from _episodes(recipe.world, split, recipe.rows_per_shard, folder)
+        return
+    for source in recipe.sources[split]:
+        for outcome in read_annotations(source):
+            if isinstance(outcome, Annotation):
+                yield Row(annotation=outcome, seed=row_seed(recipe.seed, outcome.id))
+            else:
+                yield Refused(
+                    step=ANNOTATIONS,
+                    split=split,
+                    source=outcome.source,
+                    reason=f"annotation: {outcome.reason}",
+                    id=outcome.id,
+                    line=outcome.line,
+                )
+
+
+def row_seed(seed: int, name: str) -> int:
+    """The seed of a row: it depends on its id, not on where it stands."""
+    return int.from_bytes(sha256(f"{seed}:{name}".encode()).digest()[:4], "big")
+
+
+def _episodes(world_recipe: WorldRecipe, split: str, rows_per_shard: int, folder: Path) -> Iterator[Row]:
+    """Tell the episodes of a world without drawing them; the next step draws the clips."""
+    world, how_many = world_recipe.world_of(split), world_recipe.splits[split]
+    seeds = split_seeds(split, how_many.num_episodes, world_recipe.seed)
+    depths: Sequence[int | None] = how_many.depth_of_each or [None] * len(seeds)
+    for number, (seed, depth) in enumerate(zip(seeds, depths, strict=True)):
+        text = world.describe(seed, depth=depth)
+        name = f"{world.name}-{seed:09d}" + ("" if depth is None else f"-d{depth}")
+        clip = folder / "videos" / "worlds" / f"{split}-{number // rows_per_shard:05d}" / f"{file_stem(name)}.mp4"
+        annotation = Annotation(
+            id=name,
+            video=clip.absolute(),
+            question=text.question,
+            options=text.options,
+            answer=text.answer,
+            license=_LICENSE_OF_WORLDS,
+            source=world.name,
+        )
+        words = {column: getattr(text, column) for column in _WORLD_COLUMNS} | {
+            "asked": {"seed": seed, "depth": depth}
+        }
+        yield Row(annotation=annotation, seed=seed, words=words)
+
+
+def _batches(rows: Iterator[Row], size: int) -> Iterator[list[Row]]:
+    while batch := list(islice(rows, size)):
+        yield batch
+
+
+def _hash_of(source: SourceConfig) -> str | None:
+    """Hash of the file of a source; what lies in a folder or on the Hub is known by its name and version."""
+    path = Path(source.path)
+    if not path.is_file():
+        return None
+    with path.open("rb") as file:
+        return file_digest(file, "sha256").hexdigest()

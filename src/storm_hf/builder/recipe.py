@@ -1,0 +1,192 @@
+"""Everything that determines a data set of thoughts: one YAML file.
+
+output_dir: data/thoughts
+sources: {train: [{path: train.jsonl, video_root: clips}]}     or  world: {world: shuffle, splits: {train: {count: 512}}}
+prompts: {template: {template: "..."}}
+generator: {future: {horizon_seconds: 4}}
+gates: {static: {}, scene_break: {}, duplicate: {}}
+encoder: {model: Qwen/Qwen2.5-VL-3B-Instruct, dtype: bfloat16}
+targets: {num_latents: 8, rank: auto}
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+
+from storm_hf.annotations import SourceConfig
+from storm_hf.errors import ConfigurationError
+from storm_hf.target_trajectory import TargetSettings
+from storm_hf.thought_video import WorldRecipe
+
+
+RecordT = TypeVar("RecordT")
+_DTYPES = ("float32", "bfloat16", "float16")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderSettings:
+    """The frozen vision tower that encodes thought videos.
+
+    Args:
+        model (`str`):
+            A checkpoint: a folder, or a name on the Hub.
+        revision (`str`, *optional*):
+            Version of it on the Hub.
+        dtype (`str`, *optional*, defaults to `"float32"`):
+            `float32`, `bfloat16` or `float16`. Features are stored in float16.
+        device (`str`, *optional*):
+            Such as `"cuda"`. By default where there is one, else `"cpu"`.
+        batch_size (`int`, *optional*, defaults to `32`):
+            Thought videos encoded together.
+        threads (`int`, *optional*, defaults to `1`):
+            Of each process on the CPU. With one, bytes do not depend on the machine, and workers use the other cores.
+    """
+
+    model: str
+    revision: str | None = None
+    dtype: str = "float32"
+    device: str | None = None
+    batch_size: int = 32
+    threads: int = 1
+
+    def __post_init__(self) -> None:
+        if self.dtype not in _DTYPES:
+            raise ConfigurationError(f"Expected a dtype among {', '.join(_DTYPES)} but got {self.dtype!r}.")
+        if self.batch_size < 1 or self.threads < 1:
+            raise ConfigurationError(
+                f"Expected batch_size and threads of 1 or more but got {self.batch_size} and {self.threads}."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ThoughtsRecipe:
+    """How a data set of thoughts is built.
+
+    Args:
+        output_dir (`str`):
+            The data set to be.
+        encoder ([`EncoderSettings`]):
+            Encodes thought videos.
+        targets ([`TargetSettings`]):
+            How features become target trajectories.
+        generator (`Mapping[str, Any]`):
+            Its kind, `simulator`, `future`, `folder` or `diffusers`, and the settings of it.
+        sources (`Mapping[str, tuple[SourceConfig, ...]]`, *optional*):
+            Annotations of each split.
+        world ([`WorldRecipe`], *optional*):
+            Episodes instead of annotations. Of sources and world exactly one is given.
+        prompts (`Mapping[str, Any]`, *optional*):
+            Its kind, `template` or `chat`, and the settings of it. By default the template of [`TemplatePrompt`].
+        gates (`Mapping[str, Any]`, *optional*):
+            From `static`, `scene_break`, `first_frame` and `duplicate` to their settings, in the order they are passed.
+        frame_size (`tuple[int, int]`, *optional*):
+            Height and width that thought videos are scaled and cropped to. Without it, those of another size than the
+            first one that was kept are rejected, since features of one data set have one shape.
+        embed (`str`, *optional*, defaults to `"reference"`):
+            `copy` copies question clips into the data set, `reference` names them where they lie. Clips that had to be cut
+            lie in the data set.
+        keep_thoughts (`bool`, *optional*, defaults to `True`):
+            Whether the files of thought videos stay. Features are stored in any case.
+        rows_per_shard (`int`, *optional*, defaults to `64`):
+            A killed build repeats at most the shards that were being written.
+        seed (`int`, *optional*, defaults to `0`):
+            With the id of a row it gives the seed of its thought video.
+    """
+
+    output_dir: str
+    encoder: EncoderSettings
+    targets: TargetSettings
+    generator: Mapping[str, Any]
+    sources: Mapping[str, tuple[SourceConfig, ...]] = field(default_factory=dict)
+    world: WorldRecipe | None = None
+    prompts: Mapping[str, Any] = field(default_factory=lambda: {"template": {}})
+    gates: Mapping[str, Any] = field(default_factory=dict)
+    frame_size: tuple[int, int] | None = None
+    embed: Literal["reference", "copy"] = "reference"
+    keep_thoughts: bool = True
+    rows_per_shard: int = 64
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if bool(self.sources) == (self.world is not None):
+            raise ConfigurationError("Expected a recipe with either sources or a world, not both or neither.")
+        if "train" not in self.splits:
+            raise ConfigurationError(
+                f"Expected a split called train, to learn the whitening on, but got {sorted(self.splits)}."
+            )
+        if self.embed not in ("reference", "copy"):
+            raise ConfigurationError(f"Expected embed to be reference or copy but got {self.embed!r}.")
+        if self.rows_per_shard < 1:
+            raise ConfigurationError(f"Expected rows_per_shard of 1 or more but got {self.rows_per_shard}.")
+        if self.frame_size is not None and any(size < 2 or size % 2 for size in self.frame_size):
+            raise ConfigurationError(f"Expected frame_size as an even height and width but got {self.frame_size}.")
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Names of the splits, in the order of the recipe."""
+        return tuple(self.world.splits if self.world else self.sources)
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> "ThoughtsRecipe":
+        """Make a recipe of what a YAML file holds.
+
+        Raises:
+            ConfigurationError: If a key is missing or unknown, or a value out of its range.
+            WorldError: If the world or its splits cannot exist as asked.
+        """
+        content = dict(_mapping(content, "a recipe"))
+        content["encoder"] = _record(EncoderSettings, content.get("encoder"), "encoder")
+        content["targets"] = _record(TargetSettings, content.get("targets"), "targets")
+        if content.get("world"):
+            content["world"] = WorldRecipe.from_dict(_mapping(content["world"], "a world"))
+        content["sources"] = {
+            split: tuple(SourceConfig.from_dict(source) for source in sources)
+            for split, sources in _mapping(content.get("sources") or {}, "sources").items()
+        }
+        if content.get("frame_size"):
+            height, width = content["frame_size"]
+            content["frame_size"] = (int(height), int(width))
+        return _record(cls, content, "recipe")
+
+    @classmethod
+    def read(cls, path: str | Path, **changes: Any) -> "ThoughtsRecipe":
+        """Read a recipe from a YAML file.
+
+        Args:
+            path (`str` or `Path`):
+                The file.
+            changes (`Any`):
+                Keys of the file to replace; None leaves one as it is. `encoder_model` replaces the model of the encoder.
+
+        Raises:
+            ConfigurationError: If a key is missing or unknown, or a value out of its range.
+        """
+        content = _mapping(yaml.safe_load(Path(path).read_text(encoding="utf-8")), f"a recipe in {path}")
+        model = changes.pop("encoder_model", None)
+        content = {**content, **{name: value for name, value in changes.items() if value is not None}}
+        if model is not None:
+            content["encoder"] = {**_mapping(content.get("encoder") or {}, "an encoder"), "model": model}
+        return cls.from_dict(content)
+
+
+def _mapping(content: Any, what: str) -> Mapping[str, Any]:
+    if not isinstance(content, Mapping):
+        raise ConfigurationError(f"Expected {what} as a mapping but got {content!r}.")
+    return content
+
+
+def _record(record: type[RecordT], content: Any, what: str) -> RecordT:
+    """Fill a record with a mapping, naming what it does not know or misses."""
+    content = _mapping(content, what)
+    known = [each.name for each in fields(record)]  # type: ignore[arg-type]
+    if unknown := sorted(set(map(str, content)) - set(known)):
+        raise ConfigurationError(
+            f"Expected the settings {', '.join(known)} in {what} but got {', '.join(unknown)}. Remove or rename them."
+        )
+    try:
+        return record(**content)
+    except TypeError as error:
+        raise ConfigurationError(f"A setting of {what} is missing: {error}.") from error

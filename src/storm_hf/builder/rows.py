@@ -1,0 +1,151 @@
+"""What the steps do with one row: write its prompt, make its thought video and cut its clip, or refuse it with a reason."""
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from storm_hf.annotations import Annotation
+from storm_hf.builder.plan import split_of
+from storm_hf.builder.records import Record, Refused, Row, relative_to, thought_fields
+from storm_hf.errors import DatasetError, VideoReadError, VideoWriteError
+from storm_hf.thought_video import (
+    Gate,
+    PromptWriter,
+    Rejected,
+    ThoughtVideo,
+    ThoughtVideoGenerator,
+    file_stem,
+    judge,
+    perceptual_hash,
+    question_clip,
+)
+from storm_hf.thought_video.clip_part import cropped_to
+from storm_hf.video import read_video, write_video
+from storm_hf.worlds import World
+
+
+PROMPTS = "work/20_prompts"
+THOUGHTS = "work/30_thought_videos"
+_NUM_PROBED = 8  # frames of a question's clip that must be readable
+
+
+def refuse(row: Row, step: str, split: str, reason: str) -> Refused:
+    """End a row, in one line."""
+    return Refused(
+        step=step, split=split, source=row.annotation.source, reason=" ".join(reason.split()), id=row.annotation.id
+    )
+
+
+@dataclass(frozen=True)
+class PromptStep:
+    """Writes the prompts of rows, and draws the clips of a world.
+
+    Args:
+        writer ([`PromptWriter`]):
+            Writes.
+        world ([`World`], *optional*):
+            The one that the rows come from.
+    """
+
+    writer: PromptWriter
+    world: World[Any] | None = None
+
+    def __call__(self, row: Row, shard: str) -> Record:
+        """Write one prompt, or refuse the row."""
+        if self.world is not None:
+            asked = row.words["asked"]
+            episode = self.world.episode(asked["seed"], depth=asked["depth"])
+            write_video(row.annotation.video, episode.clip, fps=episode.fps)
+        try:
+            return replace(row, prompt=self.writer.write(row.annotation))
+        except VideoReadError as error:
+            return refuse(row, PROMPTS, split_of(shard), f"unreadable: {error}")
+        except DatasetError as error:
+            return refuse(row, PROMPTS, split_of(shard), f"no prompt: {error}")
+
+
+@dataclass(frozen=True)
+class ThoughtStep:
+    """Makes thought videos, judges them, and cuts or copies the clips of their questions.
+
+    Args:
+        folder (`Path`):
+            The data set.
+        generator ([`ThoughtVideoGenerator`]):
+            Makes them.
+        gates (`Sequence[Gate]`):
+            Judge them.
+        frame_size (`tuple[int, int]`, *optional*):
+            Height and width that they are scaled and cropped to.
+        copies (`bool`, *optional*, defaults to `False`):
+            Whether clips are copied into the data set.
+        is_hashed (`bool`, *optional*, defaults to `False`):
+            Whether duplicates will be looked for.
+    """
+
+    folder: Path
+    generator: ThoughtVideoGenerator
+    gates: Sequence[Gate] = ()
+    frame_size: tuple[int, int] | None = None
+    copies: bool = False
+    is_hashed: bool = False
+
+    def __call__(self, row: Row, shard: str) -> Record:
+        """Make one thought video, or refuse the row; nothing of a refused row stays."""
+        outcome = self._make(row, shard)
+        if isinstance(outcome, Row):
+            return outcome
+        self._thought_path(row, shard).unlink(missing_ok=True)
+        return refuse(row, THOUGHTS, split_of(shard), outcome.reason)
+
+    def folders(self, shard: str) -> list[Path]:
+        """Where the videos of a shard go. They are emptied before a shard is made again."""
+        return [self.folder / "videos" / kind / shard for kind in ("thoughts", "clips")]
+
+    def _make(self, row: Row, shard: str) -> Row | Rejected:
+        try:
+            made = self.generator.generate(row.annotation, prompt=row.prompt, seed=row.seed)
+            if isinstance(made, Rejected):
+                return made
+            thought = self._written(made, self._thought_path(row, shard))
+            frames = thought.read()
+            loaded = replace(thought, path=None, frames=frames)
+            if verdict := judge(self.gates, row.annotation, loaded):
+                return verdict
+            clip = self._clip(row.annotation, thought, self.folders(shard)[1])
+        except VideoReadError as error:
+            return Rejected(f"unreadable: {error}")
+        except VideoWriteError as error:
+            return Rejected(f"unwritable: {error}")
+        return replace(
+            row,
+            video=relative_to(clip, self.folder),
+            thought=thought_fields(thought, relative_to(self._thought_path(row, shard), self.folder)),
+            frame_size=(frames.shape[1], frames.shape[2]),
+            hash=perceptual_hash(frames) if self.is_hashed else "",
+        )
+
+    def _thought_path(self, row: Row, shard: str) -> Path:
+        return self.folders(shard)[0] / f"{file_stem(row.annotation.id)}.mp4"
+
+    def _written(self, thought: ThoughtVideo, path: Path) -> ThoughtVideo:
+        """Write the thought video to its file: training reads what a decoder gives."""
+        frames = thought.read()
+        if self.frame_size is not None:
+            frames = np.stack([cropped_to(frame, *self.frame_size) for frame in frames])
+        write_video(path, frames, fps=thought.fps)
+        return replace(thought, frames=None, path=path)
+
+    def _clip(self, annotation: Annotation, thought: ThoughtVideo, folder: Path) -> Path:
+        """The clip that a question may be asked about, once it was seen to be readable."""
+        clip = question_clip(annotation, thought, folder)
+        read_video(clip, num_frames=_NUM_PROBED)
+        if not self.copies or clip.is_relative_to(self.folder):
+            return clip
+        copy = folder / f"{file_stem(annotation.id)}{clip.suffix}"
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        return Path(shutil.copyfile(clip, copy))

@@ -1,0 +1,130 @@
+"""What can only be decided once all thought videos are there: duplicates, the one size, and which shards are left."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from storm_hf.builder.choice import DUPLICATE
+from storm_hf.builder.plan import Plan, split_of
+from storm_hf.builder.recipe import ThoughtsRecipe
+from storm_hf.builder.records import Row, read_records
+from storm_hf.builder.rows import THOUGHTS
+from storm_hf.errors import DatasetError
+from storm_hf.pipeline.workspace import Workspace, read_json, write_json
+from storm_hf.thought_video import find_duplicates
+
+
+SELECTION_STEP = "work/35_selection"
+FILE_NAME = "selection.json"
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which rows become data, and in which shards.
+
+    Args:
+        frame_size (`tuple[int, int]`):
+            Height and width of all thought videos that were kept.
+        refused (`dict[str, str]`):
+            From the id of a row to the reason why it is not among the data.
+        shards (`dict[str, str]`):
+            From the name of each shard of data to that of the records it is made of. Those of which nothing is left are not
+            among them.
+        num_rows (`dict[str, int]`):
+            From the name of each shard of data to its rows.
+    """
+
+    frame_size: tuple[int, int]
+    refused: dict[str, str]
+    shards: dict[str, str]
+    num_rows: dict[str, int]
+
+    @classmethod
+    def load(cls, workspace: Workspace) -> "Selection | None":
+        """Read what was decided, or None before."""
+        path = workspace.shard(SELECTION_STEP, FILE_NAME)
+        return cls(**read_json(path)) if path.exists() else None
+
+    def rows_of(self, shard: str, workspace: Workspace) -> list[Row]:
+        """The rows of a shard of data."""
+        kept = kept_rows(workspace, self.shards[shard])
+        return [row for row in kept if row.annotation.id not in self.refused]
+
+
+def record_path(workspace: Workspace, step: str, shard: str) -> Path:
+    """Where a step keeps the records of a shard."""
+    return workspace.shard(step, f"{shard}.jsonl")
+
+
+def kept_rows(workspace: Workspace, shard: str) -> Iterator[Row]:
+    """The rows of a shard that have a thought video."""
+    for record in read_records(record_path(workspace, THOUGHTS, shard), workspace.root):
+        if isinstance(record, Row):
+            yield record
+
+
+def select(recipe: ThoughtsRecipe, plan: Plan, workspace: Workspace) -> None:
+    """Decide, unless it was decided before. The result depends on the set of all thought videos alone.
+
+    Raises:
+        DatasetError: If nothing of the training split is left.
+    """
+    with workspace.claimed(SELECTION_STEP, FILE_NAME) as path:
+        if path is not None:
+            write_json(path, asdict(_select(recipe, plan, workspace)))
+
+
+def _select(recipe: ThoughtsRecipe, plan: Plan, workspace: Workspace) -> Selection:
+    order = [shard for split in ("train", *recipe.splits) for shard in plan.shards_of(split)]
+    first = next((row for shard in order for row in kept_rows(workspace, shard)), None)
+    if first is None or first.frame_size is None or split_of(order[0]) != "train":
+        raise _nothing_left(workspace)
+    refused = _other_sizes(plan, workspace, first.frame_size)
+    refused |= _duplicates(recipe, plan, workspace, refused)
+    shards, num_rows = {}, {}
+    for split in recipe.splits:
+        counts = {
+            shard: sum(row.annotation.id not in refused for row in kept_rows(workspace, shard))
+            for shard in plan.shards_of(split)
+        }
+        left = [shard for shard, count in counts.items() if count]
+        for number, shard in enumerate(left):
+            name = f"{split}-{number:05d}-of-{len(left):05d}.parquet"
+            shards[name], num_rows[name] = shard, counts[shard]
+    if not any(split_of(shard) == "train" for shard in shards.values()):
+        raise _nothing_left(workspace)
+    return Selection(first.frame_size, refused, shards, num_rows)
+
+
+def _other_sizes(plan: Plan, workspace: Workspace, size: tuple[int, int]) -> dict[str, str]:
+    """Rows whose thought video has another size than the first one: their features would have another shape."""
+    return {
+        row.annotation.id: (
+            f"other size: its thought video has {row.frame_size} pixels, height and width, the first one {size}; "
+            "frame_size in the recipe brings all to one"
+        )
+        for shard in plan.num_rows
+        for row in kept_rows(workspace, shard)
+        if row.frame_size != size
+    }
+
+
+def _duplicates(
+    recipe: ThoughtsRecipe, plan: Plan, workspace: Workspace, refused: Mapping[str, str]
+) -> dict[str, str]:
+    """Rows whose thought video repeats that of a row which is kept."""
+    if DUPLICATE not in recipe.gates:
+        return {}
+    rows = (row for shard in plan.num_rows for row in kept_rows(workspace, shard))
+    hashes = {row.annotation.id: row.hash for row in rows if row.annotation.id not in refused}
+    found = find_duplicates(hashes, **(recipe.gates[DUPLICATE] or {}))
+    return {
+        name: f"duplicate: it shows the same as the thought video of {original!r}" for name, original in found.items()
+    }
+
+
+def _nothing_left(workspace: Workspace) -> DatasetError:
+    return DatasetError(
+        f"Expected rows of the split train but all of them were rejected. `storm build status {workspace.root}` counts the "
+        "reasons."
+    )

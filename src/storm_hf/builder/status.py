@@ -1,0 +1,159 @@
+"""How far a build is, read off its folder. Nothing is written: it may be asked while the build runs, from any machine."""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from storm_hf.builder.finish import count_kinds, refused_rows
+from storm_hf.builder.plan import ANNOTATIONS, INDEX, Plan
+from storm_hf.builder.records import Row, read_records
+from storm_hf.builder.rows import PROMPTS, THOUGHTS
+from storm_hf.builder.selection import SELECTION_STEP, Selection, record_path
+from storm_hf.errors import DatasetError
+from storm_hf.pipeline import Workspace, read_fingerprint
+from storm_hf.target_trajectory.shards import DATA, MANIFEST
+
+
+_NUM_RECENT = 32  # shards that the rate is measured on
+
+
+@dataclass(frozen=True)
+class StepStatus:
+    """How far one step is.
+
+    Args:
+        name (`str`):
+            Of the step.
+        num_done (`int`):
+            Shards that are complete.
+        num_shards (`int`, *optional*):
+            All its shards, once that is known.
+        num_rows (`int`):
+            Rows in the complete shards.
+        num_rejected (`dict[str, int]`):
+            From the kind of reason to how many rows the step rejected.
+        rows_per_second (`float`, *optional*):
+            Over the last shards; None before the second one, and where files have the same time.
+        remaining_seconds (`float`, *optional*):
+            What is left at that rate; 0 when the step is done.
+        parameters (`dict[str, Any]`):
+            What it is made with.
+    """
+
+    name: str
+    num_done: int
+    num_shards: int | None
+    num_rows: int
+    num_rejected: dict[str, int]
+    rows_per_second: float | None
+    remaining_seconds: float | None
+    parameters: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class BuildStatus:
+    """How far a build is.
+
+    Args:
+        folder (`Path`):
+            The data set.
+        steps (`tuple[StepStatus, ...]`):
+            In their order.
+        is_complete (`bool`):
+            Whether the manifest is there.
+    """
+
+    folder: Path
+    steps: tuple[StepStatus, ...]
+    is_complete: bool
+
+
+def build_status(folder: str | Path) -> BuildStatus:
+    """Look at the folder of a build.
+
+    Raises:
+        DatasetError: If no build of `storm_thoughts` was begun there.
+    """
+    workspace = Workspace(Path(folder).absolute())
+    known = read_fingerprint(workspace.root)
+    if ANNOTATIONS not in known:
+        raise DatasetError(
+            f"Expected the folder of a build but {folder} holds none. Begin one with datasets_builders/storm_thoughts.py, and "
+            "name its output_dir here."
+        )
+    plan, selection = Plan.load(workspace), Selection.load(workspace)
+    rejected = count_kinds(refused_rows(plan, selection, workspace)) if plan else {}
+    steps = [_annotations(workspace, plan)]
+    steps += [_records(workspace, step, plan) for step in (PROMPTS, THOUGHTS)]
+    steps += [_selection(selection), _features(workspace, selection)]
+    return BuildStatus(
+        workspace.root,
+        tuple(_with(step, rejected, known) for step in steps),
+        (workspace.root / MANIFEST).exists(),
+    )
+
+
+def _with(step: StepStatus, rejected: dict[str, dict[str, int]], known: dict[str, Any]) -> StepStatus:
+    """Add what is known of a step by its name."""
+    name = Path(step.name).name
+    parameters = known.get(step.name, {}).get("parameters", {})
+    return StepStatus(**vars(step) | {"name": name, "num_rejected": rejected.get(name, {}), "parameters": parameters})
+
+
+def _annotations(workspace: Workspace, plan: Plan | None) -> StepStatus:
+    shards = [path for path in workspace.shards(ANNOTATIONS) if path.name not in (INDEX, "rejected.jsonl")]
+    num_rows = sum(plan.num_rows.values()) if plan else 0
+    return _step(ANNOTATIONS, len(shards), len(plan.num_rows) if plan else None, num_rows)
+
+
+def _records(workspace: Workspace, step: str, plan: Plan | None) -> StepStatus:
+    if plan is None:
+        return _step(step, 0, None, 0)
+    done = {name: path for name in plan.num_rows if (path := record_path(workspace, step, name)).exists()}
+    rows = Counter({name: _count(path, workspace.root) for name, path in done.items()})
+    seen = {done[name]: plan.num_rows[name] for name in done}  # rejected ones took their time as well
+    left = sum(plan.num_rows.values()) - sum(seen.values())
+    return _step(step, len(done), len(plan.num_rows), rows.total(), seen, left)
+
+
+def _count(path: Path, folder: Path) -> int:
+    return sum(isinstance(record, Row) for record in read_records(path, folder))
+
+
+def _selection(selection: Selection | None) -> StepStatus:
+    num_rows = sum(selection.num_rows.values()) if selection else 0
+    return _step(SELECTION_STEP, int(selection is not None), 1, num_rows)
+
+
+def _features(workspace: Workspace, selection: Selection | None) -> StepStatus:
+    if selection is None:
+        return _step(DATA, 0, None, 0)
+    rows = {
+        path: count for name, count in selection.num_rows.items() if (path := workspace.shard(DATA, name)).exists()
+    }
+    left = sum(selection.num_rows.values()) - sum(rows.values())
+    return _step(DATA, len(rows), len(selection.num_rows), sum(rows.values()), rows, left)
+
+
+def _step(
+    name: str,
+    num_done: int,
+    num_shards: int | None,
+    num_rows: int,
+    rows_of: dict[Path, int] | None = None,
+    left: int = 0,
+) -> StepStatus:
+    rate = _rate(rows_of or {})
+    remaining = 0.0 if num_done == num_shards else (left / rate if rate else None)
+    return StepStatus(name, num_done, num_shards, num_rows, {}, rate, remaining, {})
+
+
+def _rate(rows_of: dict[Path, int]) -> float | None:
+    """Rows per second between the first and the last of the shards that were completed last."""
+    written: Iterable[tuple[float, int]] = sorted((path.stat().st_mtime, rows) for path, rows in rows_of.items())
+    recent = list(written)[-_NUM_RECENT:]
+    if len(recent) < 2 or recent[-1][0] <= recent[0][0]:
+        return None
+    return sum(rows for _, rows in recent[1:]) / (recent[-1][0] - recent[0][0])

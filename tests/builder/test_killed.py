@@ -1,0 +1,91 @@
+"""A build that is killed at any moment ends, once it is begun again, with the bytes of one that was not."""
+
+import importlib.util
+import os
+import signal
+import time
+from multiprocessing import get_context
+
+import numpy as np
+import pytest
+from tests.builder.tiny_build import published, tiny_recipe
+
+from storm_hf.builder import Share, ThoughtsBuilder
+from storm_hf.builder.datatrove_engine import BuildJob, build_with_datatrove
+from storm_hf.builder.workers import build_with_workers
+
+
+FORK = get_context("fork")  # a process that has loaded everything
+
+
+def start(recipe, share=None):
+    """Begin a build in a process of its own."""
+    process = FORK.Process(target=ThoughtsBuilder(recipe, share=share or Share()).build)
+    process.start()
+    return process
+
+
+def finish(process):
+    process.join(60)
+    assert process.exitcode == 0
+
+
+@pytest.fixture(scope="module")
+def seconds(annotations, qwen_checkpoint, tmp_path_factory):
+    """How long a build takes here."""
+    began = time.monotonic()
+    finish(start(tiny_recipe(annotations, qwen_checkpoint, tmp_path_factory.mktemp("timed"))))
+    return time.monotonic() - began
+
+
+@pytest.mark.parametrize("attempt", range(3))
+def test_killed_build_ends_with_the_bytes_of_an_uninterrupted_one(
+    attempt, built, annotations, qwen_checkpoint, tmp_path, seconds
+):
+    recipe = tiny_recipe(annotations, qwen_checkpoint, tmp_path)
+    for moment in np.random.default_rng(attempt).uniform(0, seconds, size=2):
+        process = start(recipe)
+        process.join(float(moment))
+        if process.is_alive():
+            os.kill(process.pid, signal.SIGKILL)
+        process.join()
+    finish(start(recipe))
+    assert published(tmp_path) == published(built)
+
+
+def test_processes_build_together_and_take_over_from_one_that_is_killed(
+    built, annotations, qwen_checkpoint, tmp_path, seconds
+):
+    recipe = tiny_recipe(annotations, qwen_checkpoint, tmp_path)
+    processes = [start(recipe, Share(rank, 3)) for rank in range(3)]
+    processes[0].join(seconds / 2)
+    processes[0].kill()
+    for process in processes[1:]:
+        finish(process)
+    assert published(tmp_path) == published(built)
+
+
+@pytest.mark.slow
+def test_workers_that_start_anew_write_the_same_bytes(built, annotations, qwen_checkpoint, tmp_path):
+    looks = []
+    recipe = tiny_recipe(annotations, qwen_checkpoint, tmp_path)
+    report = build_with_workers(recipe, 2, on_look=lambda: looks.append(1))
+    assert report.num_rows == {"train": 10}
+    assert published(tmp_path) == published(built)
+    assert looks
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    importlib.util.find_spec("datatrove") is None, reason="datatrove of the extra `thoughts` is missing"
+)
+def test_tasks_of_datatrove_write_the_same_bytes(built, annotations, qwen_checkpoint, tmp_path):
+    build_with_datatrove(tiny_recipe(annotations, qwen_checkpoint, tmp_path), 3)
+    assert published(tmp_path) == published(built)
+
+
+def test_job_of_an_array_does_its_own_shards(annotations, qwen_checkpoint, tmp_path):
+    recipe = tiny_recipe(annotations, qwen_checkpoint, tmp_path)
+    BuildJob(recipe, "annotations")(None)
+    BuildJob(recipe, "prompts")(None, rank=1, world_size=3)
+    assert [path.name for path in sorted((tmp_path / "work" / "20_prompts").iterdir())] == ["train-00001.jsonl"]
