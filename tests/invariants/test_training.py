@@ -1,6 +1,7 @@
 """What a step of training does: which weights move, what is logged, and that a batch is a batch however it is cut."""
 
 import json
+import weakref
 
 import pytest
 import torch
@@ -93,7 +94,9 @@ def train_as_rank(rank, stage, folder):
     trainer.train()
     if rank == 0:
         (folder / "log.json").write_text(json.dumps({name: logged(trainer, name) for name in ("loss", "grad_norm")}))
-    torch.distributed.destroy_process_group()
+    wrapped = weakref.ref(trainer.model_wrapped)
+    trainer.end()
+    assert wrapped() is None, "what holds the process group goes before the group"
 
 
 @pytest.mark.parametrize("stage", STAGES)

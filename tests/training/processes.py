@@ -1,6 +1,7 @@
 """New processes that start quickly: imports are shared with them, memory is not."""
 
 import faulthandler
+import gc
 import os
 import socket
 import time
@@ -67,6 +68,12 @@ def meet(rank: int, num_ranks: int, place: Path) -> None:
     store = distributed.FileStore(str(place), num_ranks)
     patience = timedelta(seconds=PATIENCE_SECONDS)
     distributed.init_process_group("gloo", store=store, rank=rank, world_size=num_ranks, timeout=patience)
+
+
+def leave() -> None:
+    """End the group, once the caller has deleted what holds it: see `StormTrainer.end`."""
+    gc.collect()
+    distributed.destroy_process_group()
 
 
 def _on_one_thread(function: Callable[..., None], *args: Any) -> None:

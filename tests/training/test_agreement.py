@@ -3,7 +3,7 @@
 import pytest
 import torch
 from tests.tiny import LATENT, tiny_storm
-from tests.training.processes import finish_together, meet, start
+from tests.training.processes import finish_together, leave, meet, start
 from tests.training.tiny_training import TinyCollator, tiny_trainer
 from torch import nn
 from torch.distributed.fsdp import fully_shard
@@ -98,7 +98,8 @@ def disagree_as_rank(rank, folder, is_sharded):
     except RankMismatchError as error:
         outcome = str(error)
     (folder / f"{rank}.txt").write_text(outcome)
-    torch.distributed.destroy_process_group()
+    del model, trainer
+    leave()
 
 
 @pytest.mark.parametrize(

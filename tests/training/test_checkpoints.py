@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from tests.training.processes import finish, start
+from tests.training.processes import finish_together, leave, meet, start
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from storm_hf.training.checkpoints import ExitOnInterrupt, StopOnInterrupt, newest_complete_checkpoint
@@ -111,7 +111,7 @@ def test_script_ends_with_the_code_of_an_interrupted_program(tmp_path):
 
 def stop_as_rank(rank, folder):
     """Press Ctrl-C in the second of two processes, and ask both whether they stop."""
-    torch.distributed.init_process_group("gloo", f"file://{folder / 'store'}", rank=rank, world_size=2)
+    meet(rank, 2, folder / "store")
     callback, control = StopOnInterrupt(), TrainerControl()
     arguments = SimpleNamespace(world_size=2, device=torch.device("cpu"))
     callback.on_train_begin(arguments, TrainerState(), control)
@@ -122,9 +122,9 @@ def stop_as_rank(rank, folder):
         callback.on_step_end(arguments, TrainerState(), control)
         stops.append(control.should_save and control.should_training_stop)
     (folder / f"{rank}.json").write_text(json.dumps(stops))
-    torch.distributed.destroy_process_group()
+    leave()
 
 
 def test_all_processes_stop_after_the_same_step(tmp_path):
-    assert [finish(process) for process in [start(stop_as_rank, rank, tmp_path) for rank in (0, 1)]] == [0, 0]
+    assert finish_together([start(stop_as_rank, rank, tmp_path) for rank in (0, 1)]) == [0, 0]
     assert [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1)] == [[False, True]] * 2

@@ -75,6 +75,16 @@ class StormTrainer(ThroughputMetrics, RowReading, AdapterCheckpoints, SFTTrainer
             resume_from_checkpoint = None if newest is None else str(newest)
         return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
 
+    def end(self) -> None:
+        """Finish the run: the last thing that a script calls.
+
+        What holds the processes' group is let go before the group ends. Freed later, with the interpreter's lock held, it
+        would end the group's threads, and one that waits for the lock would never end: seen with gloo in one run of fifty.
+        """
+        self.model_wrapped = self.model
+        self.accelerator.free_memory()
+        super().end()
+
     def _run_epoch(self, **kwargs: Any) -> None:
         """Train for an epoch; nothing, when a finished run is resumed, where `Trainer` would take one more step."""
         if self.state.global_step >= self.state.max_steps:
