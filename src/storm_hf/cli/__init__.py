@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from storm_hf.cli import ask, build, demo, env, plan
+from storm_hf.cli import ask, build, demo, env, plan, push
 from storm_hf.cli.exits import PoliteGroup
 
 
@@ -31,6 +31,7 @@ app.add_typer(build.app, name="build")
 app.command("demo", epilog=demo.EPILOG)(demo.run_demo)
 app.command("env", epilog=env.EPILOG)(env.show_environment)
 app.command("plan", epilog=plan.EPILOG)(plan.plan_recipe)
+app.command("push", epilog=push.EPILOG)(push.push_folder)
 
 
 def _print_version(is_wanted: bool) -> None:

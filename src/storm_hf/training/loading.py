@@ -10,6 +10,7 @@ from transformers import AutoConfig, AutoProcessor, PreTrainedConfig, ProcessorM
 from trl import ModelConfig
 
 from storm_hf.errors import CheckpointError, ConfigurationError
+from storm_hf.hub.clips import fetch_videos, is_published, with_clips
 from storm_hf.model import StormConfig, StormForConditionalGeneration, add_latent_tokens, storm_processor
 from storm_hf.pipeline.paths import with_absolute_paths
 from storm_hf.training.adapter import continue_adapter
@@ -160,6 +161,7 @@ def load_rows(name_or_path: str, config: str | None = None) -> DatasetDict:
     Args:
         name_or_path (`str`):
             What [`~datasets.load_dataset`] takes. In a folder, paths of videos are relative to it, so that it can be moved.
+            Of a data set that `storm push` published the videos are downloaded; rows whose clip was withheld are left out.
         config (`str`, *optional*):
             Name of a configuration, such as `"videos"`.
 
@@ -171,4 +173,8 @@ def load_rows(name_or_path: str, config: str | None = None) -> DatasetDict:
     if folder.is_dir():
         for name, rows in splits.items():
             splits[name] = with_absolute_paths(rows, folder.resolve())
+    elif all(is_published(rows) for rows in splits.values()):
+        videos = fetch_videos(name_or_path)
+        for name, rows in splits.items():
+            splits[name] = with_absolute_paths(with_clips(rows), videos)
     return splits

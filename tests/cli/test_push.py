@@ -1,0 +1,68 @@
+"""`storm push` says what it did, asks before everybody can see it, and tells errors in one line."""
+
+import pytest
+from tests.hub.conftest import api, folder, store, url  # noqa: F401
+from typer.testing import CliRunner
+
+from storm_hf.cli import app
+
+
+pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
+REPO = "me/thoughts"
+
+
+@pytest.fixture
+def push(api, folder, monkeypatch):  # noqa: F811
+    monkeypatch.setattr("huggingface_hub.HfApi", lambda: api)
+
+    def invoke(*options, answer=None):
+        return CliRunner().invoke(app, ["push", str(folder), REPO, *options], input=answer)
+
+    return invoke
+
+
+def test_address_goes_to_stdout_and_the_rest_to_stderr(push, url, store):  # noqa: F811
+    result = push()
+    assert result.exit_code == 0
+    assert result.stdout == f"{url}/datasets/{REPO}\n"
+    assert "8 rows, private." in result.stderr
+    assert "2 clips with the licence 'proprietary' were not published" in result.stderr
+    assert store.repositories["dataset", REPO].is_private
+
+
+@pytest.mark.parametrize(("answer", "is_public"), [("y\n", True), ("n\n", False), ("\n", False)])
+def test_public_is_asked_first(push, store, answer, is_public):  # noqa: F811
+    result = push("--public", answer=answer)
+    assert result.exit_code == (0 if is_public else 1)
+    assert "Let everybody see 8 rows" in result.stderr
+    assert bool(store.repositories) is is_public
+    assert not is_public or not store.repositories["dataset", REPO].is_private
+
+
+def test_yes_answers_for_scripts(push, store):  # noqa: F811
+    assert push("--public", "--yes").exit_code == 0
+    assert not store.repositories["dataset", REPO].is_private
+
+
+def test_options_reach_the_repository(push, store):  # noqa: F811
+    assert push("--reference", "--tag", "v1", "--revision", "next").exit_code == 0
+    repository = store.repositories["dataset", REPO]
+    assert {"tags/v1", "next"} <= set(repository.refs)
+    assert not [name for name in repository.files("next") if name.startswith("videos/")]
+
+
+def test_model_is_refused_in_one_line_with_code_2(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    result = CliRunner().invoke(app, ["push", str(tmp_path), REPO])
+    assert result.exit_code == 2
+    assert "holds a model" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_cut_upload_is_told_in_one_line_with_code_2(push, store):  # noqa: F811
+    store.bytes_until_cut = 100
+    result = push()
+    assert result.exit_code == 2
+    assert result.stderr.startswith(f"storm: Expected to publish in {REPO}")
+    assert "Give the same command again" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
