@@ -23,10 +23,10 @@ demo: $(READY)  ## Train and question a tiny STORM on this machine; the report i
 	$(VENV)/bin/storm demo --out $(OUT)
 
 test: $(READY)  ## The core tests: minutes on two cores, no network, no GPU
-	$(TESTS) -m "not slow and not scale and not gpu" -n $(WORKERS) --dist loadfile
+	$(TESTS) -m "not slow and not scale and not gpu and not ffmpeg" -n $(WORKERS) --dist loadfile
 
 test-all: test $(SCALE)  ## Also the slow tests, among them the built wheel, and DeepSpeed on two processes
-	$(TESTS) -m "(slow or scale) and not gpu"
+	$(TESTS) -m "(slow or scale) and not gpu and not ffmpeg"
 
 lint: $(READY)  ## Style, format, types and import contracts
 	$(VENV)/bin/ruff check

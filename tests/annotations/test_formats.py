@@ -1,5 +1,7 @@
 import json
 
+import datasets
+import pyarrow.parquet
 import pytest
 from tests.annotations.tiny_sources import make_clips, read, row, write_lines
 
@@ -25,8 +27,7 @@ def write_table(path, delimiter):
 
 
 def write_parquet(path, rows, **settings):
-    pyarrow = pytest.importorskip("pyarrow")
-    pytest.importorskip("pyarrow.parquet").write_table(pyarrow.Table.from_pylist(rows), path, **settings)
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path, **settings)
 
 
 def test_every_form_of_file_says_the_same(folder):
@@ -44,7 +45,6 @@ def test_every_form_of_file_says_the_same(folder):
 
 
 def test_folders_of_datasets_are_read_without_decoding_a_video(folder):
-    datasets = pytest.importorskip("datasets")
     (folder / "parquet").mkdir()
     write_parquet(folder / "parquet" / "train.parquet", ROWS)
     rows = datasets.Dataset.from_list([each | {"video": str(folder / "a.mp4")} for each in ROWS])
@@ -57,7 +57,6 @@ def test_folders_of_datasets_are_read_without_decoding_a_video(folder):
 
 
 def test_missing_split_of_a_folder_is_an_error_that_names_it(folder):
-    pytest.importorskip("datasets")
     (folder / "data").mkdir()
     write_lines(folder / "data" / "train.jsonl", ROWS)
     with pytest.raises(DatasetError, match="with the split 'dev'"):
@@ -194,7 +193,6 @@ def test_text_of_a_parquet_row_that_is_no_utf8_costs_its_own_row(folder):
 
 
 def test_file_that_is_no_parquet_is_an_error_that_names_it(folder):
-    pytest.importorskip("pyarrow")
     (folder / "table.parquet").write_bytes(b"PAR1 it is not")
     with pytest.raises(DatasetError, match=r"table\.parquet to be a Parquet file"):
         read(folder / "table.parquet")

@@ -3,6 +3,7 @@ import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow.parquet
 import pytest
 from tests.annotations.tiny_sources import make_clips, read, row, write_lines
 
@@ -126,9 +127,8 @@ def write_csv(path: Path, count: int) -> Path:
 
 
 def write_parquet(path: Path, count: int) -> Path:
-    pyarrow = pytest.importorskip("pyarrow")
     table = pyarrow.Table.from_pylist([long_row(index) for index in range(count)])
-    pytest.importorskip("pyarrow.parquet").write_table(table, path)
+    pyarrow.parquet.write_table(table, path)
     return path
 
 

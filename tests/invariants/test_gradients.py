@@ -2,16 +2,13 @@
 
 import pytest
 import torch
+from tests.invariants.gradients import NUM_SUPERVISED, assert_same_gradients, gradients, supervised_batch
 from tests.reference import pad_on_the_right, recompute_latents, run_in_parallel
-from tests.tiny import LATENT, LATENT_END, LATENT_START, tiny_inputs, tiny_storm
+from tests.tiny import LATENT, LATENT_START, tiny_storm
 from torch.testing import assert_close
 from transformers import StaticCache
 
 from storm_hf.errors import CacheError
-
-
-SUFFIX = (LATENT_END, 7, 8, 9)
-NUM_SUPERVISED = 3
 
 
 @pytest.fixture(scope="module")
@@ -19,24 +16,19 @@ def model(kind):
     return tiny_storm(kind).train()
 
 
-@pytest.fixture
-def checkpointed_model(model):
-    """The same model while its layers are recomputed in the backward pass."""
-    model.activation_checkpointing_enable({"use_reentrant": False})
-    yield model
-    model.activation_checkpointing_disable()
+@pytest.fixture(scope="module")
+def batch(kind):
+    return supervised_batch(kind)
 
 
 @pytest.fixture(scope="module")
-def inputs(kind):
-    return tiny_inputs(kind, suffix=SUFFIX)
+def labels(batch):
+    return batch["labels"]
 
 
 @pytest.fixture(scope="module")
-def labels(inputs):
-    supervised = inputs["input_ids"].clone()
-    supervised[:, :-NUM_SUPERVISED] = -100
-    return supervised
+def inputs(batch):
+    return {name: value for name, value in batch.items() if name != "labels"}
 
 
 @pytest.fixture(scope="module")
@@ -46,21 +38,6 @@ def reference(model, inputs, labels):
     logits = run_in_parallel(model, inputs, latents).logits[:, -NUM_SUPERVISED - 1 : -1]
     loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels[:, -NUM_SUPERVISED:].flatten())
     return loss.detach(), gradients(model, loss)
-
-
-def gradients(model, loss):
-    model.zero_grad()
-    loss.backward()
-    found = {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
-    model.zero_grad(set_to_none=True)
-    return found
-
-
-def assert_same_gradients(found, expected):
-    assert found.keys() == expected.keys()
-    for name, gradient in expected.items():
-        scale = gradient.abs().max().clamp(min=1e-3)
-        assert_close(found[name] / scale, gradient / scale, rtol=0, atol=2e-4, msg=lambda text, n=name: f"{n}: {text}")
 
 
 def test_gradients_of_the_cached_rollout_equal_full_recompute(model, inputs, labels, reference):

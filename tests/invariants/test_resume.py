@@ -15,7 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tests.tiny import KINDS
-from tests.training.processes import run
+from tests.training.processes import KillAfterStep, run
 from tests.training.tiny_training import STAGES, tiny_trainer
 from transformers import TrainerCallback
 
@@ -31,17 +31,6 @@ RUNS = [
     for kind in KINDS
     for stage in STAGES
 ]
-
-
-class KillAfterStep(TrainerCallback):
-    """Ends the process without a word after a step, before anything of it is saved."""
-
-    def __init__(self, step: int) -> None:
-        self.step = step
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if state.global_step == self.step:
-            os.kill(os.getpid(), signal.SIGKILL)
 
 
 class PressCtrlC(TrainerCallback):

@@ -4,7 +4,6 @@ A folder holds `model/`, the checkpoint that every job starts from, and gets one
 """
 
 import os
-import signal
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,9 +17,10 @@ from tests.scale.generation import generation_inputs, generation_settings
 from tests.scale.job import GLOBAL_BATCH, NUM_STEPS, Job, Outcome, read_jobs
 from tests.scale.launch import CONFIGS
 from tests.tiny import PAD, tiny_tokenizer
+from tests.training.processes import KillAfterStep
 from tests.training.tiny_training import NUM_LATENTS, PER_TOKEN, TinyCollator, logged, tiny_rows
 from torch import nn
-from transformers import TrainerCallback, set_seed
+from transformers import set_seed
 from transformers.integrations import is_deepspeed_zero3_enabled
 
 from storm_hf import (
@@ -48,17 +48,6 @@ class TextOnlyCollator(TinyCollator):
         for name in PER_TOKEN:
             batch[name] = batch[name].masked_fill(is_video, PAD if name == "input_ids" else 0)
         return {name: value for name, value in batch.items() if name not in VIDEO_INPUTS}
-
-
-class KillAfterStep(TrainerCallback):
-    """Ends this process without a word after a step, unless the run was resumed."""
-
-    def __init__(self, step: int) -> None:
-        self.step = step
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if state.global_step == self.step:
-            os.kill(os.getpid(), signal.SIGKILL)
 
 
 def make_trainer(job: Job, folder: Path) -> StormTrainer:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from tests.training import processes  # noqa: F401  (what its fork server imports once, workers need not)
-from tests.training.tiny_training import NUM_LATENTS, logged
+from tests.training.tiny_training import NUM_LATENTS, QUIET, logged
 from tests.training.tiny_videos import load_tiny, prompt_encoder, write_thoughts
 
 from storm_hf import StormAlignConfig, StormAlignTrainer, StormAnswerConfig
@@ -35,17 +35,10 @@ def tiny(qwen_checkpoint):
 
 def settings(folder, **changes):
     return {
+        **QUIET,
         "output_dir": str(folder),
-        "per_device_train_batch_size": 2,
         "max_steps": 3,
         "learning_rate": 0.0,
-        "logging_steps": 1,
-        "save_strategy": "no",
-        "gradient_checkpointing": False,
-        "use_cpu": True,
-        "report_to": "none",
-        "disable_tqdm": True,
-        "dataloader_pin_memory": False,
         "whitening_rank": 4,
         **changes,
     }

@@ -24,6 +24,16 @@ NUM_LATENTS = 3
 HIDDEN_SIZE = 32
 PER_TOKEN = ("input_ids", "attention_mask", "mm_token_type_ids")
 STAGES = ("align", "answer")
+QUIET = {  # on one processor core, batches of two, every step logged, nothing else said or saved
+    "per_device_train_batch_size": 2,
+    "logging_steps": 1,
+    "save_strategy": "no",
+    "gradient_checkpointing": False,
+    "use_cpu": True,
+    "report_to": "none",
+    "disable_tqdm": True,
+    "dataloader_pin_memory": False,
+}
 _OF_STAGE = {"align": (StormAlignConfig, StormAlignTrainer), "answer": (StormAnswerConfig, StormAnswerTrainer)}
 
 
@@ -82,19 +92,7 @@ def tiny_trainer(
 ) -> StormTrainer:
     """A trainer of one stage around a tiny model: two steps of batches of two, on one processor core, logging each."""
     config_class, trainer_class = _OF_STAGE[stage]
-    defaults = {
-        "per_device_train_batch_size": 2,
-        "max_steps": 2,
-        "learning_rate": 1e-3,
-        "lr_scheduler_type": "constant",
-        "logging_steps": 1,
-        "save_strategy": "no",
-        "gradient_checkpointing": False,
-        "use_cpu": True,
-        "report_to": "none",
-        "disable_tqdm": True,
-        "dataloader_pin_memory": False,
-    }
+    defaults = {**QUIET, "max_steps": 2, "learning_rate": 1e-3, "lr_scheduler_type": "constant"}
     return trainer_class(
         model=model or tiny_storm(kind, num_latents=num_latents),
         args=config_class(str(folder), **{**defaults, **config}),

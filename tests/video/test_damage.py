@@ -77,7 +77,6 @@ def test_moving_picture_of_the_old_web_is_read(tmp_path):
     assert clips.numbers(read_video(path, num_frames=3).frames) == [0, 9, 19]
 
 
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no pipes that are files")
 def test_pipe_is_refused_and_not_waited_for(tmp_path):
     path = tmp_path / "pipe.mp4"
     os.mkfifo(path)

@@ -7,16 +7,7 @@ import pytest
 from tests.video import clips, fake_libraries
 
 from storm_hf.errors import BrokenExtraError, MissingExtraError, VideoReadError
-from storm_hf.optional import require
 from storm_hf.video import VideoLimits, read_video
-
-
-@pytest.fixture
-def real_torchcodec():
-    try:
-        require("torchcodec.decoders")
-    except (BrokenExtraError, MissingExtraError) as error:
-        pytest.skip(f"torchcodec does not load here: {error}")
 
 
 def assert_reads_as_pyav(path, backend, wish):
@@ -37,13 +28,13 @@ def test_torchcodec_gives_the_frames_of_pyav(counting, libraries, wish):
     assert_reads_as_pyav(counting, "torchcodec", wish)
 
 
-@pytest.mark.usefixtures("real_torchcodec")
+@pytest.mark.ffmpeg
 @pytest.mark.parametrize("wish", [{}, {"num_frames": 5}, {"fps": 3}, {"indices": [9, 2]}])
 def test_installed_torchcodec_gives_the_frames_of_pyav(counting, wish):
     assert_reads_as_pyav(counting, "torchcodec", wish)
 
 
-@pytest.mark.usefixtures("real_torchcodec")
+@pytest.mark.ffmpeg
 def test_installed_torchcodec_obeys_an_edit_list_that_decord_ignores(tmp_path):
     whole = clips.encode(tmp_path / "whole.mp4", clips.numbered_frames(40))
     cut = clips.starting_at(tmp_path / "cut.mp4", whole, seconds=1.5)
