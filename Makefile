@@ -17,7 +17,7 @@ export HF_HUB_OFFLINE := 1
 export HF_HUB_DISABLE_TELEMETRY := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo test test-all lint format clean help
+.PHONY: demo test test-all test-upstream lint format clean help
 
 demo: $(READY)  ## Train and question a tiny STORM on this machine; the report is runs/demo/report.html
 	$(VENV)/bin/storm demo --out $(OUT)
@@ -27,6 +27,10 @@ test: $(READY)  ## The core tests: minutes on two cores, no network, no GPU
 
 test-all: test $(SCALE)  ## Also the slow tests, among them the built wheel, and DeepSpeed on two processes
 	$(TESTS) -m "(slow or scale) and not gpu and not ffmpeg"
+
+test-upstream: $(READY)  ## transformers' own common tests of models, configurations and processors, downloaded
+	tools/install.sh $(VENV) upstream
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m tests.upstream.run
 
 lint: $(READY)  ## Style, format, types and import contracts
 	$(VENV)/bin/ruff check
@@ -43,7 +47,7 @@ clean:  ## Remove the environment, the caches and the builds; runs/ stays
 	find src tests tools -name __pycache__ -type d -prune -exec rm -rf {} +
 
 help:  ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 $(READY): pyproject.toml constraints.txt $(wildcard tools/*)
 	@tools/install.sh $(VENV)

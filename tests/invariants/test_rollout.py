@@ -191,3 +191,12 @@ def test_every_projector_rolls_out(projector):
     model = tiny_storm(KINDS[0], latent_projector=projector, latent_scale=0.5)
     inputs = tiny_inputs(KINDS[0], suffix=SUFFIX)
     assert_close(model(**inputs).latents, recompute_latents(model, inputs), **CLOSE)
+
+
+@torch.no_grad()
+def test_single_layers_of_hidden_states_are_collected_across_the_pieces(storm, inputs, output):
+    for batch in (inputs, pad_on_the_right(inputs)):  # aligned latent blocks, and blocks that the rows are moved for
+        everything = storm(**batch, output_hidden_states=True).hidden_states
+        first, middle, last = storm(**batch, output_hidden_states=[0, -1]).hidden_states
+        assert middle is None
+        assert_close((first, last), (everything[0], everything[-1]), **CLOSE)

@@ -76,3 +76,12 @@ def test_vision_tokens_are_those_of_the_backbone():
 def test_impossible_settings_are_refused(settings, message):
     with pytest.raises(ConfigurationError, match=message):
         StormConfig(vlm_config=tiny_config("qwen3_vl"), **settings)
+
+
+def test_tied_embeddings_are_those_of_the_backbone():
+    config = StormConfig(vlm_config=tiny_config("qwen2_5_vl"))
+    config.tie_word_embeddings = True
+    assert config.vlm_config.tie_word_embeddings
+    assert StormConfig(**config.to_dict()).tie_word_embeddings
+    config.vlm_config.tie_word_embeddings = False
+    assert not config.tie_word_embeddings

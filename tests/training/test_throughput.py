@@ -72,6 +72,13 @@ def test_tokens_are_those_that_the_collator_made(tmp_path):
     assert total == pytest.approx(logged(trainer, "num_tokens")[-1])
 
 
+def test_pause_tokens_are_counted_as_the_ordinary_tokens_they_are(tmp_path):
+    model = tiny_storm("qwen2_5_vl", num_latents=3, latent_token_id=None)
+    trainer = tiny_trainer("answer", "qwen2_5_vl", tmp_path, model=model)
+    trainer.train()
+    assert all(step["tokens_per_second"] > 0 for step in steps_of(trainer))
+
+
 def test_padding_share_is_that_of_the_batch(tmp_path):
     trainer = tiny_trainer("answer", "qwen2_5_vl", tmp_path, num_rows=2, max_steps=1)
     mask = trainer.data_collator(trainer.train_dataset.to_list())["attention_mask"]

@@ -55,7 +55,6 @@ class StormConfig(PreTrainedConfig):
     latent_end_token_id: int | None = None
     latent_projector: str = "linear"
     latent_scale: float = 1.0
-    tie_word_embeddings: bool = False
 
     def __post_init__(self, **kwargs: Any) -> None:
         auto_map = kwargs.pop("auto_map", None)
@@ -102,6 +101,16 @@ class StormConfig(PreTrainedConfig):
     @vocab_size.setter
     def vocab_size(self, value: int) -> None:
         self.get_text_config().vocab_size = value
+
+    @property
+    def tie_word_embeddings(self) -> bool:
+        """Whether the backbone's head shares its weights with the token embedding."""
+        return getattr(self.vlm_config, "tie_word_embeddings", False)
+
+    @tie_word_embeddings.setter
+    def tie_word_embeddings(self, value: bool) -> None:
+        assert isinstance(self.vlm_config, PreTrainedConfig)
+        self.vlm_config.tie_word_embeddings = value
 
     @property
     def image_token_id(self) -> int | None:

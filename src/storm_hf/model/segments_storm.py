@@ -99,13 +99,11 @@ class SegmentRunner:
         return torch.cat([piece.last_hidden_state for piece in self.pieces], dim=1)
 
     @property
-    def hidden_states(self) -> tuple[torch.Tensor, ...] | None:
-        """Hidden states of every layer over the whole sequence, each (B, S, D), if they were asked for."""
+    def hidden_states(self) -> tuple[torch.Tensor | None, ...] | None:
+        """Hidden states of every layer over the whole sequence, each (B, S, D), of the layers that were asked for."""
         if self.pieces[0].get("hidden_states") is None:
             return None
-        return tuple(
-            torch.cat(layer, dim=1) for layer in zip(*(piece.hidden_states for piece in self.pieces), strict=True)
-        )
+        return tuple(_join(layer) for layer in zip(*(piece.hidden_states for piece in self.pieces), strict=True))
 
     @property
     def attentions(self) -> tuple[torch.Tensor | None, ...] | None:
@@ -113,6 +111,12 @@ class SegmentRunner:
         if self.pieces[0].get("attentions") is None:
             return None
         return tuple(_stack_queries(layer) for layer in zip(*(piece.attentions for piece in self.pieces), strict=True))
+
+
+def _join(pieces: tuple[torch.Tensor | None, ...]) -> torch.Tensor | None:
+    """Join the hidden states of consecutive columns; a layer that was not asked for has none in any piece."""
+    captured = [piece for piece in pieces if piece is not None]
+    return torch.cat(captured, dim=1) if captured else None
 
 
 def _stack_queries(pieces: tuple[torch.Tensor | None, ...]) -> torch.Tensor | None:

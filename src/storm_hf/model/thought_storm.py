@@ -4,6 +4,7 @@ Axes: B batch, S sequence, K latent steps, D hidden size.
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -30,7 +31,7 @@ class StormModelOutput(ModelOutput):
 
     last_hidden_state: torch.Tensor | None = None
     past_key_values: Cache | None = None
-    hidden_states: tuple[torch.Tensor, ...] | None = None
+    hidden_states: tuple[torch.Tensor | None, ...] | None = None
     attentions: tuple[torch.Tensor | None, ...] | None = None
     latents: torch.Tensor | None = None
 
@@ -229,7 +230,8 @@ class Thought:
         layers = [module for module in self.model.modules() if isinstance(module, GradientCheckpointingLayer)]
         checkpointed = [layer for layer in layers if layer.gradient_checkpointing]
         for layer in checkpointed:
-            if getattr(layer._gradient_checkpointing_func, "keywords", {}).get("use_reentrant", True):
+            checkpoint = layer._gradient_checkpointing_func
+            if isinstance(checkpoint, partial) and checkpoint.keywords.get("use_reentrant", True):
                 raise CacheError(
                     "Expected checkpointed layers with `use_reentrant=False`, got reentrant ones: those lose the gradient "
                     "that reaches the rollout through the keys and values of earlier steps, without a word. Call "
@@ -261,7 +263,9 @@ def _move_back(output: StormModelOutput, rows: RowAlignment) -> StormModelOutput
     assert output.last_hidden_state is not None
     output.last_hidden_state = rows.move_back(output.last_hidden_state)
     if output.hidden_states is not None:
-        output.hidden_states = tuple(rows.move_back(layer) for layer in output.hidden_states)
+        output.hidden_states = tuple(
+            layer if layer is None else rows.move_back(layer) for layer in output.hidden_states
+        )
     if output.attentions is not None:
         output.attentions = tuple(
             layer if layer is None else rows.move_back(rows.move_back(layer, dim=2), dim=3)

@@ -106,16 +106,14 @@ class ThroughputMeter:
         """Count the batches of one update."""
         self.num_steps += 1
         for batch in batches:
-            nothing = batch["input_ids"].new_zeros(
-                ()
-            )  # a number that joins it travels without the device being waited for
+            nothing = batch["input_ids"].new_zeros(())  # what joins it travels without the device being waited for
             self._counts.append(torch.stack([nothing + count for count in self._counts_of(batch)]))
 
     def _counts_of(self, batch: dict[str, Any]) -> list[Any]:
         """Cells of the batch, then the fields of [`TokenCounts`] in order."""
         input_ids, mask = batch["input_ids"], batch["attention_mask"].long()
         is_supervised = batch["labels"] != IGNORED_LABEL  # (B, S)
-        num_latents = (input_ids == self.config.latent_token_id).sum(dim=1)
+        num_latents = self._num_latents(input_ids)
         lengths = mask.sum(dim=1)  # (B,)
         prompts = (mask * (is_supervised.cumsum(dim=1) == 0)).sum(dim=1) - num_latents
         detached = prompts * self.detaches_prompt
@@ -132,6 +130,12 @@ class ThroughputMeter:
             patch_pairs,
             self._is_video(input_ids).sum() if patches else 0,
         ]
+
+    def _num_latents(self, input_ids: torch.Tensor) -> torch.Tensor:
+        """Latent steps of each row, (B,); pause tokens are none, they are ordinary tokens."""
+        if self.config.latent_token_id is None:
+            return input_ids.new_zeros(len(input_ids))
+        return (input_ids == self.config.latent_token_id).sum(dim=1)
 
     def _patches_of(self, batch: dict[str, Any]) -> tuple[int, Any]:
         """Patches that the vision tower sees, and their pairs within a frame; none where its features are cached."""
