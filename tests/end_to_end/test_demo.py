@@ -17,6 +17,7 @@ from rich.console import Console
 from tests.end_to_end.mini_demo import mini_recipe
 
 from storm_hf.demo import reload, run_demo, stages
+from storm_hf.demo.controls import CONTROLS, control_tasks
 from storm_hf.demo.folder import DemoFolder, read_json
 from storm_hf.errors import CheckpointError, StaleWorkError
 from storm_hf.evaluation import load_checkpoint
@@ -185,3 +186,13 @@ def test_interrupted_run_continues_and_ends_as_if_nothing_had_happened(finished,
         }, arm
     weights = [(run.storm / "model.safetensors").read_bytes() for run in (folder, finished)]
     assert sha256(weights[0]).hexdigest() == sha256(weights[1]).hexdigest()
+
+
+@pytest.mark.parametrize("arm", sorted(CONTROLS))
+def test_each_control_of_the_benchmark_trains_and_is_tested(finished, arm):
+    recipe = mini_recipe()
+    task = next(task for task in control_tasks(finished, recipe) if task.name == arm)
+    task.work(*task.args, lambda num_done: None)
+    results = read_json(finished.arm(arm) / "results.json")
+    assert len(results["choices"]) == sum(recipe.test_depths.values())
+    assert results["num_updates"] == recipe.trainings["align"].num_updates + recipe.trainings["answer"].num_updates
