@@ -9,6 +9,8 @@ WORKERS ?= 2
 VENV := .venv
 READY := $(VENV)/.ready
 SCALE := $(VENV)/.ready-scale
+RAY := .venv-ray/.ready
+EVALUATION := .venv-evaluation/.ready
 TESTS := OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest
 
 # Nothing below needs the network once it is installed.
@@ -17,16 +19,22 @@ export HF_HUB_OFFLINE := 1
 export HF_HUB_DISABLE_TELEMETRY := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo test test-all test-upstream lint format clean help
+.PHONY: demo test test-all test-ray test-evaluation test-upstream lint format clean help
 
 demo: $(READY)  ## Train and question a tiny STORM on this machine; the report is runs/demo/report.html
 	$(VENV)/bin/storm demo --out $(OUT)
 
 test: $(READY)  ## The core tests: minutes on two cores, no network, no GPU
-	$(TESTS) -m "not slow and not scale and not gpu and not ffmpeg" -n $(WORKERS) --dist loadfile
+	$(TESTS) -m "not slow and not scale and not ray and not lmms and not gpu and not ffmpeg" -n $(WORKERS) --dist loadfile
 
-test-all: test $(SCALE)  ## Also the slow tests, among them the built wheel, and DeepSpeed on two processes
-	$(TESTS) -m "(slow or scale) and not gpu and not ffmpeg"
+test-all: test $(SCALE) test-evaluation  ## Also the slow tests, among them the built wheel, and DeepSpeed on two processes
+	$(TESTS) -m "(slow or scale) and not ray and not lmms and not gpu and not ffmpeg"
+
+test-ray: $(RAY)  ## The builder on Ray Data, in an environment of its own (.venv-ray)
+	OMP_NUM_THREADS=1 .venv-ray/bin/python -m pytest -m ray
+
+test-evaluation: $(EVALUATION)  ## lmms-eval's own tasks on stand-in data, in an environment of its own (.venv-evaluation)
+	OMP_NUM_THREADS=1 .venv-evaluation/bin/python -m pytest -m lmms
 
 test-upstream: $(READY)  ## transformers' own common tests of models, configurations and processors, downloaded
 	tools/install.sh $(VENV) upstream
@@ -55,4 +63,12 @@ $(READY): pyproject.toml constraints.txt $(wildcard tools/*)
 
 $(SCALE): $(READY)
 	@tools/install.sh $(VENV) scale
+	@touch $@
+
+$(EVALUATION): pyproject.toml constraints-evaluation.txt $(wildcard tools/*)
+	@CONSTRAINTS=constraints-evaluation.txt tools/install.sh .venv-evaluation evaluation
+	@touch $@
+
+$(RAY): pyproject.toml constraints.txt $(wildcard tools/*)
+	@tools/install.sh .venv-ray ray
 	@touch $@

@@ -3,10 +3,12 @@
     python benchmarks/build_throughput.py --rows 256
 
 The encoder has the width of a small real tower, so that encoding, and not the start of Python, is what is measured. Times
-are of the phases without the loading of models; workers are measured with it, so take enough rows.
+are of the phases without the loading of models; of workers, from the first file they write to the last one. One and two workers
+are measured in turn, since other programs of the machine take from both.
 """
 
 import argparse
+import os
 import resource
 import subprocess
 import sys
@@ -16,6 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 
 import torch
 
@@ -43,7 +46,7 @@ def save_base(folder: Path, depth: int, width: int) -> Path:
     return folder
 
 
-def recipe_of(base: Path, output: Path, rows: int) -> ThoughtsRecipe:
+def recipe_of(base: Path, output: Path, rows: int, rows_per_shard: int = 32) -> ThoughtsRecipe:
     """A world, whose clips cost next to nothing to draw."""
     return ThoughtsRecipe.from_dict(
         {
@@ -52,7 +55,7 @@ def recipe_of(base: Path, output: Path, rows: int) -> ThoughtsRecipe:
             "generator": {"simulator": {}},
             "encoder": {"model": str(base), "batch_size": 16},
             "targets": {"num_latents": NUM_STEPS, "rank": 8},
-            "rows_per_shard": 32,
+            "rows_per_shard": rows_per_shard,
         }
     )
 
@@ -105,6 +108,18 @@ def measured_peak(base: Path, output: Path, rows: int) -> float:
     return float(subprocess.run(words, check=True, capture_output=True, text=True).stdout.split()[-1])
 
 
+def compare_workers(base: Path, place: Path, args: argparse.Namespace, repetition: int) -> float:
+    """How much faster two workers are than one, one measured right after the other; the first one takes turns."""
+    seconds = {}
+    for workers in (1, 2) if repetition % 2 == 0 else (2, 1):
+        folder, load = place / f"workers-{workers}-{repetition}", os.getloadavg()[0]
+        build_with_workers(recipe_of(base, folder, args.rows, max(1, args.rows // 16)), workers)  # they end together
+        begin, end = (folder / name for name in ("work/10_annotations/index.json", "manifest.json"))
+        seconds[workers] = end.stat().st_mtime - begin.stat().st_mtime
+        print(f"workers: {workers}, {seconds[workers]:.1f} s, load average {load:.1f} before", flush=True)
+    return seconds[1] / seconds[2]
+
+
 def main(args: argparse.Namespace) -> None:
     """Measure and print."""
     torch.set_num_threads(1)
@@ -112,18 +127,14 @@ def main(args: argparse.Namespace) -> None:
         place = Path(folder)
         base = save_base(place / "base", args.depth, args.width)
         recipe = recipe_of(base, place / "one", args.rows)
-        build, bare = build_seconds(recipe), bare_seconds(recipe)
-        print(f"build {args.rows / build.wall:.1f} clips/s, bare encoder loop {args.rows / bare.wall:.1f} clips/s")
-        print(
-            f"of the bare loop's rate: {bare.wall / build.wall:.2f} by the clock, {bare.core / build.core:.2f} by core time"
-        )
+        if args.bare:
+            build, bare = build_seconds(recipe), bare_seconds(recipe)
+            print(f"build {args.rows / build.wall:.1f} clips/s, bare encoder loop {args.rows / bare.wall:.1f} clips/s")
+            by_clock, by_core = bare.wall / build.wall, bare.core / build.core
+            print(f"of the bare loop's rate: {by_clock:.2f} by the clock, {by_core:.2f} by core time", flush=True)
         if args.workers:
-            times = []
-            for workers in (1, 2):
-                began = time.perf_counter()
-                build_with_workers(recipe_of(base, place / f"workers-{workers}", args.rows), workers)
-                times.append(time.perf_counter() - began)
-            print(f"1 worker {times[0]:.1f} s, 2 workers {times[1]:.1f} s: {times[0] / times[1]:.2f} times as fast")
+            ratios = [compare_workers(base, place, args, repetition) for repetition in range(args.repetitions)]
+            print(f"2 workers are {median(ratios):.2f} times as fast as 1, median of {len(ratios)}")
         if args.memory:
             small = save_base(place / "small", 1, 64)
             peaks = [measured_peak(small, place / f"peak-{rows}", rows) for rows in (args.rows, 10 * args.rows)]
@@ -138,6 +149,8 @@ if __name__ == "__main__":
         parser.add_argument("--rows", type=int, default=256)
         parser.add_argument("--depth", type=int, default=12)
         parser.add_argument("--width", type=int, default=512)
+        parser.add_argument("--repetitions", type=int, default=3, help="of 1 worker against 2, interleaved")
+        parser.add_argument("--bare", action=argparse.BooleanOptionalAction, default=True)
         parser.add_argument("--workers", action=argparse.BooleanOptionalAction, default=True)
         parser.add_argument("--memory", action=argparse.BooleanOptionalAction, default=True)
         main(parser.parse_args())

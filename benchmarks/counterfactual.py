@@ -13,12 +13,15 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from storm_hf.demo import data
 from storm_hf.demo.folder import DemoFolder, read_json
-from storm_hf.diagnostics import feed
+from storm_hf.diagnostics.answering_again import answer_again
+from storm_hf.diagnostics.effects import AnswerTable
+from storm_hf.diagnostics.interventions import Intervention
+from storm_hf.diagnostics.questions import read_questions
+from storm_hf.errors import WorldError
 from storm_hf.evaluation.answering import answer_questions
+from storm_hf.evaluation.loading import load_checkpoint
 from storm_hf.training.prompts import PromptEncoder
-from storm_hf.worlds import make_world
 
 
 def main() -> None:
@@ -26,30 +29,27 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="a finished run of `storm demo`")
     folder = DemoFolder(parser.parse_args().folder.resolve())
-    recipe = read_json(folder.path / "recipe.json")
-    world = make_world(recipe["world"], **recipe["knobs"])
-    model, processor = data.load(folder.storm)
-    with np.load(folder.path / "latents.npz") as stored:
-        latents, indices = stored["latents"], stored["indices"].tolist()
-    tests = data.dataset(folder, "test", with_thoughts=False)
-    rows = [tests[index] for index in indices]
-    donors = np.roll(np.arange(len(rows)), 1)
-    prompts = PromptEncoder(processor, model.config, recipe["num_latents"])
+    model, processor = load_checkpoint(str(folder.storm))
+    num_latents, size = model.config.num_latents, model.config.hidden_size
+    deep = read_json(folder.path / "recipe.json")["deep"]
+    questions = read_questions(str(folder.path), num_latents=num_latents, hidden_size=size, depths=deep)
+    if questions.world is None or questions.states is None:
+        raise WorldError(f"Expected a run with a simulator: {'; '.join(questions.absent.values())}")
+    prompts = PromptEncoder(processor, model.config, num_latents)
+    own = answer_questions(model, prompts, questions.rows, max_new_tokens=1, batch_size=256)
+    latents, donors = np.stack([np.asarray(answer.latents) for answer in own]), np.roll(np.arange(len(own)), 1)
+    edits = {str(step): Intervention("", latents[donors], steps=[step]) for step in range(num_latents - 1)}
+    own_first = {"own": Intervention("")} | edits
+    replies = answer_again(model, prompts, questions.rows, own_first, max_new_tokens=4, batch_size=256)
+    table = AnswerTable(questions.rows, replies["own"], questions.clips)
     out = Console(soft_wrap=True)
     out.print("| edited step | answers that follow the simulator | that keep their own | changed questions |")
     out.print("|---|---|---|---|")
-    for step in range(recipe["num_latents"] - 1):
-        answers = answer_questions(
-            model, prompts, rows, max_new_tokens=4, batch_size=256, intervene=feed(latents[donors], steps=[step])
-        )
-        expected = [
-            world.counterfactual(int(row["seed"]), step + 1, str(rows[donor]["states"][step]), depth=int(row["depth"]))
-            for row, donor in zip(rows, donors, strict=True)
-        ]
-        changed = [index for index, row in enumerate(rows) if expected[index] != row["answer"]]
-        follows = np.mean([answers[index].choice == expected[index] for index in changed])
-        keeps = np.mean([answers[index].choice == rows[index]["answer"] for index in changed])
-        out.print(f"| {step + 1} | {follows:.3f} | {keeps:.3f} | {len(changed)} |", markup=False)
+    for step in range(num_latents - 1):
+        edit = table.counterfactual(questions.world, questions.states, step, donors, replies[str(step)])
+        if edit is not None:
+            cells = f"{edit.follows.mean:.3f} | {edit.keeps.mean:.3f} | {edit.num_questions}"
+            out.print(f"| {step + 1} | {cells} |", markup=False)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from storm_hf.demo import demo_recipe, run_demo
 from storm_hf.demo.controls import CONTROLS, control_tasks
 from storm_hf.demo.folder import DemoFolder, read_json
 from storm_hf.demo.tasks import run_tasks
+from storm_hf.worlds import WORLD_NAMES
 
 
 ARMS = ("direct", *CONTROLS, "chain_of_thought", "terse_chain", "align", "storm")
@@ -75,7 +76,7 @@ def latents_table(results: list[dict[str, Any]], seeds: list[int]) -> str:
 def main() -> None:
     """Run all seeds and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--world", default="shuffle", choices=("shuffle", "bounce", "order"))
+    parser.add_argument("--world", default="shuffle", choices=WORLD_NAMES)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--out", type=Path, default=Path("runs/worlds"))
     arguments = parser.parse_args()

@@ -11,7 +11,12 @@ Stop it at any time: the same command goes on where it was. `storm build status 
 
     python datasets_builders/storm_thoughts.py --config RECIPE --tasks 64 --slurm slurm.yaml
 
-where slurm.yaml holds what its SlurmPipelineExecutor takes, such as {partition: gpu, time: "24:00:00", gpus_per_task: 1}.
+where slurm.yaml holds what its SlurmPipelineExecutor takes, such as {partition: gpu, time: "24:00:00", gpus_per_task: 1}. On a
+Ray cluster whose nodes share a file system, with Ray Data (pip install 'storm-hf[ray]'):
+
+    RAY_ADDRESS=auto python datasets_builders/storm_thoughts.py --config RECIPE --tasks 64 --ray ray.yaml
+
+where ray.yaml holds what each task takes, such as {num_gpus: 1}.
 """
 
 import argparse
@@ -24,6 +29,7 @@ from rich.live import Live
 
 from storm_hf.builder import ThoughtsBuilder, ThoughtsRecipe, ThoughtsReport
 from storm_hf.builder.datatrove_engine import build_with_datatrove, submit_to_slurm
+from storm_hf.builder.ray_engine import build_with_ray
 from storm_hf.builder.status import build_status
 from storm_hf.builder.status_table import status_table
 from storm_hf.builder.workers import build_with_workers
@@ -38,12 +44,15 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--output_dir", help="the data set to be, instead of the recipe's")
     parser.add_argument("--workers", type=int, default=1, help="processes of this machine")
     parser.add_argument("--tasks", type=int, help="build with this many tasks of datatrove instead")
+    parser.add_argument("--ray", type=Path, help="YAML file with resources of a task: build with tasks of Ray Data")
     parser.add_argument("--slurm", type=Path, help="YAML file with settings of SLURM: submit the tasks there")
     return parser.parse_args()
 
 
 def build(recipe: ThoughtsRecipe, args: argparse.Namespace, show: Callable[[], None]) -> ThoughtsReport:
     """Build on this machine, in the way that was asked for."""
+    if args.ray is not None:
+        return build_with_ray(recipe, args.tasks or 1, yaml.safe_load(args.ray.read_text(encoding="utf-8")))
     if args.tasks is not None:
         return build_with_datatrove(recipe, args.tasks)
     if args.workers > 1:

@@ -7,6 +7,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 venv=${1:-.venv}
 extras=demo,dev$(printf ',%s' "${@:2}")
 python=${PYTHON:-python3}
+constraints=${CONSTRAINTS:-constraints.txt}
 
 say() { printf '[install] %s\n' "$*"; }
 
@@ -20,7 +21,7 @@ if ! "$venv/bin/python" -c 'import pip' 2>/dev/null; then
     "$python" -m venv --clear "$venv"
 fi
 
-pip_install() { "$venv/bin/python" -m pip install -qq --disable-pip-version-check --constraint constraints.txt "$@"; }
+pip_install() { "$venv/bin/python" -m pip install -qq --disable-pip-version-check --constraint "$constraints" "$@"; }
 
 say "1 of 3: PyTorch (large; a minute or two)"
 pip_install torch

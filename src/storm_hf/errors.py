@@ -10,12 +10,14 @@
     ├── DemoError                  a piece of the demo that failed
     ├── FrameSelectionError        frames asked of a video in a way that it cannot answer
     ├── InterventionError          latents replaced in a way that does not exist
+    ├── IntervalError              scores that no mean and no interval can be had of
     ├── LatentLayoutError          the latent block of a prompt is missing, broken, doubled or in different columns
     ├── LatentShapeError           latents that do not have the shape of the rollout
     ├── MissingExtraError          an optional package that is not installed
     ├── PromptError                a clip or question that a model cannot take
     ├── RankMismatchError          processes that hold one model in pieces and would run different layers
     ├── ReportError                numbers or pictures that a report cannot show
+    ├── RequestError               a request that a server of ours refuses
     ├── ServerError                a server that cannot be reached, or does not answer as expected
     ├── StageError                 a stage of a run that failed or stopped before its end
     ├── StaleWorkError             finished work that was made with other parameters
@@ -63,6 +65,10 @@ class InterventionError(StormError, ValueError):
     """Latents were to be replaced in a way that does not exist."""
 
 
+class IntervalError(StormError, ValueError):
+    """Scores were given of which no mean and no interval can be had."""
+
+
 class MissingExtraError(StormError, ImportError):
     """An optional package is not installed; the message names the extra that brings it."""
 
@@ -77,6 +83,21 @@ class RankMismatchError(StormError, RuntimeError):
 
 class ReportError(StormError, ValueError):
     """Numbers or pictures that a report cannot show."""
+
+
+class RequestError(StormError, ValueError):
+    """A server of ours refuses a request.
+
+    Args:
+        message (`str`):
+            What was expected, what came, and what to do.
+        status (`int`, *optional*, defaults to `400`):
+            The status of the answer, as HTTP counts.
+    """
+
+    def __init__(self, message: str, status: int = 400) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 class ServerError(StormError, ConnectionError):
@@ -127,6 +148,7 @@ __all__ = [
     "DatasetError",
     "DemoError",
     "FrameSelectionError",
+    "IntervalError",
     "InterventionError",
     "LatentLayoutError",
     "LatentShapeError",
@@ -134,6 +156,7 @@ __all__ = [
     "PromptError",
     "RankMismatchError",
     "ReportError",
+    "RequestError",
     "ServerError",
     "StageError",
     "StaleWorkError",

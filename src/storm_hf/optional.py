@@ -14,15 +14,20 @@ EXTRA_OF = {
     "decord": "decoders",
     "deepspeed": "scale",
     "diffusers": "thoughts",
+    "fastapi": "serve",
     "ftfy": "thoughts",
     "gradio": "app",
+    "httpx": "serve",
     "jinja2": "demo",
     "lmms_eval": "evaluation",
+    "openai": "serve",
     "peft": "train",
     "psutil": "demo",
     "pyarrow": "thoughts",
+    "ray": "ray",
     "torchcodec": "decoders",
     "trl": "train",
+    "uvicorn": "serve",
 }
 
 

@@ -93,7 +93,7 @@ def test_alignment_is_learned(tmp_path):
     assert logged(trainer, "latent_retrieval")[-1] == 1.0
 
 
-def test_targets_that_the_builder_saved_are_used_unless_others_are_asked_for(tmp_path):
+def test_targets_that_the_builder_saved_are_used_unless_others_are_asked_for(tmp_path, caplog):
     features = torch.randn(64, 3, 2, 32, generator=torch.Generator().manual_seed(0))
     TargetTrajectory.fit([features], num_latents=3, rank=5).save(tmp_path / "data")
     arguments = {"output_dir": str(tmp_path), "use_cpu": True, "bf16": False, "report_to": "none"}
@@ -103,6 +103,8 @@ def test_targets_that_the_builder_saved_are_used_unless_others_are_asked_for(tmp
     assert found.statistics.rank == 5
     assert saved_trajectory(tmp_path / "data", 3, StormAlignConfig(whitening_rank=4, **arguments)) is None
     assert saved_trajectory(tmp_path / "data", 3, StormAlignConfig(target_normalize="none", **arguments)) is None
+    assert caplog.text == ""
     assert saved_trajectory(tmp_path / "data", 3, StormAlignConfig(target_pooling="sequence", **arguments)) is None
+    assert "have the pooling 'temporal', but 'sequence' is asked for" in caplog.text
     assert saved_trajectory(tmp_path / "data", 3, StormAlignConfig(target_layout="concat", **arguments)) is None
     assert saved_trajectory(tmp_path / "elsewhere", 3, StormAlignConfig(**arguments)) is None

@@ -171,3 +171,47 @@ def test_nothing_left_to_train_on_is_an_error(annotations, qwen_checkpoint, tmp_
 def test_choice_that_does_not_exist_is_named(annotations, qwen_checkpoint, tmp_path, changes, message):
     with pytest.raises(ConfigurationError, match=message):
         ThoughtsBuilder(tiny_recipe(annotations, qwen_checkpoint, tmp_path, **changes)).build()
+
+
+def test_clip_over_the_limits_of_the_recipe_is_rejected_with_its_reason(annotations, qwen_checkpoint, tmp_path):
+    rows = [json.loads(line) for line in annotations.read_text().splitlines()][:3]
+    rows = [row | {"video": str(annotations.parent / row["video"])} for row in rows]
+    rows[1]["video"] = str(write_clip(tmp_path / "large.mp4", 1, side=84))
+    recipe = tiny_recipe(
+        write_annotations(tmp_path / "rows", rows),
+        qwen_checkpoint,
+        tmp_path / "data",
+        reading={"limits": {"max_frame_pixels": 64 * 64}},
+    )
+    ThoughtsBuilder(recipe).build()
+    (refused,) = rejected(tmp_path / "data")
+    assert (refused["id"], refused["reason"].partition(":")[0]) == ("q01", "unreadable")
+    assert "84 x 84, 7,056 pixels; the limit is max_frame_pixels=4,096" in refused["reason"]
+
+
+def test_clip_that_takes_too_long_is_rejected_with_its_reason(annotations, qwen_checkpoint, tmp_path):
+    recipe = tiny_recipe(annotations, qwen_checkpoint, tmp_path, reading={"timeout_seconds": 1e-6})
+    with pytest.raises(DatasetError, match="all of them were rejected"):
+        ThoughtsBuilder(recipe).build()
+    record = json.loads((tmp_path / "work" / "30_thought_videos" / "train-00000.jsonl").read_text().splitlines()[0])
+    assert "was not read within timeout_seconds=1e-06" in record["reason"]
+
+
+def test_local_model_writes_prompts(annotations, qwen_checkpoint, tmp_path):
+    chat = {"name": str(qwen_checkpoint), "num_key_frames": 1, "max_tokens": 3, "request": "Show {question}"}
+    recipe = tiny_recipe(annotations, qwen_checkpoint, tmp_path, prompts={"pipeline": chat})
+    builder = ThoughtsBuilder(recipe)
+    builder.read_annotations()
+    builder.write_prompts()
+    kept = [json.loads(path.read_text()) for path in (tmp_path / "work" / "chat").iterdir()]
+    assert {answer["model"] for answer in kept} <= {str(qwen_checkpoint)}
+    assert all(len(answer["revision"]) == 12 for answer in kept)
+    records = [
+        json.loads(line)
+        for path in (tmp_path / "work" / "20_prompts").glob("*.jsonl")
+        for line in path.read_text().splitlines()
+    ]
+    assert len(records) == 10
+    prompts = {record["prompt"] for record in records if "prompt" in record}
+    assert prompts
+    assert prompts == {answer["prompt"] for answer in kept}

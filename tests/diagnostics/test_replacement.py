@@ -54,7 +54,7 @@ def test_swap_gives_each_question_the_latents_of_its_donor(latents):
 
 @pytest.mark.parametrize("kind", ["swap", "zeros", ""])
 def test_unknown_replacement_or_swap_without_donors_is_refused(latents, kind):
-    with pytest.raises(StormError, match=r"zero, noise, mean, swap \(swap with donors\)") as refusal:
+    with pytest.raises(StormError, match=r"zero, noise, mean, first, swap \(swap with donors\)") as refusal:
         replacement(kind, latents)
     assert isinstance(refusal.value, ValueError)
 

@@ -17,6 +17,7 @@ from storm_hf.builder import ThoughtsBuilder
 from storm_hf.errors import DatasetError, ServerError
 from storm_hf.hub.licenses import LicenseRule
 from storm_hf.hub.push import DatasetPush
+from storm_hf.target_trajectory import TargetTrajectory
 
 
 # The client uploads in a way that its HTTP library has deprecated.
@@ -238,3 +239,27 @@ def test_what_the_builder_wrote_is_published(qwen_checkpoint, api, store, tmp_pa
     card = DatasetCard(store.read(REPO, "README.md").decode())
     assert card.data.license == "cc0-1.0"
     assert "| annotations | 4 |" in card.content
+
+
+TARGETS_LOADER = """
+import json
+from storm_hf import StormAlignConfig
+from storm_hf.align.trainer import saved_trajectory
+args = StormAlignConfig("unused", use_cpu=True, report_to="none")
+found = saved_trajectory("me/thoughts", 2, args)
+print(json.dumps({
+    "mean": found.statistics.mean.flatten().tolist(),
+    "rank": found.statistics.rank,
+    "missing": saved_trajectory("me/nothing", 2, args),
+}))
+"""
+
+
+@pytest.mark.slow
+def test_training_takes_the_whitening_of_a_pushed_data_set(qwen_checkpoint, api, url, store, tmp_path):
+    annotations = clips_and_annotations(tmp_path / "raw", 4)
+    ThoughtsBuilder(tiny_recipe(annotations, qwen_checkpoint, tmp_path / "built")).build()
+    push(tmp_path / "built", api)
+    found, _ = run_client(TARGETS_LOADER, url, tmp_path / "home")
+    own = TargetTrajectory.load(tmp_path / "built").statistics
+    assert found == {"mean": own.mean.flatten().tolist(), "rank": 4, "missing": None}

@@ -1,6 +1,7 @@
 import base64
 import io
 import json
+import shutil
 import socket
 
 import numpy as np
@@ -150,6 +151,13 @@ def test_local_model_answers_without_repeating_the_question(model):
     assert answer == chat.complete(QUESTION)
     assert isinstance(answer, str)
     assert "What next?" not in answer
+
+
+def test_local_model_says_which_files_answered(model, tmp_path):
+    copy = shutil.copytree(model, tmp_path / "copy")
+    versions = [PipelineChat(str(folder)).version for folder in (model, copy)]
+    (copy / "README.md").write_text("changed")
+    assert versions[0] == versions[1] != PipelineChat(str(copy)).version
 
 
 def test_local_model_sees_pictures(qwen_checkpoint):

@@ -11,6 +11,8 @@ from storm_hf.thought_video import ChatPrompt, TemplatePrompt
 class Echo:
     """A chat model that counts how often it is asked."""
 
+    version = "0123abcd"
+
     def __init__(self, name="echo", answers=("The ball rolls left.",), **settings):
         self.name = name
         self.settings = settings
@@ -67,6 +69,7 @@ def test_answer_is_kept_with_who_gave_it(tmp_path):
     (path,) = tmp_path.iterdir()
     assert json.loads(path.read_text()) == {
         "model": "qwen",
+        "revision": "0123abcd",
         "settings": {"seed": 1},
         "request": "Show left.",
         "prompt": "The ball rolls left.",

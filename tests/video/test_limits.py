@@ -10,7 +10,7 @@ import pytest
 from tests.video import clips
 
 from storm_hf.errors import ConfigurationError, VideoReadError
-from storm_hf.video import VideoLimits, limits, read_video
+from storm_hf.video import VideoLimits, bounded_reading, limits, read_video
 
 
 MEGABYTES = 48  # what opening and scanning may cost; each reading below would take at least 256 without limits
@@ -157,3 +157,25 @@ def test_long_reading_ends_soon_after_its_time(ten_hours):
 def test_time_that_is_no_time_is_refused(counting, seconds):
     with pytest.raises(ConfigurationError, match="timeout_seconds above 0"):
         read_video(counting, timeout_seconds=seconds)
+
+
+def test_block_bounds_the_readings_that_bring_no_bounds(counting):
+    with bounded_reading(VideoLimits(max_frame_pixels=64 * 48 - 1)):
+        with pytest.raises(VideoReadError, match="max_frame_pixels=3,071"):
+            read_video(counting)
+        read_video(counting, limits=VideoLimits())
+    read_video(counting)
+
+
+def test_block_gives_each_reading_its_time(counting, monkeypatch):
+    seconds = iter(range(10**6))
+    monkeypatch.setattr(limits, "monotonic", lambda: next(seconds))
+    with bounded_reading(VideoLimits(), timeout_seconds=30):
+        with pytest.raises(VideoReadError, match="timeout_seconds=30"):
+            read_video(counting)
+        read_video(counting, timeout_seconds=1000)
+
+
+def test_block_with_a_time_that_is_no_time_is_refused():
+    with pytest.raises(ConfigurationError, match="timeout_seconds above 0"), bounded_reading(VideoLimits(), 0):
+        pass

@@ -13,6 +13,8 @@ KNOBS = {
     "bounce-longer": {"num_deflectors": 4, "num_steps": 8, "max_steps": 8},
     "order": {},
     "order-longer": {"num_shapes": 6, "num_steps": 10},
+    "lattice": {},
+    "lattice-small": {"num_rows": 2, "num_columns": 4, "num_steps": 8, "min_operations": 0, "max_operations": 8},
 }
 
 
@@ -21,6 +23,6 @@ def world(request):
     return make_world(request.param.partition("-")[0], **KNOBS[request.param])
 
 
-@pytest.fixture(params=["shuffle", "bounce", "order"])
+@pytest.fixture(params=["shuffle", "bounce", "order", "lattice"])
 def standard_world(request):
     return make_world(request.param)

@@ -1,6 +1,7 @@
 """What holds in every world: determinism, balance, words, counterfactuals."""
 
 import hashlib
+import itertools
 import subprocess
 import sys
 from collections import Counter
@@ -87,7 +88,7 @@ def test_options_are_single_words_and_the_question_asks(world):
     assert episode.question.endswith("?")
     assert all(split_words(option) == [option] for option in episode.options)
     assert episode.answer in episode.options
-    assert set(episode.states) <= set(world.state_names)
+    assert all(state in world.state_names for state in episode.states)
 
 
 def test_captions_have_one_sentence_per_frame_pair(world):
@@ -136,7 +137,7 @@ def test_true_state_gives_the_true_answer(world):
 def test_counterfactual_of_an_episode_is_that_of_its_seed_and_depth(world):
     depth = world.depths[1]
     episode = world.describe(9, depth=depth)
-    for state in world.state_names:
+    for state in itertools.islice(world.state_names, 40):
         by_seed = world.counterfactual(9, 1, state, depth=depth)
         assert world.counterfactual(episode, 1, state) == by_seed
 
@@ -145,7 +146,7 @@ def test_counterfactual_at_a_state_that_cannot_be_is_refused(world):
     with pytest.raises(WorldError, match="Expected a state"):
         world.counterfactual(0, 1, "purgatory")
     with pytest.raises(WorldError, match=f"from 1 to {world.num_steps}"):
-        world.counterfactual(0, world.num_steps + 1, world.state_names[0])
+        world.counterfactual(0, world.num_steps + 1, next(iter(world.state_names)))
 
 
 def test_worlds_draw_differently_from_one_seed():
@@ -177,6 +178,9 @@ def test_unknown_world_and_knob_are_refused_with_the_known_ones():
         ("bounce", {"max_steps": 7}),
         ("order", {"num_shapes": 7}),
         ("order", {"num_steps": 4}),
+        ("lattice", {"num_rows": 5}),
+        ("lattice", {"num_columns": 2}),
+        ("lattice", {"max_operations": 7}),
     ],
 )
 def test_knob_out_of_its_range_is_refused(name, knobs):

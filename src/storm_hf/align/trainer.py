@@ -6,11 +6,11 @@ of the whole accumulated batch over all processes, so that one batch of four equ
 Axes: B batch, K latent steps, D hidden size.
 """
 
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -23,8 +23,9 @@ from storm_hf.align.collator import AlignCollator
 from storm_hf.align.config import StormAlignConfig
 from storm_hf.align.objective import Alignment, trajectory_alignment
 from storm_hf.model.modeling_storm import StormForConditionalGeneration
+from storm_hf.target_trajectory.published import find_targets
 from storm_hf.target_trajectory.schema import FEATURES_COLUMN
-from storm_hf.target_trajectory.trajectory import FILE_NAME, TargetTrajectory
+from storm_hf.target_trajectory.trajectory import TargetTrajectory
 from storm_hf.training.collator import AnswerCollator
 from storm_hf.training.prompts import PromptEncoder
 from storm_hf.training.trainer import StormTrainer
@@ -38,6 +39,8 @@ class _AlignOutput(FusedCausalLMOutput):
 
 
 DEFAULT_RANK = 16  # enough for `shuffle`; `choose_rank` finds it for other data
+
+logger = logging.getLogger(__name__)
 
 
 class StormAlignTrainer(StormTrainer):
@@ -203,23 +206,32 @@ def saved_trajectory(
 
     Args:
         dataset_folder (`str` or `os.PathLike`):
-            A folder; anything else, such as a repository on the Hub, has none here.
+            A folder, or the name of a data set on the Hub.
         num_latents (`int`):
             Number K of latent steps.
         args ([`StormAlignConfig`]):
             Ask for others with `whitening_rank`, with `target_normalize` other than `"whiten"`, or with a pooling or layout
-            that is neither the default nor the saved one.
+            that is neither the default nor the saved one, which is logged.
 
     Raises:
         TrajectoryShapeError: If the saved statistics know another number of slots.
     """
-    is_asked_for = args.whitening_rank is None and args.target_normalize == "whiten"
-    if not is_asked_for or not Path(dataset_folder, FILE_NAME).is_file():
+    if args.whitening_rank is not None or args.target_normalize != "whiten":
         return None
-    saved = TargetTrajectory.load(dataset_folder)
+    saved = find_targets(dataset_folder)
+    if saved is None:
+        return None
     asked = {"pooling": (args.target_pooling, "temporal"), "layout": (args.target_layout, "average")}
-    if any(wanted not in (default, getattr(saved, name)) for name, (wanted, default) in asked.items()):
-        return None
+    for name, (wanted, default) in asked.items():
+        if wanted not in (default, getattr(saved, name)):
+            logger.warning(
+                "The targets saved with %s have the %s %r, but %r is asked for: others are fitted to its training split.",
+                dataset_folder,
+                name,
+                getattr(saved, name),
+                wanted,
+            )
+            return None
     return saved.with_num_latents(num_latents)
 
 

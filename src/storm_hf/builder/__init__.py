@@ -2,7 +2,17 @@
 
 from storm_hf.builder.build import Share, ThoughtsBuilder
 from storm_hf.builder.finish import ThoughtsReport
-from storm_hf.builder.recipe import EncoderSettings, ThoughtsRecipe
+from storm_hf.builder.recipe import EncoderSettings, ReadingSettings, ThoughtsRecipe
+from storm_hf.builder.scorer import FrozenScorer, ScorerSettings
 
 
-__all__ = ["EncoderSettings", "Share", "ThoughtsBuilder", "ThoughtsRecipe", "ThoughtsReport"]
+__all__ = [
+    "EncoderSettings",
+    "FrozenScorer",
+    "ReadingSettings",
+    "ScorerSettings",
+    "Share",
+    "ThoughtsBuilder",
+    "ThoughtsRecipe",
+    "ThoughtsReport",
+]

@@ -11,27 +11,30 @@ the next phase when all shards of this one are there.
 
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import asdict, dataclass, field
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
-from storm_hf.builder.choice import DUPLICATE, gates_of, generator_of, prompts_of
+from storm_hf.builder.choice import DUPLICATE, ScorerOf, gates_of, generator_of, prompts_of
 from storm_hf.builder.encoder import example_of, load_encoder
 from storm_hf.builder.finish import ThoughtsReport, finish
 from storm_hf.builder.plan import ANNOTATIONS, Plan, plan_parameters, split_of, write_plan
 from storm_hf.builder.recipe import ThoughtsRecipe
 from storm_hf.builder.records import Record, Row, read_records, write_records
 from storm_hf.builder.rows import PROMPTS, THOUGHTS, PromptStep, ThoughtStep
+from storm_hf.builder.scorer import FrozenScorer
 from storm_hf.builder.selection import Selection, record_path, select
 from storm_hf.errors import DatasetError
 from storm_hf.pipeline import Step, Workspace, claim
 from storm_hf.target_trajectory.shard_encoder import ShardEncoder
 from storm_hf.target_trajectory.shards import DATA
 from storm_hf.thought_video import PromptWriter, ThoughtVideoGenerator
+from storm_hf.video import bounded_reading
 
 
 OnFinished = Callable[[Path], None]
+SHARDED_PHASES = ("prompts", "thought_videos", "features")  # those that many tasks share; one does each of the others
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,8 @@ class ThoughtsBuilder:
             Everything that determines the data set.
         generator ([`ThoughtVideoGenerator`], *optional*):
             Makes thought videos instead of the recipe's. The recipe's `generator` is recorded as its parameters.
+        scorer_of (`Callable[[ScorerSettings], AnswerScorer]`, *optional*):
+            Makes the frozen model that gates ask. By default a [`FrozenScorer`] of the recipe's model.
         share ([`Share`], *optional*):
             Which shards this process takes. By default all.
         on_finished (`Callable[[Path], None]`, *optional*):
@@ -82,6 +87,7 @@ class ThoughtsBuilder:
 
     recipe: ThoughtsRecipe
     generator: ThoughtVideoGenerator | None = None
+    scorer_of: ScorerOf = FrozenScorer
     share: Share = field(default_factory=Share)
     on_finished: OnFinished | None = None
 
@@ -126,7 +132,8 @@ class ThoughtsBuilder:
 
     def read_annotations(self) -> None:
         """Cut the annotations into shards."""
-        gates_of(self.recipe)  # a setting that does not exist is told before hours of work
+        gates_of(self.recipe, self.generator)  # a setting that does not exist is told before hours of work
+        prompts_of(self.recipe, self.workspace.root)
         claim(self.workspace.root, ANNOTATIONS, plan_parameters(self.recipe))
         write_plan(self.recipe, self.workspace)
 
@@ -141,7 +148,8 @@ class ThoughtsBuilder:
     def make_thought_videos(self) -> None:
         """Make and judge the thought video of each row."""
         generators = {split: self.generator or generator_of(self.recipe, split) for split in self.recipe.splits}
-        steps = {split: self._thought_step(generator) for split, generator in generators.items()}
+        scorer_of = cache(self.scorer_of)  # gates and splits share one model, which goes when this phase ends
+        steps = {split: self._thought_step(generator, scorer_of) for split, generator in generators.items()}
         write_row = self._records_writer(PROMPTS, steps)
 
         def write(shard: str, path: Path) -> None:
@@ -189,11 +197,11 @@ class ThoughtsBuilder:
             )
         return selection
 
-    def _thought_step(self, generator: ThoughtVideoGenerator) -> ThoughtStep:
+    def _thought_step(self, generator: ThoughtVideoGenerator, scorer_of: ScorerOf) -> ThoughtStep:
         return ThoughtStep(
             self.workspace.root,
             generator,
-            gates_of(self.recipe),
+            gates_of(self.recipe, generator, scorer_of),
             self.recipe.frame_size,
             copies=self.recipe.embed == "copy",
             is_hashed=DUPLICATE in self.recipe.gates,
@@ -216,7 +224,9 @@ class ThoughtsBuilder:
         return write
 
     def _run(self, step: Step[str], tasks: Mapping[str, str]) -> None:
-        step.run(self.workspace, self.share.of(tasks), self.on_finished)
+        reading = self.recipe.reading
+        with bounded_reading(reading.limits, reading.timeout_seconds):
+            step.run(self.workspace, self.share.of(tasks), self.on_finished)
 
 
 def _prompt_parameters(recipe: ThoughtsRecipe, writer: PromptWriter) -> dict[str, Any]:
@@ -229,6 +239,7 @@ def _thought_parameters(recipe: ThoughtsRecipe, generator: ThoughtVideoGenerator
         "name": generator.name,
         "revision": generator.revision,
         "gates": {name: dict(settings or {}) for name, settings in recipe.gates.items()},
+        "limits": asdict(recipe.reading.limits),
         "frame_size": recipe.frame_size,
         "embed": recipe.embed,
         "keep_thoughts": recipe.keep_thoughts,

@@ -10,14 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from storm_hf.builder.build import Share, ThoughtsBuilder
+from storm_hf.builder.build import SHARDED_PHASES, Share, ThoughtsBuilder
 from storm_hf.builder.finish import ThoughtsReport
 from storm_hf.builder.recipe import ThoughtsRecipe
 from storm_hf.errors import DatasetError
 from storm_hf.optional import require
-
-
-SHARDED_PHASES = ("prompts", "thought_videos", "features")
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedModel
 
-from storm_hf.builder.recipe import EncoderSettings, ThoughtsRecipe
+from storm_hf.builder.recipe import ModelSettings, ThoughtsRecipe
 from storm_hf.builder.records import Row
 from storm_hf.target_trajectory.shard_encoder import ShardEncoder
 from storm_hf.thought_video import ThoughtExample, WorldExample
@@ -22,11 +22,10 @@ def load_encoder(recipe: ThoughtsRecipe, folder: Path) -> ShardEncoder:
             The data set.
     """
     settings = recipe.encoder
-    torch.set_num_threads(settings.threads)
     processor = AutoProcessor.from_pretrained(settings.model, revision=settings.revision)
     return ShardEncoder(
         folder,
-        _load_model(settings),
+        load_model(settings),
         processor,
         name=settings.model,
         batch_size=settings.batch_size,
@@ -35,7 +34,9 @@ def load_encoder(recipe: ThoughtsRecipe, folder: Path) -> ShardEncoder:
     )
 
 
-def _load_model(settings: EncoderSettings) -> PreTrainedModel:
+def load_model(settings: ModelSettings) -> PreTrainedModel:
+    """Load a video-language model to be asked, and give this process as many threads as it may have."""
+    torch.set_num_threads(settings.threads)
     device = settings.device or ("cuda" if torch.cuda.is_available() else "cpu")
     dtype = getattr(torch, settings.dtype)
     model = AutoModelForImageTextToText.from_pretrained(settings.model, revision=settings.revision, dtype=dtype)

@@ -5,6 +5,7 @@ sources: {train: [{path: train.jsonl, video_root: clips}]}     or  world: {world
 prompts: {template: {template: "..."}}
 generator: {future: {horizon_seconds: 4}}
 gates: {static: {}, scene_break: {}, duplicate: {}}
+reading: {timeout_seconds: 120, limits: {max_frame_pixels: 8847360}}
 encoder: {model: Qwen/Qwen2.5-VL-3B-Instruct, dtype: bfloat16}
 targets: {num_latents: 8, rank: auto}
 """
@@ -20,6 +21,7 @@ from storm_hf.annotations import SourceConfig
 from storm_hf.errors import ConfigurationError
 from storm_hf.target_trajectory import TargetSettings
 from storm_hf.thought_video import WorldRecipe
+from storm_hf.video import VideoLimits
 
 
 RecordT = TypeVar("RecordT")
@@ -27,8 +29,8 @@ _DTYPES = ("float32", "bfloat16", "float16")
 
 
 @dataclass(frozen=True, kw_only=True)
-class EncoderSettings:
-    """The frozen vision tower that encodes thought videos.
+class ModelSettings:
+    """A frozen model, and how each process holds it.
 
     Args:
         model (`str`):
@@ -36,29 +38,64 @@ class EncoderSettings:
         revision (`str`, *optional*):
             Version of it on the Hub.
         dtype (`str`, *optional*, defaults to `"float32"`):
-            `float32`, `bfloat16` or `float16`. Features are stored in float16.
+            `float32`, `bfloat16` or `float16`.
         device (`str`, *optional*):
             Such as `"cuda"`. By default where there is one, else `"cpu"`.
-        batch_size (`int`, *optional*, defaults to `32`):
-            Thought videos encoded together.
         threads (`int`, *optional*, defaults to `1`):
             Of each process on the CPU. With one, bytes do not depend on the machine, and workers use the other cores.
+
+    Raises:
+        ConfigurationError: If a value is out of its range.
     """
 
     model: str
     revision: str | None = None
     dtype: str = "float32"
     device: str | None = None
-    batch_size: int = 32
     threads: int = 1
 
     def __post_init__(self) -> None:
         if self.dtype not in _DTYPES:
             raise ConfigurationError(f"Expected a dtype among {', '.join(_DTYPES)} but got {self.dtype!r}.")
-        if self.batch_size < 1 or self.threads < 1:
-            raise ConfigurationError(
-                f"Expected batch_size and threads of 1 or more but got {self.batch_size} and {self.threads}."
-            )
+        if self.threads < 1:
+            raise ConfigurationError(f"Expected threads of 1 or more but got {self.threads}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderSettings(ModelSettings):
+    """The frozen vision tower that encodes thought videos. Features are stored in float16, whatever its dtype.
+
+    Args:
+        batch_size (`int`, *optional*, defaults to `32`):
+            Thought videos encoded together.
+    """
+
+    batch_size: int = 32
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.batch_size < 1:
+            raise ConfigurationError(f"Expected batch_size of 1 or more but got {self.batch_size}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadingSettings:
+    """What reading one clip may take, so that no clip holds up the others. One that takes more is rejected with that reason.
+
+    Args:
+        timeout_seconds (`float`, *optional*, defaults to `120.0`):
+            Seconds for one reading of one clip. How much is read in them depends on the machine, so no clip that can be read
+            should come near it; it is not part of what a build is compared by.
+        limits ([`VideoLimits`], *optional*):
+            How large a clip, and what is read of it, may be, whatever its header claims.
+    """
+
+    timeout_seconds: float = 120.0
+    limits: VideoLimits = field(default_factory=VideoLimits)
+
+    def __post_init__(self) -> None:
+        if not self.timeout_seconds > 0:
+            raise ConfigurationError(f"Expected timeout_seconds above 0 but got {self.timeout_seconds}.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,9 +116,14 @@ class ThoughtsRecipe:
         world ([`WorldRecipe`], *optional*):
             Episodes instead of annotations. Of sources and world exactly one is given.
         prompts (`Mapping[str, Any]`, *optional*):
-            Its kind, `template` or `chat`, and the settings of it. By default the template of [`TemplatePrompt`].
+            Its kind, and the settings of it: `template`, a [`TemplatePrompt`]; `chat`, a [`ServedChat`] behind a server of
+            OpenAI's kind; `pipeline`, a [`PipelineChat`] in each process of the build. By default the template.
         gates (`Mapping[str, Any]`, *optional*):
-            From `static`, `scene_break`, `first_frame` and `duplicate` to their settings, in the order they are passed.
+            From `static`, `scene_break`, `first_frame`, `visual_gain`, `answer_free`, `giveaway` and `duplicate` to their
+            settings, in the order they are passed. The three before the last ask a frozen model, a [`FrozenScorer`], and
+            take the settings of [`ScorerSettings`] besides their own.
+        reading ([`ReadingSettings`], *optional*):
+            What reading one clip may take.
         frame_size (`tuple[int, int]`, *optional*):
             Height and width that thought videos are scaled and cropped to. Without it, those of another size than the
             first one that was kept are rejected, since features of one data set have one shape.
@@ -104,6 +146,7 @@ class ThoughtsRecipe:
     world: WorldRecipe | None = None
     prompts: Mapping[str, Any] = field(default_factory=lambda: {"template": {}})
     gates: Mapping[str, Any] = field(default_factory=dict)
+    reading: ReadingSettings = field(default_factory=ReadingSettings)
     frame_size: tuple[int, int] | None = None
     embed: Literal["reference", "copy"] = "reference"
     keep_thoughts: bool = True
@@ -140,6 +183,9 @@ class ThoughtsRecipe:
         content = dict(_mapping(content, "a recipe"))
         content["encoder"] = _record(EncoderSettings, content.get("encoder"), "encoder")
         content["targets"] = _record(TargetSettings, content.get("targets"), "targets")
+        reading = dict(_mapping(content.get("reading") or {}, "reading"))
+        reading["limits"] = _record(VideoLimits, reading.get("limits") or {}, "limits")
+        content["reading"] = _record(ReadingSettings, reading, "reading")
         if content.get("world"):
             content["world"] = WorldRecipe.from_dict(_mapping(content["world"], "a world"))
         content["sources"] = {

@@ -31,6 +31,8 @@ class Row:
             Height and width of the thought video.
         hash (`str`, *optional*, defaults to `""`):
             The `perceptual_hash` of the thought video, where duplicates are looked for.
+        scores (`dict[str, float]`, *optional*):
+            What the gates measured with a frozen model. Those of a refused row stand in its reason.
     """
 
     annotation: Annotation
@@ -41,6 +43,7 @@ class Row:
     thought: dict[str, Any] = field(default_factory=dict)
     frame_size: tuple[int, int] | None = None
     hash: str = ""
+    scores: dict[str, float] = field(default_factory=dict)
 
     def thought_video(self, folder: Path) -> ThoughtVideo:
         """The thought video, in its file."""

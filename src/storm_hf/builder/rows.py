@@ -18,8 +18,8 @@ from storm_hf.thought_video import (
     Rejected,
     ThoughtVideo,
     ThoughtVideoGenerator,
+    assess,
     file_stem,
-    judge,
     perceptual_hash,
     question_clip,
 )
@@ -114,8 +114,9 @@ class ThoughtStep:
             thought = self._written(made, self._thought_path(row, shard))
             frames = thought.read()
             loaded = replace(thought, path=None, frames=frames)
-            if verdict := judge(self.gates, row.annotation, loaded):
-                return verdict
+            assessed = assess(self.gates, row.annotation, loaded)
+            if assessed.reason is not None:
+                return Rejected(assessed.reason)
             clip = self._clip(row.annotation, thought, self.folders(shard)[1])
         except VideoReadError as error:
             return Rejected(f"unreadable: {error}")
@@ -127,6 +128,7 @@ class ThoughtStep:
             thought=thought_fields(thought, relative_to(self._thought_path(row, shard), self.folder)),
             frame_size=(frames.shape[1], frames.shape[2]),
             hash=perceptual_hash(frames) if self.is_hashed else "",
+            scores=dict(assessed.scores),
         )
 
     def _thought_path(self, row: Row, shard: str) -> Path:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from storm_hf.cli import ask, build, demo, env, plan, push
+from storm_hf.cli import ask, build, demo, diagnose, env, evaluate, imagine, plan, push, serve
 from storm_hf.cli.exits import PoliteGroup
 
 
@@ -29,9 +29,13 @@ app = typer.Typer(
 app.command("ask", epilog=ask.EPILOG)(ask.ask_clip)
 app.add_typer(build.app, name="build")
 app.command("demo", epilog=demo.EPILOG)(demo.run_demo)
+app.command("diagnose", epilog=diagnose.EPILOG)(diagnose.diagnose_model)
 app.command("env", epilog=env.EPILOG)(env.show_environment)
+app.command("evaluate", epilog=evaluate.EPILOG)(evaluate.evaluate_model)
+app.command("imagine", epilog=imagine.EPILOG)(imagine.imagine_clips)
 app.command("plan", epilog=plan.EPILOG)(plan.plan_recipe)
 app.command("push", epilog=push.EPILOG)(push.push_folder)
+app.command("serve", epilog=serve.EPILOG)(serve.serve_model)
 
 
 def _print_version(is_wanted: bool) -> None:

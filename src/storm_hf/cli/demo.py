@@ -42,6 +42,7 @@ class WorldName(StrEnum):
     shuffle = "shuffle"
     bounce = "bounce"
     order = "order"
+    lattice = "lattice"
 
 
 def run_demo(

@@ -56,7 +56,7 @@ def train_base(folder: DemoFolder, recipe: DemoRecipe, report: Report) -> None:
     world = make_world(recipe.world, **recipe.knobs)
     processor = tiny_processor((*world.vocabulary, "Describe", "clip"), recipe.num_latents, recipe.frame_pixels)
     set_seed(recipe.seed)
-    model = StormForConditionalGeneration(tiny_config(processor, recipe.num_latents))
+    model = StormForConditionalGeneration(tiny_config(processor, recipe.num_latents, recipe.latent_scale))
     rows = [
         {
             "video": str(example.video),
@@ -94,7 +94,7 @@ def run_text_arm(folder: DemoFolder, recipe: DemoRecipe, arm: str, report: Repor
     )
     seconds = train(trainer)
     tests = data.dataset(folder, "test", with_thoughts=False)
-    longest = _longest_answer(with_reasoning(tests, column), processor)
+    longest = longest_answer(with_reasoning(tests, column), processor)
     results = measure_arm(trainer.model, processor, list(tests), recipe, num_latents=0, max_new_tokens=longest)
     _finish(folder, recipe, arm, trainer, results, seconds)
 
@@ -224,7 +224,8 @@ def train(trainer: StormTrainer) -> float:
     return seconds
 
 
-def _longest_answer(rows: Dataset, processor: ProcessorMixin) -> int:
+def longest_answer(rows: Dataset, processor: ProcessorMixin) -> int:
+    """Tokens that the longest answer needs, and a few to spare."""
     lengths = [len(ids) for ids in processor.tokenizer(list(rows["answer"]), add_special_tokens=False)["input_ids"]]
     return max(lengths) + 4
 

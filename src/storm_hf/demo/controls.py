@@ -1,4 +1,4 @@
-"""More arms, for the benchmark: tokens that carry nothing, latents that were never aligned, and the paper to the letter.
+"""More arms, for the benchmarks: tokens that carry nothing, latents that were never aligned, and the paper to the letter.
 
 - `pause`: the same K slots, filled with a learned token instead of latents.
 - `answer_only`: Stage II without Stage I.
@@ -6,28 +6,12 @@
   are, as in the paper; with the updates and the rates of our own arm.
 """
 
-import copy
 import dataclasses
-import json
-from pathlib import Path
 
-from datasets import disable_progress_bars
-
-from storm_hf.align.config import StormAlignConfig
-from storm_hf.align.trainer import StormAlignTrainer
-from storm_hf.answer.config import StormAnswerConfig
-from storm_hf.answer.trainer import StormAnswerTrainer
-from storm_hf.demo import data
-from storm_hf.demo.arms import ReportProgress, is_finished, train, training_arguments
 from storm_hf.demo.folder import DemoFolder
-from storm_hf.demo.measure import measure_prompts
-from storm_hf.demo.recipe import DemoRecipe, Training
-from storm_hf.demo.tasks import Report, Task
-from storm_hf.model import StormForConditionalGeneration
-from storm_hf.reporting import write_atomically
-from storm_hf.training.collator import AnswerCollator
-from storm_hf.training.prompts import PromptEncoder
-from storm_hf.training.trainer import StormTrainer
+from storm_hf.demo.recipe import DemoRecipe
+from storm_hf.demo.tasks import Task
+from storm_hf.demo.variants import Block, Variant, variant_task
 
 
 CONTROLS = {"pause": "Pause tokens", "answer_only": "Stage II alone", "paper": "The paper's targets and loss"}
@@ -39,83 +23,59 @@ PAPER = {
 }
 
 
+def storm_variant(recipe: DemoRecipe, name: str = "storm", title: str = "STORM") -> Variant:
+    """STORM as the recipe trains it, Stage I and then Stage II: what every other arm is compared with."""
+    align, answer = recipe.trainings["align"], recipe.trainings["answer"]
+    return Variant(
+        name,
+        title,
+        align_updates=align.num_updates,
+        answer_updates=answer.num_updates,
+        align_rate=align.learning_rate,
+        answer_rate=answer.learning_rate,
+        num_latents=recipe.num_latents,
+        align={
+            "whitening_rank": recipe.whitening_rank,
+            "target_layout": recipe.target_layout,
+            "teacher_noise": recipe.teacher_noise,
+        },
+    )
+
+
+def paper_variant(recipe: DemoRecipe) -> Variant:
+    """The paper's targets, loss and feedback, with the updates and rates of STORM."""
+    storm = storm_variant(recipe, "paper", CONTROLS["paper"])
+    return dataclasses.replace(storm, latent_projector="identity", align=PAPER)
+
+
+def naive_variant(recipe: DemoRecipe) -> Variant:
+    """Targets as they are pooled, brought to unit size and not whitened."""
+    storm = storm_variant(recipe, "naive", "Naive targets")
+    settings = {"target_normalize": "layernorm", "teacher_noise": recipe.teacher_noise}
+    return dataclasses.replace(storm, align=settings)
+
+
+def plain_variant(recipe: DemoRecipe, name: str, title: str, block: Block, chain: str | None = None) -> Variant:
+    """An arm without Stage I, with STORM's number of updates at Stage I's rate."""
+    storm = storm_variant(recipe)
+    return dataclasses.replace(
+        storm,
+        name=name,
+        title=title,
+        block=block,
+        chain=chain,
+        align_updates=0,
+        answer_updates=storm.num_updates,
+        answer_rate=storm.align_rate,
+        align={},
+    )
+
+
 def control_tasks(folder: DemoFolder, recipe: DemoRecipe) -> list[Task]:
     """The work of all controls, each with STORM's number of updates."""
-    updates = recipe.trainings["align"].num_updates + recipe.trainings["answer"].num_updates
-    works = {"pause": run_control, "answer_only": run_control, "paper": run_paper}
-    return [Task(name, title, updates, works[name], (folder, recipe, name)) for name, title in CONTROLS.items()]
-
-
-def run_control(folder: DemoFolder, recipe: DemoRecipe, arm: str, report: Report) -> None:
-    """Train and test a control. Worker."""
-    if is_finished(folder, arm):
-        return
-    disable_progress_bars()
-    updates = recipe.trainings["align"].num_updates + recipe.trainings["answer"].num_updates
-    trainings = {**recipe.trainings, arm: Training(updates, recipe.trainings["align"].learning_rate)}
-    recipe = dataclasses.replace(recipe, trainings=trainings)
-    model, processor = data.load(folder.base)
-    prompts = PromptEncoder(processor, copy.deepcopy(model.config), recipe.num_latents)
-    if arm == "pause":
-        model.config.latent_token_id = None  # the placeholders become ordinary tokens with a learned embedding
-    trainer = StormAnswerTrainer(
-        model=model,
-        args=training_arguments(StormAnswerConfig, folder.arm(arm), recipe, arm),
-        train_dataset=data.dataset(folder, "train", with_thoughts=False),
-        processing_class=processor,
-        data_collator=AnswerCollator(prompts),
-        callbacks=[ReportProgress(report)],
-    )
-    seconds = train(trainer)
-    _test(folder, recipe, arm, trainer, prompts, seconds, updates)
-
-
-def run_paper(folder: DemoFolder, recipe: DemoRecipe, arm: str, report: Report) -> None:
-    """Train both stages with the paper's targets, loss and feedback, and test. Worker."""
-    if is_finished(folder, arm):
-        return
-    disable_progress_bars()
-    seen, processor = data.load(folder.base)
-    config = copy.deepcopy(seen.config)
-    config.latent_projector = "identity"
-    model = StormForConditionalGeneration(config)
-    model.backbone.load_state_dict(seen.backbone.state_dict())
-    seconds, first = 0.0, recipe.trainings["align"].num_updates
-    align = StormAlignTrainer(
-        model=model,
-        args=training_arguments(StormAlignConfig, folder.arm(arm) / "align", recipe, "align", **PAPER),
-        train_dataset=data.dataset(folder, "train", with_thoughts=True),
-        processing_class=processor,
-        callbacks=[ReportProgress(report)],
-    )
-    seconds += train(align)
-    answer = StormAnswerTrainer(
-        model=StormForConditionalGeneration.from_pretrained(_saved(align, folder.arm(arm) / "aligned")),
-        args=training_arguments(StormAnswerConfig, folder.arm(arm), recipe, "answer"),
-        train_dataset=data.dataset(folder, "train", with_thoughts=False),
-        processing_class=processor,
-        callbacks=[ReportProgress(report, first)],
-    )
-    seconds += train(answer)
-    prompts = PromptEncoder(processor, config, recipe.num_latents)
-    _test(folder, recipe, arm, answer, prompts, seconds, first + recipe.trainings["answer"].num_updates)
-
-
-def _saved(trainer: StormTrainer, folder: Path) -> Path:
-    trainer.save_model(str(folder))
-    return folder
-
-
-def _test(
-    folder: DemoFolder,
-    recipe: DemoRecipe,
-    arm: str,
-    trainer: StormTrainer,
-    prompts: PromptEncoder,
-    seconds: float,
-    updates: int,
-) -> None:
-    tests = list(data.dataset(folder, "test", with_thoughts=False))
-    results = measure_prompts(trainer.model, prompts, tests, recipe, max_new_tokens=4)
-    record = {**dataclasses.asdict(results), "train_seconds": seconds, "num_updates": updates}
-    write_atomically(folder.arm(arm) / "results.json", json.dumps(record, indent=1) + "\n")
+    variants = [
+        plain_variant(recipe, "pause", CONTROLS["pause"], "pause"),
+        plain_variant(recipe, "answer_only", CONTROLS["answer_only"], "latents"),
+        paper_variant(recipe),
+    ]
+    return [variant_task(folder, recipe, variant) for variant in variants]

@@ -54,6 +54,8 @@ class DemoRecipe:
             Noise on the targets that Stage I feeds; see [`StormAlignConfig`].
         trainings (`Mapping[str, Training]`):
             `base`, `align`, `answer`, `direct`, `chain_of_thought`, `terse_chain`.
+        latent_scale (`float`):
+            Factor between a latent and what is fed; see [`StormConfig`].
         num_train (`int`):
             Clips trained on.
         num_gallery (`int`):
@@ -79,6 +81,7 @@ class DemoRecipe:
     target_layout: Layout
     teacher_noise: float
     trainings: Mapping[str, Training]
+    latent_scale: float = 1.0
     num_train: int = 3000
     num_gallery: int = 256
     num_per_depth: int = 64
@@ -103,6 +106,8 @@ class _World:
     rates: Mapping[str, float] = field(default_factory=dict)
     target_layout: Layout = "average"
     teacher_noise: float = 0.0
+    latent_scale: float = 1.0
+    num_train: int = 3000
 
 
 _RATES = {
@@ -170,6 +175,28 @@ _WORLDS = {
             "terse_chain": 700,
         },
     ),
+    "lattice": _World(
+        task="A pattern of 48 tiles is shown, then signs for operations that shift or mix all of them. What do three tiles of a "
+        "row show at the end?",
+        depth_unit="operations",
+        knobs={"num_steps": 6, "min_operations": 0, "max_operations": 6},
+        test_depths={0: 64, 1: 64, 2: 64, 3: 64, 4: 64, 5: 256, 6: 256},
+        deep=(5, 6),
+        frame_pixels=48 * 64,
+        whitening_rank=64,  # more than the 48 bits of a pattern
+        target_layout="concat",  # averaged over space, tiles are lost
+        latent_scale=0.25,  # with scale 1 and half the rate, a smaller lattice was not learned
+        num_train=6000,
+        updates={
+            "base": 600,
+            "align": 2000,
+            "answer": 300,
+            "direct": 2300,
+            "chain_of_thought": 2300,
+            "terse_chain": 2300,
+        },
+        rates={"align": 2e-3},
+    ),
 }
 
 
@@ -178,7 +205,7 @@ def demo_recipe(world: str = "shuffle", seed: int = 0, naive_targets: bool = Fal
 
     Args:
         world (`str`, *optional*, defaults to `"shuffle"`):
-            `"shuffle"`, `"bounce"` or `"order"`.
+            `"shuffle"`, `"bounce"`, `"order"` or `"lattice"`.
         seed (`int`, *optional*, defaults to `0`):
             Of data, weights and order.
         naive_targets (`bool`, *optional*, defaults to `False`):
@@ -204,5 +231,7 @@ def demo_recipe(world: str = "shuffle", seed: int = 0, naive_targets: bool = Fal
         whitening_rank=known.whitening_rank,
         target_layout="average" if naive_targets else known.target_layout,
         teacher_noise=known.teacher_noise,
+        latent_scale=known.latent_scale,
+        num_train=known.num_train,
         trainings={name: Training(updates, rates[name]) for name, updates in known.updates.items()},
     )

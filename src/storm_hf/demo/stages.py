@@ -25,6 +25,7 @@ ARM_TITLES = {
     "storm": "STORM: Stage I, then Stage II",
     "terse_chain": "Terse chain of thought",
 }
+_NUM_SHARED_STAGES = 3  # before the arms
 
 
 def run_demo(
@@ -42,7 +43,7 @@ def run_demo(
         out (`str` or `os.PathLike`, *optional*, defaults to `"runs/demo"`):
             The folder. A run that was stopped continues there.
         world (`str`, *optional*, defaults to `"shuffle"`):
-            `"shuffle"`, `"bounce"` or `"order"`.
+            `"shuffle"`, `"bounce"`, `"order"` or `"lattice"`.
         seed (`int`, *optional*, defaults to `0`):
             Of data, weights and order.
         naive_targets (`bool`, *optional*, defaults to `False`):
@@ -68,6 +69,17 @@ def run_demo(
     report = make_report(folder, recipe, Path(out))
     write_report(folder.path, report, tell(folder, recipe, command(recipe, out), machine(), versions()))
     return report
+
+
+def prepare(folder: DemoFolder, recipe: DemoRecipe, console: Console | None = None) -> None:
+    """Do what all arms start from, unless it was done before: render, learn to see, encode.
+
+    Raises:
+        StaleWorkError: If the folder was begun with another recipe.
+    """
+    folder.open(recipe)
+    for stage, tasks in list(_stages(folder, recipe).items())[:_NUM_SHARED_STAGES]:
+        folder.once(stage, partial(run_tasks, tasks, folder.logs, workers=2, console=console))
 
 
 def _stages(folder: DemoFolder, recipe: DemoRecipe) -> dict[str, list[Task]]:

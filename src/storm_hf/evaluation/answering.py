@@ -106,7 +106,24 @@ def _answer_batch(
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
-    new_tokens = output.sequences[:, inputs["input_ids"].shape[1] :]
+    return read_answers(output, inputs["input_ids"].shape[1], prompts, rows)
+
+
+def read_answers(output: Any, num_prompt_tokens: int, prompts: PromptEncoder, rows: Sequence[Row]) -> list[Answer]:
+    """Read what was generated for some rows.
+
+    Args:
+        output ([`~transformers.generation.GenerateDecoderOnlyOutput`]):
+            What `generate(output_latents=True)` returned.
+        num_prompt_tokens (`int`):
+            Columns of the prompt in its sequences.
+        prompts ([`~storm_hf.training.prompts.PromptEncoder`]):
+            Encoded the questions.
+        rows (`Sequence`):
+            The questions.
+    """
+    tokenizer = prompts.processor.tokenizer
+    new_tokens = output.sequences[:, num_prompt_tokens:]
     texts = tokenizer.batch_decode(new_tokens, skip_special_tokens=True)
     latents = [None] * len(rows) if output.latents is None else output.latents.float().cpu().numpy()
     token_ids = [_up_to_end(row, tokenizer.eos_token_id) for row in new_tokens.tolist()]

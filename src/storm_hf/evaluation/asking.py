@@ -14,7 +14,7 @@ from transformers import ProcessorMixin
 
 from storm_hf.errors import LatentLayoutError, PromptError, StormError
 from storm_hf.evaluation.answering import Answer, answer_questions
-from storm_hf.evaluation.replacement import Replacement, replace_latents
+from storm_hf.evaluation.replacement import Replacement, feed, replace_latents
 from storm_hf.model.modeling_storm import StormForConditionalGeneration
 from storm_hf.training.prompts import PromptEncoder, Row, load_clip
 from storm_hf.video import VideoClip
@@ -131,10 +131,10 @@ def ask_with_replaced_latents(
         )
     if replacement == "none":
         return ask(model, processor, question, num_latents=0, max_new_tokens=max_new_tokens)
-    intervention = replace_latents(replacement, torch.from_numpy(own.latents)[None])
+    intervene = feed(replace_latents(replacement, own.latents)[None])
     prompts = _prompts(model, processor, len(own.latents))
     rows = [question.row()]
-    return answer_questions(model, prompts, rows, max_new_tokens=max_new_tokens, intervene=lambda _: intervention)[0]
+    return answer_questions(model, prompts, rows, max_new_tokens=max_new_tokens, intervene=intervene)[0]
 
 
 def _prompts(

@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -19,7 +20,7 @@ _LOADING_ERRORS = (OSError, ValueError, TypeError, RuntimeError, SafetensorError
 
 
 def load_checkpoint(
-    name_or_path: str, device: torch.device | str = "cpu"
+    name_or_path: str, device: torch.device | str | None = "cpu", **kwargs: Any
 ) -> tuple[StormForConditionalGeneration, ProcessorMixin]:
     """Load a model for inference, and its processor. Code in the checkpoint is not run: this package has its own.
 
@@ -28,7 +29,10 @@ def load_checkpoint(
             A folder that `save_pretrained` of model and processor wrote, or one in which a trainer saved an adapter, or a
             name on the Hub. An adapter is loaded with the checkpoint that it belongs to.
         device (`torch.device` or `str`, *optional*, defaults to `"cpu"`):
-            Where the model is put.
+            Where the model is put; None leaves it where `device_map` does.
+        kwargs:
+            Passed to `from_pretrained`, such as `dtype` (by default that of the checkpoint), `device_map` or
+            `attn_implementation`.
 
     Raises:
         CheckpointError: If there is no such checkpoint, it is of another model, or a part of it is missing or damaged.
@@ -45,18 +49,20 @@ def load_checkpoint(
         ) from error
     try:
         model = (
-            _load_whole(name_or_path, config) if adapter is None else load_adapted(adapter, processor, dtype="auto")
+            _load_whole(name_or_path, config, **{"dtype": "auto", **kwargs})
+            if adapter is None
+            else load_adapted(adapter, processor, **{"dtype": "auto", **kwargs})
         )
     except StormError:
         raise
     except _LOADING_ERRORS as error:
         raise CheckpointError(f"The weights of {name_or_path} cannot be loaded: {_first_line(error)}") from error
-    return model.to(device).eval(), processor
+    return (model if device is None else model.to(device)).eval(), processor
 
 
-def _load_whole(name_or_path: str, config: PreTrainedConfig) -> StormForConditionalGeneration:
+def _load_whole(name_or_path: str, config: PreTrainedConfig, **kwargs: Any) -> StormForConditionalGeneration:
     model, report = AutoModel.from_pretrained(
-        name_or_path, config=config, dtype="auto", trust_remote_code=False, output_loading_info=True
+        name_or_path, config=config, trust_remote_code=False, output_loading_info=True, **kwargs
     )
     if wrong := sorted({*report["missing_keys"], *report["unexpected_keys"]}):
         raise CheckpointError(

@@ -35,6 +35,8 @@ class Published:
             Bytes of the Parquet files of `data` and of `videos`.
         files (`dict[str, str]`):
             From the name of each large file to the hash of its contents.
+        picture (`str`):
+            Path of the picture of clips beside their thoughts in the repository; empty where there is none.
     """
 
     sources: Counter[str] = field(default_factory=Counter)
@@ -44,6 +46,7 @@ class Published:
     generators: Counter[tuple[str, str]] = field(default_factory=Counter)
     num_bytes: Counter[str] = field(default_factory=Counter)
     files: dict[str, str] = field(default_factory=dict)
+    picture: str = ""
 
 
 def dataset_card(repo: str, manifest: dict[str, Any], published: Published) -> DatasetCard:
@@ -69,6 +72,7 @@ def dataset_card(repo: str, manifest: dict[str, Any], published: Published) -> D
         name=repo.partition("/")[2] or repo,
         repo=repo,
         paper=PAPER,
+        picture=published.picture,
         num_rows=splits,
         split=next(iter(splits)),
         feature_shape=manifest["feature_shape"],

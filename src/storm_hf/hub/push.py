@@ -22,6 +22,7 @@ from storm_hf.hub.dataset_folder import DATA, FINGERPRINT, MANIFEST, STATISTICS,
 from storm_hf.hub.licenses import LicenseRule
 from storm_hf.hub.published_shards import VIDEOS, ShardPlan, plan_shard, write_features, write_videos
 from storm_hf.hub.refusals import check_folder, check_texts, without_folders
+from storm_hf.hub.thoughts_picture import PICTURE, PicturedRow, draw_picture, pictured_rows
 
 
 # That of the library below the client, `httpx` or `httpx2`: what is raised where there is no answer at all.
@@ -141,6 +142,7 @@ class DatasetPush:
     def _upload_shards(self, repo: str) -> tuple[Published, list[CommitOperationAdd]]:
         """Write one shard at a time as it is published, upload it, and remove it again."""
         published, operations = Published(), []
+        pictured: list[PicturedRow] = []
         for shard in self.dataset.shards:
             plan = plan_shard(self.dataset, shard, self.rule, embeds=self.embeds)
             _count(plan, published)
@@ -155,11 +157,15 @@ class DatasetPush:
                 for name, path in written.items():
                     published.num_bytes[name.partition("/")[0]] += path.stat().st_size
                     operations.append(self._upload(repo, name, path, published))
+            pictured = pictured_rows(plan, pictured)
         operations.append(self._upload(repo, STATISTICS, self.dataset.path / STATISTICS, published))
+        if pictured:
+            operations.append(self._upload(repo, PICTURE, draw_picture(pictured), published))
+            published.picture = PICTURE
         return published, operations
 
-    def _upload(self, repo: str, name: str, path: Path, published: Published) -> CommitOperationAdd:
-        operation = CommitOperationAdd(path_in_repo=name, path_or_fileobj=path)
+    def _upload(self, repo: str, name: str, content: Path | bytes, published: Published) -> CommitOperationAdd:
+        operation = CommitOperationAdd(path_in_repo=name, path_or_fileobj=content)
         self.api.preupload_lfs_files(repo, [operation], repo_type="dataset", revision=self.revision)
         published.files[name] = operation.upload_info.sha256.hex()
         if self.on_uploaded is not None:
@@ -180,10 +186,11 @@ class DatasetPush:
         ]
 
     def _commit(self, repo: str, operations: list[CommitOperationAdd]) -> str:
-        """Show the new files, and remove the shards of an earlier version that are none of them."""
+        """Show the new files, and remove the shards and the picture of an earlier version that are none of them."""
         new = {operation.path_in_repo for operation in operations}
         there = self.api.list_repo_files(repo, repo_type="dataset", revision=self.revision)
-        old = [name for name in there if name.startswith((f"{DATA}/", f"{VIDEOS}/")) and name not in new]
+        replaced = (f"{DATA}/", f"{VIDEOS}/", PICTURE)
+        old = [name for name in there if name.startswith(replaced) and name not in new]
         info = self.api.create_commit(
             repo,
             [*operations, *map(CommitOperationDelete, old)],

@@ -4,6 +4,7 @@ from storm_hf.target_trajectory.builder import BuildReport, build_thoughts
 from storm_hf.target_trajectory.encode import encode_frames, encoder_revision
 from storm_hf.target_trajectory.fitting import TargetSettings, fit_targets
 from storm_hf.target_trajectory.pool import pool_to_trajectory
+from storm_hf.target_trajectory.published import find_targets
 from storm_hf.target_trajectory.rank import RankReport, choose_rank
 from storm_hf.target_trajectory.schema import storm_thoughts_features
 from storm_hf.target_trajectory.shards import iterate_features, load_thoughts
@@ -21,6 +22,7 @@ __all__ = [
     "choose_rank",
     "encode_frames",
     "encoder_revision",
+    "find_targets",
     "fit_targets",
     "iterate_features",
     "load_thoughts",

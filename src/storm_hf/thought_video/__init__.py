@@ -8,11 +8,27 @@ from storm_hf.thought_video.folder import FolderGenerator
 from storm_hf.thought_video.future import FutureGenerator
 from storm_hf.thought_video.generator import SimulatorGenerator, ThoughtVideoGenerator
 from storm_hf.thought_video.prompt import ChatPrompt, PromptWriter, TemplatePrompt
-from storm_hf.thought_video.quality import FirstFrameGate, Gate, QualityReport, SceneBreakGate, StaticGate, judge
+from storm_hf.thought_video.quality import (
+    Assessment,
+    FirstFrameGate,
+    Gate,
+    QualityReport,
+    SceneBreakGate,
+    StaticGate,
+    assess,
+    judge,
+)
 from storm_hf.thought_video.record import Rejected, ThoughtExample, ThoughtVideo, WorldExample
 from storm_hf.thought_video.trim import file_stem, question_clip
 from storm_hf.thought_video.video_families import FAMILIES, VideoFamily
-from storm_hf.thought_video.visual_gain import AnswerFreeGate, AnswerScorer, GainReport, VisualGainGate, visual_gain
+from storm_hf.thought_video.visual_gain import (
+    AnswerFreeGate,
+    AnswerScorer,
+    GainReport,
+    GiveawayGate,
+    VisualGainGate,
+    visual_gain,
+)
 from storm_hf.thought_video.worlds_dataset import WorldRecipe, WorldSplit, render_world
 
 
@@ -20,6 +36,7 @@ __all__ = [
     "FAMILIES",
     "AnswerFreeGate",
     "AnswerScorer",
+    "Assessment",
     "ChatModel",
     "ChatPrompt",
     "DiffusersGenerator",
@@ -30,6 +47,7 @@ __all__ = [
     "FutureGenerator",
     "GainReport",
     "Gate",
+    "GiveawayGate",
     "PipelineChat",
     "PromptWriter",
     "QualityReport",
@@ -47,6 +65,7 @@ __all__ = [
     "WorldExample",
     "WorldRecipe",
     "WorldSplit",
+    "assess",
     "file_stem",
     "find_duplicates",
     "judge",

@@ -14,12 +14,14 @@ import urllib.request
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 from PIL import Image
 
 from storm_hf.errors import ConfigurationError, DatasetError, ServerError
+from storm_hf.thought_video.diffusers_generator import folder_revision
 
 
 _MAX_IMAGE_SIDE_PX = 768  # what chat models look at in one tile; more only costs time
@@ -53,6 +55,11 @@ class ChatModel(Protocol):
     @property
     def settings(self) -> Mapping[str, Any]:
         """What else determines its answers, as JSON knows it."""
+        ...
+
+    @property
+    def version(self) -> str | None:
+        """What its answers come from, as exactly as is known: a commit, or a hash of its files."""
         ...
 
     def complete(self, messages: Sequence[Message]) -> str:
@@ -106,6 +113,11 @@ class ServedChat:
     def __post_init__(self) -> None:
         if not self.url.startswith(("http://", "https://")):
             raise ConfigurationError(f"Expected a URL that begins with http:// or https:// but got {self.url!r}.")
+
+    @property
+    def version(self) -> str | None:
+        """None: a server does not tell."""
+        return None
 
     @property
     def settings(self) -> Mapping[str, Any]:
@@ -175,6 +187,13 @@ class PipelineChat:
     sees_images: bool = False
     max_tokens: int = 512
     options: Mapping[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def version(self) -> str | None:
+        """Commit of the model on the Hub; of a folder, twelve digits of the hash of all its files."""
+        if Path(self.name).is_dir():
+            return folder_revision(Path(self.name))
+        return getattr(self._pipeline.model.config, "_commit_hash", None) or self.revision
 
     @property
     def settings(self) -> Mapping[str, Any]:

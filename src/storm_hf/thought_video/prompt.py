@@ -148,6 +148,7 @@ class ChatPrompt:
             prompt = _not_empty(self.model.complete([message]), annotation, f"the model {self.name}")
             content = {
                 "model": self.name,
+                "revision": self.model.version,
                 "settings": dict(self.model.settings),
                 "request": message.text,
                 "prompt": prompt,

@@ -5,14 +5,14 @@ Axes: T frames, H height, W width.
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Protocol
+from dataclasses import dataclass, field, replace
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from PIL import Image
 
 from storm_hf.annotations.record import Annotation
-from storm_hf.errors import ConfigurationError, VideoReadError
+from storm_hf.errors import ConfigurationError, PromptError, VideoReadError
 from storm_hf.thought_video.clip_part import cropped_to, read_last_seen, read_seen
 from storm_hf.thought_video.record import Rejected, ThoughtVideo
 
@@ -33,6 +33,30 @@ class Gate(Protocol):
         Raises:
             VideoReadError: If a video cannot be read.
         """
+        ...
+
+
+@dataclass(frozen=True)
+class Assessment:
+    """What gates say of a thought video.
+
+    Args:
+        reason (`str`, *optional*):
+            Why not to keep it; None where it is to be kept.
+        scores (`Mapping[str, float]`, *optional*):
+            What was measured, for the record.
+    """
+
+    reason: str | None = None
+    scores: Mapping[str, float] = field(default_factory=dict)
+
+
+@runtime_checkable
+class MeasuringGate(Gate, Protocol):
+    """A gate whose numbers are kept with the thought video, whatever it decides."""
+
+    def measure(self, annotation: Annotation, thought: ThoughtVideo) -> Assessment:
+        """What `check` says, with the numbers that it decides by."""
         ...
 
 
@@ -150,7 +174,7 @@ class QualityReport:
         return self.num_kept + sum(self.num_rejected.values())
 
 
-def judge(gates: Sequence[Gate], annotation: Annotation, thought: ThoughtVideo) -> Rejected | None:
+def assess(gates: Sequence[Gate], annotation: Annotation, thought: ThoughtVideo) -> Assessment:
     """Send a thought video through the gates, in their order, until one refuses it. It is decoded once.
 
     Args:
@@ -159,19 +183,40 @@ def judge(gates: Sequence[Gate], annotation: Annotation, thought: ThoughtVideo) 
         annotation ([`Annotation`]):
             The question.
         thought ([`ThoughtVideo`]):
-            Its thought video.
+            Its thought video. The gates see the question's clip until the moment where it begins.
 
     Returns:
-        [`Rejected`] with the reason of the first gate that refuses, or `unreadable: …` where a video cannot be read; None
-        where it is to be kept.
+        [`Assessment`]: The reason of the first gate that refuses, `unreadable: …` where a video cannot be read, or
+        `unscorable: …` where a model that judges cannot look at it; and what the gates until then measured.
     """
+    asked, scores = as_seen(annotation, thought), dict[str, float]()
     try:
         loaded = thought.in_memory() if gates else thought
-        reasons = (gate.check(annotation, loaded) for gate in gates)
-        reason = next((reason for reason in reasons if reason is not None), None)
+        for gate in gates:
+            if isinstance(gate, MeasuringGate):
+                said = gate.measure(asked, loaded)
+            else:
+                said = Assessment(gate.check(asked, loaded))
+            scores |= said.scores
+            if said.reason is not None:
+                return Assessment(said.reason, scores)
     except VideoReadError as error:
-        return Rejected(f"unreadable: {error}")
+        return Assessment(f"unreadable: {error}", scores)
+    except PromptError as error:
+        return Assessment(f"unscorable: {error}", scores)
+    return Assessment(None, scores)
+
+
+def judge(gates: Sequence[Gate], annotation: Annotation, thought: ThoughtVideo) -> Rejected | None:
+    """The verdict of `assess` without its numbers: [`Rejected`], or None where the thought video is to be kept."""
+    reason = assess(gates, annotation, thought).reason
     return None if reason is None else Rejected(reason)
+
+
+def as_seen(annotation: Annotation, thought: ThoughtVideo) -> Annotation:
+    """The question asked where its thought video begins, if that says so: nothing later may be seen."""
+    until = thought.seen_until_seconds
+    return annotation if until is None else replace(annotation, time_seconds=until)
 
 
 def _small(frames: np.ndarray) -> np.ndarray:

@@ -1,10 +1,14 @@
 """Does a thought video help a frozen model to answer? One that does not teaches nothing about the answer.
 
     visual gain  =  score(answer | clip, question, thought video)  -  score(answer | clip, question)
+    advantage    =  score(answer | clip, question, thought video)  -  score(answer | clip, question, control)
+    giveaway     =  score(answer | thought video, options)
 
-The model that scores lies in a layer above; here is what is asked of it.
+The control is a thought video made alike, by a prompt without the answer. The giveaway is what the thought video says where
+neither clip nor question is shown. The model that scores lies in a layer above; here is what is asked of it.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -15,7 +19,11 @@ from storm_hf.annotations.record import Annotation
 from storm_hf.errors import ConfigurationError, DatasetError
 from storm_hf.thought_video.generator import ThoughtVideoGenerator
 from storm_hf.thought_video.prompt import PromptWriter
+from storm_hf.thought_video.quality import Assessment, as_seen
 from storm_hf.thought_video.record import Rejected, ThoughtVideo
+
+
+_DIGITS = 4  # of a score that is kept: what lies behind differs between processors
 
 
 class AnswerScorer(Protocol):
@@ -32,13 +40,26 @@ class AnswerScorer(Protocol):
 
         Returns:
             `float`: Log-likelihood of the answer in nats, or 1.0 and 0.0 for right and wrong. One of the two throughout.
+
+        Raises:
+            PromptError: If the model cannot look at these videos.
+            VideoReadError: If a video cannot be read.
+        """
+        ...
+
+    def score_alone(self, annotation: Annotation, thought: ThoughtVideo) -> float:
+        """Score the right one of the options where only the thought video is shown: no clip, no question.
+
+        Returns:
+            `float`: Logarithm of its probability among the options.
         """
         ...
 
 
 def visual_gain(scorer: AnswerScorer, annotation: Annotation, thought: ThoughtVideo) -> float:
     """How much better the answer scores with the thought video than without."""
-    return scorer.score(annotation, thought) - scorer.score(annotation, None)
+    asked = as_seen(annotation, thought)
+    return scorer.score(asked, thought) - scorer.score(asked, None)
 
 
 @dataclass(frozen=True)
@@ -57,10 +78,20 @@ class VisualGainGate:
 
     def check(self, annotation: Annotation, thought: ThoughtVideo) -> str | None:
         """Score with and without."""
-        gain = visual_gain(self.scorer, annotation, thought)
-        if gain > self.min_gain:
-            return None
-        return f"visual gain: the answer scores {gain:+.3f} with the thought video; more than {self.min_gain:+g} is needed"
+        return self.measure(annotation, thought).reason
+
+    def measure(self, annotation: Annotation, thought: ThoughtVideo) -> Assessment:
+        """Score with and without, and keep both scores."""
+        asked = as_seen(annotation, thought)
+        before, after = self.scorer.score(asked, None), self.scorer.score(asked, thought)
+        scores = _rounded(without_thought=before, with_thought=after)
+        if after - before > self.min_gain:
+            return Assessment(None, scores)
+        return Assessment(
+            f"visual gain: the answer scores {after - before:+.3f} with the thought video; more than {self.min_gain:+g} is "
+            "needed",
+            scores,
+        )
 
 
 @dataclass(frozen=True)
@@ -96,19 +127,69 @@ class AnswerFreeGate:
 
     def check(self, annotation: Annotation, thought: ThoughtVideo) -> str | None:
         """Make the control and score both."""
+        return self.measure(annotation, thought).reason
+
+    def measure(self, annotation: Annotation, thought: ThoughtVideo) -> Assessment:
+        """Make the control and score both, and keep both scores."""
         try:
             prompt = self.writer.write(annotation)
         except DatasetError as error:
-            return f"no control: {error}"
+            return Assessment(f"no control: {error}")
         control = self.generator.generate(annotation, prompt=prompt, seed=thought.seed)
         if isinstance(control, Rejected):
-            return f"no control: {control.reason}"
-        advantage = self.scorer.score(annotation, thought) - self.scorer.score(annotation, control)
-        if advantage > self.min_advantage:
-            return None
-        return (
-            f"answer-free control: the answer scores {advantage:+.3f} against a thought video made without it; more than "
-            f"{self.min_advantage:+g} is needed"
+            return Assessment(f"no control: {control.reason}")
+        asked = as_seen(annotation, thought)
+        own, others = self.scorer.score(asked, thought), self.scorer.score(asked, control)
+        scores = _rounded(with_thought=own, with_control=others)
+        if own - others > self.min_advantage:
+            return Assessment(None, scores)
+        return Assessment(
+            f"answer-free control: the answer scores {own - others:+.3f} against a thought video made without it; more than "
+            f"{self.min_advantage:+g} is needed",
+            scores,
+        )
+
+
+@dataclass(frozen=True)
+class GiveawayGate:
+    """Refuses a thought video that says the answer to somebody who knows neither the clip nor the question.
+
+    A video model that is told the answer may write it into the picture, and a model that is aligned to that learns to read.
+    Open questions pass: where no question is asked there is nothing to answer.
+
+    Args:
+        scorer ([`AnswerScorer`]):
+            The frozen model.
+        max_probability (`float`, *optional*, defaults to `0.9`):
+            Of the right option, shown the thought video and the options alone.
+
+    Raises:
+        ConfigurationError: If the probability does not lie between 0 and 1.
+    """
+
+    scorer: AnswerScorer
+    max_probability: float = 0.9
+
+    def __post_init__(self) -> None:
+        if not 0 < self.max_probability <= 1:
+            raise ConfigurationError(f"Expected max_probability above 0 and up to 1 but got {self.max_probability}.")
+
+    def check(self, annotation: Annotation, thought: ThoughtVideo) -> str | None:
+        """Score the thought video alone."""
+        return self.measure(annotation, thought).reason
+
+    def measure(self, annotation: Annotation, thought: ThoughtVideo) -> Assessment:
+        """Score the thought video alone, and keep the score."""
+        if len(annotation.options) < 2:
+            return Assessment()
+        score = self.scorer.score_alone(annotation, thought)
+        scores = _rounded(thought_alone=score)
+        if math.exp(score) <= self.max_probability:
+            return Assessment(None, scores)
+        return Assessment(
+            f"giveaway: without clip and question the answer has the probability {math.exp(score):.3f}; at most "
+            f"{self.max_probability:g} is allowed",
+            scores,
         )
 
 
@@ -144,3 +225,7 @@ class GainReport:
         values = np.asarray(gains, dtype=np.float64)
         error = float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else float("nan")
         return cls(len(values), float(values.mean()), error, float((values > 0).mean()))
+
+
+def _rounded(**scores: float) -> dict[str, float]:
+    return {name: round(score, _DIGITS) for name, score in scores.items()}

@@ -8,6 +8,7 @@ import math
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, fields
 from pathlib import Path
 from time import monotonic
@@ -47,28 +48,54 @@ class VideoLimits:
                 raise ConfigurationError(f"Expected {field.name} of at least 1 but got {getattr(self, field.name)}.")
 
 
+_DEFAULTS: ContextVar[tuple[VideoLimits, float | None]] = ContextVar("reading bounds", default=(VideoLimits(), None))
+
+
+@contextmanager
+def bounded_reading(limits: VideoLimits, timeout_seconds: float | None = None) -> Iterator[None]:
+    """Bound every reading of a block that does not bring bounds of its own.
+
+    What reads thousands of clips that nobody has looked at, through many doors, says so once and around all of them. Threads
+    that begin in the block are not concerned.
+
+    Args:
+        limits ([`VideoLimits`]):
+            How large a video may be.
+        timeout_seconds (`float`, *optional*):
+            Seconds that one reading may take. None for as long as it needs.
+
+    Raises:
+        ConfigurationError: If `timeout_seconds` is not a positive number of seconds.
+    """
+    _check_timeout(timeout_seconds)
+    token = _DEFAULTS.set((limits, timeout_seconds))
+    try:
+        yield
+    finally:
+        _DEFAULTS.reset(token)
+
+
 class ReadingBounds:
     """The limits of one reading, and the clock that runs from its start.
 
     Args:
         path (`Path`):
             The file that is read.
-        limits ([`VideoLimits`], *optional*, defaults to `VideoLimits()`):
-            How large it may be.
+        limits ([`VideoLimits`], *optional*):
+            How large it may be. By default those of `bounded_reading`, if there is one around, else `VideoLimits()`.
         timeout_seconds (`float`, *optional*):
-            Seconds that the whole reading may take. None for as long as it needs.
+            Seconds that the whole reading may take. By default those of `bounded_reading`, else as long as it needs.
 
     Raises:
         ConfigurationError: If `timeout_seconds` is not a positive number of seconds.
     """
 
     def __init__(self, path: Path, limits: VideoLimits | None = None, timeout_seconds: float | None = None) -> None:
-        if timeout_seconds is not None and not 0 < timeout_seconds <= threading.TIMEOUT_MAX:
-            raise ConfigurationError(
-                f"Expected timeout_seconds above 0 but got {timeout_seconds}. Leave it out to wait without end."
-            )
+        default_limits, default_timeout = _DEFAULTS.get()
+        timeout_seconds = default_timeout if timeout_seconds is None else timeout_seconds
+        _check_timeout(timeout_seconds)
         self.path = path
-        self.limits = limits or VideoLimits()
+        self.limits = limits or default_limits
         self._timeout_seconds = timeout_seconds
         self._end = math.inf if timeout_seconds is None else monotonic() + timeout_seconds
         self._refused: str | None = None
@@ -133,4 +160,11 @@ class ReadingBounds:
         return (
             f"{self.path} has pictures {size}; the limit is max_frame_pixels={self.limits.max_frame_pixels:,}. "
             f"Make them smaller, or pass limits=VideoLimits(max_frame_pixels={enough})."
+        )
+
+
+def _check_timeout(timeout_seconds: float | None) -> None:
+    if timeout_seconds is not None and not 0 < timeout_seconds <= threading.TIMEOUT_MAX:
+        raise ConfigurationError(
+            f"Expected timeout_seconds above 0 but got {timeout_seconds}. Leave it out to wait without end."
         )

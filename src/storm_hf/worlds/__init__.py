@@ -1,7 +1,7 @@
 """Procedural videos with a question whose simulator shows the reasoning: a perfect thought-video generator."""
 
 from storm_hf.worlds.episode import Episode, EpisodeText
-from storm_hf.worlds.files import EpisodeFiles, read_episodes, write_episodes
+from storm_hf.worlds.files import EpisodeFiles, read_episodes, world_of_clip, write_episodes
 from storm_hf.worlds.question import format_answer, format_question, split_words
 from storm_hf.worlds.registry import WORLD_NAMES, make_world
 from storm_hf.worlds.splits import SPLITS, split_seeds
@@ -21,5 +21,6 @@ __all__ = [
     "read_episodes",
     "split_seeds",
     "split_words",
+    "world_of_clip",
     "write_episodes",
 ]

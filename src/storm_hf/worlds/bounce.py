@@ -12,7 +12,7 @@ from typing import ClassVar
 import numpy as np
 
 from storm_hf.worlds.question import NUMBER_WORDS, number_pairs, wording
-from storm_hf.worlds.render import CELL_PX, LIME, WHITE, canvas, diagonal, fill
+from storm_hf.worlds.render import CELL_PX, LIME, WHITE, canvas, diagonal, distance, fill
 from storm_hf.worlds.world import Words, World, check_knob, check_num_steps
 
 
@@ -85,10 +85,20 @@ class Bounce(World[BouncePlan]):
         return range(1, self.num_steps + 1)
 
     @property
+    def frame_size(self) -> tuple[int, int]:
+        """The board, a cell for each field."""
+        return _SIDE * CELL_PX, _SIDE * CELL_PX
+
+    @property
     def vocabulary(self) -> tuple[str, ...]:
         """Every word that a text of this world can use, sorted."""
         plain = "ball going board step moves to Where is the after steps?"
         return wording(self.options, plain, *DIRECTIONS, *DEFLECTORS, _question(1))
+
+    def _read_frame(self, frame: np.ndarray) -> str:
+        """Look for the ball where it lies when it leaves each field in each direction."""
+        boxes = [(*_ball_corner(state, _BALL_SHIFT), _BALL_PX, _BALL_PX) for state in self.state_names]
+        return self.state_names[int(np.argmin([distance(frame, *box, WHITE) for box in boxes]))]
 
     def _draw_plan(self, generator: np.random.Generator, depth: int | None) -> BouncePlan:
         """Draw the answer first and then boards until one leads there, so that every field is right equally often."""
@@ -178,12 +188,15 @@ def _draw_board(board: tuple[str, ...]) -> np.ndarray:
 
 def _ball_frames(board: np.ndarray, state: str) -> tuple[np.ndarray, np.ndarray]:
     """Draw the ball in the middle of its field, and then on its way."""
+    resting, leaving = board.copy(), board.copy()
+    for frame, shift in ((resting, 0), (leaving, _BALL_SHIFT)):
+        fill(frame, *_ball_corner(state, shift), _BALL_PX, _BALL_PX, WHITE)
+    return resting, leaving
+
+
+def _ball_corner(state: str, shift: int) -> tuple[int, int]:
+    """Top and left of a ball that has gone so many pixels from the middle of its field."""
     field, direction = _parts(state)
     row, column = divmod(FIELDS.index(field), _SIDE)
     down, right = DIRECTIONS[direction]
-    resting, leaving = board.copy(), board.copy()
-    for frame, shift in ((resting, 0), (leaving, _BALL_SHIFT)):
-        top = CELL_PX * row + _BALL_MARGIN + shift * down
-        left = CELL_PX * column + _BALL_MARGIN + shift * right
-        fill(frame, top, left, _BALL_PX, _BALL_PX, WHITE)
-    return resting, leaving
+    return CELL_PX * row + _BALL_MARGIN + shift * down, CELL_PX * column + _BALL_MARGIN + shift * right

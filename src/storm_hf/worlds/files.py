@@ -18,6 +18,7 @@ from typing import Any
 from storm_hf.errors import StaleWorkError, WorldError
 from storm_hf.video import write_video
 from storm_hf.worlds.episode import EpisodeText
+from storm_hf.worlds.registry import make_world
 from storm_hf.worlds.world import World
 from storm_hf.writing import written_whole
 
@@ -105,6 +106,24 @@ def read_episodes(folder: str | os.PathLike[str]) -> list[EpisodeFiles]:
         raise WorldError(f"Expected {manifest} but it does not exist. Run write_episodes again; it continues.")
     with manifest.open(encoding="utf-8") as rows:
         return [_from_row(Path(folder), json.loads(row)) for row in rows]
+
+
+def world_of_clip(clip: str | os.PathLike[str]) -> World[Any] | None:
+    """Make the world that drew a clip, knobs included, from the `world.json` that lies a folder above it.
+
+    Args:
+        clip (`str` or `os.PathLike`):
+            A clip, or a thought video, that `write_episodes` wrote.
+
+    Returns:
+        [`World`] or `None`: Nothing where no world left its name.
+    """
+    path = Path(clip).parent.parent / _WORLD_FILE
+    if not path.is_file():
+        return None
+    knobs = json.loads(path.read_text(encoding="utf-8"))
+    del knobs["drawing_version"]
+    return make_world(knobs.pop("world"), **knobs)
 
 
 _Task = tuple[World[Any], Path, int, int | None]

@@ -78,9 +78,18 @@ class Order(World[OrderPlan]):
         return range(1, self.num_shapes + 1)
 
     @property
+    def frame_size(self) -> tuple[int, int]:
+        """One row of cells, a cell for each place."""
+        return CELL_PX, CELL_PX * _NUM_PLACES
+
+    @property
     def vocabulary(self) -> tuple[str, ...]:
         """Every word that a text of this world can use, sorted."""
         return wording(self.options, _question(1), "shape none step number is", *PALETTE)
+
+    def _read_frame(self, frame: np.ndarray) -> str:
+        """Compare with the recap of each shape."""
+        return min(SHAPES, key=lambda shape: float(((frame - _recap_frame(shape)) ** 2).mean()))
 
     def _draw_plan(self, generator: np.random.Generator, depth: int | None) -> OrderPlan:
         drawn_depth = int(generator.integers(1, self.num_shapes + 1))
@@ -121,15 +130,18 @@ class Order(World[OrderPlan]):
         return np.stack(frames).repeat(2, axis=0)
 
     def _draw_thought(self, plan: OrderPlan) -> np.ndarray:
-        frames = [canvas(1, _NUM_PLACES) for _ in range(self.num_steps)]
-        for frame, state in zip(frames, self._states(plan), strict=True):
-            for place in range(_NUM_PLACES):
-                _draw_shape(frame, place, state, PALE)
-        return np.stack(frames).repeat(2, axis=0)  # (T, H, W, 3)
+        return np.stack([_recap_frame(state) for state in self._states(plan)]).repeat(2, axis=0)  # (T, H, W, 3)
 
 
 def _question(depth: int) -> str:
     return f"Which shape was number {NUMBER_WORDS[depth]}?"
+
+
+def _recap_frame(shape: str) -> np.ndarray:
+    frame = canvas(1, _NUM_PLACES)
+    for place in range(_NUM_PLACES):
+        _draw_shape(frame, place, shape, PALE)
+    return frame
 
 
 def _draw_shape(frame: np.ndarray, place: int, shape: str, colour: Colour) -> None:

@@ -5,12 +5,13 @@ from typing import Any
 
 from storm_hf.errors import WorldError
 from storm_hf.worlds.bounce import Bounce
+from storm_hf.worlds.lattice import Lattice
 from storm_hf.worlds.order import Order
 from storm_hf.worlds.shuffle import Shuffle
 from storm_hf.worlds.world import World
 
 
-_WORLDS = {world.name: world for world in (Shuffle, Bounce, Order)}
+_WORLDS = {world.name: world for world in (Shuffle, Bounce, Order, Lattice)}
 WORLD_NAMES = tuple(_WORLDS)
 
 

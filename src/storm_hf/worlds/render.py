@@ -9,6 +9,8 @@ Axes: T frames, H height, W width, in pixels.
 
 import numpy as np
 
+from storm_hf.errors import WorldError
+
 
 CELL_PX = 16
 ENLARGEMENT = 4
@@ -81,3 +83,29 @@ def stamp(frame: np.ndarray, top: int, left: int, mask: np.ndarray, colour: Colo
 def enlarge(frames: np.ndarray, factor: int = ENLARGEMENT) -> np.ndarray:
     """Turn every pixel into a square of `factor` x `factor` pixels."""
     return frames.repeat(factor, axis=1).repeat(factor, axis=2)  # (T, factor * H, factor * W, 3)
+
+
+def shrink(frame: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Average a frame down to a size that it is a multiple of: the way back from `enlarge`.
+
+    Raises:
+        WorldError: If it is no RGB frame, or no multiple of that size.
+    """
+    if (
+        frame.ndim != 3
+        or frame.shape[2] != 3
+        or frame.shape[0] % height
+        or frame.shape[1] * height != frame.shape[0] * width
+    ):
+        raise WorldError(
+            f"Expected an RGB frame whose height and width are {height} x {width} or a multiple of it but got the shape "
+            f"{frame.shape}. Resize it."
+        )
+    factor = frame.shape[0] // height
+    return frame.reshape(height, factor, width, factor, 3).mean(axis=(1, 3), dtype=np.float32)  # (H, W, 3)
+
+
+def distance(frame: np.ndarray, top: int, left: int, height: int, width: int, colour: Colour) -> float:
+    """Mean squared distance between a box of the frame and a colour."""
+    box = frame[top : top + height, left : left + width].astype(np.float32)
+    return float(((box - np.array(colour, dtype=np.float32)) ** 2).mean())

@@ -15,7 +15,7 @@ from typing import ClassVar
 import numpy as np
 
 from storm_hf.worlds.question import number_pairs, wording
-from storm_hf.worlds.render import BACKGROUND, CELL_PX, GREY, ORANGE, PALETTE, canvas, fill, open_box
+from storm_hf.worlds.render import BACKGROUND, CELL_PX, GREY, ORANGE, PALETTE, canvas, distance, fill, open_box
 from storm_hf.worlds.world import Words, World, check_knob, check_num_steps
 
 
@@ -24,6 +24,7 @@ Swap = tuple[int, int]  # left cup, right cup
 _QUESTION = "Which cup holds the ball at the end?"
 _CUP_TOP, _CUP_HEIGHT, _CUP_WIDTH = 4, 8, 10
 _PAD_TOP, _LIFT, _SHIFT = 12, 2, 2
+_BALL_TOP, _BALL_LEFT, _BALL_HEIGHT, _BALL_WIDTH = _CUP_TOP + 3, 5, 5, 6
 
 
 @dataclass(frozen=True)
@@ -84,9 +85,19 @@ class Shuffle(World[ShufflePlan]):
         return range(self.num_steps + 1)
 
     @property
+    def frame_size(self) -> tuple[int, int]:
+        """One row of cells, a cell for each cup."""
+        return CELL_PX, CELL_PX * self.num_cups
+
+    @property
     def vocabulary(self) -> tuple[str, ...]:
         """Every word that a text of this world can use, sorted."""
         return wording(self.options, _QUESTION, "ball swap none step at")
+
+    def _read_frame(self, frame: np.ndarray) -> str:
+        """Look for the ball where it lies under each cup."""
+        boxes = [(_BALL_TOP, CELL_PX * cup + _BALL_LEFT, _BALL_HEIGHT, _BALL_WIDTH) for cup in range(self.num_cups)]
+        return self.options[int(np.argmin([distance(frame, *box, ORANGE) for box in boxes]))]
 
     def _draw_plan(self, generator: np.random.Generator, depth: int | None) -> ShufflePlan:
         drawn_depth = int(generator.integers(self.min_swaps, self.max_swaps + 1))
@@ -184,4 +195,4 @@ def _draw_cup(
 
 
 def _draw_ball(frame: np.ndarray, cup: int) -> None:
-    fill(frame, _CUP_TOP + 3, CELL_PX * cup + 5, 5, 6, ORANGE)
+    fill(frame, _BALL_TOP, CELL_PX * cup + _BALL_LEFT, _BALL_HEIGHT, _BALL_WIDTH, ORANGE)

@@ -4,11 +4,12 @@ An episode is a pure function of the world's knobs, the seed and (where asked fo
 the facts of one episode, and everything else (pictures, words, counterfactuals) is read off the plan.
 No picture holds an absolute clock: a model that can read the time of a frame does not generalise to longer videos.
 
-Axes: T frames, H height, W width, K steps.
+Axes: T frames, H height, W width, in pixels before enlargement; K steps.
 """
 
 import zlib
 from abc import ABC, abstractmethod
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import ClassVar, Generic, TypeVar
 
@@ -17,7 +18,7 @@ import numpy as np
 from storm_hf.errors import WorldError
 from storm_hf.worlds.episode import Episode, EpisodeText
 from storm_hf.worlds.question import NUMBER_WORDS
-from storm_hf.worlds.render import enlarge
+from storm_hf.worlds.render import enlarge, shrink
 
 
 FPS = 2.0  # two frames are a step, a second, and one temporal patch of Qwen-VL
@@ -38,8 +39,8 @@ class World(ABC, Generic[PlanT]):
 
     @property
     @abstractmethod
-    def state_names(self) -> tuple[str, ...]:
-        """Every state that a step can end in, one word each."""
+    def state_names(self) -> Collection[str]:
+        """Every state that a step can end in, one word each. Where there are too many to list, it only knows its members."""
 
     @property
     @abstractmethod
@@ -50,6 +51,11 @@ class World(ABC, Generic[PlanT]):
     @abstractmethod
     def vocabulary(self) -> tuple[str, ...]:
         """Every word and punctuation mark that a text of this world can use, sorted."""
+
+    @property
+    @abstractmethod
+    def frame_size(self) -> tuple[int, int]:
+        """Height and width of a frame, in pixels before enlargement."""
 
     @property
     def chance(self) -> float:
@@ -101,13 +107,34 @@ class World(ABC, Generic[PlanT]):
         if not 1 <= step <= self.num_steps:
             raise WorldError(f"Expected a step from 1 to {self.num_steps} but got {step}.")
         if state not in self.state_names:
-            raise WorldError(f"Expected a state of {self.name} ({', '.join(self.state_names)}) but got {state!r}.")
+            raise WorldError(f"Expected a state of {self.name} ({self._describe_states()}) but got {state!r}.")
         seed = episode if isinstance(episode, int) else episode.seed
         plan = self._plan(seed, depth if isinstance(episode, int) else episode.depth)
         states = [*self._states(plan)[: step - 1], state]
         for later in range(step, self.num_steps):
             states.append(self._advance(plan, later, states[-1]))
         return self._answer(plan, states)
+
+    def read_frame(self, frame: np.ndarray) -> str:
+        """Read the state off a frame of a thought video: what the world drew, read by the world.
+
+        The frame may be blurred or drawn by a model: the state whose picture is nearest is named.
+
+        Args:
+            frame (`np.ndarray` of shape `(height, width, 3)`):
+                The second frame of a pair, `uint8`, of the size before enlargement or a multiple of it.
+
+        Returns:
+            `str`: One of `state_names`.
+
+        Raises:
+            WorldError: If the frame has another shape.
+        """
+        return self._read_frame(shrink(frame, *self.frame_size))
+
+    @abstractmethod
+    def _read_frame(self, frame: np.ndarray) -> str:
+        """Name the state whose picture is nearest to a small frame (H, W, 3) of `float32`."""
 
     @abstractmethod
     def _draw_plan(self, generator: np.random.Generator, depth: int | None) -> PlanT:
@@ -136,6 +163,9 @@ class World(ABC, Generic[PlanT]):
     @abstractmethod
     def _draw_thought(self, plan: PlanT) -> np.ndarray:
         """Draw the reasoning, small, two frames a step."""
+
+    def _describe_states(self) -> str:
+        return ", ".join(self.state_names)
 
     def _plan(self, seed: int, depth: int | None) -> PlanT:
         if seed < 0:
@@ -178,14 +208,14 @@ class Words:
     terse_chain: str
 
 
-def check_knob(world: str, knob: str, value: int, lowest: int, highest: int) -> None:
-    """Make sure that a knob lies in its range.
+def check_knob(world: str, knob: str, value: float, lowest: int, highest: int) -> None:
+    """Make sure that a knob is a whole number in its range.
 
     Raises:
-        WorldError: If it does not.
+        WorldError: If it is not.
     """
-    if not lowest <= value <= highest:
-        raise WorldError(f"Expected {knob} from {lowest} to {highest} in the world {world} but got {value}.")
+    if not lowest <= value <= highest or value != int(value):
+        raise WorldError(f"Expected {knob} from {lowest} to {highest}, whole, in the world {world} but got {value:g}.")
 
 
 def check_num_steps(world: str, num_steps: int) -> None:

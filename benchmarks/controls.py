@@ -1,0 +1,247 @@
+"""What each part of STORM is worth: controls on equal updates and on equal compute, the number of latents, one change at a time.
+
+    python benchmarks/controls.py --world shuffle --seeds 0 1 2
+    python benchmarks/controls.py --world shuffle --part latents --num-latents 1 2 4 6 8 12 16 --test-num-latents 2 4 6 8
+    python benchmarks/controls.py --world shuffle --part ablations
+    python benchmarks/controls.py --world shuffle --updates 4 --num-train 48      a rehearsal, in which nothing is learned
+
+Each seed lives in the folder that `benchmarks/worlds.py` uses: clips, base, and the arms that have been trained are not made again,
+and a run that was stopped continues. Equal compute means equal model FLOPs: an arm with shorter sequences gets more updates.
+All arms learn at the rates of the recipe. It says how long it will take before it begins.
+"""
+
+import argparse
+import dataclasses
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from worlds import table
+
+from storm_hf.demo import DemoRecipe, demo_recipe
+from storm_hf.demo.controls import naive_variant, paper_variant, plain_variant, storm_variant
+from storm_hf.demo.folder import DemoFolder, read_json
+from storm_hf.demo.recipe import Training
+from storm_hf.demo.stages import prepare
+from storm_hf.demo.tasks import run_tasks
+from storm_hf.demo.variants import Variant, flops_per_update, variant_task
+from storm_hf.worlds import WORLD_NAMES
+
+
+RANKS = (8, 16, 32, 64)
+WEIGHTS = (0.3, 1.0, 3.0, 10.0)
+SCALES = (0.05, 0.25, 1.0)
+RATES = (5e-4, 1e-3, 2e-3)
+SECONDS_PER_UPDATE = 0.3  # where nothing has been measured yet: two arms side by side on two cores
+WORKERS = 2
+
+
+@dataclass(frozen=True)
+class Run:
+    """One seed: its folder, its recipe, and the arms it needs."""
+
+    folder: DemoFolder
+    recipe: DemoRecipe
+    variants: tuple[Variant, ...]
+
+    def results(self, name: str) -> dict[str, Any]:
+        """What an arm wrote."""
+        return read_json(self.folder.arm(name) / "results.json")
+
+    def waiting(self) -> list[Variant]:
+        """Arms that are not finished."""
+        return [one for one in self.variants if not (self.folder.arm(one.name) / "results.json").exists()]
+
+
+def controls(recipe: DemoRecipe) -> list[Variant]:
+    """Every arm with STORM's number of updates."""
+    storm = storm_variant(recipe)
+    return [
+        plain_variant(recipe, "direct_equal", "direct", "none"),
+        plain_variant(recipe, "pause", "pause tokens", "pause"),
+        plain_variant(recipe, "markers", "markers only", "markers"),
+        plain_variant(recipe, "answer_only", "Stage II only", "latents"),
+        dataclasses.replace(
+            storm, name="align_only", title="Stage I only", align_updates=storm.num_updates, answer_updates=0
+        ),
+        naive_variant(recipe),
+        paper_variant(recipe),
+        plain_variant(recipe, "terse_equal", "text, terse", "none", "terse_chain"),
+        plain_variant(recipe, "verbose_equal", "text, verbose", "none", "chain_of_thought"),
+        storm,
+    ]
+
+
+def equal_compute(folder: DemoFolder, recipe: DemoRecipe, variants: Sequence[Variant]) -> list[Variant]:
+    """The arms whose updates cost other than STORM's, with the updates that STORM's FLOPs buy."""
+    storm = variants[-1]
+    budget = flops_per_update(folder, recipe, storm) * storm.num_updates
+    bought = []
+    for variant in variants[:-1]:
+        num_updates = round(budget / flops_per_update(folder, recipe, variant))
+        if num_updates != variant.num_updates:
+            bought.append(dataclasses.replace(variant.scaled_to(num_updates), name=f"{variant.name}_compute"))
+    return bought
+
+
+def latent_sweep(recipe: DemoRecipe, counts: Sequence[int], tested: Sequence[int]) -> list[Variant]:
+    """STORM with other numbers of latents, each tested also with numbers that it was not trained with."""
+    storm = storm_variant(recipe)
+    return [
+        dataclasses.replace(
+            storm, name=f"latents_{count}", title=f"K = {count}", num_latents=count, test_num_latents=tuple(tested)
+        )
+        for count in counts
+    ]
+
+
+def ablations(recipe: DemoRecipe) -> list[Variant]:
+    """STORM with one thing changed. What equals the recipe is STORM itself and is not trained again."""
+    storm = storm_variant(recipe)
+
+    def settings(name: str, title: str, **changed: Any) -> Variant:
+        return dataclasses.replace(storm, name=name, title=title, align={**storm.align, **changed})
+
+    changes = [
+        dataclasses.replace(storm, name=f"scale_{scale:g}", title=f"latent scale {scale:g}", latent_scale=scale)
+        for scale in SCALES
+        if scale != recipe.latent_scale
+    ]
+    changes += [
+        dataclasses.replace(storm, name=f"rate_{rate:g}", title=f"learning rate {rate:g}", align_rate=rate)
+        for rate in RATES
+        if rate != storm.align_rate
+    ]
+    changes += [
+        settings(f"rank_{rank}", f"whitening rank {rank}", whitening_rank=rank)
+        for rank in RANKS
+        if rank != recipe.whitening_rank
+    ]
+    changes += [
+        settings(f"weight_{weight:g}", f"align weight {weight:g}", align_weight=weight)
+        for weight in WEIGHTS
+        if weight != 3.0  # the default of StormAlignConfig
+    ]
+    changes.append(settings("per_slot", "statistics per slot", whitening_statistics="per_slot"))
+    return [*changes, storm]
+
+
+def make_run(arguments: argparse.Namespace, seed: int, console: Console) -> Run:
+    """Prepare one seed (clips, base, features) and say which arms it needs."""
+    recipe = demo_recipe(arguments.world, seed)
+    if arguments.updates is not None:
+        recipe = rehearsal(recipe, arguments.updates, arguments.num_train)
+    name = f"{arguments.world}-{seed}" + ("" if arguments.updates is None else f"-{arguments.updates}-updates")
+    folder = DemoFolder((arguments.out / name).resolve())
+    prepare(folder, recipe, console)
+    if arguments.part == "latents":
+        return Run(folder, recipe, tuple(latent_sweep(recipe, arguments.num_latents, arguments.test_num_latents)))
+    if arguments.part == "ablations":
+        return Run(folder, recipe, tuple(ablations(recipe)))
+    variants = controls(recipe)
+    return Run(folder, recipe, (*variants, *equal_compute(folder, recipe, variants)))
+
+
+def rehearsal(recipe: DemoRecipe, num_updates: int, num_train: int) -> DemoRecipe:
+    """The recipe with few updates and clips."""
+    return dataclasses.replace(
+        recipe,
+        trainings={name: Training(num_updates, one.learning_rate) for name, one in recipe.trainings.items()},
+        test_depths={depth: 4 for depth in recipe.test_depths},
+        num_train=num_train,
+        num_gallery=8,
+        num_per_depth=4,
+    )
+
+
+def estimate(runs: Sequence[Run]) -> str:
+    """Say how many updates are left and how long they take, as fast as the arms that are finished."""
+    left = sum(variant.num_updates for run in runs for variant in run.waiting())
+    finished = [run.results(one.name) for run in runs for one in run.variants if one not in run.waiting()]
+    updates = sum(one["num_updates"] for one in finished)
+    rate = sum(one["train_seconds"] for one in finished) / updates if updates else SECONDS_PER_UPDATE
+    source = "as measured here" if updates else "a guess"
+    hours = left * rate / WORKERS / 3600
+    return f"{left} updates are left: about {hours:.1f} hours at {rate:.2f} s per update ({source}), two arms side by side."
+
+
+def accuracy_cells(runs: Sequence[Run], name: str) -> list[str]:
+    """Accuracy on the deep clips: each seed and their mean, or a dash where this seed has no such arm."""
+    names = [{one.name for one in run.variants} for run in runs]
+    values = [run.results(name)["accuracy"] if name in known else None for run, known in zip(runs, names, strict=True)]
+    known_values = [value for value in values if value is not None]
+    return ["-" if value is None else f"{value:.3f}" for value in values] + [f"{np.mean(known_values):.3f}"]
+
+
+def controls_table(runs: Sequence[Run]) -> str:
+    """One row per arm and budget."""
+    rows = []
+    for variant in runs[0].variants:
+        results = runs[0].results(variant.name)
+        budget = "compute" if variant.name.endswith("_compute") else "updates"
+        cost = f"{results['forward_passes']:.1f}", f"{1000 * results['seconds_per_answer']:.0f}"
+        rows.append([variant.title, budget, str(variant.num_updates), *accuracy_cells(runs, variant.name), *cost])
+    rows.sort(key=lambda row: row[1], reverse=True)
+    return table(["arm", "equal", "updates", *_seeds(runs), "mean", "forward passes", "ms per answer"], rows)
+
+
+def sweep_table(runs: Sequence[Run], tested: Sequence[int]) -> str:
+    """One row per arm; with other numbers of latents at test time, the mean over seeds."""
+    rows = []
+    for variant in runs[0].variants:
+        results = [run.results(variant.name) for run in runs]
+        others = [
+            f"{np.mean([one['by_num_latents'][str(count)] for one in results]):.3f}"
+            if str(count) in results[0].get("by_num_latents", {})
+            else "-"
+            for count in tested
+        ]
+        passes = np.mean([one["forward_passes"] for one in results])
+        milliseconds = 1000 * np.median([one["seconds_per_answer"] for one in results])
+        cells = accuracy_cells(runs, variant.name)
+        rows.append([variant.title, *cells, f"{passes:.1f}", f"{milliseconds:.0f}", *others])
+    head = ["trained with", *_seeds(runs), "mean", "forward passes", "ms per answer"]
+    return table([*head, *(f"tested with K = {count}" for count in tested)], rows)
+
+
+def _seeds(runs: Sequence[Run]) -> list[str]:
+    return [f"seed {run.recipe.seed}" for run in runs]
+
+
+def main() -> None:
+    """Prepare, estimate, train what is missing, print one table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--world", default="shuffle", choices=WORLD_NAMES)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--part", default="controls", choices=("controls", "latents", "ablations"))
+    parser.add_argument("--num-latents", type=int, nargs="+", default=[1, 2, 4, 6, 8, 12, 16])
+    parser.add_argument("--test-num-latents", type=int, nargs="*", default=[2, 4, 6, 8, 12])
+    parser.add_argument("--arms", nargs="+", help="names of the arms to train and show, instead of all of the part")
+    parser.add_argument("--updates", type=int, help="of every training, for a rehearsal in a folder of its own")
+    parser.add_argument("--num-train", type=int, default=48, help="clips of a rehearsal")
+    parser.add_argument("--out", type=Path, default=Path("runs/worlds"))
+    arguments = parser.parse_args()
+    console = Console(stderr=True)
+    runs = [make_run(arguments, seed, console) for seed in arguments.seeds]
+    if arguments.arms:
+        runs = [
+            dataclasses.replace(run, variants=tuple(one for one in run.variants if one.name in arguments.arms))
+            for run in runs
+        ]
+    console.print(estimate(runs))
+    for run in runs:
+        tasks = [variant_task(run.folder, run.recipe, variant) for variant in run.waiting()]
+        run_tasks(tasks, run.folder.logs, workers=WORKERS, console=console)
+    out = Console(soft_wrap=True)
+    out.print(f"{arguments.world}, seeds {arguments.seeds}, {date.today()}, {platform.machine()}\n", markup=False)
+    tested = arguments.test_num_latents if arguments.part == "latents" else []
+    out.print(controls_table(runs) if arguments.part == "controls" else sweep_table(runs, tested), markup=False)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,127 @@
+"""`storm diagnose`: do the latents of a model matter? One page, one record, one sentence."""
+
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from storm_hf.cli.exits import tell
+
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from storm_hf.diagnostics.record import Diagnosis
+
+
+EPILOG = """Examples:
+
+[bold]storm diagnose --model runs/demo/storm --dataset runs/demo --out runs/diagnosis[/bold]
+
+[bold]storm diagnose -m me/my-storm -d me/storm-thoughts --limit 500 --out runs/diagnosis[/bold]
+
+The verdict goes to stdout, everything else to stderr."""
+
+
+def diagnose_model(
+    model: Annotated[str, typer.Option("--model", "-m", help="Folder or Hub name of a STORM.", show_default=False)],
+    dataset: Annotated[
+        str,
+        typer.Option(
+            "--dataset",
+            "-d",
+            help="Folder or Hub name of a storm-thoughts data set, or a run of storm demo.",
+            show_default=False,
+        ),
+    ],
+    out: Annotated[
+        Path, typer.Option("--out", file_okay=False, help="Folder for the page and the record.", show_default=False)
+    ],
+    split: Annotated[str, typer.Option(help="Part of the data set. Training must not have seen it.")] = "test",
+    limit: Annotated[
+        int | None, typer.Option(min=2, help="Most questions, drawn at random.  [dim]\\[default: all][/dim]")
+    ] = None,
+    depth: Annotated[
+        list[int] | None, typer.Option("--depth", help="Only questions that need so many steps; give several.")
+    ] = None,
+    world: Annotated[
+        str | None, typer.Option(help="The simulator that made the clips.  [dim]\\[default: as the data says][/dim]")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Draws questions, donors, noise and intervals.")] = 0,
+    batch_size: Annotated[int, typer.Option(min=1, help="Questions answered together.")] = 64,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 8,
+) -> None:
+    """Find out whether a model uses its latents.
+
+    Replaces them in a dozen ways, watches the answers, and looks at what the
+    latents hold.
+    """
+    from storm_hf.cli.ask import _load
+    from storm_hf.diagnostics.diagnose import diagnose
+    from storm_hf.diagnostics.page import write_diagnosis
+    from storm_hf.diagnostics.questions import read_questions
+    from storm_hf.optional import require
+
+    for package in ("jinja2", "datasets"):  # before the model is loaded
+        require(package)
+    network, processor = _load(model)
+    questions = read_questions(
+        dataset,
+        num_latents=network.config.num_latents,
+        hidden_size=network.config.hidden_size,
+        split=split,
+        limit=limit,
+        depths=depth or (),
+        world=world,
+        checkpoint=model,
+        seed=seed,
+    )
+    for reason in questions.absent.values():
+        tell(reason)
+    names = {"model": model, "dataset": dataset, "split": split, "command": _command()}
+    found = diagnose(
+        network,
+        processor,
+        questions,
+        max_new_tokens=max_new_tokens,
+        batch_size=batch_size,
+        seed=seed,
+        names=names,
+    )
+    _print(found, write_diagnosis(out, found))
+
+
+def _command() -> str:
+    return shlex.join(["storm", *sys.argv[1:]])
+
+
+def _print(found: "Diagnosis", page: Path) -> None:
+    from rich.console import Console
+
+    Console(stderr=True).print(_table(found))
+    tell(f"The page is {page}.")
+    typer.echo(f"{found.verdict.headline} {found.verdict.sentence}")
+
+
+def _table(found: "Diagnosis") -> "Table":
+    from rich.table import Table
+
+    title = f"{found.num_questions} questions about {found.num_clips} clips"
+    if found.chance is not None:
+        title += f", chance {found.chance:.1%}"
+    table = Table("in the place of the latents", title=title, title_justify="left")
+    for column in ("right", "95% interval", "changed", "donor's answer", "KL"):
+        table.add_column(column, justify="right")
+    for name, effect in found.effects.items():
+        table.add_row(
+            effect.label,
+            f"{effect.accuracy.mean:.1%}",
+            f"{effect.accuracy.low:.1%} to {effect.accuracy.high:.1%}",
+            f"{effect.changed.mean:.1%}",
+            "" if effect.follows_donor is None else f"{effect.follows_donor.mean:.1%}",
+            f"{effect.divergence.mean:.2f}",
+            style="bold" if name == "own" else "",
+        )
+    return table

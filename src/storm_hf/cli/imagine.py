@@ -1,0 +1,82 @@
+"""`storm imagine`: draw what a model thinks before it answers."""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from storm_hf.cli.exits import tell
+from storm_hf.errors import DatasetError
+
+
+EPILOG = """Examples:
+
+[bold]storm imagine --model runs/demo/storm --dataset runs/demo/data --out runs/demo/imagined[/bold]
+
+[bold]storm imagine --model runs/demo/storm --dataset runs/demo/data --out seen --rows 256[/bold]   more to count, as much to see
+
+The first run trains a decoder, about a minute on a processor, and keeps it in the folder `decoder` of the model.
+The address of the page goes to stdout, everything else to stderr."""
+
+
+def imagine_clips(
+    model: Annotated[str, typer.Option("--model", "-m", help="Folder or Hub name of a STORM.", show_default=False)],
+    dataset: Annotated[
+        str, typer.Option("--dataset", "-d", help="Data set of thoughts with thought videos.", show_default=False)
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for the page, films and pictures.", show_default=False)],
+    rows: Annotated[int, typer.Option(min=1, help="Questions that are answered and counted.")] = 64,
+    scenes: Annotated[int, typer.Option(min=1, help="How many of them are shown.")] = 4,
+    split: Annotated[str, typer.Option(help="Split that they come from.")] = "test",
+    updates: Annotated[int, typer.Option(min=1, help="Updates of the decoder, if one is trained.")] = 500,
+    seed: Annotated[int, typer.Option(min=0, help="Which questions, and the decoder's weights.")] = 0,
+) -> None:
+    """Draw the latents of a model: clip, true thought and imagined thought side by side.
+
+    A small decoder learns to draw from true thought videos alone, then draws what the model thought.
+    """
+    from storm_hf.diagnostics.seeing import DecoderTraining, find_trajectory
+    from storm_hf.diagnostics.seeing.run import decoder_of, held_out_split, imagine_rows
+    from storm_hf.evaluation.loading import load_checkpoint
+    from storm_hf.training.loading import load_rows
+
+    network, processor = load_checkpoint(model)
+    splits = load_rows(dataset)
+    if split not in splits:
+        raise DatasetError(f"Expected a split of {dataset} ({', '.join(splits)}) but got {split!r}. Give --split.")
+    trajectory = find_trajectory(model, dataset).with_num_latents(network.config.num_latents)
+    home = Path(model) if Path(model).is_dir() else out
+    training = DecoderTraining(num_updates=updates, seed=seed)
+    decoder = decoder_of(home, trajectory, splits, training=training, progress=_bar)
+    asked = splits[split].shuffle(seed=seed)
+    asked = asked.select(range(min(rows, len(asked)))).to_list()
+    report = imagine_rows(
+        network,
+        processor,
+        decoder,
+        trajectory,
+        asked,
+        held_out_split(splits),
+        out,
+        name=Path(model).name,
+        command=f"storm imagine --model {model} --dataset {dataset} --out {out} --rows {rows} --seed {seed}",
+        num_scenes=scenes,
+        progress=_bar,
+    )
+    if report.drawn_right is not None:
+        tell(f"{report.drawn_right:.1%} of {report.num_frames} drawn frames show the true state.")
+    tell(f"{report.accuracy:.1%} of {report.num_read} answers are right.")
+    typer.echo(str(out / "imagine.html"))
+
+
+@contextmanager
+def _bar(title: str, total: int) -> Iterator[Callable[[], None]]:
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty()) as progress:
+        task = progress.add_task(title, total=total)
+        yield lambda: progress.advance(task)

@@ -1,0 +1,223 @@
+"""`storm diagnose`: does a model use its latents, and what do they hold?
+
+Axes: N questions, K latent steps, D hidden size.
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from transformers import ProcessorMixin
+
+from storm_hf.diagnostics.answering_again import Reply, answer_again
+from storm_hf.diagnostics.attention import LayerAttention, measure_attention
+from storm_hf.diagnostics.effects import AnswerTable, CounterfactualEffect, DonorQuestionEffect
+from storm_hf.diagnostics.geometry import describe_drift, describe_geometry, describe_retrieval
+from storm_hf.diagnostics.interventions import Intervention, shuffled, step_replacements, token_replacements
+from storm_hf.diagnostics.probes import StepProbe, probe_states
+from storm_hf.diagnostics.questions import Questions
+from storm_hf.diagnostics.record import Diagnosis
+from storm_hf.diagnostics.replacement import choose_donors
+from storm_hf.diagnostics.verdict import judge
+from storm_hf.errors import BackboneError, InterventionError
+from storm_hf.evaluation.answering import answer_questions
+from storm_hf.model.modeling_storm import StormForConditionalGeneration
+from storm_hf.training.prompts import CACHED_PROMPT, PromptEncoder, Row
+
+
+NUM_ATTENDED = 64
+
+
+def diagnose(
+    model: StormForConditionalGeneration,
+    processor: ProcessorMixin,
+    questions: Questions,
+    *,
+    max_new_tokens: int = 8,
+    batch_size: int = 128,
+    seed: int = 0,
+    names: Mapping[str, str] | None = None,
+    report: Callable[[int], None] | None = None,
+) -> Diagnosis:
+    """Answer the questions with the model's own latents and with every replacement, and look at the latents.
+
+    Args:
+        model ([`StormForConditionalGeneration`]):
+            The model.
+        processor ([`~transformers.ProcessorMixin`]):
+            Its processor.
+        questions ([`Questions`]):
+            What it is asked; see `read_questions`.
+        max_new_tokens (`int`, *optional*, defaults to `8`):
+            Longest answer.
+        batch_size (`int`, *optional*, defaults to `128`):
+            Questions that are answered together.
+        seed (`int`, *optional*, defaults to `0`):
+            Of donors, noise, split and bootstrap.
+        names (`Mapping[str, str]`, *optional*):
+            `model`, `dataset`, `split` and `command`, as the record tells them.
+        report (`Callable[[int], None]`, *optional*):
+            Called with the number of questions done; each is done twice.
+
+    Raises:
+        InterventionError: If the model thinks in no latents, or there are fewer than two questions.
+    """
+    started = time.perf_counter()
+    _check(model.config.num_latents, questions)
+    asking = _Asking(model, processor, questions, max_new_tokens, batch_size, report)
+    latents, donors = asking.latents(), _donors(questions.rows, seed)
+    replaced = token_replacements(latents, donors, questions.targets, seed)
+    edited = step_replacements(latents, donors)
+    replies = asking.again(questions.rows, replaced | edited)
+    table = AnswerTable(questions.rows, replies["own"], questions.clips, seed)
+    effects = {name: table.effect(intervention, replies[name]) for name, intervention in replaced.items()}
+    curves = {name: table.effect(intervention, replies[name]) for name, intervention in edited.items()}
+    num_clips = len(set(questions.clips))
+    absent, known = dict(questions.absent), names or {}
+    return Diagnosis(
+        model=known.get("model", ""),
+        dataset=known.get("dataset", ""),
+        split=known.get("split", ""),
+        command=known.get("command", ""),
+        seed=seed,
+        num_questions=len(questions.rows),
+        num_clips=num_clips,
+        num_latents=model.config.num_latents,
+        chance=questions.chance,
+        verdict=judge(effects, questions.chance, num_clips),
+        effects=effects,
+        only_step=[curves[f"only_{step}"] for step in range(model.config.num_latents)],
+        from_step=[curves[f"from_{step}"] for step in range(model.config.num_latents)],
+        donor_question=asking.with_donors_question(latents, absent, seed),
+        counterfactuals=_counterfactuals(table, questions, donors, replies),
+        geometry=describe_geometry(latents),
+        **_compare_with_targets(questions, latents, replies),
+        probes=_probes(questions, latents, absent, seed),
+        attention=asking.attention(absent),
+        num_attended=min(NUM_ATTENDED, len(questions.rows)),
+        absent=absent,
+        seconds=time.perf_counter() - started,
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _Asking:
+    """A model, and how it is asked."""
+
+    model: StormForConditionalGeneration
+    processor: ProcessorMixin
+    questions: Questions
+    max_new_tokens: int
+    batch_size: int
+    report: Callable[[int], None] | None
+
+    @property
+    def prompts(self) -> PromptEncoder:
+        return PromptEncoder(self.processor, self.model.config, self.model.config.num_latents)
+
+    def latents(self) -> np.ndarray:
+        """The model's own latents, (N, K, D)."""
+        answers = answer_questions(
+            self.model,
+            self.prompts,
+            self.questions.rows,
+            max_new_tokens=1,
+            batch_size=self.batch_size,
+            on_batch=self.report,
+        )
+        return np.stack([np.asarray(answer.latents) for answer in answers])
+
+    def again(self, rows: Sequence[Row], interventions: Mapping[str, Intervention]) -> dict[str, list[Reply]]:
+        """Answer under each intervention."""
+        return answer_again(
+            self.model,
+            self.prompts,
+            rows,
+            interventions,
+            max_new_tokens=self.max_new_tokens,
+            batch_size=self.batch_size,
+            on_batch=self.report,
+        )
+
+    def with_donors_question(
+        self, latents: np.ndarray, absent: dict[str, str], seed: int
+    ) -> DonorQuestionEffect | None:
+        """Ask about each clip what was asked about another one, with that one's latents."""
+        rows = self.questions.rows
+        donors = shuffled(len(rows), seed)
+        asked = [index for index, donor in enumerate(donors) if rows[index]["question"] != rows[donor]["question"]]
+        if not asked:
+            absent["donor_question"] = "All questions are worded alike, so it is the same as keeping the own question."
+            return None
+        mixed = [_with_question_of(rows[index], rows[donors[index]]) for index in asked]
+        fed = Intervention("Latents and question of another clip", latents[donors[asked]])
+        replies = self.again(mixed, {"own": Intervention("Its own latents"), "swap": fed})
+        clips = [self.questions.clips[index] for index in asked]
+        return DonorQuestionEffect.of(mixed, replies["own"], replies["swap"], clips, seed)
+
+    def attention(self, absent: dict[str, str]) -> list[LayerAttention] | None:
+        """Where the answer looks, on a few questions."""
+        try:
+            return measure_attention(self.model, self.prompts, self.questions.rows[:NUM_ATTENDED])
+        except BackboneError as error:
+            absent["attention"] = str(error)
+            return None
+
+
+def _check(num_latents: int, questions: Questions) -> None:
+    if num_latents < 1 or len(questions.rows) < 2:
+        raise InterventionError(
+            f"Expected a model that thinks in latents and two questions or more, got num_latents={num_latents} and "
+            f"{len(questions.rows)} questions."
+        )
+
+
+def _donors(rows: Sequence[Row], seed: int) -> np.ndarray:
+    return choose_donors([str(row["question"]) for row in rows], [str(row["answer"]) for row in rows], seed)
+
+
+def _with_question_of(row: Row, donor: Row) -> Row:
+    """The clip of one row with question, options and answer of another."""
+    if CACHED_PROMPT in row:
+        row = {name: value for name, value in row.items() if not name.startswith(("prompt_", "video_"))}
+    return {**row, **{name: donor[name] for name in ("question", "options", "answer") if name in donor}}
+
+
+def _counterfactuals(
+    table: AnswerTable, questions: Questions, donors: np.ndarray, replies: Mapping[str, list[Reply]]
+) -> list[CounterfactualEffect] | None:
+    """Edits of every step but the last, after which there is nothing to follow."""
+    world, states = questions.world, questions.states
+    if world is None or states is None:
+        return None
+    edits = (
+        table.counterfactual(world, states, step, donors, replies[f"only_{step}"])
+        for step in range(states.shape[1] - 1)
+    )
+    return [edit for edit in edits if edit is not None]
+
+
+def _compare_with_targets(
+    questions: Questions, latents: np.ndarray, replies: Mapping[str, list[Reply]]
+) -> dict[str, Any]:
+    """What needs the true thoughts; `oracle` fed them, so its latents are those of teacher forcing."""
+    targets = questions.targets
+    if targets is None:
+        return dict.fromkeys(("retrieval", "target_geometry", "drift"))
+    fed = np.stack([np.asarray(reply.answer.latents) for reply in replies["oracle"]])
+    return {
+        "retrieval": describe_retrieval(latents, targets, questions.states),
+        "target_geometry": describe_geometry(targets),
+        "drift": describe_drift(latents, fed, targets),
+    }
+
+
+def _probes(questions: Questions, latents: np.ndarray, absent: dict[str, str], seed: int) -> list[StepProbe] | None:
+    if questions.states is None:
+        return None
+    probes = probe_states(latents, questions.states, questions.clips, seed)
+    if not probes:
+        absent["probes"] = "A probe needs ten clips or more, to be fitted on some and tested on others."
+    return probes or None

@@ -1,0 +1,165 @@
+"""The model as lmms-eval calls it: `--model storm` on tasks as they are."""
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+from huggingface_hub.utils import tqdm
+from lmms_eval.api.instance import GenerationResult, Instance, TokenCounts
+from lmms_eval.api.model import lmms
+from lmms_eval.protocol import ChatMessages
+from lmms_eval.utils import Collator
+
+from storm_hf.errors import UnsupportedGenerationError
+from storm_hf.evaluation.harness.answer_log import AnswerLog, LoggedAnswer, question_key
+from storm_hf.evaluation.harness.checkpoint import load_for_harness, weights_stamp
+from storm_hf.evaluation.harness.generation import ChatGenerator
+from storm_hf.evaluation.harness.questions import HarnessQuestion, read_question
+from storm_hf.evaluation.harness.settings import ChatSettings
+
+
+_GENERATION = 2  # where the generation arguments stand in `Instance.args` of a chat task
+
+
+@dataclass
+class AnswerCounts(TokenCounts):
+    """What an answer cost, as lmms-eval writes it into its samples: its own counts, and those of `LoggedAnswer`."""
+
+    answer: LoggedAnswer | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """All counts by their names."""
+        return super().to_dict() if self.answer is None else self.answer.counts()
+
+
+class StormChat(lmms):
+    """A STORM, an adapter or a plain checkpoint, answering through the chat tasks of lmms-eval.
+
+    Args:
+        stays_loaded (`bool`, *optional*, defaults to `False`):
+            Whether the model is kept after a run, for the next one. lmms-eval frees it otherwise.
+        arguments:
+            See [`ChatSettings`].
+
+    Raises:
+        ConfigurationError: If an argument is unknown or out of range.
+        CheckpointError: If the checkpoint cannot be loaded.
+    """
+
+    is_simple = False  # takes messages
+
+    def __init__(self, *, stays_loaded: bool = False, **arguments: Any) -> None:
+        super().__init__()
+        self.settings = ChatSettings.from_arguments(arguments)
+        self.stays_loaded = stays_loaded
+        self._identity = {**self.settings.identity, "weights": weights_stamp(self.settings.pretrained)}
+        self.batch_size = self.settings.batch_size
+        self.generator: ChatGenerator | None = ChatGenerator(*load_for_harness(self.settings), self.settings)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return self._loaded.model.device
+
+    @property
+    def _loaded(self) -> ChatGenerator:
+        assert self.generator is not None, "the model was freed by clean()"
+        return self.generator
+
+    def generate_until(self, requests: list[Instance]) -> list[GenerationResult]:
+        """Answer requests, those in the answer log aside.
+
+        Args:
+            requests (`list[Instance]`):
+                Requests of chat tasks.
+
+        Returns:
+            `list[GenerationResult]`: Answers in the order of the requests.
+        """
+        log = AnswerLog(Path(self.settings.answers), self.rank) if self.settings.answers else None
+        keys = [self._key(request.args) for request in requests]
+        answers = {key: answer for key in keys if log is not None and (answer := log.get(key)) is not None}
+        pending = {key: request.args for key, request in zip(keys, requests, strict=True) if key not in answers}
+        progress = tqdm(total=len(pending), disable=self.rank != 0, desc="Answering", unit="question")
+        for batch, inputs in self._encoded(self._batches(list(pending.values()))):
+            given = self._loaded.answer(batch, inputs)
+            named = {self._key_of(question): answer for question, answer in zip(batch, given, strict=True)}
+            answers.update(named)
+            if log is not None:
+                log.add(named)
+            progress.update(len(batch))
+        progress.close()
+        return [_result(answers[key]) for key in keys]
+
+    def _batches(self, requests: list[tuple[Any, ...]]) -> Iterator[list[HarnessQuestion]]:
+        """Questions that want to be generated alike, the longest first: what does not fit into memory fails at once."""
+        collator = Collator(
+            requests,
+            lambda arguments: (-len(arguments[0]), arguments[0]),
+            group_fn=lambda arguments: arguments[_GENERATION],
+            grouping=True,
+        )
+        for chunk in collator.get_batched(n=self.batch_size):
+            yield [self._question(arguments) for arguments in chunk]
+
+    def _question(self, arguments: tuple[Any, ...]) -> HarnessQuestion:
+        _, doc_to_messages, _, doc_id, task, split = arguments
+        messages = ChatMessages(messages=doc_to_messages(self.task_dict[task][split][doc_id]))
+        return read_question(arguments, messages.to_hf_messages(), self.settings.prompt)
+
+    def _encoded(
+        self, batches: Iterator[list[HarnessQuestion]]
+    ) -> Iterator[tuple[list[HarnessQuestion], dict[str, torch.Tensor]]]:
+        """Decode the videos of the next batch while the model answers this one."""
+        with ThreadPoolExecutor(max_workers=1) as reader:
+            waiting = None
+            for batch in batches:
+                encoding = reader.submit(self._loaded.encode, batch)
+                if waiting is not None:
+                    yield waiting[0], waiting[1].result()
+                waiting = batch, encoding
+            if waiting is not None:
+                yield waiting[0], waiting[1].result()
+
+    def _key(self, arguments: tuple[Any, ...]) -> str:
+        context, _, generation, doc_id, task, _ = arguments
+        return question_key(task, doc_id, context, generation or {}, self._identity)
+
+    def _key_of(self, question: HarnessQuestion) -> str:
+        return question_key(question.task, question.doc_id, question.context, question.generation, self._identity)
+
+    def loglikelihood(self, requests: Sequence[Instance]) -> NoReturn:
+        """Refuse to score given answers.
+
+        Raises:
+            UnsupportedGenerationError: Always.
+        """
+        raise UnsupportedGenerationError(
+            "This model answers questions; it does not score given answers (loglikelihood). Choose a task with "
+            "`output_type: generate_until`, as those of Video-MME, MVBench, TempCompass and MMVU are."
+        )
+
+    def generate_until_multi_round(self, requests: Sequence[Instance]) -> NoReturn:
+        """Refuse dialogues.
+
+        Raises:
+            UnsupportedGenerationError: Always.
+        """
+        raise UnsupportedGenerationError(
+            "A prompt thinks once, before its one answer; tasks of several rounds are not offered. Choose a task with "
+            "`output_type: generate_until`."
+        )
+
+    def clean(self) -> None:
+        """Free the model, as lmms-eval asks before it scores; unless it stays loaded."""
+        if not self.stays_loaded:
+            self.generator = None
+            super().clean()
+
+
+def _result(answer: LoggedAnswer) -> GenerationResult:
+    counts = AnswerCounts(answer.input_tokens, answer.output_tokens, answer.reasoning_tokens, answer)
+    return GenerationResult(text=answer.text, token_counts=counts)

@@ -1,0 +1,122 @@
+"""Load what is to be evaluated: a STORM, an adapter, or a plain checkpoint to compare with."""
+
+import os
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, PreTrainedModel, ProcessorMixin
+
+from storm_hf.errors import CheckpointError, ConfigurationError
+from storm_hf.evaluation.harness.settings import ChatSettings
+from storm_hf.evaluation.loading import load_checkpoint
+from storm_hf.training.adapter_folder import find_adapter
+
+
+STORM = "storm"
+
+
+def load_for_harness(settings: ChatSettings) -> tuple[PreTrainedModel, ProcessorMixin]:
+    """Load model and processor as the settings say, the processor sampling videos and sizing pictures by them.
+
+    Args:
+        settings ([`ChatSettings`]):
+            What is evaluated, and how.
+
+    Raises:
+        CheckpointError: If there is no such checkpoint, or a part of it is missing or damaged.
+        ConfigurationError: If the processor cannot be told how large pictures are.
+    """
+    device = None if settings.device_map else settings.device or default_device()
+    loading = {"dtype": settings.dtype, "device_map": settings.device_map}
+    loading["attn_implementation"] = settings.attn_implementation
+    loading = {name: value for name, value in loading.items() if value is not None}
+    if is_storm(settings.pretrained):
+        model, processor = load_checkpoint(settings.pretrained, device, **loading)
+    else:
+        model, processor = _load_plain(settings, loading)
+        model = model if device is None else model.to(device)
+    sample_videos(processor, settings)
+    size_pictures(processor, settings)
+    return model.eval(), processor
+
+
+def is_storm(name_or_path: str) -> bool:
+    """Tell a STORM, or an adapter that makes one, from a plain checkpoint; what cannot be read is left to the loading."""
+    try:
+        if find_adapter(name_or_path) is not None:
+            return True
+        return AutoConfig.from_pretrained(name_or_path, trust_remote_code=False).model_type == STORM
+    except (OSError, ValueError):
+        return True
+
+
+def weights_stamp(name_or_path: str) -> str | None:
+    """Tell one state of a folder's weights from another, so that answers of a model trained further are not taken for its own.
+
+    Returns:
+        `str` or `None`: Hash of the names, sizes and times of its files; None for a name on the Hub.
+    """
+    folder = Path(name_or_path)
+    if not folder.is_dir():
+        return None
+    files = sorted([*folder.glob("*.safetensors"), *folder.glob("*.json")])
+    stamps = [f"{file.name} {(stat := file.stat()).st_size} {stat.st_mtime_ns}" for file in files]
+    return sha256("\n".join(stamps).encode()).hexdigest()[:16]
+
+
+def default_device() -> str:
+    """The accelerator of this process, or the CPU."""
+    accelerator = torch.accelerator.current_accelerator(check_available=True)
+    if accelerator is None:
+        return "cpu"
+    return f"{accelerator.type}:{os.environ.get('LOCAL_RANK', '0')}"
+
+
+def sample_videos(processor: ProcessorMixin, settings: ChatSettings) -> None:
+    """Have videos read with `fps`, or spread evenly over `max_frames`, whatever the checkpoint was saved with."""
+    sampler = processor.video_processor
+    sampler.do_sample_frames = settings.fps is not None
+    sampler.num_frames, sampler.fps = None, settings.fps
+
+
+def size_pictures(processor: ProcessorMixin, settings: ChatSettings) -> None:
+    """Set the smallest and the largest size of pictures and videos.
+
+    Raises:
+        ConfigurationError: If the processor resizes in another way.
+    """
+    edges = {"shortest_edge": settings.min_pixels, "longest_edge": settings.max_pixels}
+    wanted = {name: pixels for name, pixels in edges.items() if pixels is not None}
+    if not wanted:
+        return
+    for part in (processor.video_processor, getattr(processor, "image_processor", None)):
+        if part is None:
+            continue
+        size = dict(part.size)
+        if not {"shortest_edge", "longest_edge"} <= set(size):
+            raise ConfigurationError(
+                f"A {type(part).__name__} does not size pictures by their pixels, so `min_pixels` and `max_pixels` do not "
+                "apply. Leave them out."
+            )
+        part.size = {**size, **wanted}
+
+
+def _load_plain(settings: ChatSettings, loading: dict[str, Any]) -> tuple[PreTrainedModel, ProcessorMixin]:
+    if settings.wanted_latents or settings.latents not in ("own", "none"):
+        raise CheckpointError(
+            f"{settings.pretrained} is a plain checkpoint, which has no latents to think in or to replace. Evaluate it with "
+            "num_latents=0, or make a STORM of it with `StormForConditionalGeneration.from_backbone`, and train it."
+        )
+    try:
+        processor = AutoProcessor.from_pretrained(settings.pretrained, trust_remote_code=False)
+        model = AutoModelForImageTextToText.from_pretrained(settings.pretrained, trust_remote_code=False, **loading)
+    except (OSError, ValueError, TypeError, RuntimeError) as error:
+        reason = str(error).strip().partition("\n")[0].rstrip(".:")
+        raise CheckpointError(f"{settings.pretrained} cannot be loaded: {reason}.") from error
+    if not isinstance(processor, ProcessorMixin) or getattr(processor, "video_processor", None) is None:
+        raise CheckpointError(
+            f"{settings.pretrained} reads no videos: it has no video processor. Evaluate a video-language checkpoint."
+        )
+    return model, processor

@@ -1,0 +1,187 @@
+"""Conversations in, answers out, and what each of them cost.
+
+Axes: B batch, K latent steps, D hidden size.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from hashlib import sha256
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import PreTrainedModel, ProcessorMixin
+
+from storm_hf.errors import PromptError, StormError
+from storm_hf.evaluation.harness.answer_log import LoggedAnswer
+from storm_hf.evaluation.harness.checkpoint import STORM
+from storm_hf.evaluation.harness.questions import HarnessQuestion, decode_videos
+from storm_hf.evaluation.harness.settings import ChatSettings
+from storm_hf.evaluation.replacement import feed, replace_latents
+from storm_hf.training.prompts import PromptEncoder
+
+
+DIRECT_TOKENS = 128  # where a task names no length
+REASONING_TOKENS = 1024
+END_OF_REASONING = "</think>"
+
+
+class ChatGenerator:
+    """Lets a model answer questions of lmms-eval.
+
+    Args:
+        model ([`~transformers.PreTrainedModel`]):
+            A STORM or a plain checkpoint.
+        processor ([`~transformers.ProcessorMixin`]):
+            Its processor.
+        settings ([`ChatSettings`]):
+            How it answers.
+    """
+
+    def __init__(self, model: PreTrainedModel, processor: ProcessorMixin, settings: ChatSettings) -> None:
+        self.model = model
+        self.processor = processor
+        self.settings = settings
+        self.num_latents = num_latents_of(model, settings)
+        self._encode = PromptEncoder(processor, model.config, self.num_latents)
+
+    def encode(self, questions: Sequence[HarnessQuestion]) -> dict[str, torch.Tensor]:
+        """Read the videos of a batch and turn its conversations into left-padded model inputs.
+
+        Raises:
+            VideoReadError: If a video cannot be read at all.
+            PromptError: If the processor cannot take a picture or a video.
+        """
+        limit = self.settings.max_frames
+        rows = [{"prompt": decode_videos(question.conversation, self.processor, limit)} for question in questions]
+        try:
+            return self._encode(rows)
+        except StormError:
+            raise
+        except ValueError as error:  # as of Qwen's video processor about a picture 200 times as wide as high
+            asked = ", ".join(f"{question.task} {question.doc_id}" for question in questions)
+            raise PromptError(f"The model cannot take one of these questions: {asked}. It said: {error}") from error
+
+    def answer(self, questions: Sequence[HarnessQuestion], inputs: Mapping[str, torch.Tensor]) -> list[LoggedAnswer]:
+        """Answer a batch whose questions want to be generated alike.
+
+        Args:
+            questions (`Sequence[HarnessQuestion]`):
+                The questions.
+            inputs (`Mapping[str, torch.Tensor]`):
+                What `encode` made of them.
+        """
+        on_device = {name: value.to(self.model.device) for name, value in inputs.items()}
+        generation = self.generation_arguments(questions[0].generation)
+        thinking = self._thinking_arguments(questions, on_device)
+        started = time.perf_counter()
+        output, num_passes = self._generate(on_device, **generation, **thinking)
+        seconds = (time.perf_counter() - started) / len(questions)
+        new_tokens = output.sequences[:, on_device["input_ids"].shape[1] :].tolist()
+        tokens = [_up_to_end(row, self._end_ids) for row in new_tokens]
+        norms = _latent_norms(getattr(output, "latents", None), len(questions))
+        until = [] if self.settings.prompt == "cot" else questions[0].generation.get("until") or []
+        prefill = num_passes - (len(new_tokens[0]) - 1)  # every token after the first costs one call
+        return [
+            self._logged(row, until, int(mask.sum()), prefill, seconds, norm)
+            for row, mask, norm in zip(tokens, inputs["attention_mask"], norms, strict=True)
+        ]
+
+    def generation_arguments(self, wanted: Mapping[str, Any]) -> dict[str, Any]:
+        """What a task asks of `generate`: greedy, unless it says that it samples.
+
+        Args:
+            wanted (`Mapping[str, Any]`):
+                The generation arguments of the task.
+        """
+        length = self.settings.max_new_tokens or (
+            REASONING_TOKENS if self.settings.prompt == "cot" else wanted.get("max_new_tokens") or DIRECT_TOKENS
+        )
+        samples = bool(wanted.get("do_sample"))
+        return {
+            "max_new_tokens": int(length),
+            "do_sample": samples,
+            "temperature": wanted.get("temperature") if samples else None,
+            "top_p": wanted.get("top_p") if samples else None,
+            "top_k": wanted.get("top_k") if samples else None,
+            "num_beams": int(wanted.get("num_beams") or 1),
+            "pad_token_id": self.processor.tokenizer.pad_token_id,
+            "return_dict_in_generate": True,
+        }
+
+    @property
+    def _end_ids(self) -> frozenset[int]:
+        ends = self.model.generation_config.eos_token_id
+        ends = ends if isinstance(ends, list) else [ends]
+        return frozenset(end for end in ends if end is not None) or frozenset({self.processor.tokenizer.eos_token_id})
+
+    @torch.no_grad()
+    def _generate(self, inputs: Mapping[str, torch.Tensor], **arguments: Any) -> tuple[Any, int]:
+        """Generate, and count the calls of the language model."""
+        calls: list[None] = []
+        hook = self.model.get_decoder().register_forward_hook(lambda *_: calls.append(None))
+        try:
+            return self.model.generate(**inputs, **arguments, eos_token_id=sorted(self._end_ids)), len(calls)
+        finally:
+            hook.remove()
+
+    def _thinking_arguments(
+        self, questions: Sequence[HarnessQuestion], inputs: Mapping[str, torch.Tensor]
+    ) -> dict[str, Any]:
+        """Record the latents of a STORM, and feed something else where that is asked."""
+        if self.model.config.model_type != STORM:
+            return {}
+        kind = self.settings.latents
+        if not self.num_latents or kind == "own" or kind == "none":
+            return {"output_latents": True}
+        rollout = {**self.generation_arguments({}), "max_new_tokens": 1}
+        own = self._generate(inputs, **rollout, output_latents=True)[0].latents.float().cpu().numpy()  # (B, K, D)
+        fed = [replace_latents(kind, row, 0) for row, question in zip(own, questions, strict=True)]
+        return {"output_latents": True, "latent_intervention": feed(np.stack(fed))(range(len(questions)))}
+
+    def _logged(
+        self, tokens: list[int], until: Sequence[str], num_input: int, prefill: int, seconds: float, norms: list[float]
+    ) -> LoggedAnswer:
+        tokenizer = self.processor.tokenizer
+        text = tokenizer.decode(tokens, skip_special_tokens=True).strip()
+        reasoning, closed, _ = text.rpartition(END_OF_REASONING)
+        return LoggedAnswer(
+            text=_before(text, until),
+            input_tokens=num_input,
+            output_tokens=len(tokens),
+            reasoning_tokens=len(tokenizer(reasoning + closed).input_ids) if closed else 0,
+            num_latents=self.num_latents,
+            latents=self.settings.latents,
+            latent_norms=norms,
+            forward_passes=prefill + max(len(tokens) - 1, 0),
+            seconds=seconds,
+            truncated=not (tokens and tokens[-1] in self._end_ids),
+        )
+
+
+def num_latents_of(model: PreTrainedModel, settings: ChatSettings) -> int:
+    """Number of latent steps with which a model answers; 0 for one that has none."""
+    if model.config.model_type != STORM:
+        return 0
+    return model.config.num_latents if settings.wanted_latents is None else settings.wanted_latents
+
+
+def _seed(question: HarnessQuestion) -> int:
+    """Seed of the noise of a question, whatever batch it is in."""
+    return int(sha256(f"{question.task} {question.doc_id}".encode()).hexdigest()[:12], 16)
+
+
+def _latent_norms(latents: torch.Tensor | None, num_rows: int) -> list[list[float]]:
+    if latents is None:
+        return [[] for _ in range(num_rows)]
+    return latents.float().norm(dim=-1).tolist()  # (B, K)
+
+
+def _up_to_end(tokens: list[int], ends: frozenset[int]) -> list[int]:
+    """Cut off what pads a finished answer."""
+    return next((tokens[: place + 1] for place, token in enumerate(tokens) if token in ends), tokens)
+
+
+def _before(text: str, stops: Sequence[str]) -> str:
+    """The text before the first of the strings at which a task ends an answer."""
+    return text[: min([place for stop in stops if (place := text.find(stop)) >= 0], default=len(text))]

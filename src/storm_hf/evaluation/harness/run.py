@@ -1,0 +1,188 @@
+"""`storm evaluate`: every arm on every task, each finished pair once.
+
+RUN/fingerprint.json                       what the run was made with
+RUN/storm/storm_samples_videomme.jsonl     the samples of a finished pair
+RUN/storm/storm_results_videomme.json      lmms-eval's own numbers for it
+RUN/storm/answers-0.jsonl                  all answers so far
+RUN/storm/lmms_eval.log                    what lmms-eval printed
+"""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from huggingface_hub import constants
+
+from storm_hf.errors import CheckpointError, ConfigurationError, StageError
+from storm_hf.evaluation.harness.benchmarks import benchmark_of, num_questions
+from storm_hf.evaluation.harness.checkpoint import is_storm, weights_stamp
+from storm_hf.evaluation.harness.settings import WITHOUT_EFFECT
+from storm_hf.evaluation.harness.task_process import FAILED, SENTENCE, ArmTasks, samples_file
+from storm_hf.optional import require
+from storm_hf.pipeline.fingerprint import claim
+
+
+Arm = Literal["storm", "direct", "cot"]
+ARMS: tuple[Arm, ...] = get_args(Arm)
+LOG = "lmms_eval.log"
+_LOOK_EVERY_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class EvaluationRun:
+    """A model, the arms in which it answers, and the tasks.
+
+    Args:
+        model (`str`):
+            A STORM, an adapter's folder or, without the arm `storm`, a plain checkpoint.
+        tasks (`tuple[str, ...]`):
+            Tasks of lmms-eval; see `tasks_of`.
+        out (`Path`):
+            Folder of the run.
+        arms (`tuple[str, ...]`, *optional*, defaults to `("storm", "direct")`):
+            `storm` thinks in latents; `direct` answers at once and `cot` reasons in words, both without latents. Nothing else
+            differs between them.
+        backbone (`str`, *optional*):
+            The checkpoint of `direct` and `cot`, by default `model`.
+        data_root (`Path`, *optional*):
+            A local copy of the benchmarks, laid out as lmms-eval looks for them. Without it they are had from the Hub.
+        limit (`int`, *optional*):
+            Questions per task.
+        settings (`Mapping[str, Any]`, *optional*):
+            Further arguments of [`~storm_hf.evaluation.harness.settings.ChatSettings`] for all arms; `num_latents` is that of the arm
+            `storm`.
+    """
+
+    model: str
+    tasks: tuple[str, ...]
+    out: Path
+    arms: tuple[Arm, ...] = ("storm", "direct")
+    backbone: str | None = None
+    data_root: Path | None = None
+    limit: int | None = None
+    settings: Mapping[str, Any] | None = None
+
+    def arguments(self, arm: Arm) -> dict[str, Any]:
+        """What an arm says to the model."""
+        shared = {name: value for name, value in (self.settings or {}).items() if value is not None}
+        if arm == "storm":
+            return {**shared, "pretrained": self.model}
+        own = {"num_latents": 0, "prompt": "cot" if arm == "cot" else "direct", "latents": "own"}
+        return {**shared, **own, "pretrained": self.backbone or self.model}
+
+    def folder(self, arm: Arm) -> Path:
+        """Folder of an arm."""
+        return self.out.resolve() / arm
+
+    def pending(self, arm: Arm) -> tuple[str, ...]:
+        """The tasks that an arm has not finished."""
+        return tuple(task for task in self.tasks if not samples_file(self.folder(arm), arm, task).exists())
+
+
+def evaluate(run: EvaluationRun, on_progress: Callable[[Arm, int, int], None] | None = None) -> None:
+    """Run what is not finished.
+
+    Args:
+        run ([`EvaluationRun`]):
+            What to do.
+        on_progress (`Callable[[str, int, int], None]`, *optional*):
+            Called again and again with an arm, the number of its answers, and how many there will be.
+
+    Raises:
+        MissingExtraError: If lmms-eval is not installed.
+        ConfigurationError: If an arm is unknown, or there is nothing to do.
+        DatasetError: If data are missing; the message says how to get them.
+        StaleWorkError: If the folder holds a run with other settings.
+        StageError: If lmms-eval fails; the message names its log.
+    """
+    if find_spec("lmms_eval") is None:
+        require("lmms_eval")
+    _check(run)
+    for arm in run.arms:
+        claim(run.out, arm, _parameters(run, arm))
+    for arm in run.arms:
+        if run.pending(arm):
+            _run_arm(run, arm, on_progress or _nothing)
+
+
+def _parameters(run: EvaluationRun, arm: Arm) -> dict[str, Any]:
+    """Everything on which the answers of an arm depend."""
+    arguments = run.arguments(arm)
+    known = {name: value for name, value in arguments.items() if name not in WITHOUT_EFFECT}
+    return {**known, "weights": weights_stamp(arguments["pretrained"]), "limit": run.limit}
+
+
+def _check(run: EvaluationRun) -> None:
+    if unknown := [arm for arm in run.arms if arm not in ARMS]:
+        raise ConfigurationError(f"There is no arm {unknown[0]!r}; expected some of {', '.join(ARMS)}.")
+    if not run.arms or not run.tasks:
+        raise ConfigurationError("Expected at least one arm and one task.")
+    if "storm" in run.arms:
+        _check_thinks(run.model)
+    if run.data_root is not None and any(run.pending(arm) for arm in run.arms):
+        for task in run.tasks:
+            benchmark_of(task).check(run.data_root)
+
+
+def _check_thinks(model: str) -> None:
+    if not is_storm(model):
+        raise CheckpointError(
+            f"{model} is a plain checkpoint, which cannot be the arm `storm`. Evaluate it with --arms direct,cot."
+        )
+
+
+def _run_arm(run: EvaluationRun, arm: Arm, on_progress: Callable[[Arm, int, int], None]) -> None:
+    folder = run.folder(arm)
+    folder.mkdir(parents=True, exist_ok=True)
+    root = (run.data_root or run.out).resolve()
+    arguments = {**run.arguments(arm), "answers": str(folder)}
+    work = ArmTasks(arm, run.pending(arm), arguments, str(folder), str(root), run.limit)
+    total = sum(num_questions(task, run.limit) for task in run.tasks)
+    command = [sys.executable, "-P", "-m", "storm_hf.evaluation.harness.task_process", work.to_json()]
+    with (folder / LOG).open("ab") as log:
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=_environment(run))
+        try:
+            while process.poll() is None:
+                on_progress(arm, min(_num_answers(folder), total), total)
+                time.sleep(_LOOK_EVERY_SECONDS)
+        finally:  # Ctrl-C ends both
+            process.terminate()
+            exit_code = process.wait()
+    on_progress(arm, min(_num_answers(folder), total), total)
+    if exit_code:
+        raise StageError(_why(folder / LOG, exit_code), exit_code)
+
+
+def _environment(run: EvaluationRun) -> dict[str, str]:
+    """Where tasks look for data, and models and their tokens where they were before.
+
+    A task of TempCompass does not load where HF_HOME is unset.
+    """
+    home = run.data_root.resolve() if run.data_root else Path(constants.HF_HOME)
+    found = {"HF_HUB_CACHE": constants.HF_HUB_CACHE, "HF_TOKEN_PATH": constants.HF_TOKEN_PATH, "HF_HOME": str(home)}
+    if run.data_root:
+        found["HF_DATASETS_CACHE"] = str(run.out.resolve() / ".datasets")  # the copy may be read only
+    return {**os.environ, **found, "TOKENIZERS_PARALLELISM": "false", "PYTHONUNBUFFERED": "1"}
+
+
+def _num_answers(folder: Path) -> int:
+    return sum(path.read_bytes().count(b"\n") for path in folder.glob("answers-*.jsonl"))
+
+
+def _why(log: Path, exit_code: int) -> str:
+    """The sentence with which the process ended, or where to look for one."""
+    lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    last = lines[-1] if lines else "nothing"
+    if exit_code == FAILED and last.startswith(SENTENCE):
+        return last.removeprefix(SENTENCE)
+    return f"lmms-eval ended with code {exit_code}. The last line of {log} is: {last}"
+
+
+def _nothing(arm: Arm, done: int, total: int) -> None:
+    """Show no progress."""

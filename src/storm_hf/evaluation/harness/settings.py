@@ -1,0 +1,126 @@
+"""What a run of lmms-eval can say about the model, checked before anything is loaded."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal, get_args
+
+from storm_hf.errors import ConfigurationError
+
+
+LatentSource = Literal["own", "none", "zero", "noise", "mean"]
+PromptStyle = Literal["direct", "cot"]
+
+# Whoever changes one of these gets the same answers.
+WITHOUT_EFFECT = frozenset({"batch_size", "answers", "device", "device_map"})
+# lmms-eval hands these to every model.
+_OF_LMMS_EVAL = frozenset({"max_batch_size"})
+
+
+@dataclass(frozen=True)
+class ChatSettings:
+    """The arguments of `--model_args`, with the batch size and the device of lmms-eval's command line.
+
+    Args:
+        pretrained (`str`):
+            A STORM, a plain checkpoint, or an adapter's folder; a folder or a name on the Hub.
+        num_latents (`int`, *optional*):
+            Number K of latent steps, by default the model's. `0` answers without thinking, as a plain checkpoint does.
+        latents (`str`, *optional*, defaults to `"own"`):
+            What is fed in the place of each latent: the model's `own`, `zero`, `noise`, their `mean`, or `none` to answer
+            without latents.
+        prompt (`str`, *optional*, defaults to `"direct"`):
+            `cot` asks for reasoning between `<think>` and `</think>` before the answer.
+        max_frames (`int`, *optional*, defaults to `32`):
+            Most frames of a video.
+        fps (`float`, *optional*):
+            Frames per second of video, up to `max_frames`. Without it frames are spread evenly over the video.
+        min_pixels (`int`, *optional*):
+            Smallest size, in pixels, that the processor gives a picture or a video (as its `size["shortest_edge"]`).
+        max_pixels (`int`, *optional*):
+            Largest size, likewise (`size["longest_edge"]`).
+        max_new_tokens (`int`, *optional*):
+            Longest answer, reasoning included. By default the task's, and 1024 with `prompt="cot"`.
+        dtype (`str`, *optional*, defaults to `"auto"`):
+            Type of the weights; `auto` is that of the checkpoint.
+        device (`str`, *optional*):
+            Where the model is put, by default the accelerator of the machine.
+        device_map (`str`, *optional*):
+            Spreads the model over devices, as in `from_pretrained`.
+        attn_implementation (`str`, *optional*):
+            As in `from_pretrained`.
+        batch_size (`int`, *optional*, defaults to `1`):
+            Questions that are answered together.
+        answers (`str`, *optional*):
+            Folder of an answer log. Questions whose answers are in it are not asked again.
+    """
+
+    pretrained: str
+    num_latents: int | None = None
+    latents: LatentSource = "own"
+    prompt: PromptStyle = "direct"
+    max_frames: int = 32
+    fps: float | None = None
+    min_pixels: int | None = None
+    max_pixels: int | None = None
+    max_new_tokens: int | None = None
+    dtype: str = "auto"
+    device: str | None = None
+    device_map: str | None = None
+    attn_implementation: str | None = None
+    batch_size: int = 1
+    answers: str | None = None
+
+    def __post_init__(self) -> None:
+        _check_choice("latents", self.latents, get_args(LatentSource))
+        _check_choice("prompt", self.prompt, get_args(PromptStyle))
+        for name, lowest in (("num_latents", 0), ("max_frames", 1), ("max_new_tokens", 1), ("batch_size", 1)):
+            value = getattr(self, name)
+            if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < lowest):
+                raise ConfigurationError(
+                    f"Expected `{name}` to be a whole number of at least {lowest}, got {value!r}."
+                )
+        if self.fps is not None and not self.fps > 0:
+            raise ConfigurationError(f"Expected `fps` above 0, got {self.fps!r}.")
+
+    @classmethod
+    def from_arguments(cls, arguments: Mapping[str, Any]) -> "ChatSettings":
+        """Take what lmms-eval read from its command line.
+
+        Raises:
+            ConfigurationError: If there is no checkpoint, an argument is unknown, or a value is out of range.
+        """
+        given = {name: value for name, value in arguments.items() if name not in _OF_LMMS_EVAL and value is not None}
+        known = {field.name for field in fields(cls)}
+        if unknown := sorted(set(given) - known):
+            raise ConfigurationError(
+                f"The model `storm` knows no argument {unknown[0]!r}; expected some of {', '.join(sorted(known))}."
+            )
+        if not given.get("pretrained"):
+            raise ConfigurationError("Expected `pretrained=…` in the arguments of the model: a folder or a Hub name.")
+        given["pretrained"] = str(given["pretrained"])  # lmms-eval reads a folder called 7 as a number
+        if isinstance(given.get("batch_size"), str):
+            given["batch_size"] = _whole_number("batch_size", given["batch_size"])
+        return cls(**given)
+
+    @property
+    def wanted_latents(self) -> int | None:
+        """Number of latent steps to ask for; None means as many as the model has learned."""
+        return 0 if self.latents == "none" else self.num_latents
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """The settings on which an answer depends."""
+        return {name: value for name, value in asdict(self).items() if name not in WITHOUT_EFFECT}
+
+
+def _check_choice(name: str, value: Any, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ConfigurationError(f"Expected `{name}` to be one of {', '.join(allowed)}, got {value!r}.")
+
+
+def _whole_number(name: str, text: str) -> int:
+    if not text.isdecimal():
+        raise ConfigurationError(
+            f"Expected `{name}` to be a whole number, got {text!r}. Batches are not sized by trial."
+        )
+    return int(text)

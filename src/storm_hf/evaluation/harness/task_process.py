@@ -1,0 +1,159 @@
+"""The process in which lmms-eval runs: one arm, task after task, each written once it is whole.
+
+    python -m storm_hf.evaluation.harness.task_process '{"arm": "storm", "tasks": ["videomme"], …}'
+
+A process of its own, since tasks end theirs with `sys.exit` where a video is missing, and read the environment when they are
+imported. It ends with code 2 and one sentence, in the last line that it prints, where something cannot be done.
+"""
+
+import json
+import os
+import sys
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from storm_hf.errors import DatasetError, StormError
+from storm_hf.evaluation.harness.benchmarks import benchmark_of
+from storm_hf.evaluation.harness.no_judge import nobody_judges
+from storm_hf.pipeline.workspace import write_json
+from storm_hf.writing import written_whole
+
+
+FAILED = 2
+SENTENCE = "storm: "
+
+
+@dataclass(frozen=True)
+class ArmTasks:
+    """What one process does.
+
+    Args:
+        arm (`str`):
+            Name of the arm.
+        tasks (`tuple[str, ...]`):
+            Tasks of lmms-eval that are still to do.
+        model_arguments (`dict[str, Any]`):
+            See [`~storm_hf.evaluation.harness.settings.ChatSettings`].
+        out (`str`):
+            Folder of the arm, absolute.
+        data_root (`str`):
+            Folder with questions and videos, absolute.
+        limit (`int`, *optional*):
+            Questions per task.
+        asks_judges (`bool`, *optional*, defaults to `False`):
+            Whether tasks may ask the judge of the environment, while lmms-eval scores.
+    """
+
+    arm: str
+    tasks: tuple[str, ...]
+    model_arguments: dict[str, Any]
+    out: str
+    data_root: str
+    limit: int | None = None
+    asks_judges: bool = False
+
+    def to_json(self) -> str:
+        """The argument of the process."""
+        return json.dumps(asdict(self))
+
+
+def samples_file(folder: Path, arm: str, task: str) -> Path:
+    """Where the samples of a task lie; the file exists if and only if the task is finished."""
+    return folder / f"{arm}_samples_{task}.jsonl"
+
+
+def results_file(folder: Path, arm: str, task: str) -> Path:
+    """Where lmms-eval's own numbers for a task lie."""
+    return folder / f"{arm}_results_{task}.json"
+
+
+def run_tasks(work: ArmTasks) -> None:
+    """Answer and score the tasks of an arm with lmms-eval.
+
+    Raises:
+        DatasetError: If questions or videos are missing.
+        StormError: If the model cannot be loaded, or cannot take a question.
+    """
+    judge: AbstractContextManager[dict[str, str]] = nullcontext({}) if work.asks_judges else nobody_judges()
+    with judge as environment:
+        os.environ.update(environment)  # before lmms-eval imports a task
+        from lmms_eval.__main__ import parse_eval_args
+        from lmms_eval.tasks import TaskManager
+
+        from storm_hf.evaluation.harness.chat_model import StormChat
+
+        model = StormChat(**work.model_arguments, stays_loaded=True)
+        os.chdir(work.data_root)  # `load_dataset` prefers a folder of this name here to the Hub
+        known = TaskManager("WARNING", model_name="storm")
+        _, defaults = parse_eval_args()  # reads sys.argv, which `main` has emptied
+        for task in work.tasks:
+            try:
+                results = _evaluate(model, task, work.limit, known, defaults)
+            except StormError:
+                raise
+            except (OSError, SystemExit) as error:  # what tasks raise where data are missing
+                raise _missing_data(task, error, Path(work.data_root)) from error
+            _write(work, task, results)
+
+
+def _evaluate(model: Any, task: str, limit: int | None, known: Any, defaults: Any) -> dict[str, Any]:
+    """Run one task as lmms-eval's command line does, with its defaults."""
+    from lmms_eval.evaluator import simple_evaluate
+
+    return simple_evaluate(
+        model=model,
+        tasks=[task],
+        task_manager=known,
+        limit=limit,
+        log_samples=True,
+        bootstrap_iters=0,  # errors are estimated when samples are scored again
+        cli_args=defaults,
+    )
+
+
+def _write(work: ArmTasks, task: str, results: dict[str, Any]) -> None:
+    """Write lmms-eval's numbers, then the samples: their file says that the task is finished."""
+    from lmms_eval.utils import handle_non_serializable
+
+    folder = Path(work.out)
+    numbers = {"lmms_eval_version": version("lmms-eval"), "results": results["results"]}
+    write_json(results_file(folder, work.arm, task), json.loads(json.dumps(numbers, default=handle_non_serializable)))
+    with written_whole(samples_file(folder, work.arm, task)) as unfinished:
+        lines = (
+            json.dumps(_sample(sample), ensure_ascii=False, default=handle_non_serializable)
+            for sample in results["samples"][task]
+        )
+        unfinished.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+
+
+def _sample(sample: dict[str, Any]) -> dict[str, Any]:
+    """A sample as lmms-eval logs it, but with its document, without which no rule can be applied again."""
+    kept = {name: value for name, value in sample.items() if name != "arguments"}
+    return {**kept, "input": sample["arguments"][0]}
+
+
+def _missing_data(task: str, error: BaseException, root: Path) -> DatasetError:
+    benchmark = benchmark_of(task)
+    reason = " ".join(str(error).split()).rstrip(".")
+    return DatasetError(
+        f"Data of the task {task} are missing: {reason}. Get them with: {benchmark.command(root)} and unpack its archives into "
+        f"{root / benchmark.videos}."
+    )
+
+
+def main() -> None:
+    """Do what the one argument says."""
+    work = ArmTasks(**json.loads(sys.argv.pop()))
+    try:
+        run_tasks(work)
+    except StormError as error:
+        sys.stdout.flush()
+        sys.stderr.write(f"\n{SENTENCE}{' '.join(str(error).split())}\n")
+        sys.exit(FAILED)
+
+
+if __name__ == "__main__":
+    main()

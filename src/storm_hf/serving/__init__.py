@@ -1,0 +1,1 @@
+"""A checkpoint behind an OpenAI-compatible endpoint, on top of the server of transformers: `storm serve`."""

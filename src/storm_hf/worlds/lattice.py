@@ -1,0 +1,237 @@
+"""`lattice`: a pattern of many tiles, under operations that mix them. What does a row of it show at the end?
+
+The clip shows the pattern, then one operation per frame pair, as a sign that fills the frame. The thought video shows the pattern
+after each operation. Two operations shift all tiles round the edges; two turn a tile over where its neighbour is on, so that after
+a few of them a tile depends on many others. All of them can be undone, so that a pattern keeps all its bits, 48 by default, at every
+step: a word that a small vocabulary has holds four of them.
+
+Texts have two ways to say a pattern: tile by tile (`chain_of_thought`), and a syllable for each block of two by two tiles, of which
+there are sixteen (`terse_chain`, captions). A ratio of lengths is one to that encoding. Whoever works backwards from the question
+needs fewer tiles than all of them as long as few operations mix.
+
+Axes: T frames, H height, W width, in pixels before enlargement; R rows, C columns of tiles.
+"""
+
+import itertools
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from storm_hf.worlds.question import NUMBER_WORDS, number_pairs, wording
+from storm_hf.worlds.render import BACKGROUND, CELL_PX, PALETTE, Colour, canvas, fill
+from storm_hf.worlds.world import Words, World, check_knob, check_num_steps
+
+
+_TILE_PX = CELL_PX // 2
+_GRID = 1  # dark pixels between tiles
+_ON: Colour = (235, 205, 60)
+_OFF: Colour = (40, 60, 120)
+_SYLLABLES = tuple(f"{consonant}{vowel}" for consonant in "bdkm" for vowel in "aeiu")
+_NUM_ASKED = 3  # tiles of a row whose ones and zeros make the answer
+_MAX_TILES = 12  # along a side
+
+
+def _across(tiles: np.ndarray) -> np.ndarray:
+    mixed = tiles.copy()
+    mixed[:, 1:] ^= tiles[:, :-1]
+    return mixed
+
+
+def _below(tiles: np.ndarray) -> np.ndarray:
+    return _across(tiles.T).T
+
+
+# What each operation does to tiles (R, C), and its sign: a colour, and the boxes (top, left, height, width) in each cell.
+_OPERATIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "left": lambda tiles: np.roll(tiles, -1, axis=1),
+    "down": lambda tiles: np.roll(tiles, 1, axis=0),
+    "across": _across,
+    "below": _below,
+}
+OPERATIONS = tuple(_OPERATIONS)
+_SIGNS: dict[str, tuple[Colour, tuple[tuple[int, int, int, int], ...]]] = {
+    "left": (PALETTE["red"], ((5, 2, 6, 6),)),
+    "down": (PALETTE["blue"], ((8, 5, 6, 6),)),
+    "across": (PALETTE["green"], ((2, 3, 12, 3), (2, 10, 12, 3))),
+    "below": (PALETTE["purple"], ((3, 2, 3, 12), (10, 2, 3, 12))),
+}
+
+
+@dataclass(frozen=True)
+class LatticePlan:
+    """The facts of an episode: the first pattern, what happens at each step, if anything, and the row asked for (from 0)."""
+
+    start: str
+    operations: tuple[str | None, ...]
+    row: int
+
+    @property
+    def depth(self) -> int:
+        """Number of operations."""
+        return sum(operation is not None for operation in self.operations)
+
+
+@dataclass(frozen=True)
+class Patterns(Collection[str]):
+    """All patterns of so many tiles, as ones and zeros row by row: too many to list, easy to recognise.
+
+    Args:
+        num_tiles (`int`):
+            Length of each.
+    """
+
+    num_tiles: int
+
+    def __contains__(self, state: object) -> bool:
+        return isinstance(state, str) and len(state) == self.num_tiles and set(state) <= {"0", "1"}
+
+    def __len__(self) -> int:
+        return int(2**self.num_tiles)
+
+    def __iter__(self) -> Iterator[str]:
+        return ("".join(bits) for bits in itertools.product("01", repeat=self.num_tiles))
+
+
+@dataclass(frozen=True)
+class Lattice(World[LatticePlan]):
+    """A pattern of tiles that are on or off.
+
+    Args:
+        num_rows (`int`, *optional*, defaults to 6):
+            Rows of tiles, even, 2 to 12.
+        num_columns (`int`, *optional*, defaults to 8):
+            Columns of tiles, even, 4 to 12. A state has as many bits as there are tiles.
+        num_steps (`int`, *optional*, defaults to 6):
+            Steps K after the pattern was shown, idle ones included.
+        min_operations (`int`, *optional*, defaults to 3):
+            Fewest steps in which something happens, unless a depth is asked for.
+        max_operations (`int`, *optional*, defaults to 6):
+            Most steps in which something happens; every number between is drawn equally often.
+    """
+
+    name: ClassVar[str] = "lattice"
+
+    num_rows: int = 6
+    num_columns: int = 8
+    num_steps: int = 6
+    min_operations: int = 3
+    max_operations: int = 6
+
+    def __post_init__(self) -> None:
+        """Check the knobs."""
+        check_num_steps(self.name, self.num_steps)
+        check_knob(self.name, "num_rows / 2", self.num_rows / 2, 1, _MAX_TILES // 2)
+        check_knob(self.name, "num_columns / 2", self.num_columns / 2, 2, _MAX_TILES // 2)
+        check_knob(self.name, "max_operations", self.max_operations, 0, self.num_steps)
+        check_knob(self.name, "min_operations", self.min_operations, 0, self.max_operations)
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """The numbers that three tiles can show."""
+        return NUMBER_WORDS[: 2**_NUM_ASKED]
+
+    @property
+    def state_names(self) -> Patterns:
+        """Every pattern."""
+        return Patterns(self.num_rows * self.num_columns)
+
+    @property
+    def depths(self) -> range:
+        """Numbers of operations."""
+        return range(self.num_steps + 1)
+
+    @property
+    def frame_size(self) -> tuple[int, int]:
+        """A cell for each block of two by two tiles."""
+        return _TILE_PX * self.num_rows, _TILE_PX * self.num_columns
+
+    @property
+    def vocabulary(self) -> tuple[str, ...]:
+        """Every word that a text of this world can use, sorted."""
+        return wording(self.options, _question(0), "pattern none step on off tiles", *OPERATIONS, *_SYLLABLES)
+
+    def _describe_states(self) -> str:
+        return f"{self.num_rows * self.num_columns} ones and zeros, row by row"
+
+    def _read_frame(self, frame: np.ndarray) -> str:
+        """See whether each tile is nearer to on or to off."""
+        tiles = frame.reshape(self.num_rows, _TILE_PX, self.num_columns, _TILE_PX, 3)[:, _GRID:, :, _GRID:]
+        colours = tiles.mean(axis=(1, 3))  # (R, C, 3)
+        far_from_on, far_from_off = (((colours - np.array(colour)) ** 2).sum(axis=-1) for colour in (_ON, _OFF))
+        return _state(far_from_on < far_from_off)
+
+    def _draw_plan(self, generator: np.random.Generator, depth: int | None) -> LatticePlan:
+        drawn_depth = int(generator.integers(self.min_operations, self.max_operations + 1))
+        start = _state(generator.integers(2, size=(self.num_rows, self.num_columns)))
+        order = generator.permutation(self.num_steps)
+        drawn = generator.choice(OPERATIONS, self.num_steps).tolist()
+        active = set(order[: drawn_depth if depth is None else depth].tolist())
+        operations = tuple(operation if step in active else None for step, operation in enumerate(drawn))
+        return LatticePlan(start, operations, int(generator.integers(self.num_rows)))
+
+    def _start(self, plan: LatticePlan) -> str:
+        return plan.start
+
+    def _advance(self, plan: LatticePlan, step: int, state: str) -> str:
+        operation = plan.operations[step]
+        return state if operation is None else _state(_OPERATIONS[operation](self._tiles(state)))
+
+    def _answer(self, plan: LatticePlan, states: list[str]) -> str:
+        asked = self._tiles(states[-1])[plan.row, -_NUM_ASKED:]
+        return NUMBER_WORDS[int("".join(map(str, asked)), 2)]
+
+    def _words(self, plan: LatticePlan, states: list[str]) -> Words:
+        signs = [operation or "none" for operation in plan.operations]
+        said = [self._syllables(state) for state in states]
+        tiles = (" ".join("on" if bit == "1" else "off" for bit in state) for state in states)
+        reasons = (f"{sign} , tiles {words}" for sign, words in zip(signs, tiles, strict=True))
+        return Words(
+            question=_question(plan.row),
+            depth=plan.depth,
+            clip_caption=number_pairs([f"pattern {self._syllables(plan.start)}", *signs], first=0),
+            thought_caption=number_pairs([f"pattern {words}" for words in said], first=1),
+            chain_of_thought=f"step {number_pairs(reasons, first=1).replace(' . ', ' . step ')}",
+            terse_chain=" ".join(said),
+        )
+
+    def _syllables(self, state: str) -> str:
+        """Say a pattern, a syllable for each block of two by two tiles: the upper two are its consonant, the lower its vowel."""
+        blocks = self._tiles(state).reshape(self.num_rows // 2, 2, self.num_columns // 2, 2).swapaxes(1, 2)
+        numbers = blocks.reshape(-1, 4) @ (8, 4, 2, 1)
+        return " ".join(_SYLLABLES[number] for number in numbers.tolist())
+
+    def _tiles(self, state: str) -> np.ndarray:
+        return np.array(list(state), dtype=np.int64).reshape(self.num_rows, self.num_columns)  # (R, C)
+
+    def _draw_clip(self, plan: LatticePlan) -> np.ndarray:
+        frames = [self._draw_pattern(plan.start), *(self._draw_sign(operation) for operation in plan.operations)]
+        return np.stack(frames).repeat(2, axis=0)
+
+    def _draw_thought(self, plan: LatticePlan) -> np.ndarray:
+        return np.stack([self._draw_pattern(state) for state in self._states(plan)]).repeat(2, axis=0)  # (T, H, W, 3)
+
+    def _draw_pattern(self, state: str) -> np.ndarray:
+        frame = canvas(self.num_rows // 2, self.num_columns // 2)
+        for (row, column), is_on in np.ndenumerate(self._tiles(state)):
+            corner = _TILE_PX * row + _GRID, _TILE_PX * column + _GRID
+            fill(frame, *corner, _TILE_PX - _GRID, _TILE_PX - _GRID, _ON if is_on else _OFF)
+        return frame
+
+    def _draw_sign(self, operation: str | None) -> np.ndarray:
+        frame = canvas(self.num_rows // 2, self.num_columns // 2, BACKGROUND)
+        if operation is not None:
+            colour, boxes = _SIGNS[operation]
+            for row, column in np.ndindex(self.num_rows // 2, self.num_columns // 2):
+                for top, left, height, width in boxes:
+                    fill(frame, CELL_PX * row + top, CELL_PX * column + left, height, width, colour)
+        return frame
+
+
+def _question(row: int) -> str:
+    return f"Which number do the last three tiles of row {NUMBER_WORDS[row + 1]} show at the end?"
+
+
+def _state(tiles: np.ndarray) -> str:
+    return "".join("1" if tile else "0" for tile in tiles.ravel().tolist())

@@ -1,0 +1,91 @@
+"""The page shows clip, true and imagined thought of each row, and the numbers say who drew right."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+from tests.diagnostics.thinker import NUM_LATENTS
+
+from storm_hf.diagnostics.seeing import DecoderTraining, Plane, path_chart, thought_film
+from storm_hf.diagnostics.seeing.run import decoder_of, imagine_rows
+from storm_hf.errors import DatasetError, StaleWorkError, TrajectoryShapeError
+from storm_hf.target_trajectory import TargetTrajectory
+from storm_hf.video import read_video
+
+
+QUICK = DecoderTraining(num_updates=5, batch_size=8)
+
+
+@pytest.fixture(scope="module")
+def splits(thought_rows):
+    return {"train": thought_rows[:10], "validation": thought_rows[10:20], "test": thought_rows[20:]}
+
+
+def test_everything_there_is_to_see_is_written(thinker, trajectory, splits, tmp_path):
+    decoder = decoder_of(tmp_path / "model", trajectory, splits, training=QUICK)
+    report = imagine_rows(
+        thinker.model,
+        thinker.processor,
+        decoder,
+        trajectory,
+        splits["test"][:4],
+        splits["validation"],
+        tmp_path / "out",
+        name="a <tiny> thinker",
+        command="storm imagine",
+        num_scenes=2,
+    )
+    page = (tmp_path / "out" / "imagine.html").read_text()
+    assert page.count("<video") == 2
+    assert page.count("<img") == 2 * 3 * NUM_LATENTS
+    assert page.count("<polyline") == 2 * 2
+    assert "a &lt;tiny&gt; thinker" in page
+    assert json.loads((tmp_path / "out" / "imagine.json").read_text()) == vars(report)
+    assert report.num_frames == 4 * NUM_LATENTS
+    assert 0 <= report.drawn_right <= 1
+    film = read_video(tmp_path / "out" / "film_0.mp4").frames
+    assert len(film) == len(read_video(splits["test"][0]["video"]).frames)
+    with Image.open(tmp_path / "out" / "film_0.gif") as moving:
+        assert moving.n_frames > 1
+
+
+def test_decoder_is_trained_once_and_one_of_other_targets_is_refused(trajectory, thought_rows, splits, tmp_path):
+    first = decoder_of(tmp_path, trajectory, splits, training=QUICK)
+    assert decoder_of(tmp_path, trajectory, {}).config == first.config
+    features = [row["thought_features"] for row in thought_rows]
+    other = TargetTrajectory.fit([features], num_latents=NUM_LATENTS, rank=8, layout="concat")
+    with pytest.raises(StaleWorkError, match="Delete that folder"):
+        decoder_of(tmp_path, other, splits)
+
+
+@pytest.mark.parametrize("missing", ["train", "validation"])
+def test_missing_split_is_told(trajectory, splits, tmp_path, missing):
+    kept = {name: splits[name] for name in ("train", "validation") if name != missing}
+    with pytest.raises(DatasetError, match="split"):
+        decoder_of(tmp_path, trajectory, kept)
+
+
+def test_film_ends_with_the_last_picture_of_each():
+    clip, thought = (np.full((count, 16, 32, 3), shade, np.uint8) for count, shade in ((10, 10), (6, 20)))
+    imagined = np.stack([np.full((8, 16, 3), 100 + step, np.uint8) for step in range(3)])
+    film = thought_film(clip, thought, imagined, height=16)
+    assert film.shape == (10, 16, 3 * 32 + 2 * 8, 3)
+    assert film[:, 0, 0, 0].tolist() == [10] * 10
+    assert film[:, 0, 40, 0].tolist() == [20] * 10
+    assert film[:, 0, -1, 0].tolist() == [100] * 6 + [101] * 2 + [102] * 2
+
+
+def test_plane_is_where_targets_differ_and_its_signs_are_fixed():
+    generator = np.random.default_rng(0)
+    points = generator.normal(size=(200, 5)) * [0.1, 4, 0.1, 2, 0.1] + 7
+    plane = Plane.fit(points)
+    assert np.abs(plane.axes).argmax(axis=0).tolist() == [1, 3]
+    assert (plane.axes[[1, 3], [0, 1]] > 0.99).all()
+    assert plane.explained > 0.99
+    assert np.allclose(plane(points).mean(axis=0), 0)
+    chart = path_chart(plane, points, points[:3], points[3:6], title="a & b")
+    assert chart.count("<polyline") == 2
+    assert "a &amp; b" in chart
+    with pytest.raises(TrajectoryShapeError):
+        Plane.fit(np.ones((4, 5)))

@@ -1,0 +1,46 @@
+import pytest
+
+from storm_hf.errors import ConfigurationError
+from storm_hf.evaluation.harness.settings import ChatSettings
+
+
+def test_arguments_of_lmms_eval_are_taken_and_its_own_left_out():
+    arguments = {"pretrained": "m", "num_latents": 4, "batch_size": "3", "max_batch_size": None, "device": "cpu"}
+    settings = ChatSettings.from_arguments(arguments)
+    assert settings == ChatSettings("m", num_latents=4, batch_size=3, device="cpu")
+
+
+def test_folder_called_by_a_number_stays_a_name():
+    assert ChatSettings.from_arguments({"pretrained": 7}).pretrained == "7"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({}, "Expected `pretrained=…`"),
+        ({"pretrained": "m", "num_latent": 4}, "no argument 'num_latent'"),
+        ({"pretrained": "m", "latents": "ones"}, "one of own, none, zero, noise, mean, got 'ones'"),
+        ({"pretrained": "m", "prompt": "long"}, "one of direct, cot"),
+        ({"pretrained": "m", "num_latents": -1}, "at least 0, got -1"),
+        ({"pretrained": "m", "num_latents": 1.5}, "got 1.5"),
+        ({"pretrained": "m", "max_frames": 0}, "at least 1, got 0"),
+        ({"pretrained": "m", "fps": 0}, "`fps` above 0"),
+        ({"pretrained": "m", "batch_size": "auto"}, "got 'auto'"),
+    ],
+)
+def test_what_cannot_be_is_said(wrong, told):
+    with pytest.raises(ConfigurationError, match="Expected|no argument") as error:
+        ChatSettings.from_arguments(wrong)
+    assert told in str(error.value)
+
+
+def test_latents_none_asks_for_no_latents_whatever_their_number():
+    assert ChatSettings("m", num_latents=8, latents="none").wanted_latents == 0
+    assert ChatSettings("m", num_latents=8).wanted_latents == 8
+    assert ChatSettings("m").wanted_latents is None
+
+
+def test_answers_depend_on_the_prompt_but_not_on_the_batch():
+    settings = ChatSettings("m", batch_size=1)
+    assert settings.identity == ChatSettings("m", batch_size=8, device="cuda", answers="log").identity
+    assert settings.identity != ChatSettings("m", prompt="cot").identity
