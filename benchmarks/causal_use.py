@@ -15,7 +15,7 @@ from rich.console import Console
 
 from storm_hf.demo import run_demo
 from storm_hf.demo.folder import DemoFolder, read_json
-from storm_hf.diagnostics.diagnose import diagnose
+from storm_hf.diagnostics.diagnosis import diagnose
 from storm_hf.diagnostics.page import write_diagnosis
 from storm_hf.diagnostics.questions import read_questions
 from storm_hf.diagnostics.record import Diagnosis

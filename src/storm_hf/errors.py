@@ -15,6 +15,7 @@
     ├── LatentShapeError           latents that do not have the shape of the rollout
     ├── MissingExtraError          an optional package that is not installed
     ├── PromptError                a clip or question that a model cannot take
+    ├── PublicationError           something that must not leave this machine
     ├── RankMismatchError          processes that hold one model in pieces and would run different layers
     ├── ReportError                numbers or pictures that a report cannot show
     ├── RequestError               a request that a server of ours refuses
@@ -75,6 +76,10 @@ class MissingExtraError(StormError, ImportError):
 
 class PromptError(StormError, ValueError):
     """A clip or a question that a model cannot take."""
+
+
+class PublicationError(StormError, ValueError):
+    """Something was to be published that must not leave this machine; the message names it and shows nothing of it."""
 
 
 class RankMismatchError(StormError, RuntimeError):
@@ -154,6 +159,7 @@ __all__ = [
     "LatentShapeError",
     "MissingExtraError",
     "PromptError",
+    "PublicationError",
     "RankMismatchError",
     "ReportError",
     "RequestError",

@@ -1,10 +1,16 @@
+import json
+import subprocess
+import sys
+
 import pytest
+from tests.evaluation.harness.standin import write_standins
 from typer.testing import CliRunner
 
 from storm_hf.cli import app
 from storm_hf.cli import evaluate as verb
 from storm_hf.errors import MissingExtraError
 from storm_hf.evaluation.harness import run as harness
+from storm_hf.evaluation.harness.no_judge import VERDICT, nobody_judges
 
 
 @pytest.fixture
@@ -12,7 +18,7 @@ def asked(monkeypatch):
     """The runs that the command would do."""
     runs = []
     monkeypatch.setattr(harness, "evaluate", lambda run, on_progress: runs.append(run) or on_progress("storm", 1, 2))
-    monkeypatch.setattr(verb, "_report", lambda out, scorers: runs.append(scorers))
+    monkeypatch.setattr(verb, "_report", lambda out, scorers, judge: runs.append((scorers, judge)))
     return runs
 
 
@@ -26,7 +32,7 @@ def test_options_become_a_run(asked, tmp_path):
         *("--num-latents", 4, "--latents", "zero", "--limit", 5, "--out", tmp_path / "out", "--scorer", "lmms"),
     )
     assert result.exit_code == 0, result.output
-    run, scorers = asked
+    run, (scorers, judge) = asked
     assert (run.tasks, run.arms) == (("mmvu_val", "mvbench_action_count"), ("storm", "cot"))
     assert (run.data_root, run.out, run.limit) == (tmp_path, tmp_path / "out", 5)
     assert run.arguments("storm") == {
@@ -36,7 +42,7 @@ def test_options_become_a_run(asked, tmp_path):
         "max_frames": 32,
         "batch_size": 1,
     }
-    assert scorers == ("lmms",)
+    assert (scorers, judge) == (("lmms",), None)
 
 
 def test_all_benchmarks_are_the_default(asked):
@@ -57,6 +63,40 @@ def test_what_cannot_be_ends_with_one_sentence(monkeypatch, checkpoint, tmp_path
     result = evaluate("--model", checkpoint, "--out", tmp_path, *arguments)
     assert (result.exit_code, result.stdout) == (2, "")
     assert sentence in result.stderr
+
+
+def test_judge_is_asked_over_its_server_and_remembers(tmp_path):
+    with nobody_judges() as environment:
+        judge = verb._judge(environment["OPENAI_API_URL"], "somebody", tmp_path)
+        assert judge.answer("Is it so?") == VERDICT
+    assert judge.name == f"somebody at {environment['OPENAI_API_URL']}"
+    assert verb._judge(environment["OPENAI_API_URL"], "somebody", tmp_path).answer("Is it so?") == VERDICT
+
+
+@pytest.mark.lmms
+def test_table_goes_to_stdout_and_a_second_call_runs_nothing(checkpoint, tmp_path):
+    root = write_standins(tmp_path / "data")
+    options = [
+        "--tasks",
+        "mmvu",
+        "--arms",
+        "storm,cot",
+        "--limit",
+        "2",
+        "--max-frames",
+        "4",
+        "--scorer",
+        "lmms,strict",
+    ]
+    command = [sys.executable, "-c", "from storm_hf.cli import main; main()", "evaluate", "--model", str(checkpoint)]
+    command += [*options, "--data-root", str(root), "--out", str(tmp_path / "run")]
+    first, second = (subprocess.run(command, capture_output=True, text=True) for _ in range(2))
+    assert (first.returncode, second.returncode) == (0, 0), first.stderr
+    assert first.stdout == second.stdout
+    assert "mmvu_val" in first.stdout
+    assert f"The report is {tmp_path / 'run' / 'report.html'}" in first.stderr
+    report = json.loads((tmp_path / "run" / "report.json").read_text())
+    assert {row["arm"] for row in report["results"]} == {"storm", "cot"}
 
 
 def test_missing_lmms_eval_ends_with_the_command_that_gets_it(monkeypatch, tmp_path):

@@ -48,7 +48,9 @@ class _Strings:
         rows, tokenizer = puppet.questions.rows, puppet.thinker.processor.tokenizer
         self.codes = torch.from_numpy(puppet.codes)
         self.right = torch.tensor([WORLD.options.index(row["answer"]) for row in rows])
-        self.words = torch.tensor([tokenizer(option, add_special_tokens=False)["input_ids"][0] for option in WORLD.options])
+        self.words = torch.tensor(
+            [tokenizer(option, add_special_tokens=False)["input_ids"][0] for option in WORLD.options]
+        )
         self.end, self.uses_latents = tokenizer.eos_token_id, uses_latents
         self.fed: torch.Tensor | None = None
         self.has_spoken = False
@@ -85,5 +87,3 @@ def make_puppet(folder: Path, num_rows: int = 60) -> Puppet:
     targets = codes[np.vectorize(WORLD.options.index)(states)].astype(np.float32)  # (N, K, D)
     assert targets.shape == (num_rows, NUM_LATENTS, size)
     return Puppet(thinker, Questions(rows, targets, states, WORLD, {}), codes.astype(np.float32))
-
-

@@ -12,12 +12,12 @@ from typing import Any, get_args
 
 import numpy as np
 import torch
-from transformers import AutoProcessor
 
 from storm_hf.annotations import Annotation
 from storm_hf.builder.encoder import load_model
 from storm_hf.builder.recipe import ModelSettings
 from storm_hf.errors import ConfigurationError, PromptError, StormError
+from storm_hf.model import storm_processor
 from storm_hf.thought_video import ThoughtVideo
 from storm_hf.thought_video.clip_part import frame_times, read_seen, seen_frames
 from storm_hf.training.collator import AnswerCollator, append_answers
@@ -91,7 +91,8 @@ class FrozenScorer:
 
     @cached_property
     def _prompts(self) -> PromptEncoder:
-        processor = AutoProcessor.from_pretrained(self.settings.model, revision=self.settings.revision)
+        # Its template knows how to write no latents; a plain one would warn of being asked for none.
+        processor = storm_processor(self.settings.model, revision=self.settings.revision)
         return PromptEncoder(processor, self._model.config, num_latents=0)
 
     @torch.no_grad()

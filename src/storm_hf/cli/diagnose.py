@@ -59,7 +59,7 @@ def diagnose_model(
     latents hold.
     """
     from storm_hf.cli.ask import _load
-    from storm_hf.diagnostics.diagnose import diagnose
+    from storm_hf.diagnostics.diagnosis import diagnose
     from storm_hf.diagnostics.page import write_diagnosis
     from storm_hf.diagnostics.questions import read_questions
     from storm_hf.optional import require

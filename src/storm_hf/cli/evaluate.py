@@ -11,6 +11,7 @@ from storm_hf.cli.exits import tell
 
 if TYPE_CHECKING:
     from storm_hf.evaluation.harness.run import EvaluationRun
+    from storm_hf.evaluation.judges import Judge
 
 
 EPILOG = """Examples:
@@ -65,11 +66,18 @@ def evaluate_model(
     scorer: Annotated[
         str, typer.Option(help="Rules by which answers are read, with commas between.")
     ] = "official,lmms,strict",
+    judge: Annotated[
+        str | None,
+        typer.Option(
+            help="URL of an OpenAI-compatible server that marks what rules leave open.", show_default="nobody"
+        ),
+    ] = None,
+    judge_model: Annotated[str, typer.Option(help="The model, as that server calls it.")] = "gpt-4o",
 ) -> None:
     """Evaluate a model on Video-MME, MVBench, TempCompass and MMVU.
 
-    Runs lmms-eval on its own tasks, then scores what it logged by each rule of the literature. No judge is asked: answers that
-    no rule can read are counted on their own.
+    Runs lmms-eval on its own tasks, then scores what it logged by each rule of the literature. Without --judge nobody is asked
+    about answers that a rule leaves open: the table counts them.
     """
     from storm_hf.evaluation.harness.benchmarks import tasks_of
     from storm_hf.evaluation.harness.run import EvaluationRun
@@ -86,7 +94,7 @@ def evaluate_model(
         settings={**settings, "latents": None if latents is None else latents.value},
     )
     _answer(run)
-    _report(run.out, tuple(_names(scorer)))
+    _report(run.out, tuple(_names(scorer)), None if judge is None else _judge(judge, judge_model, run.out))
 
 
 def _names(text: str) -> list[str]:
@@ -118,12 +126,20 @@ def _answer(run: "EvaluationRun") -> None:
         evaluate(run, show)
 
 
-def _report(out: Path, scorers: tuple[str, ...]) -> None:
+def _judge(url: str, model: str, out: Path) -> "Judge":
+    """A judge behind a server, whose answers are kept with the run. Its key is read from OPENAI_API_KEY."""
+    from storm_hf.evaluation.judges import Judge
+    from storm_hf.thought_video.chat import Message, ServedChat
+
+    chat = ServedChat(url, model)
+    return Judge(f"{model} at {url}", lambda prompt: chat.complete([Message(prompt)]), out / "judge")
+
+
+def _report(out: Path, scorers: tuple[str, ...], judge: "Judge | None") -> None:
     """Score the samples of the run again, write the report and show its table."""
     from rich.console import Console
 
     from storm_hf.evaluation.results import report_run, report_table
 
-    report = report_run(out, scorers)
-    Console().print(report_table(report))
+    Console().print(report_table(report_run(out, scorers, judge)))
     tell(f"The report is {out / 'report.html'}; its numbers are in {out / 'report.json'}.")

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from storm_hf.errors import DatasetError, StormError
+from storm_hf.errors import DatasetError, StormError, WorldError
 from storm_hf.optional import require
 from storm_hf.target_trajectory.schema import FEATURES_COLUMN
 from storm_hf.target_trajectory.shards import MANIFEST, load_thoughts
@@ -194,10 +194,21 @@ def _simulator(
     if states is None or name not in WORLD_NAMES:
         absent["simulator"] = "No simulator can say what would have followed from another state: these are not worlds."
         return None
-    world = make_world(name, num_steps=states.shape[1])
+    try:
+        world = _of_length(name, states.shape[1])
+    except WorldError as error:
+        absent["simulator"] = f"The world {name} is not told in {states.shape[1]} steps: {error}"
+        return None
     for row, told in zip(rows, states.tolist(), strict=True):
         text = world.describe(int(row["seed"]), depth=int(row["depth"]))
         if (text.question, text.answer, list(text.states)) != (str(row["question"]), str(row["answer"]), told):
             absent["simulator"] = f"The world {name} does not tell these questions as the data does."
             return None
     return world
+
+
+def _of_length(name: str, num_steps: int) -> World[Any]:
+    """The world with so many steps; the depths that it would draw by itself do not matter, since each row says its own."""
+    knobs: dict[str, int] = vars(make_world(name))
+    bounds = {knob: min(value, num_steps) for knob, value in knobs.items() if knob.startswith(("min_", "max_"))}
+    return make_world(name, **bounds, num_steps=num_steps)

@@ -75,7 +75,7 @@ def feed(latents: np.ndarray, steps: Sequence[int] | None = None) -> Callable[[r
     replaced = set(range(latents.shape[1]) if steps is None else steps)
 
     def for_rows(span: range) -> LatentIntervention:
-        given = torch.from_numpy(np.ascontiguousarray(latents[span.start : span.stop]))  # (B, K, D)
+        given = torch.from_numpy(latents[span.start : span.stop].copy())  # (B, K, D)
 
         def intervene(step: int, latent: torch.Tensor) -> torch.Tensor:
             return given[:, step].to(latent) if step in replaced else latent

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from storm_hf.errors import DatasetError
+from storm_hf.errors import PublicationError
 
 
 NOT_PUBLISHED = ("work", ".locks")  # folders of a build that no upload looks into
@@ -29,26 +29,37 @@ _LOCAL_PATH = re.compile(
 
 
 def check_folder(folder: Path) -> None:
-    """Look through the folder of a data set for files that must not leave this machine.
+    """Look through a folder for files that must not leave this machine.
 
     Args:
         folder (`Path`):
             The data set. Its `work` is not looked at: it is never published.
 
     Raises:
-        DatasetError: If there is one; the message names it and shows nothing of its contents.
+        PublicationError: If there is one; the message names it and shows nothing of its contents.
     """
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder)
         if path.is_file() and name.parts[0] not in NOT_PUBLISHED:
-            _check_file(path, name.as_posix())
+            check_file(path, name.as_posix())
 
 
-def _check_file(path: Path, name: str) -> None:
+def check_file(path: Path, name: str) -> None:
+    """Make sure that a file is no pickle and holds no credential.
+
+    Args:
+        path (`Path`):
+            The file.
+        name (`str`):
+            What the message calls it.
+
+    Raises:
+        PublicationError: If it is one or holds one.
+    """
     if path.suffix.lower() in _PICKLES:
-        raise DatasetError(
-            f"Expected no pickled files in a data set to publish but found {name}: opening one runs its code. Move it out "
-            "of the folder."
+        raise PublicationError(
+            f"Expected no pickled files in what is published but found {name}: opening one runs its code. Move it out of the "
+            "folder."
         )
     if _SECRET_NAMES.match(path.name.lower()):
         raise _credential(name)
@@ -68,15 +79,15 @@ def check_texts(texts: Iterable[str | None], place: str) -> None:
             Where they stand, for the message.
 
     Raises:
-        DatasetError: If there is one.
+        PublicationError: If there is one.
     """
     for text in texts:
         if text and _SECRETS.search(text):
             raise _credential(place)
         if text and (found := _LOCAL_PATH.search(text)):
-            raise DatasetError(
-                f"Expected no paths of this machine in what is published but {place} has {found[0]!r}. Remove it from the "
-                "annotations, and build again."
+            raise PublicationError(
+                f"Expected no paths of this machine in what is published but {place} has {found[0]!r}. Remove it; from a data set, "
+                "in the annotations, and build again."
             )
 
 
@@ -94,8 +105,8 @@ def last_name(text: str) -> str:
     return re.split(r"[\\/]", text.rstrip("\\/"))[-1] if _ABSOLUTE.match(text) else text
 
 
-def _credential(place: str) -> DatasetError:
-    return DatasetError(
-        f"Expected no credentials in a data set to publish but {place} holds what looks like one. Remove it; if it was "
-        "ever shared, revoke it."
+def _credential(place: str) -> PublicationError:
+    return PublicationError(
+        f"Expected no credentials in what is published but {place} holds what looks like one. Remove it; if it was ever "
+        "shared, revoke it."
     )

@@ -108,6 +108,12 @@ def test_replaced_latents_change_the_answer_in_a_batch_as_alone(generator, clips
     assert {answer["latents"] for answer in alone} == {latents}
 
 
+def test_noise_is_another_for_every_question(generator, clips):
+    model = generator(max_frames=4, latents="noise")
+    asked = [question(clips[0], doc_id=number) for number in range(4)]
+    assert len({answer.text for answer in answers(model, asked)}) > 1
+
+
 def test_counts_say_what_an_answer_cost(generator, clips):
     answer = answers(generator(), [question(clips[0])])[0]
     assert (answer.num_latents, len(answer.latent_norms), answer.latents) == (NUM_LATENTS, NUM_LATENTS, "own")

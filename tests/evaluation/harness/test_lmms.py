@@ -14,12 +14,19 @@ from tests.evaluation.harness.standin import TASKS
 from storm_hf.errors import StageError
 from storm_hf.evaluation.harness.no_judge import VERDICT, nobody_judges
 from storm_hf.evaluation.harness.run import EvaluationRun, evaluate
-from storm_hf.evaluation.harness.task_process import results_file, samples_file
+from storm_hf.evaluation.harness.task_process import ArmTasks, results_file, samples_file
+from storm_hf.evaluation.results import report_run
 
 
 pytestmark = pytest.mark.lmms
 
 SETTINGS = {"max_frames": 4, "max_new_tokens": 8, "device": "cpu"}
+METRICS = {
+    "videomme": "videomme_perception_score,none",
+    "mvbench": "mvbench_accuracy,none",
+    "tempcompass": "avg_accuracy,none",
+    "mmvu": "accuracy,none",
+}
 NUM_QUESTIONS = 4 + 4 + 3 + 3 + 5 + 3
 
 
@@ -140,19 +147,68 @@ def test_command_of_lmms_eval_finds_the_model_and_prints_the_same_numbers(
         assert numbers(whole, task).items() <= results[task].items()
 
 
-@pytest.mark.parametrize("method", ["loglikelihood", "generate_until_multi_round"])
-def test_what_the_model_does_not_offer_is_said(storm_checkpoint, method):
-    code = (
-        "from storm_hf.evaluation.harness.chat_model import StormChat\n"
-        "from storm_hf.errors import UnsupportedGenerationError\n"
-        f"model = StormChat(pretrained={str(storm_checkpoint)!r}, device='cpu')\n"
-        "try:\n"
-        f"    model.{method}([])\n"
-        "except UnsupportedGenerationError as error:\n"
-        "    print(error)\n"
-    )
-    child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert "Choose a task with `output_type: generate_until`" in child.stdout
+# Answers as models write them, in turn. Each benchmark has other rules for them.
+PHRASES = (
+    "A",
+    "(B) green",
+    "the answer is C.",
+    "",
+    "D. grey.",
+    "<think>A? no.</think>B",
+    "yes, it does",
+    "No.",
+    "b",
+    "green",
+)
+SCRIPTED = f"""
+from itertools import cycle
+from dataclasses import replace
+from storm_hf.evaluation.harness.generation import ChatGenerator
+from storm_hf.evaluation.harness.task_process import main
+
+phrases = cycle({PHRASES!r})
+stock = ChatGenerator.answer
+
+def answer(self, questions, inputs):
+    return [replace(given, text=next(phrases)) for given in stock(self, questions, inputs)]
+
+ChatGenerator.answer = answer
+main()
+"""
+
+
+def test_our_scorer_of_this_name_gives_the_numbers_of_lmms_eval(make_run):
+    run = make_run("scripted", limit=4)
+    folder = run.folder("storm")
+    arguments = {**run.arguments("storm"), "answers": str(folder)}
+    work = ArmTasks("storm", TASKS, arguments, str(folder), str(run.data_root), run.limit)
+    folder.mkdir(parents=True)
+    environment = {**os.environ, "HF_HOME": str(run.data_root), "HF_DATASETS_CACHE": str(run.out / "cache")}
+    subprocess.run([sys.executable, "-c", SCRIPTED, work.to_json()], env=environment, check=True)
+    report = report_run(run.out, ("lmms",))
+    ours = {task: report.score("storm", task, "lmms").accuracy for task in TASKS}
+    theirs = {task: numbers(run, task)[METRICS[task.partition("_")[0]]] / 100 for task in TASKS}
+    assert ours == pytest.approx(theirs)
+    assert len(set(theirs.values())) > 2
+
+
+REFUSALS = """
+import sys
+from storm_hf.evaluation.harness.chat_model import StormChat
+from storm_hf.errors import UnsupportedGenerationError
+
+model = StormChat(pretrained=sys.argv[1], device="cpu")
+for method in (model.loglikelihood, model.generate_until_multi_round):
+    try:
+        method([])
+    except UnsupportedGenerationError as error:
+        print(error)
+"""
+
+
+def test_what_the_model_does_not_offer_is_said(storm_checkpoint):
+    child = subprocess.run([sys.executable, "-c", REFUSALS, storm_checkpoint], capture_output=True, text=True)
+    assert child.stdout.count("Choose a task with `output_type: generate_until`") == 2
 
 
 def _as_program(run):

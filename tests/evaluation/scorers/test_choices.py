@@ -47,6 +47,7 @@ CHOICES = [
     ("The answer is not B", "B", "B", "-", "B", "-"),
     ("The answer is A. No, the answer is C.", "A", "C", "-", "A", "-"),
     ("<think>Maybe A, a cat.</think>B", "B", "B", "B", "B", "B"),
+    ("B<think>Or A.</think>", "B", "B", "B", "B", "B"),
     ("Maybe A.</think>\nB", "B", "B", "B", "B", "B"),
     ("<THINK>Maybe A.</THINK>B", "A", "B", "-", "A", "B"),
     ("<think>Maybe A, then D", "A", "D", "-", "A", "-"),
@@ -55,13 +56,22 @@ CHOICES = [
     ("Ｂ", "-", "-", "-", "-", "B"),
     ("Б", "-", "-", "-", "-", "-"),
     ("E", "-", "-", "-", "E", "-"),
+    ("(B)because it flies", "B", "B", "B", "B", "-"),
+    ("i.e. the sky", "-", "-", "-", "-", "-"),
+    ("." * 32 + "i.e. the sky", "-", "-", "-", "E", "-"),  # lmms-eval removes 32 periods
     ("Because it flies", "B", "B", "-", "-", "-"),
     ("The kite is green.\nB", "B", "B", "-", "B", "B"),
     ("Option B", "B", "B", "-", "B", "B"),
     ("I choose C because it is blue", "C", "C", "-", "C", "C"),
     ("正解は B です", "B", "B", "-", "B", "-"),
 ]
-READERS = [("videomme", "official"), ("videomme", "lmms"), ("mvbench", "official"), ("mvbench", "lmms"), ("mvbench", "strict")]
+READERS = [
+    ("videomme", "official"),
+    ("videomme", "lmms"),
+    ("mvbench", "official"),
+    ("mvbench", "lmms"),
+    ("mvbench", "strict"),
+]
 CASES = [(*reader, row[0], choice) for row in CHOICES for reader, choice in zip(READERS, row[1:], strict=True)]
 
 
@@ -86,7 +96,8 @@ def test_official_mvbench_calls_an_empty_answer_right_and_lmms_drops_it():
 
 
 @pytest.mark.parametrize(
-    ("benchmark", "scorer"), [("videomme", "official"), ("videomme", "lmms"), ("mvbench", "lmms"), ("mvbench", "strict")]
+    ("benchmark", "scorer"),
+    [("videomme", "official"), ("videomme", "lmms"), ("mvbench", "lmms"), ("mvbench", "strict")],
 )
 def test_every_right_option_is_found_among_two_to_five(benchmark, scorer):
     for count in range(2, 5 if benchmark == "videomme" else 6):

@@ -4,18 +4,64 @@ import random
 from importlib import import_module
 
 import pytest
+from tests.evaluation.scorers import test_choices, test_mmvu, test_tempcompass
 
 from storm_hf.evaluation.scorers import read_answer
 from storm_hf.evaluation.scorers.reasoning import without_reasoning
-from tests.evaluation.scorers import test_choices, test_mmvu, test_tempcompass
 
 
 pytestmark = [pytest.mark.lmms, pytest.mark.slow]
 
 PIECES = [
-    *("A", "B", "C", "D", "E", "a", "b", "e", "(", ")", ".", ",", ":", ";", " ", " ", "\n", "'", '"', "1", "2", "1,0", "²"),
-    *("yes", "No", "Caption A", "Option 2", "the answer is", "Answer:", "答案是", "<think>", "</think>", "</s>", "Because"),
-    *("a green kite", "a torque wrench", "A bird takes off.", "red", "O(n^2)", "depth-first search", "search", "mitral", "42"),
+    *(
+        "A",
+        "B",
+        "C",
+        "D",
+        "E",
+        "a",
+        "b",
+        "e",
+        "(",
+        ")",
+        ".",
+        ",",
+        ":",
+        ";",
+        " ",
+        " ",
+        "\n",
+        "'",
+        '"',
+        "1",
+        "2",
+        "1,0",
+        "²",
+    ),
+    *(
+        "yes",
+        "No",
+        "Caption A",
+        "Option 2",
+        "the answer is",
+        "Answer:",
+        "答案是",
+        "<think>",
+        "</think>",
+        "</s>",
+        "Because",
+    ),
+    *(
+        "a green kite",
+        "a torque wrench",
+        "A bird takes off.",
+        "red",
+        "O(n^2)",
+        "depth-first search",
+        "search",
+        "mitral",
+        "42",
+    ),
 ]
 
 
@@ -72,7 +118,9 @@ def test_mmvu_gives_the_same_mark(question):
     document = {"question_type": kind, "choices": choices, "answer": question.answer, "question": question.text}
     theirs = tasks("mmvu").evaluate_with_rule_based
     for answer in answers():
-        assert bool(read_answer("mmvu", "lmms", answer, question).correct) == theirs(document, stripped(answer)), answer
+        assert bool(read_answer("mmvu", "lmms", answer, question).correct) == theirs(document, stripped(answer)), (
+            answer
+        )
 
 
 @pytest.mark.parametrize(

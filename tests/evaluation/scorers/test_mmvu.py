@@ -67,6 +67,8 @@ OPEN = [
     ("DNA", r"\boxed{DNA}", True, True),
     ("redox reaction", "reduction", None, False),
     ("red ox", "a box", None, False),
+    ("one two three four five six", "six five four three two one", None, False),
+    ("one two three four five", "five four three two one", True, False),
 ]
 
 

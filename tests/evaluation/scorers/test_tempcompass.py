@@ -13,7 +13,11 @@ CAPTIONS = Question(
     labels=("Caption A", "Caption B"),
 )
 NUMBERED = Question(
-    "Which one fits?", ("Rain falls: it is wet.", "Snow falls."), "Option 1", "caption_matching", ("Option 1", "Option 2")
+    "Which one fits?",
+    ("Rain falls: it is wet.", "Snow falls."),
+    "Option 1",
+    "caption_matching",
+    ("Option 1", "Option 2"),
 )
 
 # question, answer, official, lmms, strict; a dash is for the judge, or unreadable where there is none

@@ -136,7 +136,7 @@ class ChatGenerator:
             return {"output_latents": True}
         rollout = {**self.generation_arguments({}), "max_new_tokens": 1}
         own = self._generate(inputs, **rollout, output_latents=True)[0].latents.float().cpu().numpy()  # (B, K, D)
-        fed = [replace_latents(kind, row, 0) for row, question in zip(own, questions, strict=True)]
+        fed = [replace_latents(kind, row, _seed(question)) for row, question in zip(own, questions, strict=True)]
         return {"output_latents": True, "latent_intervention": feed(np.stack(fed))(range(len(questions)))}
 
     def _logged(

@@ -178,10 +178,10 @@ def _num_answers(folder: Path) -> int:
 def _why(log: Path, exit_code: int) -> str:
     """The sentence with which the process ended, or where to look for one."""
     lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
-    last = lines[-1] if lines else "nothing"
-    if exit_code == FAILED and last.startswith(SENTENCE):
-        return last.removeprefix(SENTENCE)
-    return f"lmms-eval ended with code {exit_code}. The last line of {log} is: {last}"
+    sentences = [line.removeprefix(SENTENCE) for line in lines if line.startswith(SENTENCE)]
+    if exit_code == FAILED and sentences:
+        return sentences[-1]  # a progress bar may write after it
+    return f"lmms-eval ended with code {exit_code}. The last line of {log} is: {(lines or ['nothing'])[-1]}"
 
 
 def _nothing(arm: Arm, done: int, total: int) -> None:

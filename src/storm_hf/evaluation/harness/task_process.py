@@ -3,7 +3,7 @@
     python -m storm_hf.evaluation.harness.task_process '{"arm": "storm", "tasks": ["videomme"], …}'
 
 A process of its own, since tasks end theirs with `sys.exit` where a video is missing, and read the environment when they are
-imported. It ends with code 2 and one sentence, in the last line that it prints, where something cannot be done.
+imported. It ends with code 2 and one sentence, in a line that begins with `storm: `, where something cannot be done.
 """
 
 import json

@@ -1,11 +1,11 @@
 """From what lmms-eval logged to numbers that say how they were made.
 
-    samples     what was asked and answered, read from `*_samples_*.jsonl`
-    documents   a benchmark's own fields as a question of ours
-    score       accuracy with its denominator, its error and what could not be read
-    report      every arm, task, sub-score and scorer; the differences between arms
-    table       the same on a terminal
-    page        the same as JSON and as HTML
+samples     what was asked and answered, read from `*_samples_*.jsonl`
+documents   a benchmark's own fields as a question of ours
+score       accuracy with its denominator, its error and what could not be read
+report      every arm, task, sub-score and scorer; the differences between arms
+table       the same on a terminal
+page        the same as JSON and as HTML
 """
 
 from storm_hf.evaluation.results.report import Report, report_run

@@ -19,7 +19,8 @@ _DISCIPLINES = {
     "Humanities and social science": "Art Economics History Law Literature Management",
 }
 _DISCIPLINE_OF = {subject: name for name, subjects in _DISCIPLINES.items() for subject in subjects.split()}
-_LETTERED = re.compile(r"\(?([A-Z])[.):]\s*(.*)", re.DOTALL)
+_LETTERED = re.compile(r"\s*\(?([A-Z])[.):]\s*(.*)", re.DOTALL)  # the published options are spaced in several ways
+_CAPTION = re.compile(r"([^:]+): (.*)")
 _FORMATS: dict[str, QuestionKind] = {
     "mc": "multiple-choice",
     "multi_choice": "multiple-choice",
@@ -73,13 +74,12 @@ def _videomme(task: str, document: Mapping[str, Any]) -> Question:
 def _mvbench(task: str, document: Mapping[str, Any]) -> Question:
     options = tuple(document["candidates"])
     answer = ascii_uppercase[options.index(document["answer"])]
-    groups = {"task": task.removeprefix("mvbench_")}
-    return Question(document["question"], options, answer, video=str(document["video"]), groups=groups)
+    return Question(document["question"], options, answer, video=str(document["video"]))
 
 
 def _tempcompass(task: str, document: Mapping[str, Any]) -> Question:
     kind = _FORMATS[task.removeprefix("tempcompass_").replace("-", "_")]
-    groups = {"format": kind, "aspect": document["dim"], "format, aspect": f"{kind}, {document['dim']}"}
+    groups = {"aspect": document["dim"], "format, aspect": f"{kind}, {document['dim']}"}
     asked = "mc_question" if kind == "captioning" else "question"
     answer = document["mc_answer" if kind == "captioning" else "answer"]
     return tempcompass_question(document[asked], answer, kind, str(document["video_id"]), groups)
@@ -107,13 +107,15 @@ def tempcompass_question(
     """
     if kind == "yes_no":
         return Question(text, (), answer, kind, video=video, groups=groups or {})
-    joint = ": " if kind == "caption_matching" else ". "
+    form = _CAPTION if kind == "caption_matching" else _LETTERED
     asked, *lines = text.split("\n")
-    options = [line.partition(joint) for line in lines]
-    if any(not found for _, found, _ in options):
-        raise ValueError(f"options written as `A{joint}…`")
-    labels, texts = tuple(label for label, _, _ in options), tuple(option for _, _, option in options)
-    return Question(asked, texts, answer.partition(joint)[0], kind, labels, video=video, groups=groups or {})
+    matches = [form.fullmatch(line) for line in (*lines, answer)]
+    options = [(match[1], match[2]) for match in matches if match is not None]
+    if len(options) != len(matches):
+        raise ValueError(f"options in lines like those of {kind}: {lines}, {answer!r}")
+    *options, (right, _) = options
+    labels, texts = tuple(label for label, _ in options), tuple(option for _, option in options)
+    return Question(asked, texts, right, kind, labels, video=video, groups=groups or {})
 
 
 def _mmvu(task: str, document: Mapping[str, Any]) -> Question:

@@ -62,7 +62,9 @@ def read_samples(run: Path) -> dict[str, dict[str, list[Sample]]]:
         arm, task = path.relative_to(run).parts[0], path.stem.partition("_samples_")[2]
         found.setdefault(arm, {})[task] = _read_file(path, task)
     if not found:
-        raise DatasetError(f"Expected files ARM/*_samples_TASK.jsonl in {run} but there are none. Run `storm evaluate` first.")
+        raise DatasetError(
+            f"Expected files ARM/*_samples_TASK.jsonl in {run} but there are none. Run `storm evaluate` first."
+        )
     return {arm: dict(sorted(found[arm].items())) for arm in sorted(found)}
 
 

@@ -67,14 +67,9 @@ def score_readings(questions: Sequence[Question], readings: Sequence[Reading]) -
         num_asked=len(readings),
         num_counted=len(scores),
         num_unreadable=sum(not reading.readable for reading in readings),
-        num_unjudged=sum(is_unjudged(reading) for reading in readings),
+        num_unjudged=sum(reading.correct is None for reading in readings),
         num_videos=len(set(clusters)),
     )
-
-
-def is_unjudged(reading: Reading) -> bool:
-    """Whether a reading waits for a judge. What an official rule drops as unreadable does not."""
-    return reading.correct is None and (reading.counted or reading.readable)
 
 
 def cluster_of(question: Question, index: int) -> str:

@@ -9,7 +9,14 @@ from collections.abc import Callable, Iterator
 
 _ENDS = ",.!?;:'\""  # taken off one after the other, each from both sides
 _STATEMENTS = (
-    *("the answer is", "answer is", "the correct answer is", "correct answer is", "the best answer is", "best answer is"),
+    *(
+        "the answer is",
+        "answer is",
+        "the correct answer is",
+        "correct answer is",
+        "the best answer is",
+        "best answer is",
+    ),
     *("the correct option is", "correct option is", "the best option is", "best option is"),
     *("the choice is", "choice is", "the correct choice is", "correct choice is"),
     *("i choose", "i select", "i pick", "my answer is", "my choice is"),

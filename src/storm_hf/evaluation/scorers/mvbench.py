@@ -37,7 +37,7 @@ def _fits(word: str, option: str) -> bool:
 def read_lmms(question: Question, completion: str) -> Reading:
     """Take the first letter that stands alone, in any case: "a man" reads as A. An empty answer leaves the denominator."""
     if not completion:
-        return Reading(None, None, readable=False, counted=False)
+        return Reading(None, False, readable=False, counted=False)
     return closed_reading(_lone_letter(completion), question)
 
 

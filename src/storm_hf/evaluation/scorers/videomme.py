@@ -28,7 +28,7 @@ def read_official(question: Question, completion: str) -> Reading:
         completion = completion.replace(phrase, "")
     letter = re.search(f"[{_LETTERS}]", completion)
     if letter is None:
-        return Reading(None, None, readable=False, counted=False)
+        return Reading(None, False, readable=False, counted=False)
     return closed_reading(letter[0], question)
 
 

@@ -6,8 +6,9 @@ import pytest
 from tests.diagnostics.puppet import make_puppet
 from tests.diagnostics.thinker import NUM_LATENTS
 
-from storm_hf.diagnostics.diagnose import diagnose
+from storm_hf.diagnostics.diagnosis import diagnose
 from storm_hf.diagnostics.page import write_diagnosis
+from storm_hf.diagnostics.questions import Questions
 from storm_hf.errors import InterventionError
 
 
@@ -16,10 +17,12 @@ def puppet(tmp_path_factory):
     return make_puppet(tmp_path_factory.mktemp("puppet"))
 
 
-def look_at(puppet, *, uses_latents, **changes):
-    questions = dataclasses.replace(puppet.questions, **changes)
+REASONS = {"targets": "The data has no thoughts.", "states": "The data has no states.", "simulator": "No world."}
+
+
+def look_at(puppet, questions=None, *, uses_latents):
     with puppet.thinking(uses_latents=uses_latents):
-        return diagnose(puppet.thinker.model, puppet.thinker.processor, questions)
+        return diagnose(puppet.thinker.model, puppet.thinker.processor, questions or puppet.questions)
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +33,16 @@ def used(puppet):
 @pytest.fixture(scope="module")
 def ignored(puppet):
     return look_at(puppet, uses_latents=False)
+
+
+@pytest.fixture(scope="module")
+def unknown(puppet):
+    """A few questions of two wordings, of which nothing is known but the answers."""
+    rows = [
+        {**row, "question": f"{row['question']} {'ball' if index % 2 else 'cup'}"}
+        for index, row in enumerate(puppet.questions.rows[:12])
+    ]
+    return look_at(puppet, Questions(rows, None, None, None, REASONS), uses_latents=True)
 
 
 def test_model_that_answers_from_its_latents_is_said_to_use_them(used):
@@ -71,34 +84,23 @@ def test_latents_are_looked_up_among_true_thoughts(used):
     assert all(0 < layer.on_latents < 1 for layer in used.attention)
 
 
-def test_what_cannot_be_had_is_absent_with_the_reason(puppet):
-    reasons = {"targets": "no thoughts", "states": "no states", "simulator": "no world"}
-    found = look_at(puppet, uses_latents=True, targets=None, states=None, world=None, absent=reasons)
-    assert found.retrieval is found.drift is found.target_geometry is found.probes is found.counterfactuals is None
-    assert "oracle" not in found.effects
-    assert reasons.items() <= found.absent.items()
-    assert found.verdict.outcome == "used"
+def test_what_cannot_be_had_is_absent_with_the_reason(unknown, tmp_path):
+    assert unknown.retrieval is unknown.drift is unknown.target_geometry is unknown.probes is None
+    assert unknown.counterfactuals is None
+    assert "oracle" not in unknown.effects
+    assert REASONS.items() <= unknown.absent.items()
+    page = write_diagnosis(tmp_path, unknown).read_text()
+    assert all(reason in page for reason in REASONS.values())
 
 
-def test_few_clips_give_no_verdict(puppet):
-    questions = puppet.questions
-    found = look_at(
-        puppet, uses_latents=True, rows=questions.rows[:12], targets=questions.targets[:12], states=questions.states[:12]
-    )
-    assert found.verdict.outcome == "unclear"
-    assert found.verdict.sentence.startswith("12 clips are too few")
+def test_few_clips_give_no_verdict(unknown):
+    assert unknown.verdict.outcome == "unclear"
+    assert unknown.verdict.sentence.startswith("12 clips are too few")
 
 
-def test_question_of_another_clip_is_asked_with_its_latents(puppet):
-    rows = [
-        {**row, "question": f"{row['question']} {'ball' if index % 2 else 'cup'}"}
-        for index, row in enumerate(puppet.questions.rows)
-    ]
-    with puppet.thinking(uses_latents=True):
-        questions = dataclasses.replace(puppet.questions, rows=rows)
-        found = diagnose(puppet.thinker.model, puppet.thinker.processor, questions)
-    assert found.donor_question.follows.mean == 1.0
-    assert 0 < found.donor_question.num_questions < len(rows)
+def test_question_of_another_clip_is_asked_with_its_latents(unknown):
+    assert unknown.donor_question.follows.mean == 1.0
+    assert 0 < unknown.donor_question.num_questions < 12
 
 
 def test_two_questions_are_the_least(puppet):
@@ -114,23 +116,14 @@ def test_record_and_page_say_the_same(used, tmp_path):
     assert record["effects"]["swap"]["follows_donor"]["mean"] == 1.0
     assert record["verdict"]["thresholds"]["used"] == 0.5
     assert record["num_clips"] == 60
-    for heading in ("Take the content away", "Which latent matters", "Where the answer looks", "How the verdict is made"):
+    for heading in (
+        "Take the content away",
+        "Which latent matters",
+        "Where the answer looks",
+        "How the verdict is made",
+    ):
         assert heading in page
     assert "Not measured" not in page
-
-
-def test_page_gives_the_reason_for_what_is_missing(puppet, tmp_path):
-    reasons = {"targets": "The data has no thoughts.", "states": "The data has no states.", "simulator": "No world."}
-    found = look_at(puppet, uses_latents=False, targets=None, states=None, world=None, absent=reasons)
-    page = write_diagnosis(tmp_path, found).read_text()
-    assert all(reason in page for reason in reasons.values())
-
-
-def test_same_seed_same_diagnosis(puppet, used):
-    again = look_at(puppet, uses_latents=True)
-    first, second = json.loads(used.to_json()), json.loads(again.to_json())
-    del first["seconds"], second["seconds"]
-    assert first == second
 
 
 def test_not_a_number_becomes_null(used):
