@@ -32,6 +32,14 @@ def test_effect_counts_what_is_right_lost_and_changed():
     assert effect.changed.mean == 0.75
     assert effect.divergence == Interval(2.0, 2.0, 2.0)
     assert effect.follows_donor is effect.steered is None
+    assert effect.unreadable == 0.25
+
+
+def test_donor_that_was_asked_something_else_cannot_be_followed():
+    rows = [{**row, "question": question} for row, question in zip(rows_of("red", "blue"), "ab", strict=True)]
+    made = table(rows, ["red", "blue"])
+    effect = made.effect(Intervention("x", donors=np.array([1, 0])), [reply("blue"), reply("red")])
+    assert effect.follows_donor is None
 
 
 def test_donor_is_followed_where_it_has_another_answer():

@@ -21,7 +21,14 @@ def effects(own=0.95, without=0.26, steered=0.9, half=0.04, *, has_donors=True):
         "zero": Effect("Zeros", share(without), lost, share(0.7), share(2.0)),
         "mean": Effect("The mean latent", share(0.2), share(0.7), share(0.7), share(2.0)),
         "swap": Effect(
-            "Another's", share(0.05), share(0.9), share(0.9), share(5.0), share(steered) if has_donors else None, steer
+            "Another's",
+            share(0.05),
+            share(0.9),
+            share(0.9),
+            share(5.0),
+            0.0,
+            share(steered) if has_donors else None,
+            steer,
         ),
     }
 

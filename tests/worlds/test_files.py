@@ -7,7 +7,7 @@ import pytest
 
 from storm_hf.errors import StaleWorkError, WorldError
 from storm_hf.video import read_video
-from storm_hf.worlds import make_world, read_episodes, write_episodes
+from storm_hf.worlds import make_world, read_episodes, world_of_clip, write_episodes
 from storm_hf.worlds.render import ENLARGEMENT
 
 
@@ -102,3 +102,10 @@ def test_folder_of_another_world_is_refused(tmp_path):
 def test_seeds_and_depths_of_different_number_are_refused(tmp_path):
     with pytest.raises(WorldError, match="one depth per seed, 2, but got 1"):
         write_episodes(SHUFFLE, [0, 1], tmp_path, depths=[3])
+
+
+def test_clip_knows_the_world_that_drew_it(tmp_path):
+    world = make_world("shuffle", num_steps=2, min_swaps=0, max_swaps=1)
+    files = write_episodes(world, [3], tmp_path)[0]
+    assert world_of_clip(files.clip_path) == world_of_clip(files.thought_path) == world
+    assert world_of_clip(tmp_path / "elsewhere" / "clips" / "a.mp4") is None

@@ -35,8 +35,10 @@ class Effect:
             Share of answers that become other ones.
         divergence ([`~storm_hf.evaluation.bootstrap.Interval`]):
             Mean KL divergence in nats from what the model says by itself; see [`Reply`].
+        unreadable (`float`):
+            Share of answers that name none of the options; 0 for open questions.
         follows_donor ([`~storm_hf.evaluation.bootstrap.Interval`], *optional*):
-            Where a donor has another right answer: share of answers that become the donor's.
+            Where a donor was asked the same and has another right answer: share of answers that become the donor's.
         steered ([`~storm_hf.evaluation.bootstrap.Interval`], *optional*):
             The same minus how often the model gave the donor's answer already without its latents. A model that ignores its
             latents has 0 here, whatever it answers.
@@ -49,6 +51,7 @@ class Effect:
     lost: Interval
     changed: Interval
     divergence: Interval
+    unreadable: float = 0.0
     follows_donor: Interval | None = None
     steered: Interval | None = None
     num_donors: int = 0
@@ -139,6 +142,9 @@ class AnswerTable:
             lost=lost if replies is self.own else widen_certainty(lost, self.clips),
             changed=share_interval(changed, **settings),
             divergence=mean_interval([reply.divergence for reply in replies], **settings),
+            unreadable=float(
+                np.mean([_is_unreadable(reply.answer, row) for reply, row in zip(replies, self.rows, strict=True)])
+            ),
             follows_donor=follows,
             steered=steered,
             num_donors=num_donors,
@@ -151,7 +157,12 @@ class AnswerTable:
         if donors is None:
             return None, None, 0
         answers = [normalised(row["answer"]) for row in self.rows]
-        others = [index for index, donor in enumerate(donors) if answers[index] != answers[donor]]
+        asked = [str(row["question"]) for row in self.rows]
+        others = [
+            index
+            for index, donor in enumerate(donors)
+            if answers[index] != answers[donor] and asked[index] == asked[donor]
+        ]
         if not others:
             return None, None, 0
         clips = [self.clips[index] for index in others]
@@ -211,7 +222,7 @@ def widen_certainty(difference: Interval, clips: Sequence[str]) -> Interval:
 
 def says(answer: Answer, row: Row) -> bool:
     """Whether an answer is the one of a row: the option that it names, or without options the same words."""
-    if row.get("options") is not None and len(row["options"]):
+    if _has_options(row):
         return answer.choice is not None and str(answer.choice) == str(row["answer"])
     return normalised(answer.text) == normalised(row["answer"])
 
@@ -223,3 +234,11 @@ def normalised(text: object) -> str:
 
 def _said(answer: Answer) -> str:
     return str(answer.choice) if answer.choice is not None else normalised(answer.text)
+
+
+def _is_unreadable(answer: Answer, row: Row) -> bool:
+    return answer.choice is None and _has_options(row)
+
+
+def _has_options(row: Row) -> bool:
+    return row.get("options") is not None and len(row["options"]) > 0

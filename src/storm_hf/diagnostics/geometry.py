@@ -60,7 +60,7 @@ class StepRetrieval:
 
     Args:
         own (`float`):
-            Share of latents whose nearest thought, by cosine, is their own.
+            Share of latents whose nearest thought, by cosine, is their own, and not another clip's just like it.
         chance (`float`):
             What guessing reaches.
         gallery_size (`int`):

@@ -1,0 +1,204 @@
+"""What a model card says was measured, each number with the command that printed it and with who read the answers."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchmarkResult:
+    """The accuracy on one benchmark.
+
+    Args:
+        benchmark (`str`):
+            Its name, such as `videomme`.
+        accuracy (`float`):
+            Share of right answers, in [0, 1].
+        scorer (`str`):
+            Who read the answers.
+        command (`str`):
+            What makes the number again.
+        dataset (`str`, *optional*):
+            The data set on the Hub that the questions come from.
+        num_questions (`int`, *optional*):
+            The denominator.
+        standard_error (`float`, *optional*):
+            Of the accuracy.
+    """
+
+    benchmark: str
+    accuracy: float
+    scorer: str
+    command: str
+    dataset: str | None = None
+    num_questions: int | None = None
+    standard_error: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReplacedLatents:
+    """What becomes of the accuracy when something else is fed instead of the latents.
+
+    Args:
+        what (`str`):
+            What was fed.
+        accuracy (`float`):
+            Share of right answers, in [0, 1].
+        low (`float`, *optional*):
+            Lower end of its 95 % interval.
+        high (`float`, *optional*):
+            Upper end.
+        follows_donor (`float`, *optional*):
+            Where another clip's latents were fed: share of answers that became that clip's.
+    """
+
+    what: str
+    accuracy: float
+    low: float | None = None
+    high: float | None = None
+    follows_donor: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CausalUse:
+    """Whether the answers come from the latents.
+
+    Args:
+        headline (`str`):
+            The verdict in a few words.
+        sentence (`str`):
+            Why.
+        rows (`tuple[ReplacedLatents, ...]`):
+            The token replacement test; first with the model's own latents.
+        command (`str`):
+            What makes the table again.
+        dataset (`str`, *optional*):
+            What was asked.
+        num_questions (`int`, *optional*):
+            How many.
+        chance (`float`, *optional*):
+            Accuracy of guessing.
+    """
+
+    headline: str
+    sentence: str
+    rows: tuple[ReplacedLatents, ...]
+    command: str
+    dataset: str | None = None
+    num_questions: int | None = None
+    chance: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnswerCost:
+    """What an answer costs.
+
+    Args:
+        way (`str`):
+            Way of answering, such as `direct`.
+        forward_passes (`float`, *optional*):
+            Mean number of calls of the language model.
+        seconds (`float`, *optional*):
+            Median wall time.
+        accuracy (`float`, *optional*):
+            Share of right answers on the same questions, in [0, 1].
+    """
+
+    way: str
+    forward_passes: float | None = None
+    seconds: float | None = None
+    accuracy: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Latency:
+    """What an answer costs, beside other ways of answering.
+
+    Args:
+        costs (`tuple[AnswerCost, ...]`):
+            One for each way.
+        command (`str`):
+            What makes the table again.
+        machine (`str`, *optional*):
+            Where it was measured.
+    """
+
+    costs: tuple[AnswerCost, ...]
+    command: str
+    machine: str | None = None
+
+
+def causal_use(diagnosis: Mapping[str, Any]) -> CausalUse:
+    """Read the token replacement test out of a diagnosis.
+
+    Args:
+        diagnosis (`Mapping[str, Any]`):
+            The contents of a `diagnosis.json`, as `storm diagnose` writes it.
+    """
+    verdict = diagnosis["verdict"]
+    return CausalUse(
+        headline=verdict["headline"],
+        sentence=verdict["sentence"],
+        rows=tuple(_replaced(effect) for effect in diagnosis["effects"].values()),
+        command=diagnosis["command"],
+        dataset=diagnosis["dataset"],
+        num_questions=diagnosis["num_questions"],
+        chance=diagnosis["chance"],
+    )
+
+
+def _replaced(effect: Mapping[str, Any]) -> ReplacedLatents:
+    accuracy, follows = effect["accuracy"], effect.get("follows_donor")
+    return ReplacedLatents(
+        what=effect["label"],
+        accuracy=accuracy["mean"],
+        low=accuracy["low"],
+        high=accuracy["high"],
+        follows_donor=None if follows is None else follows["mean"],
+    )
+
+
+def benchmark_results(report: Mapping[str, Any], arm: str, command: str) -> tuple[BenchmarkResult, ...]:
+    """Read the accuracies of one way of answering out of a report of the public benchmarks.
+
+    Args:
+        report (`Mapping[str, Any]`):
+            The contents of its `report.json`.
+        arm (`str`):
+            The way of answering.
+        command (`str`):
+            What made the report.
+    """
+    return tuple(
+        BenchmarkResult(
+            benchmark=result["part"],
+            accuracy=result["score"]["accuracy"],
+            scorer=result["scorer"] + (f", judged by {result['judge']}" if result["judge"] else ""),
+            command=command,
+            num_questions=result["score"]["num_counted"],
+            standard_error=result["score"]["standard_error"],
+        )
+        for result in report["results"]
+        if result["arm"] == arm and result["group"] is None and result["score"]["accuracy"] is not None
+    )
+
+
+def latency(report: Mapping[str, Any], part: str, command: str, machine: str | None = None) -> Latency:
+    """Read what an answer costs in each arm out of a report of the public benchmarks.
+
+    Args:
+        report (`Mapping[str, Any]`):
+            The contents of its `report.json`.
+        part (`str`):
+            The benchmark.
+        command (`str`):
+            What made the report.
+        machine (`str`, *optional*):
+            Where it ran.
+    """
+    costs = tuple(
+        AnswerCost(way=cost["arm"], forward_passes=cost["forward_passes"], seconds=cost["seconds"])
+        for cost in report["costs"]
+        if cost["part"] == part
+    )
+    return Latency(costs=costs, command=command, machine=machine)
