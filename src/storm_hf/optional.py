@@ -20,7 +20,7 @@ EXTRA_OF = {
     "httpx": "serve",
     "jinja2": "demo",
     "lmms_eval": "evaluation",
-    "openai": "serve",
+    "openai": "thoughts",
     "peft": "train",
     "psutil": "demo",
     "pyarrow": "thoughts",

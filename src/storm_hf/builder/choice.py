@@ -7,11 +7,11 @@ from typing import Any
 
 from storm_hf.builder.recipe import ThoughtsRecipe
 from storm_hf.builder.scorer import FrozenScorer, ScorerSettings
+from storm_hf.chat import ChatModel, PipelineChat, ServedChat
 from storm_hf.errors import ConfigurationError
 from storm_hf.thought_video import (
     AnswerFreeGate,
     AnswerScorer,
-    ChatModel,
     ChatPrompt,
     DiffusersGenerator,
     DiffusersSettings,
@@ -20,10 +20,8 @@ from storm_hf.thought_video import (
     FutureGenerator,
     Gate,
     GiveawayGate,
-    PipelineChat,
     PromptWriter,
     SceneBreakGate,
-    ServedChat,
     SimulatorGenerator,
     StaticGate,
     TemplatePrompt,

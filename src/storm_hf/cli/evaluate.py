@@ -1,5 +1,6 @@
 """`storm evaluate`: a model on the published benchmarks, in arms that differ in nothing but how they think."""
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -24,6 +25,9 @@ EPILOG = """Examples:
 
 Give the same command again if it was cut off: what is finished is not run again. The table goes to stdout, everything else to
 stderr; the numbers lie in OUT/report.json, and to look at in OUT/report.html."""
+
+
+_WIDTH_OF_A_FILE = 120  # names of tasks are long
 
 
 def evaluate_model(
@@ -128,8 +132,8 @@ def _answer(run: "EvaluationRun") -> None:
 
 def _judge(url: str, model: str, out: Path) -> "Judge":
     """A judge behind a server, whose answers are kept with the run. Its key is read from OPENAI_API_KEY."""
+    from storm_hf.chat import Message, ServedChat
     from storm_hf.evaluation.judges import Judge
-    from storm_hf.thought_video.chat import Message, ServedChat
 
     chat = ServedChat(url, model)
     return Judge(f"{model} at {url}", lambda prompt: chat.complete([Message(prompt)]), out / "judge")
@@ -141,5 +145,6 @@ def _report(out: Path, scorers: tuple[str, ...], judge: "Judge | None") -> None:
 
     from storm_hf.evaluation.results import report_run, report_table
 
-    Console().print(report_table(report_run(out, scorers, judge)))
+    table = report_table(report_run(out, scorers, judge))
+    Console(width=None if sys.stdout.isatty() else _WIDTH_OF_A_FILE).print(table)
     tell(f"The report is {out / 'report.html'}; its numbers are in {out / 'report.json'}.")

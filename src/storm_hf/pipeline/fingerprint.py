@@ -5,7 +5,7 @@ fingerprint.json    {"encode": {"hash": "…", "parameters": {"encoder": "…", 
 
 import json
 from collections.abc import Mapping
-from hashlib import sha256
+from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import Any
 
@@ -69,3 +69,14 @@ def _flatten(parameters: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     for name, value in parameters.items():
         flat.update(_flatten(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value})
     return flat
+
+
+def folder_revision(folder: Path) -> str:
+    """Name the files of a folder: twelve digits of the hash of their names and contents."""
+    digest = sha256()
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        with path.open("rb") as file:
+            digest.update(
+                f"{path.relative_to(folder).as_posix()} {file_digest(file, 'sha256').hexdigest()}\n".encode()
+            )
+    return digest.hexdigest()[:12]

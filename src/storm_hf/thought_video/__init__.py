@@ -1,6 +1,5 @@
 """Thought videos: clips that show the reasoning between a question and its answer, and what makes them."""
 
-from storm_hf.thought_video.chat import ChatModel, PipelineChat, ServedChat
 from storm_hf.thought_video.diffusers_generator import DiffusersGenerator
 from storm_hf.thought_video.diffusers_settings import DiffusersSettings
 from storm_hf.thought_video.duplicates import DuplicateGate, find_duplicates, perceptual_hash
@@ -37,7 +36,6 @@ __all__ = [
     "AnswerFreeGate",
     "AnswerScorer",
     "Assessment",
-    "ChatModel",
     "ChatPrompt",
     "DiffusersGenerator",
     "DiffusersSettings",
@@ -48,12 +46,10 @@ __all__ = [
     "GainReport",
     "Gate",
     "GiveawayGate",
-    "PipelineChat",
     "PromptWriter",
     "QualityReport",
     "Rejected",
     "SceneBreakGate",
-    "ServedChat",
     "SimulatorGenerator",
     "StaticGate",
     "TemplatePrompt",

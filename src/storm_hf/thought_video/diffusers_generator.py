@@ -4,7 +4,6 @@ Axes: T frames, H height, W width.
 """
 
 from functools import cached_property
-from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from PIL import Image
 from storm_hf.annotations.record import Annotation
 from storm_hf.errors import VideoReadError
 from storm_hf.optional import require
+from storm_hf.pipeline.fingerprint import folder_revision
 from storm_hf.thought_video.clip_part import cropped_to, read_last_seen, read_seen
 from storm_hf.thought_video.diffusers_settings import DiffusersSettings
 from storm_hf.thought_video.record import Rejected, ThoughtVideo
@@ -143,14 +143,3 @@ class DiffusersGenerator:
                 **settings.call,
             ).frames[0]
         return (np.asarray(frames).clip(0, 1) * 255).round().astype(np.uint8)
-
-
-def folder_revision(folder: Path) -> str:
-    """Name the files of a folder: twelve digits of the hash of their names and contents."""
-    digest = sha256()
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        with path.open("rb") as file:
-            digest.update(
-                f"{path.relative_to(folder).as_posix()} {file_digest(file, 'sha256').hexdigest()}\n".encode()
-            )
-    return digest.hexdigest()[:12]

@@ -9,8 +9,8 @@ from string import Formatter
 from typing import Any, Protocol
 
 from storm_hf.annotations.record import Annotation
+from storm_hf.chat import ChatModel, Message
 from storm_hf.errors import ConfigurationError, DatasetError
-from storm_hf.thought_video.chat import ChatModel, Message
 from storm_hf.thought_video.clip_part import read_seen
 from storm_hf.writing import written_whole
 

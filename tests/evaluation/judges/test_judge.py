@@ -3,12 +3,12 @@
 import json
 
 import pytest
-from tests.thought_video.chat_server import serving
+from tests.chat.chat_server import serving
 
+from storm_hf.chat import Message, ServedChat
 from storm_hf.errors import ServerError
 from storm_hf.evaluation.judges import Judge, judge_readings
 from storm_hf.evaluation.scorers import Question, Reading
-from storm_hf.thought_video.chat import Message, ServedChat
 
 
 OPEN = Reading("DNA", None, readable=True)

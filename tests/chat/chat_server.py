@@ -36,7 +36,7 @@ def serving(*answers) -> Iterator[ChatServer]:
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
             chat.requests.append(json.loads(body))
-            chat.headers.append(dict(self.headers))
+            chat.headers.append({name.title(): value for name, value in self.headers.items()})
             chat.paths.append(self.path)
             status, headers, answer = chat.next_answer()
             self.send_response(status)

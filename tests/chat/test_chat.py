@@ -7,18 +7,18 @@ import socket
 import numpy as np
 import pytest
 from PIL import Image
-from tests.thought_video.chat_server import completion, serving
+from tests.chat.chat_server import completion, serving
 from transformers import AutoTokenizer, Qwen2Config, Qwen2ForCausalLM
 
+from storm_hf.chat import Message, PipelineChat, ServedChat
 from storm_hf.errors import ConfigurationError, DatasetError, ServerError
-from storm_hf.thought_video.chat import Message, PipelineChat, ServedChat
 
 
 QUESTION = [Message("What next?")]
 
 
 def chat_with(server, **settings):
-    return ServedChat(url=server.url, name="tiny", **{"backoff_seconds": 0.0, "retries": 2, **settings})
+    return ServedChat(url=server.url, name="tiny", **{"retries": 2, **settings})
 
 
 @pytest.fixture(autouse=True)
@@ -71,21 +71,24 @@ def test_thinking_is_not_part_of_the_answer():
         assert chat_with(server).complete(QUESTION) == "It falls."
 
 
+@pytest.fixture
+def waits(monkeypatch):
+    """How long the client waited before it asked again, without the waiting."""
+    waits = []
+    monkeypatch.setattr("openai._base_client.time.sleep", waits.append)
+    return waits
+
+
 @pytest.mark.parametrize("status", [429, 500, 503])
-def test_busy_server_is_asked_again(status):
-    with serving((status, {}, "busy"), (status, {"Retry-After": "0"}, "busy"), "at last") as server:
+def test_busy_server_is_asked_again(status, waits):
+    with serving((status, {}, "busy"), (status, {"Retry-After": "7"}, "busy"), "at last") as server:
         assert chat_with(server).complete(QUESTION) == "at last"
     assert len(server.requests) == 3
+    assert 0 < waits[0] < 2
+    assert waits[1] == 7, "the server decides how long to wait"
 
 
-def test_server_decides_how_long_to_wait(monkeypatch):
-    waits = []
-    monkeypatch.setattr("storm_hf.thought_video.chat.time.sleep", waits.append)
-    with serving((429, {"Retry-After": "7"}, ""), (500, {}, ""), (429, {"Retry-After": "9999"}, ""), "yes") as server:
-        chat_with(server, retries=3, backoff_seconds=0.5).complete(QUESTION)
-    assert waits == [7.0, 1.0, 60.0]
-
-
+@pytest.mark.usefixtures("waits")
 def test_server_that_stays_busy_is_an_error_that_names_its_url():
     with serving((503, {}, "model is loading")) as server, pytest.raises(ServerError) as caught:
         chat_with(server).complete(QUESTION)
@@ -100,12 +103,13 @@ def test_refusal_is_not_asked_again():
     assert len(server.requests) == 1
 
 
+@pytest.mark.usefixtures("waits")
 def test_server_that_is_not_there_is_an_error_that_names_its_url():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{free.getsockname()[1]}/v1"
     with pytest.raises(ServerError, match=rf"{url}/chat/completions gave no answer in 2 attempts .*refused"):
-        ServedChat(url=url, name="tiny", retries=1, backoff_seconds=0.0).complete(QUESTION)
+        ServedChat(url=url, name="tiny", retries=1).complete(QUESTION)
 
 
 def test_server_that_hangs_is_an_error():
