@@ -1,8 +1,12 @@
 import pytest
+import torch
+from peft import get_peft_model
 
 from storm_hf.errors import CheckpointError, ConfigurationError
 from storm_hf.evaluation.harness.checkpoint import is_storm, load_for_harness, size_pictures, weights_stamp
 from storm_hf.evaluation.harness.settings import ChatSettings
+from storm_hf.training.adapter import default_lora
+from storm_hf.training.adapter_folder import save_storm_config
 
 
 def test_plain_checkpoint_is_loaded_as_it_is(qwen_checkpoint):
@@ -27,6 +31,21 @@ def test_storm_is_loaded_as_asked(storm_checkpoint):
     assert str(model.dtype) == "torch.bfloat16"
     assert (processor.video_processor.do_sample_frames, processor.video_processor.fps) == (True, 2.0)
     assert model.backbone.config._attn_implementation == "eager"
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+def test_adapter_of_a_plain_checkpoint_is_loaded_as_a_storm(qwen_checkpoint, storm_checkpoint, tmp_path):
+    model, processor = load_for_harness(ChatSettings(str(storm_checkpoint), device="cpu"))
+    adapted = get_peft_model(model, default_lora(model, r=2))
+    adapted.save_pretrained(tmp_path)
+    saved = tmp_path / "adapter_config.json"
+    saved.write_text(saved.read_text().replace(str(storm_checkpoint), str(qwen_checkpoint)))
+    save_storm_config(model.config, tmp_path)
+    processor.save_pretrained(tmp_path)
+    loaded, _ = load_for_harness(ChatSettings(str(tmp_path), device="cpu", dtype="bfloat16"))
+    assert is_storm(str(tmp_path))
+    assert (loaded.config.model_type, loaded.config.num_latents) == ("storm", model.config.num_latents)
+    assert loaded.get_decoder().embed_tokens.weight.dtype == torch.bfloat16
 
 
 def test_missing_checkpoint_is_told(tmp_path):
