@@ -34,7 +34,7 @@ test-ray: $(RAY)  ## The builder on Ray Data, in an environment of its own (.ven
 	OMP_NUM_THREADS=1 .venv-ray/bin/python -m pytest -m ray
 
 test-evaluation: $(EVALUATION)  ## lmms-eval's own tasks on stand-in data, in an environment of its own (.venv-evaluation)
-	OMP_NUM_THREADS=1 .venv-evaluation/bin/python -m pytest -m lmms
+	OMP_NUM_THREADS=1 .venv-evaluation/bin/python -m pytest -m lmms tests/evaluation tests/cli
 
 test-upstream: $(READY)  ## transformers' own common tests of models, configurations and processors, downloaded
 	tools/install.sh $(VENV) upstream

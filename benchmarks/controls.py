@@ -24,12 +24,14 @@ from rich.console import Console
 from worlds import table
 
 from storm_hf.demo import DemoRecipe, demo_recipe
+from storm_hf.demo.arms import run_storm
 from storm_hf.demo.controls import naive_variant, paper_variant, plain_variant, storm_variant
 from storm_hf.demo.folder import DemoFolder, read_json
 from storm_hf.demo.recipe import Training
 from storm_hf.demo.stages import prepare
-from storm_hf.demo.tasks import run_tasks
+from storm_hf.demo.tasks import Task, run_tasks
 from storm_hf.demo.variants import Variant, flops_per_update, variant_task
+from storm_hf.reporting.page import duration
 from storm_hf.worlds import WORLD_NAMES
 
 
@@ -166,8 +168,15 @@ def estimate(runs: Sequence[Run]) -> str:
     updates = sum(one["num_updates"] for one in finished)
     rate = sum(one["train_seconds"] for one in finished) / updates if updates else SECONDS_PER_UPDATE
     source = "as measured here" if updates else "a guess"
-    hours = left * rate / WORKERS / 3600
-    return f"{left} updates are left: about {hours:.1f} hours at {rate:.2f} s per update ({source}), two arms side by side."
+    time = duration(left * rate / WORKERS)
+    return f"{left} updates are left: about {time} at {rate:.2f} s per update ({source}), two arms side by side."
+
+
+def task_of(run: Run, variant: Variant) -> Task:
+    """The work of an arm. STORM itself is the demo's own arm, so that whichever command comes first trains it for both."""
+    if variant.name == "storm":
+        return Task(variant.name, variant.title, variant.num_updates, run_storm, (run.folder, run.recipe))
+    return variant_task(run.folder, run.recipe, variant)
 
 
 def accuracy_cells(runs: Sequence[Run], name: str) -> list[str]:
@@ -235,7 +244,7 @@ def main() -> None:
         ]
     console.print(estimate(runs))
     for run in runs:
-        tasks = [variant_task(run.folder, run.recipe, variant) for variant in run.waiting()]
+        tasks = [task_of(run, variant) for variant in run.waiting()]
         run_tasks(tasks, run.folder.logs, workers=WORKERS, console=console)
     out = Console(soft_wrap=True)
     out.print(f"{arguments.world}, seeds {arguments.seeds}, {date.today()}, {platform.machine()}\n", markup=False)

@@ -14,7 +14,7 @@ from tests.builder.tiny_build import clips_and_annotations, tiny_recipe
 from tests.hub.conftest import write_dataset
 
 from storm_hf.builder import ThoughtsBuilder
-from storm_hf.errors import DatasetError, ServerError
+from storm_hf.errors import DatasetError, PublicationError, ServerError
 from storm_hf.hub.licenses import LicenseRule
 from storm_hf.hub.push import DatasetPush
 from storm_hf.target_trajectory import TargetTrajectory
@@ -174,7 +174,7 @@ def test_repository_is_private_unless_public_is_asked_for(folder, api, store):
     assert store.repositories["dataset", REPO].is_private
     push(folder, api, public=True)
     assert not store.repositories["dataset", REPO].is_private
-    with pytest.raises(DatasetError, match="everybody can see"):
+    with pytest.raises(PublicationError, match="everybody can see"):
         push(folder, api)
 
 
@@ -203,7 +203,7 @@ def test_nothing_published_names_a_folder_of_this_machine(folder, api, store):
 )
 def test_what_must_not_leave_is_refused_before_anything_is_sent(folder, api, store, name, content, message):
     (folder / name).write_text(content)
-    with pytest.raises(DatasetError, match=message) as caught:
+    with pytest.raises(PublicationError, match=message) as caught:
         push(folder, api)
     assert "aaaa" not in str(caught.value)
     assert not store.repositories
@@ -214,7 +214,7 @@ def test_path_of_this_machine_within_a_question_is_refused(folder, api, store):
     old = pq.read_table(shard)
     texts = [["What is in /home/somebody/q0.mp4?", "b", "c", "d"]]
     pq.write_table(old.set_column(old.schema.get_field_index("question"), "question", texts), shard)
-    with pytest.raises(DatasetError, match="column question"):
+    with pytest.raises(PublicationError, match="column question"):
         push(folder, api)
     assert not store.uploads
 

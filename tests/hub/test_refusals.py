@@ -1,12 +1,12 @@
 import pytest
 
-from storm_hf.errors import DatasetError
+from storm_hf.errors import PublicationError
 from storm_hf.hub.refusals import check_folder, check_texts, without_folders
 
 
 @pytest.mark.parametrize("text", ["/home/me/a.mp4", "see /tmp/x/y.mp4 here", r"C:\Users\me\a.mp4"])
 def test_local_path_in_a_text_is_refused(text):
-    with pytest.raises(DatasetError, match="paths of this machine"):
+    with pytest.raises(PublicationError, match="paths of this machine"):
         check_texts([None, text], "the card")
 
 
@@ -19,7 +19,7 @@ def test_other_slashes_are_no_path(text):
 
 @pytest.mark.parametrize("secret", ["hf_" + "a" * 34, "sk-" + "b" * 24, "AKIA" + "C" * 16, "ghp_" + "d" * 36])
 def test_credential_is_refused_and_not_shown(secret):
-    with pytest.raises(DatasetError, match="credentials") as caught:
+    with pytest.raises(PublicationError, match="credentials") as caught:
         check_texts([f"the key is {secret}"], "the column question")
     assert secret not in str(caught.value)
 
@@ -37,5 +37,5 @@ def test_work_of_a_build_is_not_looked_at(tmp_path):
     check_folder(tmp_path)
     (tmp_path / "videos").mkdir()
     (tmp_path / "videos" / "cache.pkl").write_text("x")
-    with pytest.raises(DatasetError, match=r"videos/cache\.pkl"):
+    with pytest.raises(PublicationError, match=r"videos/cache\.pkl"):
         check_folder(tmp_path)

@@ -2,16 +2,15 @@
 
 from collections import Counter
 from dataclasses import dataclass, field
-from importlib.resources import files
 from typing import Any
 
 from huggingface_hub import DatasetCard, DatasetCardData
 
+from storm_hf.hub.cards import CITATION, PAPER, template
 from storm_hf.hub.licenses import license_family
 from storm_hf.hub.refusals import last_name
 
 
-PAPER = "2605.26014"
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 _TAGS = ["storm", "storm-thoughts", "video", "latent-reasoning"]
 
@@ -68,10 +67,11 @@ def dataset_card(repo: str, manifest: dict[str, Any], published: Published) -> D
     splits = {split: count for split, count in manifest["num_rows"].items() if count}
     return DatasetCard.from_template(
         _metadata(repo, splits, published),
-        template_str=files("storm_hf.hub").joinpath("templates/dataset_card.md").read_text(encoding="utf-8"),
+        template_str=template("dataset_card"),
         name=repo.partition("/")[2] or repo,
         repo=repo,
         paper=PAPER,
+        citation=CITATION,
         picture=published.picture,
         num_rows=splits,
         split=next(iter(splits)),

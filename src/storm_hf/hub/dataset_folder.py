@@ -57,8 +57,7 @@ class DatasetFolder:
             return cls(path.resolve())
         if (path / "config.json").is_file() or (path / "adapter_config.json").is_file():
             raise DatasetError(
-                f"Expected the folder of a data set but {path} holds a model. `storm push` publishes data sets for now; a "
-                "model is published with another command, `model.push_to_hub(repo)`."
+                f"Expected the folder of a data set but {path} holds a model. Publish it with `storm push`, or `CheckpointPush`."
             )
         raise DatasetError(
             f"Expected a complete data set in {path} but there is no {MANIFEST}. Run its builder to the end; it continues."

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from storm_hf.hub.refusals import last_name
+
 
 @dataclass(frozen=True, kw_only=True)
 class BenchmarkResult:
@@ -70,7 +72,7 @@ class CausalUse:
             Why.
         rows (`tuple[ReplacedLatents, ...]`):
             The token replacement test; first with the model's own latents.
-        command (`str`):
+        command (`str`, *optional*):
             What makes the table again.
         dataset (`str`, *optional*):
             What was asked.
@@ -83,14 +85,14 @@ class CausalUse:
     headline: str
     sentence: str
     rows: tuple[ReplacedLatents, ...]
-    command: str
+    command: str | None = None
     dataset: str | None = None
     num_questions: int | None = None
     chance: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
-class AnswerCost:
+class WayCost:
     """What an answer costs.
 
     Args:
@@ -115,7 +117,7 @@ class Latency:
     """What an answer costs, beside other ways of answering.
 
     Args:
-        costs (`tuple[AnswerCost, ...]`):
+        costs (`tuple[WayCost, ...]`):
             One for each way.
         command (`str`):
             What makes the table again.
@@ -123,7 +125,7 @@ class Latency:
             Where it was measured.
     """
 
-    costs: tuple[AnswerCost, ...]
+    costs: tuple[WayCost, ...]
     command: str
     machine: str | None = None
 
@@ -133,15 +135,15 @@ def causal_use(diagnosis: Mapping[str, Any]) -> CausalUse:
 
     Args:
         diagnosis (`Mapping[str, Any]`):
-            The contents of a `diagnosis.json`, as `storm diagnose` writes it.
+            The contents of a `diagnosis.json`, as `storm diagnose` writes it. Of folders of this machine, names are left.
     """
     verdict = diagnosis["verdict"]
     return CausalUse(
         headline=verdict["headline"],
         sentence=verdict["sentence"],
         rows=tuple(_replaced(effect) for effect in diagnosis["effects"].values()),
-        command=diagnosis["command"],
-        dataset=diagnosis["dataset"],
+        command=" ".join(map(last_name, diagnosis["command"].split())) or None,
+        dataset=last_name(diagnosis["dataset"]),
         num_questions=diagnosis["num_questions"],
         chance=diagnosis["chance"],
     )
@@ -197,7 +199,7 @@ def latency(report: Mapping[str, Any], part: str, command: str, machine: str | N
             Where it ran.
     """
     costs = tuple(
-        AnswerCost(way=cost["arm"], forward_passes=cost["forward_passes"], seconds=cost["seconds"])
+        WayCost(way=cost["arm"], forward_passes=cost["forward_passes"], seconds=cost["seconds"])
         for cost in report["costs"]
         if cost["part"] == part
     )

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from storm_hf.hub.hub_names import is_hub_name
-from storm_hf.hub.measured import AnswerCost, BenchmarkResult, CausalUse, Latency, ReplacedLatents
+from storm_hf.hub.measured import BenchmarkResult, CausalUse, Latency, ReplacedLatents, WayCost
 
 
 FACTS = "storm_card.json"
@@ -34,8 +34,6 @@ class ModelFacts:
             Of the model, or of the adapter alone.
         is_adapter (`bool`, *optional*, defaults to `False`):
             Whether it is a LoRA adapter.
-        is_base_storm (`bool`, *optional*, defaults to `True`):
-            Whether an adapter's base is a STORM that carries its code, not a plain video-language model.
         base_model (`str`, *optional*):
             The checkpoint on the Hub that training started from.
         datasets (`tuple[str, ...]`, *optional*):
@@ -66,7 +64,6 @@ class ModelFacts:
     num_latents: int
     num_parameters: int
     is_adapter: bool = False
-    is_base_storm: bool = True
     base_model: str | None = None
     datasets: tuple[str, ...] = ()
     worlds: tuple[str, ...] = ()
@@ -94,7 +91,7 @@ class ModelFacts:
         if use := values.get("causal_use"):
             values["causal_use"] = CausalUse(**{**use, "rows": tuple(ReplacedLatents(**row) for row in use["rows"])})
         if costs := values.get("latency"):
-            values["latency"] = Latency(**{**costs, "costs": tuple(AnswerCost(**cost) for cost in costs["costs"])})
+            values["latency"] = Latency(**{**costs, "costs": tuple(WayCost(**cost) for cost in costs["costs"])})
         return cls(**values)
 
 

@@ -41,6 +41,15 @@ class Publication:
     num_rows: int
     withheld: dict[str, int]
 
+    @property
+    def summary(self) -> list[str]:
+        """What to tell people, line by line."""
+        withheld = [
+            f"{count} clips with the licence {name!r} were not published, only their features and names."
+            for name, count in self.withheld.items()
+        ]
+        return [*withheld, f"{self.num_rows} rows, {'for everybody' if self.is_public else 'private'}."]
+
 
 @dataclass(frozen=True)
 class DatasetPush:
@@ -89,6 +98,15 @@ class DatasetPush:
         return DatasetFolder.open(self.folder)
 
     @property
+    def subject(self) -> str:
+        """What is published, in a few words."""
+        return f"{self._num_rows} rows"
+
+    @property
+    def _num_rows(self) -> int:
+        return sum(self.dataset.manifest["num_rows"].values())
+
+    @property
     def repository(self) -> Repository:
         """Where it is published."""
         return Repository(
@@ -119,8 +137,7 @@ class DatasetPush:
             published, large = self._upload_shards(repo)
             operations = [*large, *small, *self._descriptions(repo, published)]
             commit = self.repository.commit(repo, operations, "Publish a data set of thoughts", _is_of_a_data_set)
-        num_rows = sum(self.dataset.manifest["num_rows"].values())
-        return Publication(repo, commit, self.public, num_rows, dict(sorted(published.withheld.items())))
+        return Publication(repo, commit, self.public, self._num_rows, dict(sorted(published.withheld.items())))
 
     def _upload_shards(self, repo: str) -> tuple[Published, list[CommitOperationAdd]]:
         """Write one shard at a time as it is published, upload it, and remove it again."""

@@ -53,10 +53,9 @@ class Repository:
     api: HfApi = field(default_factory=HfApi)
     on_uploaded: Callable[[str], None] | None = None
 
-    @property
-    def address(self) -> str:
-        """Where people find it."""
-        return f"{self.api.endpoint}/{'' if self.kind == 'model' else self.kind + 's/'}{self.name}"
+    def address(self, repo: str) -> str:
+        """Where people find it, by its name with its owner."""
+        return f"{self.api.endpoint}/{'' if self.kind == 'model' else self.kind + 's/'}{repo}"
 
     def open(self, **creation: Any) -> str:
         """Make the repository, private until everything is there, or make sure that it is as private as was asked for.

@@ -34,9 +34,7 @@ class AdapterCheckpoints(SFTTrainer):
     def _save(self, output_dir: str | None = None, state_dict: dict[str, torch.Tensor] | None = None) -> None:
         super()._save(output_dir, state_dict)
         if is_peft_model(self.model) and self.args.should_save:
-            folder = Path(output_dir or self.args.output_dir)
-            save_storm_config(self.model.config, folder)
-            self.write_card(folder)  # PEFT has left one with placeholders
+            save_storm_config(self.model.config, output_dir or self.args.output_dir)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         self._check_adapter(resume_from_checkpoint)

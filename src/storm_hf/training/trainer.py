@@ -1,7 +1,6 @@
 """The trainer that both stages are: TRL's supervised trainer, with exact resumption and a card of our own."""
 
 import logging
-from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -11,7 +10,6 @@ from transformers import TrainerCallback
 from trl import SFTTrainer
 
 from storm_hf.errors import CheckpointError
-from storm_hf.hub.cards import trained_model_card
 from storm_hf.model.gradient_storm import RolloutGradient
 from storm_hf.model.modeling_storm import StormForConditionalGeneration
 from storm_hf.training.adapter_checkpoints import AdapterCheckpoints
@@ -20,6 +18,7 @@ from storm_hf.training.checkpoints import newest_complete_checkpoint
 from storm_hf.training.collator import IGNORED_LABEL
 from storm_hf.training.config import StormTrainingConfig
 from storm_hf.training.gradient_error import gradient_error
+from storm_hf.training.publishing import Publishing
 from storm_hf.training.reading import RowReading
 from storm_hf.training.throughput import ThroughputMetrics
 
@@ -27,7 +26,7 @@ from storm_hf.training.throughput import ThroughputMetrics
 logger = logging.getLogger(__name__)
 
 
-class StormTrainer(ThroughputMetrics, RowReading, AdapterCheckpoints, SFTTrainer):
+class StormTrainer(ThroughputMetrics, RowReading, AdapterCheckpoints, Publishing, SFTTrainer):
     """Shared part of [`StormAlignTrainer`] and [`StormAnswerTrainer`]; takes what [`~trl.SFTTrainer`] takes.
 
     `train(resume_from_checkpoint=True)` goes on from the newest checkpoint that was written to its end, or starts anew. A
@@ -36,7 +35,6 @@ class StormTrainer(ThroughputMetrics, RowReading, AdapterCheckpoints, SFTTrainer
 
     _name = "STORM"
     _tag_names: ClassVar[list[str]] = ["trl", "storm"]
-    _stage = ""
     _paper: ClassVar[dict[str, str]] = {
         "title": "STORM: Internalized Modeling for Spatial-Temporal Reasoning in Video-Language Models",
         "id": "2605.26014",
@@ -153,19 +151,6 @@ class StormTrainer(ThroughputMetrics, RowReading, AdapterCheckpoints, SFTTrainer
         means = self.accelerator.gather_for_metrics(stacked[None]).mean(dim=0)
         for name, mean in zip(values, means.tolist(), strict=True):
             self._metrics[mode][name].append(mean)
-
-    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
-        """Write the checkpoint's card from the run's own numbers."""
-        if self.is_world_process_zero():
-            self.write_card(Path(self.args.output_dir))
-
-    def write_card(self, folder: Path) -> None:
-        """Write the card into a folder."""
-        card = trained_model_card(
-            model=self.model, stage=self._stage, tags=self._tag_names, paper=self._paper["id"], state=self.state
-        )
-        folder.mkdir(parents=True, exist_ok=True)
-        card.save(folder / "README.md")
 
 
 def keep_supervised(inputs: dict[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,203 @@
+"""The folder of a checkpoint, whole model or adapter: what of it is published, cleaned and completed."""
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from safetensors import safe_open
+from transformers import AutoConfig, GenerationConfig
+from transformers.dynamic_module_utils import get_relative_import_files
+
+from storm_hf.errors import CheckpointError, PublicationError
+from storm_hf.hub.hub_names import is_hub_name
+from storm_hf.hub.model_card import CARD
+from storm_hf.hub.model_facts import FACTS, ModelFacts, worlds_of
+from storm_hf.hub.refusals import check_file
+from storm_hf.model import StormConfig, modeling_storm
+
+
+CONFIG, ADAPTER_CONFIG, STORM_CONFIG = "config.json", "adapter_config.json", "storm_config.json"
+_GENERATION = "generation_config.json"
+_PROCESSORS = ("processor_config.json", "preprocessor_config.json")
+_BASE = "base_model_name_or_path"
+# What a trainer leaves for itself. Some of it is pickled, and nobody who loads a model opens it.
+_OF_TRAINING = re.compile(
+    r"checkpoint-\d+/.*|runs/.*|logs/.*|training_args\.bin|optimizer\.(pt|bin)|scheduler\.pt|scaler\.pt|rng_state.*\.pth"
+    r"|trainer_state\.json|\.cache/.*|\.git/.*|__pycache__/.*|.*\.unfinished"
+)
+_ORIGINS = {"_name_or_path", "name_or_path"}  # where something was loaded from: nobody else's business, and not needed
+_PATH = re.compile(r"~?/[^\s/]+/\S*|[A-Za-z]:[\\/]\S+|\\\\\S+")
+
+
+@dataclass(frozen=True)
+class CheckpointFolder:
+    """A checkpoint on this machine, complete enough to be asked by somebody else.
+
+    Args:
+        path (`Path`):
+            What `save_pretrained` of model and processor wrote, or a trainer.
+    """
+
+    path: Path
+
+    @classmethod
+    def open(cls, path: Path) -> "CheckpointFolder":
+        """Make sure that a folder holds a STORM, or an adapter of one, with weights and a processor.
+
+        Raises:
+            CheckpointError: If it holds something else, or lacks one of them; the message says what to do.
+        """
+        folder = cls(path.resolve())
+        if not folder.is_adapter and (kind := folder.config.get("model_type")) != StormConfig.model_type:
+            raise CheckpointError(
+                f"Expected the folder of a STORM but {path} holds a {kind} model. Make one of it with "
+                "`StormForConditionalGeneration.from_backbone`, and train it."
+            )
+        folder.check_weights()
+        if not any((path / name).is_file() for name in _PROCESSORS):
+            raise CheckpointError(
+                f"Expected the processor beside the model in {path}, since nobody can ask a model without one, but it is "
+                "not there. Write it there with `processor.save_pretrained`."
+            )
+        return folder
+
+    @property
+    def is_adapter(self) -> bool:
+        """Whether it holds an adapter and no whole model."""
+        return not (self.path / CONFIG).is_file() and (self.path / ADAPTER_CONFIG).is_file()
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """The configuration of the model; of an adapter, what STORM adds to its base."""
+        name = STORM_CONFIG if self.is_adapter else CONFIG
+        if not (self.path / name).is_file():
+            raise CheckpointError(
+                f"Expected a {name} in {self.path} but there is none. Save it with storm_hf's trainers."
+            )
+        return _read_json(self.path / name)
+
+    def check_weights(self) -> None:
+        """Make sure that every file of weights is there.
+
+        Raises:
+            CheckpointError: If one is missing.
+        """
+        index = self.path / "model.safetensors.index.json"
+        if self.is_adapter:
+            names = ["adapter_model.safetensors"]
+        elif index.is_file():
+            names = sorted(set(_read_json(index)["weight_map"].values()))
+        else:
+            names = ["model.safetensors"]
+        if missing := [name for name in names if not (self.path / name).is_file()]:
+            raise CheckpointError(
+                f"Expected the weights {missing[0]} in {self.path} but they are not there. Save the model again with "
+                "`save_pretrained`."
+            )
+
+    def contents(self) -> dict[str, Path | bytes]:
+        """What is published, by its path in the repository, without the card.
+
+        Raises:
+            PublicationError: If it holds a pickle, a credential, or a path of this machine in a configuration.
+        """
+        contents: dict[str, Path | bytes] = {}
+        for path, name in self._files():
+            check_file(path, name)
+            if not any(part.startswith(".") for part in Path(name).parts):
+                contents[name] = self._cleaned(path, name) if name.endswith("config.json") else path
+        for name in (CARD, FACTS):
+            contents.pop(name, None)
+        if not self.is_adapter:
+            contents = {**_own_code(contents), **contents}
+            contents.setdefault(_GENERATION, self._generation_config())
+        return contents
+
+    def _files(self) -> Iterator[tuple[Path, str]]:
+        for path in sorted(self.path.rglob("*")):
+            name = path.relative_to(self.path).as_posix()
+            if path.is_file() and not _OF_TRAINING.fullmatch(name):
+                yield path, name
+
+    def _cleaned(self, path: Path, name: str) -> bytes:
+        content = _without_origins(_read_json(path))
+        if name == CONFIG:
+            named = content.get("auto_map") or StormConfig().auto_map
+            content["auto_map"] = {auto: place.rpartition("--")[2] for auto, place in named.items()}
+        for key, value in _texts(content):
+            if name == ADAPTER_CONFIG and key == _BASE and not is_hub_name(value):
+                raise PublicationError(
+                    f"Expected the base of the adapter to have a name on the Hub but {name} says {value!r}. Publish the base "
+                    f"first, and write its name into `{_BASE}`."
+                )
+            if _PATH.fullmatch(value):
+                raise PublicationError(
+                    f"Expected no paths of this machine in what is published but `{key}` in {name} is {value!r}. Remove it, "
+                    "or write a name there that means something elsewhere."
+                )
+        return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
+
+    def _generation_config(self) -> bytes:
+        config = GenerationConfig.from_model_config(AutoConfig.from_pretrained(self.path, trust_remote_code=False))
+        return config.to_json_string().encode()
+
+    def facts(self, name: str) -> ModelFacts:
+        """What the folder says of a checkpoint that no trainer of ours has described."""
+        backbone = self.config.get("vlm_config", {}).get("model_type", "video-language")
+        base = _read_json(self.path / ADAPTER_CONFIG).get(_BASE) if self.is_adapter else None
+        return ModelFacts(
+            name=name,
+            stage="base",
+            backbone=backbone,
+            num_latents=self.config["num_latents"],
+            num_parameters=self._num_parameters(),
+            is_adapter=self.is_adapter,
+            base_model=base if is_hub_name(base) else None,
+            worlds=worlds_of(self.config),
+        )
+
+    def _num_parameters(self) -> int:
+        total = 0
+        for file in self.path.glob("adapter_model.safetensors" if self.is_adapter else "model*.safetensors"):
+            with safe_open(file, framework="pt") as weights:
+                for name in weights.keys():  # noqa: SIM118 - an open file is no mapping
+                    size = 1
+                    for length in weights.get_slice(name).get_shape():
+                        size *= length
+                    total += size
+        return total
+
+
+def _own_code(contents: dict[str, Path | bytes]) -> dict[str, Path | bytes]:
+    """The code of this package, where a checkpoint carries none."""
+    if "modeling_storm.py" in contents:
+        return {}
+    modeling = Path(modeling_storm.__file__)
+    return {Path(file).name: Path(file) for file in [modeling, *get_relative_import_files(modeling)]}
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return content
+
+
+def _without_origins(content: Any) -> Any:
+    if isinstance(content, dict):
+        return {name: _without_origins(value) for name, value in content.items() if name not in _ORIGINS}
+    return [_without_origins(value) for value in content] if isinstance(content, list) else content
+
+
+def _texts(content: Any, key: str = "") -> Iterator[tuple[str, str]]:
+    """Each text in a configuration, with the name of its field."""
+    if isinstance(content, dict):
+        for name, value in content.items():
+            yield from _texts(value, f"{key}.{name}" if key else name)
+    elif isinstance(content, list):
+        for value in content:
+            yield from _texts(value, key)
+    elif isinstance(content, str):
+        yield key, content

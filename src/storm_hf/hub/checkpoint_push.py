@@ -1,0 +1,161 @@
+"""A checkpoint becomes a repository on the Hub: weights, processor, code, statistics and card. The same call goes on if cut off."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+
+from huggingface_hub import CommitOperationAdd, HfApi
+
+from storm_hf.hub.checkpoint_folder import CheckpointFolder
+from storm_hf.hub.measured import causal_use
+from storm_hf.hub.model_card import CARD, model_card
+from storm_hf.hub.model_facts import FACTS, ModelFacts, read_facts
+from storm_hf.hub.repository import Repository, text_file, told_in_one_sentence
+from storm_hf.hub.stages_picture import PICTURE, draw_stages
+
+
+_UNFILLED = "More Information Needed"
+
+
+@dataclass(frozen=True)
+class PublishedCheckpoint:
+    """What became of a push.
+
+    Args:
+        repo (`str`):
+            The repository, with its owner.
+        commit (`str`):
+            The commit that holds the checkpoint.
+        is_public (`bool`):
+            Whether everybody can see it.
+        files (`tuple[str, ...]`):
+            What was published.
+    """
+
+    repo: str
+    commit: str
+    is_public: bool
+    files: tuple[str, ...]
+
+    @property
+    def summary(self) -> list[str]:
+        """What to tell people, line by line."""
+        return [f"{len(self.files)} files, {'for everybody' if self.is_public else 'private'}."]
+
+
+@dataclass(frozen=True)
+class CheckpointPush:
+    """Publishes a STORM, or an adapter of one.
+
+    The card is rendered from `storm_card.json`, which trainers write, with the name of the repository and what was measured. A
+    `README.md` that was edited by hand is published as it is.
+
+    Args:
+        folder (`Path`):
+            What a trainer wrote, or `save_pretrained` of model and processor.
+        repo (`str`):
+            Name of the repository, which is made if it is not there.
+        public (`bool`, *optional*, defaults to `False`):
+            Whether everybody may see it. Without, a repository that is public already is refused.
+        revision (`str`, *optional*, defaults to `"main"`):
+            The branch.
+        tag (`str`, *optional*):
+            A name for this version.
+        diagnosis (`Path`, *optional*):
+            The `diagnosis.json` of `storm diagnose`, whose table the card shows.
+        facts ([`ModelFacts`], *optional*):
+            What the card says. By default what lies in the folder.
+        api ([`~huggingface_hub.HfApi`], *optional*):
+            Knows the server and the token.
+        on_uploaded (`Callable[[str], None]`, *optional*):
+            Called with the name of each file once the server has it, or knows that it comes with the commit.
+
+    Example:
+        ```python
+        CheckpointPush(Path("runs/answer"), "me/storm").run()
+        ```
+    """
+
+    folder: Path
+    repo: str
+    public: bool = False
+    revision: str = "main"
+    tag: str | None = None
+    diagnosis: Path | None = None
+    facts: ModelFacts | None = None
+    api: HfApi = field(default_factory=HfApi)
+    on_uploaded: Callable[[str], None] | None = None
+
+    @cached_property
+    def checkpoint(self) -> CheckpointFolder:
+        """The checkpoint on this machine."""
+        return CheckpointFolder.open(self.folder)
+
+    @property
+    def subject(self) -> str:
+        """What is published, in a few words."""
+        kind = "adapter" if self.checkpoint.is_adapter else "model"
+        return f"the {kind} in {self.folder}"
+
+    @property
+    def repository(self) -> Repository:
+        """Where it is published."""
+        return Repository(
+            self.repo,
+            "model",
+            public=self.public,
+            revision=self.revision,
+            tag=self.tag,
+            api=self.api,
+            on_uploaded=self.on_uploaded,
+        )
+
+    def run(self) -> PublishedCheckpoint:
+        """Upload what the server does not have, and commit.
+
+        Returns:
+            [`PublishedCheckpoint`]: What became of it.
+
+        Raises:
+            CheckpointError: If the folder holds no complete checkpoint.
+            PublicationError: If it holds something that must not be published, or everybody would see it unasked.
+            ServerError: If the upload was cut off; the same call goes on.
+        """
+        contents = self.checkpoint.contents()
+        if self._card_by_hand is None:
+            contents[PICTURE] = draw_stages(self._facts_of(self.repo).num_latents)
+        self._card(self.repo)  # refused before anything is sent, if it is refused
+        with told_in_one_sentence(self.repo):
+            repo = self.repository.open()
+            operations = [self.repository.upload(repo, name, content) for name, content in contents.items()]
+            operations += self._card(repo)
+            commit = self.repository.commit(repo, operations, "Publish a STORM", _is_of_a_checkpoint)
+        return PublishedCheckpoint(repo, commit, self.public, tuple(each.path_in_repo for each in operations))
+
+    def _facts_of(self, repo: str) -> ModelFacts:
+        facts = replace(self.facts or read_facts(self.folder) or self.checkpoint.facts(repo), name=repo)
+        if self.diagnosis is None:
+            return facts
+        return replace(facts, causal_use=causal_use(json.loads(self.diagnosis.read_text(encoding="utf-8"))))
+
+    def _card(self, repo: str) -> list[CommitOperationAdd]:
+        if self._card_by_hand is not None:
+            return [text_file(CARD, self._card_by_hand)]
+        facts = self._facts_of(repo)
+        return [text_file(CARD, str(model_card(facts))), text_file(FACTS, facts.to_json())]
+
+    @cached_property
+    def _card_by_hand(self) -> str | None:
+        """The `README.md` of the folder, if it is neither what our trainers wrote nor the form that PEFT leaves to be filled."""
+        file = self.folder / CARD
+        if not file.is_file() or self.facts is not None:
+            return None
+        text, facts = file.read_text(encoding="utf-8"), read_facts(self.folder)
+        is_ours = facts is not None and text == str(model_card(facts))
+        return None if is_ours or _UNFILLED in text else text
+
+
+def _is_of_a_checkpoint(name: str) -> bool:
+    return name.endswith(("safetensors", "safetensors.index.json", "_storm.py"))

@@ -1,0 +1,156 @@
+"""The card of a model renders from a run's own values and says nothing that is not known."""
+
+from dataclasses import replace
+
+import pytest
+import yaml
+from huggingface_hub import ModelCard
+from peft import get_peft_model
+from PIL import Image
+from tests.hub.card_values import ADAPTER, ANSWER, MODELS
+from tests.hub.test_cards import PLACEHOLDERS
+from tests.tiny import tiny_storm
+
+from storm_hf.hub.measured import CausalUse, benchmark_results, causal_use, latency
+from storm_hf.hub.model_card import model_card, write_card
+from storm_hf.hub.model_facts import ModelFacts, facts_of_model, read_facts
+from storm_hf.hub.stages_picture import draw_stages
+from storm_hf.training.adapter import default_lora
+
+
+LEAST = ModelFacts(name="some", stage="base", backbone="qwen2_5_vl", num_latents=4, num_parameters=1000)
+
+
+def interval(mean):
+    return {"mean": mean, "low": mean, "high": mean}
+
+
+DIAGNOSIS = {
+    "verdict": {"headline": "Used.", "sentence": "Because."},
+    "effects": {
+        "own": {"label": "Its own latents", "accuracy": interval(0.9), "follows_donor": None},
+        "swap": {"label": "Another clip's", "accuracy": interval(0.1), "follows_donor": interval(0.8)},
+    },
+    "command": "storm diagnose /home/somebody/runs/storm",
+    "dataset": "/home/somebody/data",
+    "num_questions": 40,
+    "chance": 0.25,
+}
+SCORE = {"accuracy": 0.625, "standard_error": 0.01, "num_counted": 900}
+REPORT = {
+    "results": [
+        {"arm": "storm", "part": "mvbench", "group": None, "scorer": "strict", "judge": None, "score": SCORE},
+        {"arm": "storm", "part": "mvbench", "group": "task: a", "scorer": "strict", "judge": None, "score": SCORE},
+        {"arm": "direct", "part": "mvbench", "group": None, "scorer": "strict", "judge": None, "score": SCORE},
+    ],
+    "costs": [
+        {"arm": "storm", "part": "mvbench", "seconds": 1.5, "forward_passes": 10.0, "output_tokens": 2.0},
+        {"arm": "direct", "part": "mvbench", "seconds": 0.5, "forward_passes": None, "output_tokens": 2.0},
+    ],
+}
+
+
+def metadata(facts):
+    return yaml.safe_load(str(model_card(facts)).split("---\n")[1])
+
+
+@pytest.mark.parametrize("stage", ["base", "align", "answer"])
+@pytest.mark.parametrize("is_adapter", [False, True])
+def test_card_of_which_little_is_known_has_no_placeholder(stage, is_adapter):
+    content = str(model_card(replace(LEAST, stage=stage, is_adapter=is_adapter)))
+    for placeholder in PLACEHOLDERS:
+        assert placeholder not in content, placeholder
+    for section in ("## Results", "## What an answer costs", "## Licences"):
+        assert section not in content
+
+
+def test_metadata_is_what_the_hub_reads():
+    read = metadata(ANSWER)
+    assert read["library_name"] == "transformers"
+    assert read["pipeline_tag"] == "image-text-to-text"
+    assert read["license"] == "apache-2.0"
+    assert {"storm", "storm-answer", "video", "latent-reasoning"} <= set(read["tags"])
+    assert len(read["tags"]) == len(set(read["tags"]))
+    assert metadata(ADAPTER)["base_model_relation"] == "adapter"
+    assert metadata(ADAPTER)["datasets"] == ["storm-hf/storm-thoughts"]
+    assert not {"license", "base_model", "datasets", "model-index"} & set(metadata(LEAST))
+
+
+def test_result_is_an_evaluation_with_its_command_and_scorer():
+    card = ModelCard(str(model_card(ANSWER)))
+    (result,) = card.data.eval_results
+    assert result.metric_value == 1.0
+    assert result.metric_args == {"scorer": "exact option", "command": "storm demo"}
+    assert card.data.model_name == "storm-shuffle"
+
+
+def test_tables_have_their_numbers_and_commands():
+    content = str(model_card(ANSWER))
+    assert "| shuffle, 5 or 6 swaps | 1.000 | 512 | exact option |" in content
+    assert "| Zeros | 0.252 (0.216 to 0.291) |  |" in content
+    assert "| Latents of a clip with another answer | 0.000 (0.000 to 0.007) | 1.000 |" in content
+    assert "| chain of thought in sentences | 61.0 | 1.000 |" in content
+    for command in ("storm demo", ANSWER.causal_use.command, ANSWER.latency.command):
+        assert f"```shell\n{command}\n```" in content
+
+
+def test_unmeasured_use_of_latents_is_said_and_not_praised():
+    assert "This was not measured yet: `storm diagnose some`" in str(model_card(LEAST))
+    assert "not measured" not in str(model_card(ANSWER))
+
+
+@pytest.mark.parametrize("name", sorted(MODELS))
+def test_facts_are_read_back_from_beside_the_card(name, tmp_path):
+    write_card(MODELS[name], tmp_path)
+    assert read_facts(tmp_path) == MODELS[name]
+    assert (tmp_path / "README.md").read_text() == str(model_card(MODELS[name]))
+    assert Image.open(tmp_path / "assets" / "stages.png").size == (1720, 744)
+
+
+def test_diagnosis_becomes_the_table_without_folders_of_this_machine():
+    use = causal_use(DIAGNOSIS)
+    assert isinstance(use, CausalUse)
+    assert [(row.what, row.accuracy, row.follows_donor) for row in use.rows] == [
+        ("Its own latents", 0.9, None),
+        ("Another clip's", 0.1, 0.8),
+    ]
+    assert (use.command, use.dataset) == ("storm diagnose storm", "data")
+    assert causal_use({**DIAGNOSIS, "command": ""}).command is None
+
+
+def test_report_of_benchmarks_becomes_results_and_costs():
+    (result,) = benchmark_results(REPORT, "storm", "storm evaluate me/storm")
+    assert (result.benchmark, result.accuracy, result.num_questions) == ("mvbench", 0.625, 900)
+    assert (result.scorer, result.command) == ("strict", "storm evaluate me/storm")
+    costs = latency(REPORT, "mvbench", "storm evaluate me/storm").costs
+    assert [(cost.way, cost.seconds, cost.forward_passes) for cost in costs] == [("storm", 1.5, 10), ("direct", 0.5, None)]
+
+
+@pytest.mark.parametrize("num_latents", [0, 1, 4, 64])
+def test_picture_is_drawn_for_any_number_of_latents(num_latents):
+    assert draw_stages(num_latents).startswith(b"\x89PNG")
+
+
+def test_model_says_what_it_is():
+    model = tiny_storm("qwen2_5_vl", num_latents=4)
+    model.config.trained_on = ["world:shuffle"]
+    facts = facts_of_model(model, name="some", stage="align", num_steps=100)
+    assert facts.num_parameters == sum(weight.numel() for weight in model.parameters())
+    assert (facts.num_latents, facts.backbone, facts.worlds) == (4, "qwen2_5_vl", ("shuffle",))
+    assert "for 100 steps" in str(model_card(facts))
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+@pytest.mark.parametrize("base", ["Qwen/Qwen2.5-VL-3B-Instruct", "", None], ids=["on the Hub", "nameless", "a folder"])
+def test_card_of_an_adapter_says_what_it_belongs_to_and_how_it_is_opened(base, tmp_path):
+    storm = tiny_storm("qwen2_5_vl", num_latents=4)
+    storm.name_or_path = str(tmp_path) if base is None else base
+    facts = facts_of_model(get_peft_model(storm, default_lora(storm, r=2)), name="me/lora", stage="align")
+    card = model_card(facts)
+    num_trained = sum(weight.numel() for weight in storm.parameters() if weight.requires_grad)
+    assert f"LoRA adapter of {num_trained:,} parameters" in card.content
+    assert 'load_checkpoint("me/lora")' in card.content
+    assert "AutoModel" not in card.content
+    assert str(tmp_path) not in card.content
+    assert card.data.base_model == (base or None)
+    assert (base or "its base") in card.content
