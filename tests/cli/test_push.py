@@ -51,12 +51,26 @@ def test_options_reach_the_repository(push, store):  # noqa: F811
     assert not [name for name in repository.files("next") if name.startswith("videos/")]
 
 
-def test_model_is_refused_in_one_line_with_code_2(tmp_path):
-    (tmp_path / "config.json").write_text("{}")
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("config.json", "Expected the folder of a STORM"), ("notes.txt", "Expected a complete data set")],
+)
+def test_folder_that_holds_neither_is_refused_in_one_line_with_code_2(tmp_path, name, message):
+    (tmp_path / name).write_text('{"model_type": "llama"}')
     result = CliRunner().invoke(app, ["push", str(tmp_path), REPO])
     assert result.exit_code == 2
-    assert "holds a model" in result.stderr
+    assert result.stderr.startswith(f"storm: {message}")
     assert len(result.stderr.splitlines()) == 1
+
+
+def test_checkpoint_is_told_from_a_data_set(checkpoint, api, url, store, monkeypatch):  # noqa: F811
+    monkeypatch.setattr("huggingface_hub.HfApi", lambda: api)
+    result = CliRunner().invoke(app, ["push", str(checkpoint), "me/storm", "--tag", "v1"])
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout == f"{url}/me/storm\n"
+    assert "files, private." in result.stderr
+    repository = store.repositories["model", "me/storm"]
+    assert {"model.safetensors", "modeling_storm.py", "README.md"} <= set(repository.files("v1"))
 
 
 def test_cut_upload_is_told_in_one_line_with_code_2(push, store):  # noqa: F811

@@ -5,7 +5,8 @@ from tests.demo.demo_story import made_up_report, made_up_story
 
 from storm_hf.demo.record import Interventions, Retrieval
 from storm_hf.demo.story import TargetCosines
-from storm_hf.demo.verdict import judge, wilson_interval
+from storm_hf.demo.verdict import judge
+from storm_hf.evaluation.bootstrap import wilson_interval
 
 
 NAIVE_COSINES = TargetCosines(raw=0.987, used=0.987, reached=0.994)

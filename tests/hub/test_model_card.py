@@ -104,7 +104,8 @@ def test_facts_are_read_back_from_beside_the_card(name, tmp_path):
     write_card(MODELS[name], tmp_path)
     assert read_facts(tmp_path) == MODELS[name]
     assert (tmp_path / "README.md").read_text() == str(model_card(MODELS[name]))
-    assert Image.open(tmp_path / "assets" / "stages.png").size == (1720, 744)
+    with Image.open(tmp_path / "assets" / "stages.png") as picture:
+        assert picture.size == (1720, 744)
 
 
 def test_diagnosis_becomes_the_table_without_folders_of_this_machine():

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from storm_hf.cli.exits import tell
+from storm_hf.cli.loading import load_model
 from storm_hf.errors import CheckpointError
 
 
@@ -84,7 +85,7 @@ def ask_clip(
 
     check_file(Path(clip))  # before the model is loaded, which takes longer
     folder = model or _default_model()
-    network, processor = _load(folder)
+    network, processor = load_model(folder)
     video = read_clip(clip, processor)
     _tell_caveats(network.config, video)
     asked = ClipQuestion(video, _readable(question), [_readable(text) for text in option or ()])
@@ -102,19 +103,6 @@ def _default_model() -> str:
             f"There is no model in {DEFAULT_MODEL}: run `storm demo` to train one, or name one with --model."
         )
     return str(DEFAULT_MODEL)
-
-
-def _load(name_or_path: str) -> "tuple[StormForConditionalGeneration, ProcessorMixin]":
-    import torch
-    from huggingface_hub.utils import logging as hub_logging
-    from transformers.utils import logging
-
-    from storm_hf.evaluation.loading import load_checkpoint
-
-    hub_logging.set_verbosity_error()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    return load_checkpoint(name_or_path, torch.accelerator.current_accelerator(check_available=True) or "cpu")
 
 
 def _readable(argument: str) -> str:

@@ -3,19 +3,24 @@
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from storm_hf.cli.exits import tell
+from storm_hf.cli.loading import load_model
 
 
 if TYPE_CHECKING:
     from rich.table import Table
+    from transformers import ProcessorMixin
 
+    from storm_hf.diagnostics.questions import Questions
     from storm_hf.diagnostics.record import Diagnosis
+    from storm_hf.model import StormForConditionalGeneration
 
 
+NUM_PICTURED = 3  # questions whose latents are drawn
 EPILOG = """Examples:
 
 [bold]storm diagnose --model runs/demo/storm --dataset runs/demo --out runs/diagnosis[/bold]
@@ -58,7 +63,6 @@ def diagnose_model(
     Replaces them in a dozen ways, watches the answers, and looks at what the
     latents hold.
     """
-    from storm_hf.cli.ask import _load
     from storm_hf.diagnostics.diagnosis import diagnose
     from storm_hf.diagnostics.page import write_diagnosis
     from storm_hf.diagnostics.questions import read_questions
@@ -66,7 +70,7 @@ def diagnose_model(
 
     for package in ("jinja2", "datasets"):  # before the model is loaded
         require(package)
-    network, processor = _load(model)
+    network, processor = load_model(model)
     questions = read_questions(
         dataset,
         num_latents=network.config.num_latents,
@@ -90,7 +94,29 @@ def diagnose_model(
         seed=seed,
         names=names,
     )
-    _print(found, write_diagnosis(out, found))
+    _print(found, write_diagnosis(out, found, _pictures(network, processor, questions, model, dataset)))
+
+
+def _pictures(
+    network: "StormForConditionalGeneration",
+    processor: "ProcessorMixin",
+    questions: "Questions",
+    model: str,
+    dataset: str,
+) -> Any:
+    """What the model imagined, if it has a decoder and the rows have thought videos; else None."""
+    from storm_hf.diagnostics.questions import find_statistics
+    from storm_hf.diagnostics.seeing import ThoughtDecoder
+    from storm_hf.diagnostics.seeing.run import pictures_for
+    from storm_hf.target_trajectory import TargetTrajectory
+
+    decoder, statistics = ThoughtDecoder.load(Path(model)), find_statistics(dataset, model)
+    if decoder is None or statistics is None or not all(row.get("thought_video") for row in questions.rows):
+        return None
+    trajectory = TargetTrajectory.load(statistics).with_num_latents(network.config.num_latents)
+    return pictures_for(
+        network, processor, decoder, trajectory, questions.rows[:NUM_PICTURED], questions.rows[NUM_PICTURED:]
+    )
 
 
 def _command() -> str:

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from storm_hf.cli.exits import tell
+from storm_hf.cli.loading import load_model
 from storm_hf.errors import DatasetError
 
 
@@ -40,10 +41,9 @@ def imagine_clips(
     """
     from storm_hf.diagnostics.seeing import DecoderTraining, find_trajectory
     from storm_hf.diagnostics.seeing.run import decoder_of, held_out_split, imagine_rows
-    from storm_hf.evaluation.loading import load_checkpoint
     from storm_hf.training.loading import load_rows
 
-    network, processor = load_checkpoint(model)
+    network, processor = load_model(model)
     splits = load_rows(dataset)
     if split not in splits:
         raise DatasetError(f"Expected a split of {dataset} ({', '.join(splits)}) but got {split!r}. Give --split.")

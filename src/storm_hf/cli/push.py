@@ -2,16 +2,12 @@
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from storm_hf.cli.exits import tell
 
-
-if TYPE_CHECKING:
-    from storm_hf.hub.checkpoint_push import CheckpointPush
-    from storm_hf.hub.push import DatasetPush
 
 EPILOG = """Examples:
 

@@ -2,7 +2,7 @@
 
 from storm_hf.demo.record import ArmResult, DemoReport
 from storm_hf.demo.story import DemoStory
-from storm_hf.demo.verdict import wilson_interval
+from storm_hf.evaluation.bootstrap import wilson_interval
 from storm_hf.reporting import Bar, Line, Mark, bar_chart, line_chart
 from storm_hf.reporting.page import count, duration, percent
 from storm_hf.reporting.plots import Tone

@@ -1,11 +1,11 @@
 """Did it work? One sentence that is computed from the numbers and names what falls short."""
 
-import math
 from dataclasses import dataclass
 from typing import Literal
 
 from storm_hf.demo.record import DemoReport
 from storm_hf.demo.story import DemoStory
+from storm_hf.evaluation.bootstrap import wilson_interval
 from storm_hf.reporting.page import percent
 
 
@@ -23,7 +23,6 @@ _GOOD_RETRIEVAL = 0.95
 _GOOD_SWAP = 0.90
 _ABOVE_CHANCE = 0.10  # how far above chance an answer without latents may stay
 _NEARLY_IDENTICAL = 0.90  # cosine between the targets of two random clips
-_Z_95 = 1.96
 
 
 @dataclass(frozen=True)
@@ -62,14 +61,6 @@ def judge(report: DemoReport, story: DemoStory) -> Verdict:
     if shortfalls:
         return Verdict("partly", f"{_score(report, story)} What falls short: {'; '.join(shortfalls)}.")
     return Verdict("works", f"{_score(report, story)} {_used(report)}")
-
-
-def wilson_interval(share: float, num_trials: int) -> tuple[float, float]:
-    """Give the 95 % interval of a share that was counted in independent trials."""
-    spread = _Z_95**2 / num_trials
-    middle = (share + spread / 2) / (1 + spread)
-    half = _Z_95 / (1 + spread) * math.sqrt(share * (1 - share) / num_trials + spread / (4 * num_trials))
-    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def _score(report: DemoReport, story: DemoStory) -> str:

@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 from storm_hf.diagnostics import figures
 from storm_hf.diagnostics.record import Diagnosis
@@ -12,7 +13,7 @@ from storm_hf.reporting import render_page, write_atomically
 JSON_FILE, PAGE_FILE = "diagnosis.json", "diagnosis.html"
 
 
-def write_diagnosis(folder: str | os.PathLike[str], diagnosis: Diagnosis) -> Path:
+def write_diagnosis(folder: str | os.PathLike[str], diagnosis: Diagnosis, pictures: Any = None) -> Path:
     """Write the record and the page, each complete or not at all.
 
     Args:
@@ -20,6 +21,8 @@ def write_diagnosis(folder: str | os.PathLike[str], diagnosis: Diagnosis) -> Pat
             Where both files go.
         diagnosis ([`Diagnosis`]):
             What was found.
+        pictures (`markupsafe.Markup`, *optional*):
+            What the model imagined, as [`~storm_hf.diagnostics.seeing.run.pictures_for`] draws it.
 
     Returns:
         `Path`: The page. It needs no other file and no network.
@@ -34,6 +37,7 @@ def write_diagnosis(folder: str | os.PathLike[str], diagnosis: Diagnosis) -> Pat
         verdict=diagnosis.verdict,
         thresholds={"used": USED, "some": SOME, "fewest_clips": FEWEST_CLIPS},
         with_interval=with_interval,
+        pictures=pictures,
         charts={
             "accuracy": figures.accuracy_of_replacements(diagnosis),
             "donors": figures.following_donors(diagnosis),

@@ -106,7 +106,7 @@ def read_questions(
     states = _states(rows, num_latents, absent)
     return Questions(
         rows=rows,
-        targets=_targets(rows, _statistics(dataset, checkpoint), num_latents, hidden_size, absent),
+        targets=_targets(rows, find_statistics(dataset, checkpoint), num_latents, hidden_size, absent),
         states=states,
         world=_simulator(rows, states, world, absent),
         absent=absent,
@@ -154,7 +154,7 @@ def _states(rows: Sequence[Row], num_latents: int, absent: dict[str, str]) -> np
     return None
 
 
-def _statistics(dataset: str, checkpoint: str | None) -> Path | None:
+def find_statistics(dataset: str, checkpoint: str | None) -> Path | None:
     """The folder with the statistics of the targets that the model was trained on, as far as one can know."""
     run = Path(dataset)
     folders = [Path(checkpoint)] if checkpoint else []

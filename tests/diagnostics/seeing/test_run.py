@@ -8,7 +8,7 @@ from PIL import Image
 from tests.diagnostics.thinker import NUM_LATENTS
 
 from storm_hf.diagnostics.seeing import DecoderTraining, Plane, path_chart, thought_film
-from storm_hf.diagnostics.seeing.run import decoder_of, imagine_rows
+from storm_hf.diagnostics.seeing.run import decoder_of, imagine_rows, pictures_for
 from storm_hf.errors import DatasetError, StaleWorkError, TrajectoryShapeError
 from storm_hf.target_trajectory import TargetTrajectory
 from storm_hf.video import read_video
@@ -89,3 +89,11 @@ def test_plane_is_where_targets_differ_and_its_signs_are_fixed():
     assert "a &amp; b" in chart
     with pytest.raises(TrajectoryShapeError):
         Plane.fit(np.ones((4, 5)))
+
+
+def test_pictures_go_into_another_page_with_their_films(thinker, trajectory, splits, tmp_path):
+    decoder = decoder_of(tmp_path, trajectory, splits, training=QUICK)
+    rows = splits["test"]
+    html = str(pictures_for(thinker.model, thinker.processor, decoder, trajectory, rows[:2], rows[2:]))
+    assert html.count('<video class="film" src="data:video/mp4;base64,') == 2
+    assert html.count("<img") == 2 * 3 * NUM_LATENTS

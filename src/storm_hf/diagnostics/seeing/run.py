@@ -1,6 +1,7 @@
 """`storm imagine` as a function: train a decoder if there is none, let the model answer, draw, and write what there is to see."""
 
 import json
+import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
@@ -22,7 +23,7 @@ from storm_hf.diagnostics.seeing.training import DecoderTraining, train_decoder
 from storm_hf.errors import DatasetError, StaleWorkError
 from storm_hf.evaluation.answering import accuracy
 from storm_hf.model.modeling_storm import StormForConditionalGeneration
-from storm_hf.reporting import write_atomically
+from storm_hf.reporting import video_data_uri, write_atomically
 from storm_hf.target_trajectory import TargetTrajectory
 from storm_hf.video import write_video
 from storm_hf.worlds import world_of_clip
@@ -181,6 +182,46 @@ def imagine_rows(
     write_atomically(out / "imagine.json", json.dumps(asdict(report), indent=2) + "\n")
     write_atomically(out / "imagine.html", page)
     return report
+
+
+def pictures_for(
+    model: StormForConditionalGeneration,
+    processor: ProcessorMixin,
+    decoder: ThoughtDecoder,
+    trajectory: TargetTrajectory,
+    rows: Rows,
+    known: Rows,
+) -> Any:
+    """Draw rows as a part of another page, its films inside it.
+
+    Args:
+        model ([`StormForConditionalGeneration`]):
+            The model.
+        processor ([`~transformers.ProcessorMixin`]):
+            Its processor.
+        decoder ([`ThoughtDecoder`]):
+            Draws.
+        trajectory ([`TargetTrajectory`]):
+            The space of the latents.
+        rows (`Rows`):
+            Questions that are shown, each with clip and thought video.
+        known (`Rows`):
+            Others, whose thoughts the latents are compared with; the first 256 of them.
+
+    Returns:
+        `markupsafe.Markup`: HTML that a template prints as it is.
+    """
+    pixels = decoder.config.height * decoder.config.width
+    gallery = _read(known, _MAX_KNOWN, trajectory, silent, max_pixels=pixels).gallery()
+    steps = _read(rows, len(rows), trajectory, silent, max_pixels=pixels)
+    imagined = imagine(model, processor, rows, decoder, num_latents=trajectory.num_latents)
+    scenes = _scenes(rows, imagined, steps, gallery)
+    with tempfile.TemporaryDirectory(prefix="storm-films-") as folder:
+        films = [
+            video_data_uri(write_video(Path(folder, f"{number}.mp4"), scene.film, fps=scene.fps))
+            for number, scene in enumerate(scenes)
+        ]
+    return gallery_section(scenes, films)
 
 
 def held_out_split(splits: Mapping[str, Rows]) -> Rows:

@@ -1,0 +1,31 @@
+"""How a verb loads the model that it was given."""
+
+from typing import TYPE_CHECKING
+
+
+if TYPE_CHECKING:
+    from transformers import ProcessorMixin
+
+    from storm_hf.model import StormForConditionalGeneration
+
+
+def load_model(name_or_path: str) -> "tuple[StormForConditionalGeneration, ProcessorMixin]":
+    """Load a checkpoint for a verb that uses it, on the accelerator if there is one, without a word about how.
+
+    Args:
+        name_or_path (`str`):
+            A folder or a name on the Hub.
+
+    Raises:
+        CheckpointError: If there is no such checkpoint, or it is not whole.
+    """
+    import torch
+    from huggingface_hub.utils import logging as hub_logging
+    from transformers.utils import logging
+
+    from storm_hf.evaluation.loading import load_checkpoint
+
+    hub_logging.set_verbosity_error()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    return load_checkpoint(name_or_path, torch.accelerator.current_accelerator(check_available=True) or "cpu")

@@ -1,0 +1,278 @@
+"""A checkpoint is pushed to a Hub over HTTP with the real client: whole, clean, described, and in more than one go."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+
+import pytest
+from huggingface_hub import ModelCard
+from safetensors.torch import save_file
+from tests.hub.checkpoints import leave_what_training_leaves, write_adapter, write_checkpoint
+from tests.hub.test_model_card import DIAGNOSIS
+from torch import zeros
+
+from storm_hf.errors import CheckpointError, PublicationError, ServerError
+from storm_hf.hub.checkpoint_push import CheckpointPush
+from storm_hf.hub.model_card import write_card
+from storm_hf.hub.model_facts import ModelFacts
+
+
+# The client uploads in a way that its HTTP library has deprecated.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:Use 'content=:DeprecationWarning",
+    "ignore:`is_gradient_checkpointing` is deprecated:FutureWarning",  # PEFT asks for it by its old name
+)
+REPO = "me/storm"
+FACTS = ModelFacts(name="run", stage="answer", backbone="qwen2_5_vl", num_latents=2, num_parameters=10, num_steps=7)
+
+
+@pytest.fixture(scope="module")
+def saved(qwen_checkpoint, tmp_path_factory):
+    return write_checkpoint(tmp_path_factory.mktemp("saved") / "storm", qwen_checkpoint)
+
+
+@pytest.fixture
+def folder(saved, tmp_path):
+    return shutil.copytree(saved, tmp_path / "storm")
+
+
+def push(folder, api, **options):
+    return CheckpointPush(folder, REPO, api=api, **options).run()
+
+
+def files(store, revision="main"):
+    return set(store.repositories["model", REPO].files(revision))
+
+
+def read_json(store, name):
+    return json.loads(store.read(REPO, name, kind="model"))
+
+
+def card(store):
+    return store.read(REPO, "README.md", kind="model").decode()
+
+
+def change(file, **values):
+    file.write_text(json.dumps({**json.loads(file.read_text()), **values}))
+
+
+def test_weights_processor_code_statistics_and_card_are_published(folder, api, store):
+    publication = push(folder, api)
+    assert {
+        "README.md",
+        "assets/stages.png",
+        "chat_template.jinja",
+        "config.json",
+        "generation_config.json",
+        "model.safetensors",
+        "modeling_storm.py",
+        "processor_config.json",
+        "rollout_storm.py",
+        "storm_card.json",
+        "tokenizer.json",
+        "whitening.safetensors",
+    } <= files(store)
+    assert set(publication.files) == files(store)
+    assert store.read(REPO, "model.safetensors", kind="model") == (folder / "model.safetensors").read_bytes()
+    assert store.repositories["model", REPO].is_private
+
+
+def test_what_training_leaves_stays_here(folder, api, store):
+    before = {path.name for path in folder.rglob("*")}
+    leave_what_training_leaves(folder)
+    push(folder, api)
+    assert {name.rpartition("/")[2] for name in files(store)} - before == {"README.md", "stages.png", "storm_card.json"}
+    assert b"/home/somebody" not in b"".join(store.blobs.values())
+
+
+def test_missing_code_and_generation_config_are_completed(folder, api, store):
+    expected = {path.name for path in folder.glob("*.py")}
+    for path in [*folder.glob("*.py"), folder / "generation_config.json"]:
+        path.unlink()
+    config = json.loads((folder / "config.json").read_text())
+    del config["auto_map"]
+    (folder / "config.json").write_text(json.dumps(config))
+    push(folder, api)
+    assert {name for name in files(store) if name.endswith(".py")} == expected
+    assert read_json(store, "config.json")["auto_map"]["AutoModel"] == "modeling_storm.StormForConditionalGeneration"
+    assert "generation_config.json" in files(store)
+
+
+def test_code_of_another_repository_is_carried_instead_of_named(folder, api, store):
+    auto_map = json.loads((folder / "config.json").read_text())["auto_map"]
+    change(folder / "config.json", auto_map={name: f"you/old--{place}" for name, place in auto_map.items()})
+    push(folder, api)
+    assert read_json(store, "config.json")["auto_map"] == auto_map
+
+
+def test_where_it_was_loaded_from_is_removed(folder, api, store):
+    change(folder / "config.json", _name_or_path="/home/somebody/runs/storm")
+    change(folder / "tokenizer_config.json", name_or_path="/home/somebody/qwen")
+    push(folder, api)
+    assert b"/home/somebody" not in b"".join(store.blobs.values())
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "message"),
+    [
+        ("config.json", {"vlm_config": {"features": "/data/features"}}, r"`vlm_config.features` in config.json"),
+        ("generation_config.json", {"cache": "C:\\runs\\cache"}, r"`cache` in generation_config.json"),
+    ],
+)
+def test_path_of_this_machine_in_a_configuration_is_refused_by_name(folder, api, store, name, values, message):
+    change(folder / name, **values)
+    with pytest.raises(PublicationError, match=message):
+        push(folder, api)
+    assert not store.repositories
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("pytorch_model.bin", "x", "pickled files .* pytorch_model.bin"),
+        ("notes/plan.txt", "hf_" + "a" * 34, "credentials .* notes/plan.txt"),
+        (".env", "KEY=1", r"credentials .* \.env"),
+        ("README.md", "run /home/somebody/storm", "README.md has '/home/somebody/storm'"),
+    ],
+)
+def test_what_must_not_leave_is_refused_before_anything_is_sent(folder, api, store, name, content, message):
+    (folder / name).parent.mkdir(exist_ok=True)
+    (folder / name).write_text(content)
+    with pytest.raises(PublicationError, match=message) as caught:
+        push(folder, api)
+    assert "aaaa" not in str(caught.value)
+    assert not store.repositories
+
+
+@pytest.mark.parametrize(
+    ("missing", "message"),
+    [("model.safetensors", "the weights model.safetensors"), ("processor_config.json", "the processor beside the model")],
+)
+def test_incomplete_checkpoint_is_refused(folder, api, store, missing, message):
+    (folder / missing).unlink()
+    with pytest.raises(CheckpointError, match=message):
+        push(folder, api)
+    assert not store.repositories
+
+
+def test_every_shard_of_the_weights_must_be_there(folder, api):
+    index = {"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    save_file({"a": zeros(2)}, folder / "model-00001-of-00002.safetensors")
+    with pytest.raises(CheckpointError, match="model-00002-of-00002"):
+        push(folder, api)
+
+
+def test_card_of_a_run_gets_the_name_of_its_repository(folder, api, store):
+    write_card(FACTS, folder)
+    push(folder, api)
+    assert 'from_pretrained("me/storm", trust_remote_code=True)' in card(store)
+    assert "Stage II" in card(store)
+    assert read_json(store, "storm_card.json")["name"] == REPO
+
+
+def test_card_of_a_checkpoint_without_a_run_has_its_numbers(folder, api, store):
+    push(folder, api)
+    assert "rolls out 2 continuous latent tokens" in card(store)
+    assert "around a `qwen2_5_vl` backbone" in card(store)
+
+
+def test_card_edited_by_hand_stays(folder, api, store):
+    write_card(FACTS, folder)
+    (folder / "README.md").write_text("---\nlicense: mit\n---\n\n# Mine\n")
+    push(folder, api)
+    assert ModelCard(card(store)).content.endswith("# Mine\n")
+
+
+def test_form_that_peft_leaves_is_no_card(folder, api, store):
+    (folder / "README.md").write_text("# Model\n\n[More Information Needed]\n")
+    push(folder, api)
+    assert "## Quick start" in card(store)
+
+
+def test_diagnosis_is_shown_in_the_card(folder, api, store, tmp_path):
+    diagnosis = tmp_path / "diagnosis.json"
+    diagnosis.write_text(json.dumps(DIAGNOSIS))
+    push(folder, api, diagnosis=diagnosis)
+    assert "| Another clip's | 0.100 (0.100 to 0.100) | 0.800 |" in card(store)
+
+
+def test_adapter_is_published_with_the_name_of_its_base(saved, api, store, tmp_path):
+    adapter = write_adapter(tmp_path / "adapter", "me/base", saved)
+    push(adapter, api)
+    assert {"adapter_config.json", "adapter_model.safetensors", "storm_config.json", "README.md"} <= files(store)
+    assert "config.json" not in files(store)
+    assert ModelCard(card(store)).data.base_model == "me/base"
+
+
+def test_adapter_of_a_folder_is_refused(saved, api, store, tmp_path):
+    adapter = write_adapter(tmp_path / "adapter", str(saved), saved)
+    with pytest.raises(PublicationError, match="Publish the base first"):
+        push(adapter, api)
+    assert not store.repositories
+
+
+def test_public_repository_is_not_pushed_to_unasked(folder, api, store):
+    push(folder, api, public=True)
+    assert not store.repositories["model", REPO].is_private
+    with pytest.raises(PublicationError, match="everybody can see"):
+        push(folder, api)
+
+
+def test_revision_and_tag_name_the_version(folder, api, store):
+    publication = push(folder, api, revision="next", tag="v1")
+    refs = store.repositories["model", REPO].refs
+    assert refs["tags/v1"] == refs["next"] == publication.commit
+    assert not files(store, "main")
+
+
+def test_weights_of_an_earlier_version_go_and_what_others_wrote_stays(folder, api, store):
+    save_file({"a": zeros(2)}, folder / "old.safetensors")
+    push(folder, api)
+    api.upload_file(path_or_fileobj=b"hello", path_in_repo="notes.md", repo_id=REPO)
+    (folder / "old.safetensors").unlink()
+    push(folder, api)
+    assert "old.safetensors" not in files(store)
+    assert {"notes.md", "model.safetensors"} <= files(store)
+
+
+def test_cut_upload_is_completed_by_the_same_call_without_sending_twice(folder, api, store):
+    def cut_the_second(_):
+        store.bytes_until_cut = 10 if store.uploads else None
+
+    with pytest.raises(ServerError, match="same command"):
+        push(folder, api, on_uploaded=cut_the_second)
+    assert len(store.uploads) == 1
+    assert files(store) == set()
+    store.bytes_until_cut = None
+    push(folder, api)
+    assert len(store.uploads) == len(set(store.uploads)) == 3
+    assert "model.safetensors" in files(store)
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from huggingface_hub import HfApi
+from storm_hf.hub.checkpoint_push import CheckpointPush
+
+def die_after_the_weights(name):
+    if name == "model.safetensors":
+        os.kill(os.getpid(), signal.SIGKILL)
+
+CheckpointPush(Path(sys.argv[1]), "me/storm", api=HfApi(token="hf_test"), on_uploaded=die_after_the_weights).run()
+"""
+
+
+@pytest.mark.slow
+def test_killed_upload_is_completed_by_another_process(folder, api, store, url, tmp_path):
+    env = os.environ | {"HF_ENDPOINT": url, "HF_HUB_DISABLE_XET": "1", "HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path / "h")}
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(folder)], env=env, capture_output=True, timeout=300)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert len(store.uploads) == 1
+    assert files(store) == set()
+    push(folder, api)
+    assert len(store.uploads) == len(set(store.uploads)) == 3
