@@ -107,16 +107,15 @@ def _pictures(
     """What the model imagined, if it has a decoder and the rows have thought videos; else None."""
     from storm_hf.diagnostics.questions import find_statistics
     from storm_hf.diagnostics.seeing import ThoughtDecoder
-    from storm_hf.diagnostics.seeing.run import pictures_for
+    from storm_hf.diagnostics.seeing.painter import Painter
     from storm_hf.target_trajectory import TargetTrajectory
 
     decoder, statistics = ThoughtDecoder.load(Path(model)), find_statistics(dataset, model)
     if decoder is None or statistics is None or not all(row.get("thought_video") for row in questions.rows):
         return None
     trajectory = TargetTrajectory.load(statistics).with_num_latents(network.config.num_latents)
-    return pictures_for(
-        network, processor, decoder, trajectory, questions.rows[:NUM_PICTURED], questions.rows[NUM_PICTURED:]
-    )
+    painter = Painter(network, processor, decoder, trajectory)
+    return painter.pictures(questions.rows[:NUM_PICTURED], questions.rows[NUM_PICTURED:])
 
 
 def _command() -> str:

@@ -22,7 +22,7 @@ def write_diagnosis(folder: str | os.PathLike[str], diagnosis: Diagnosis, pictur
         diagnosis ([`Diagnosis`]):
             What was found.
         pictures (`markupsafe.Markup`, *optional*):
-            What the model imagined, as [`~storm_hf.diagnostics.seeing.run.pictures_for`] draws it.
+            What the model imagined, as [`~storm_hf.diagnostics.seeing.painter.Painter`] draws it.
 
     Returns:
         `Path`: The page. It needs no other file and no network.

@@ -1,46 +1,26 @@
 """`storm imagine` as a function: train a decoder if there is none, let the model answer, draw, and write what there is to see."""
 
 import json
-import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
-from transformers import ProcessorMixin
 
-from storm_hf.diagnostics.retrieval import ThoughtGallery
 from storm_hf.diagnostics.seeing.decoder import FOLDER, ThoughtDecoder
 from storm_hf.diagnostics.seeing.film import write_gif
-from storm_hf.diagnostics.seeing.imagine import Imagination, imagine, states_drawn_right
-from storm_hf.diagnostics.seeing.plane import Plane
-from storm_hf.diagnostics.seeing.section import Scene, gallery_section, imagine_page, make_scene
-from storm_hf.diagnostics.seeing.steps import ThoughtSteps, fingerprint, read_steps
+from storm_hf.diagnostics.seeing.imagine import Imagination, states_drawn_right
+from storm_hf.diagnostics.seeing.painter import Painter, Painting, Progress, Rows, read_first, silent
+from storm_hf.diagnostics.seeing.section import Scene, gallery_section, imagine_page
+from storm_hf.diagnostics.seeing.steps import fingerprint
 from storm_hf.diagnostics.seeing.training import DecoderTraining, train_decoder
 from storm_hf.errors import DatasetError, StaleWorkError
 from storm_hf.evaluation.answering import accuracy
-from storm_hf.model.modeling_storm import StormForConditionalGeneration
-from storm_hf.reporting import video_data_uri, write_atomically
+from storm_hf.reporting import write_atomically
 from storm_hf.target_trajectory import TargetTrajectory
 from storm_hf.video import write_video
 from storm_hf.worlds import world_of_clip
-
-
-Rows = Sequence[Mapping[str, Any]]
-Progress = Callable[
-    [str, int], AbstractContextManager[Callable[[], None]]
-]  # a title and a total; yields what counts up
-
-
-_MAX_KNOWN = 256  # thoughts that latents are compared with
-
-
-def silent(title: str, total: int) -> AbstractContextManager[Callable[[], None]]:
-    """Show no progress."""
-    return nullcontext(lambda: None)
 
 
 @dataclass(frozen=True)
@@ -113,7 +93,7 @@ def decoder_of(
         return decoder
     training = training or DecoderTraining()
     train, held_out = (
-        _read(rows, count, trajectory, progress)
+        read_first(rows, count, trajectory, progress)
         for rows, count in ((_split(splits, "train"), num_train), (held_out_split(splits), num_held_out))
     )
     with progress("Training the decoder", training.num_updates) as count_up:
@@ -123,10 +103,7 @@ def decoder_of(
 
 
 def imagine_rows(
-    model: StormForConditionalGeneration,
-    processor: ProcessorMixin,
-    decoder: ThoughtDecoder,
-    trajectory: TargetTrajectory,
+    painter: Painter,
     rows: Rows,
     known: Rows,
     out: Path,
@@ -139,14 +116,8 @@ def imagine_rows(
     """Answer, draw, and write films, pictures, `imagine.html` and `imagine.json`.
 
     Args:
-        model ([`StormForConditionalGeneration`]):
-            The model.
-        processor ([`~transformers.ProcessorMixin`]):
-            Its processor.
-        decoder ([`ThoughtDecoder`]):
-            Draws.
-        trajectory ([`TargetTrajectory`]):
-            The space of the latents.
+        painter ([`Painter`]):
+            The model and what draws its latents.
         rows (`Rows`):
             Questions, each with clip and thought video.
         known (`Rows`):
@@ -162,66 +133,23 @@ def imagine_rows(
         progress (`Callable`, *optional*):
             Shows progress bars.
     """
-    pixels = decoder.config.height * decoder.config.width
-    gallery = _read(known, _MAX_KNOWN, trajectory, progress, max_pixels=pixels).gallery()
-    steps = _read(rows, len(rows), trajectory, progress, max_pixels=pixels)
-    imagined = imagine(model, processor, rows, decoder, num_latents=trajectory.num_latents)
-    scenes = _scenes(rows[:num_scenes], imagined, steps, gallery)
+    painting = painter.paint(rows, known, progress)
+    scenes = painting.scenes(num_scenes)
     films = [
         _write_scene(out, number, scene, one)
-        for number, (scene, one) in enumerate(zip(scenes, imagined, strict=False))
+        for number, (scene, one) in enumerate(zip(scenes, painting.imagined, strict=False))
     ]
-    report = _measure(rows, imagined, steps, decoder)
+    report = _measure(painting, painter.decoder)
     page = imagine_page(
         gallery_section(scenes, films),
         model=name,
         command=command,
-        num_latents=trajectory.num_latents,
+        num_latents=painter.trajectory.num_latents,
         **asdict(report),
     )
     write_atomically(out / "imagine.json", json.dumps(asdict(report), indent=2) + "\n")
     write_atomically(out / "imagine.html", page)
     return report
-
-
-def pictures_for(
-    model: StormForConditionalGeneration,
-    processor: ProcessorMixin,
-    decoder: ThoughtDecoder,
-    trajectory: TargetTrajectory,
-    rows: Rows,
-    known: Rows,
-) -> Any:
-    """Draw rows as a part of another page, its films inside it.
-
-    Args:
-        model ([`StormForConditionalGeneration`]):
-            The model.
-        processor ([`~transformers.ProcessorMixin`]):
-            Its processor.
-        decoder ([`ThoughtDecoder`]):
-            Draws.
-        trajectory ([`TargetTrajectory`]):
-            The space of the latents.
-        rows (`Rows`):
-            Questions that are shown, each with clip and thought video.
-        known (`Rows`):
-            Others, whose thoughts the latents are compared with; the first 256 of them.
-
-    Returns:
-        `markupsafe.Markup`: HTML that a template prints as it is.
-    """
-    pixels = decoder.config.height * decoder.config.width
-    gallery = _read(known, _MAX_KNOWN, trajectory, silent, max_pixels=pixels).gallery()
-    steps = _read(rows, len(rows), trajectory, silent, max_pixels=pixels)
-    imagined = imagine(model, processor, rows, decoder, num_latents=trajectory.num_latents)
-    scenes = _scenes(rows, imagined, steps, gallery)
-    with tempfile.TemporaryDirectory(prefix="storm-films-") as folder:
-        films = [
-            video_data_uri(write_video(Path(folder, f"{number}.mp4"), scene.film, fps=scene.fps))
-            for number, scene in enumerate(scenes)
-        ]
-    return gallery_section(scenes, films)
 
 
 def held_out_split(splits: Mapping[str, Rows]) -> Rows:
@@ -242,30 +170,6 @@ def _split(splits: Mapping[str, Rows], name: str) -> Rows:
     return splits[name]
 
 
-def _read(rows: Rows, count: int, trajectory: TargetTrajectory, progress: Progress, **options: Any) -> ThoughtSteps:
-    count = min(count, len(rows))
-    with progress("Reading thought videos", count) as count_up:
-        return read_steps(_first(rows, count), trajectory, on_row=count_up, **options)
-
-
-def _first(rows: Rows, count: int) -> Iterable[Mapping[str, Any]]:
-    return (rows[index] for index in range(count))
-
-
-def _scenes(rows: Rows, imagined: list[Imagination], steps: ThoughtSteps, gallery: ThoughtGallery) -> list[Scene]:
-    plane = Plane.fit(gallery.latents)
-    return [
-        make_scene(
-            row,
-            imagined[index],
-            ThoughtSteps(steps.targets[[index]], steps.frames[[index]], [steps.states[index]]),
-            gallery,
-            plane,
-        )
-        for index, row in enumerate(rows)
-    ]
-
-
 def _write_scene(out: Path, number: int, scene: Scene, imagination: Imagination) -> str:
     """Write the film as mp4 and GIF and the drawn frames as one picture; return the name of the film."""
     film = write_video(out / f"film_{number}.mp4", scene.film, fps=scene.fps)
@@ -274,17 +178,16 @@ def _write_scene(out: Path, number: int, scene: Scene, imagination: Imagination)
     return film.name
 
 
-def _measure(
-    rows: Rows, imagined: list[Imagination], steps: ThoughtSteps, decoder: ThoughtDecoder
-) -> ImaginationReport:
+def _measure(painting: Painting, decoder: ThoughtDecoder) -> ImaginationReport:
+    rows, imagined = painting.rows, painting.imagined
     world = world_of_clip(str(rows[0]["thought_video"]))
     frames = [one.frames for one in imagined]
-    right, most_frequent = (None, None) if world is None else states_drawn_right(world, frames, steps.states)
+    drawn = (None, None) if world is None else states_drawn_right(world, frames, painting.steps.states)
     return ImaginationReport(
         explained=decoder.config.explained or 0.0,
         accuracy=accuracy([one.answer for one in imagined], rows),
         num_read=len(rows),
         num_frames=sum(len(one) for one in frames),
-        drawn_right=right,
-        most_frequent=most_frequent,
+        drawn_right=drawn[0],
+        most_frequent=drawn[1],
     )
