@@ -11,6 +11,7 @@ READY := $(VENV)/.ready
 SCALE := $(VENV)/.ready-scale
 RAY := .venv-ray/.ready
 EVALUATION := .venv-evaluation/.ready
+DOCS := .venv-docs/.ready
 TESTS := OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest
 
 # Nothing below needs the network once it is installed.
@@ -19,7 +20,7 @@ export HF_HUB_OFFLINE := 1
 export HF_HUB_DISABLE_TELEMETRY := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo test test-all test-ray test-evaluation test-upstream lint format clean help
+.PHONY: demo test test-all test-ray test-evaluation test-upstream docs lint format clean help
 
 demo: $(READY)  ## Train and question a tiny STORM on this machine; the report is runs/demo/report.html
 	$(VENV)/bin/storm demo --out $(OUT)
@@ -39,6 +40,9 @@ test-evaluation: $(EVALUATION)  ## lmms-eval's own tasks on stand-in data, in an
 test-upstream: $(READY)  ## transformers' own common tests of models, configurations and processors, downloaded
 	tools/install.sh $(VENV) upstream
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m tests.upstream.run
+
+docs: $(DOCS)  ## The documentation as pages, build/site/index.html, in an environment of its own (.venv-docs)
+	.venv-docs/bin/mkdocs build --strict
 
 lint: $(READY)  ## Style, format, types and import contracts
 	$(VENV)/bin/ruff check
@@ -67,6 +71,11 @@ $(SCALE): $(READY)
 
 $(EVALUATION): pyproject.toml constraints-evaluation.txt $(wildcard tools/*)
 	@CONSTRAINTS=constraints-evaluation.txt tools/install.sh .venv-evaluation evaluation
+	@touch $@
+
+$(DOCS): docs/requirements.txt
+	@$(PYTHON) -m venv --clear .venv-docs
+	@.venv-docs/bin/python -m pip install -qq --disable-pip-version-check -r $<
 	@touch $@
 
 $(RAY): pyproject.toml constraints.txt $(wildcard tools/*)

@@ -148,7 +148,8 @@ def test_more_latents_than_the_model_is_made_for_are_refused(ask, clip):
 
 def test_missing_model_folder_is_told(ask, clip, tmp_path):
     result = ask(clip, "Where?", model=tmp_path / "no-model")
-    assert (result.exit_code, result.stderr) == (2, f"storm: There is no model folder {tmp_path / 'no-model'}.\n")
+    told = f"storm: There is no model folder {tmp_path / 'no-model'}. `storm demo` trains one.\n"
+    assert (result.exit_code, result.stderr) == (2, told)
 
 
 def test_without_a_model_the_way_to_one_is_told(clip, tmp_path, monkeypatch):

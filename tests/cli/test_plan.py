@@ -86,3 +86,10 @@ def test_help_has_examples():
     result = run("--help")
     assert result.exit_code == 0
     assert "storm plan" in result.stdout.partition("Examples:")[2]
+
+
+def test_missing_recipe_is_told_with_one_that_there_is(tmp_path):
+    result = CliRunner().invoke(app, ["plan", str(tmp_path / "mine.yaml")])
+    assert result.exit_code == 2
+    assert f"There is no recipe {tmp_path / 'mine.yaml'}" in result.stderr
+    assert "`storm plan trainers/recipes/" in result.stderr

@@ -30,12 +30,12 @@ def leave_what_training_leaves(folder: Path) -> None:
         (folder / name).write_bytes(b"/home/somebody")
 
 
-def write_adapter(folder: Path, base: str, model_folder: Path) -> Path:
+def write_adapter(folder: Path, base: str, model_folder: Path, seed: int = 0) -> Path:
     """Save a LoRA adapter of a STORM as the trainers do; `base` is the name that it says its base has."""
     model = StormForConditionalGeneration.from_pretrained(model_folder)
     model.name_or_path = base
+    torch.manual_seed(seed)
     adapted = get_peft_model(model, default_lora(model, r=2))
-    torch.manual_seed(0)
     for name, weight in adapted.named_parameters():
         if "lora_B" in name:  # zero before training: the adapter would do nothing
             torch.nn.init.normal_(weight, std=0.5)

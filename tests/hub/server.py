@@ -27,15 +27,18 @@ _ME = {
     "orgs": [{"name": "org", "type": "org", "id": "2"}],
     "auth": {"type": "access_token", "accessToken": {"displayName": "test", "role": "write"}},
 }
+_WRITING = re.compile(
+    r"^(POST|DELETE) /api/repos/|^POST .*/commit/|^(POST|DELETE) .*/(branch|tag)/|^PUT .*/settings$|^POST .*/info/lfs/"
+)
 _NO_OID = "0" * 40
 
 
 class HubError(Exception):
     """An answer that is an error, with the code that clients turn into a typed exception."""
 
-    def __init__(self, status: int, code: str, message: str) -> None:
+    def __init__(self, status: int, code: str, message: str, headers: dict[str, str] | None = None) -> None:
         super().__init__(message)
-        self.status, self.code = status, code
+        self.status, self.code, self.headers = status, code, headers or {}
 
 
 class CutConnection(Exception):  # noqa: N818
@@ -58,10 +61,13 @@ class Handler(BaseHTTPRequestHandler):
         self.store.requests.append((self.command, path))
         try:
             data = self._body(path)
+            if status := self.store.next_failure(self.command, path):
+                raise HubError(status, "Failure", f"Asked to fail with {status}", {"Retry-After": "0"})
             with self.store.lock:
+                self._check_may_write(path)
                 self._route(path, query, data)
         except HubError as error:
-            headers = {"X-Error-Code": error.code, "X-Error-Message": str(error)}
+            headers = {"X-Error-Code": error.code, "X-Error-Message": str(error), **error.headers}
             self._send({"error": str(error)}, error.status, headers)
         except CutConnection:
             self.close_connection = True
@@ -106,8 +112,19 @@ class Handler(BaseHTTPRequestHandler):
         return f"http://{self.headers['Host']}"
 
     @property
+    def _token(self) -> str:
+        return self.headers.get("Authorization", "").removeprefix("Bearer ")
+
+    @property
     def _is_known(self) -> bool:
-        return self.headers.get("Authorization", "").removeprefix("Bearer ") in self.store.tokens
+        return self._token in self.store.tokens
+
+    def _check_may_write(self, path: str) -> None:
+        if _WRITING.search(f"{self.command} {path}"):
+            if not self._is_known:
+                raise HubError(401, "Unauthorized", "Invalid username or password")
+            if self._token in self.store.readers:
+                raise HubError(403, "Forbidden", "This token may read and not write")
 
     def _repository(self, kind: str, id: str) -> Repository:
         """A repository; to who may not see it, a private one is not there."""
@@ -123,6 +140,8 @@ class Handler(BaseHTTPRequestHandler):
             self._send({"errors": [], "warnings": []})
         elif path == "/api/repos/create":
             self._create(json.loads(data))
+        elif path == "/api/repos/delete":
+            self._delete(json.loads(data))
         elif match := re.match(r"/lfs/([0-9a-f]{64})$", path):
             self._take_large(match[1], data)
         elif match := re.match(r"/(?:(datasets|spaces)/)?([^/]+/[^/]+)\.git/info/lfs/objects/batch$", path):
@@ -140,9 +159,13 @@ class Handler(BaseHTTPRequestHandler):
             raise HubError(401, "Unauthorized", "Invalid username or password")
         self._send(_ME)
 
+    def _delete(self, asked: dict[str, Any]) -> None:
+        kind, id = asked.get("type") or "model", f"{asked.get('organization') or 'me'}/{asked['name']}"
+        self._repository(kind, id)
+        del self.store.repositories[kind, id]
+        self._send({})
+
     def _create(self, asked: dict[str, Any]) -> None:
-        if not self._is_known:
-            raise HubError(401, "Unauthorized", "Invalid username or password")
         kind = asked.get("type") or "model"
         id = f"{asked.get('organization') or 'me'}/{asked['name']}"
         url = f"{self._url}/{'' if kind == 'model' else kind + 's/'}{id}"
@@ -150,7 +173,7 @@ class Handler(BaseHTTPRequestHandler):
             self._send({"error": "You already created this repo", "url": url}, 409)
             return
         is_private = asked.get("visibility") == "private" or bool(asked.get("private"))
-        self.store.repositories[kind, id] = Repository(kind, id, is_private)
+        self.store.repositories[kind, id] = Repository(kind, id, is_private, asked.get("sdk"))
         self._send({"url": url, "name": id, "id": id})
 
     def _take_large(self, oid: str, data: bytes) -> None:
@@ -200,6 +223,8 @@ class Handler(BaseHTTPRequestHandler):
         elif verb == "tree":
             is_recursive = query.get("recursive", ["false"])[0].lower() in ("true", "1")
             self._send(self._tree(repository, argument, is_recursive))
+        elif verb == "commits":
+            self._send(_history(repository, self._sha(repository, argument)))
         elif verb == "paths-info":
             self._send(self._paths_info(repository, argument, data))
         elif verb in ("branch", "tag"):
@@ -224,7 +249,8 @@ class Handler(BaseHTTPRequestHandler):
         dates = {"sha": sha, "lastModified": date, "createdAt": date}
         flags = {"private": repository.is_private, "gated": False, "disabled": False, "tags": [], "cardData": {}}
         siblings = [{"rfilename": path, "size": len(self.store.blobs[entry.key])} for path, entry in files]
-        return {**names, **dates, **flags, "downloads": 0, "likes": 0, "siblings": siblings, "usedStorage": 0}
+        space = {"sdk": repository.sdk} if repository.kind == "space" else {}
+        return {**names, **dates, **flags, **space, "downloads": 0, "likes": 0, "siblings": siblings, "usedStorage": 0}
 
     def _mode(self, file: dict[str, Any]) -> dict[str, Any]:
         mode = "lfs" if self.store.is_large(file["path"], file["size"]) else "regular"
@@ -313,6 +339,16 @@ def _is_private(asked: dict[str, Any], repository: Repository) -> bool:
     if "visibility" in asked:
         return bool(asked["visibility"] == "private")
     return bool(asked.get("private", repository.is_private))
+
+
+def _history(repository: Repository, sha: str | None) -> list[dict[str, Any]]:
+    """The commits that led to one, the newest first."""
+    commits = []
+    while sha is not None:
+        commit = repository.commits[sha]
+        commits.append({"id": sha, "title": commit["message"], "message": "", "authors": [], "date": commit["date"]})
+        sha = commit["parent"]
+    return commits
 
 
 def _refs(repository: Repository) -> dict[str, Any]:

@@ -33,6 +33,7 @@ class Repository:
     kind: str
     id: str
     is_private: bool
+    sdk: str | None = None
     commits: dict[str, dict[str, Any]] = field(default_factory=dict)
     refs: dict[str, str] = field(default_factory=dict)
 
@@ -74,18 +75,33 @@ class Store:
     Args:
         tokens (`set[str]`):
             Who gives one of these sees everything; who gives none sees what is public.
+        readers (`set[str]`):
+            Tokens among them that may not write.
+        failures (`dict[str, list[int]]`):
+            From the method of a request and a part of its path, such as `"POST /commit/"`, to the statuses that it is
+            answered with before it is answered as it should be.
         bytes_until_cut (`int`, *optional*):
             The upload that goes beyond so many bytes is cut in the middle, and what comes after it is refused, until
             this is None again.
     """
 
     tokens: set[str] = field(default_factory=lambda: {"hf_test"})
+    readers: set[str] = field(default_factory=set)
+    failures: dict[str, list[int]] = field(default_factory=dict)
     repositories: dict[tuple[str, str], Repository] = field(default_factory=dict)
     blobs: dict[str, bytes] = field(default_factory=dict)
     uploads: list[str] = field(default_factory=list)
     requests: list[tuple[str, str]] = field(default_factory=list)
     bytes_until_cut: int | None = None
     lock: RLock = field(default_factory=RLock)
+
+    def next_failure(self, method: str, path: str) -> int | None:
+        """The status that a request fails with this time, if it does."""
+        for key, statuses in self.failures.items():
+            asked, _, part = key.partition(" ")
+            if statuses and asked == method and part in path:
+                return statuses.pop(0)
+        return None
 
     def is_large(self, path: str, size: int) -> bool:
         """Whether a file goes through the storage of large files."""

@@ -84,7 +84,11 @@ def test_what_training_leaves_stays_here(folder, api, store):
     before = {path.name for path in folder.rglob("*")}
     leave_what_training_leaves(folder)
     push(folder, api)
-    assert {name.rpartition("/")[2] for name in files(store)} - before == {"README.md", "stages.png", "storm_card.json"}
+    assert {name.rpartition("/")[2] for name in files(store)} - before == {
+        "README.md",
+        "stages.png",
+        "storm_card.json",
+    }
     assert b"/home/somebody" not in b"".join(store.blobs.values())
 
 
@@ -149,7 +153,10 @@ def test_what_must_not_leave_is_refused_before_anything_is_sent(folder, api, sto
 
 @pytest.mark.parametrize(
     ("missing", "message"),
-    [("model.safetensors", "the weights model.safetensors"), ("processor_config.json", "the processor beside the model")],
+    [
+        ("model.safetensors", "the weights model.safetensors"),
+        ("processor_config.json", "the processor beside the model"),
+    ],
 )
 def test_incomplete_checkpoint_is_refused(folder, api, store, missing, message):
     (folder / missing).unlink()
@@ -253,6 +260,25 @@ def test_cut_upload_is_completed_by_the_same_call_without_sending_twice(folder, 
     assert "model.safetensors" in files(store)
 
 
+def test_token_that_may_not_write_is_told_in_one_sentence(folder, api, store):
+    store.readers = {"hf_test"}
+    with pytest.raises(ServerError, match="Expected to publish in me/storm") as caught:
+        push(folder, api)
+    assert "\n" not in str(caught.value)
+
+
+def test_server_that_fails_at_the_commit_shows_nothing_and_the_same_call_goes_on(folder, api, store):
+    store.failures = {"POST /api/models/me/storm/commit/": [500] * 9}
+    with pytest.raises(ServerError, match="same command"):
+        push(folder, api)
+    assert files(store) == set()
+    before = list(store.uploads)
+    store.failures = {}
+    push(folder, api)
+    assert store.uploads == before
+    assert "model.safetensors" in files(store)
+
+
 KILLED = """
 import os, signal, sys
 from pathlib import Path
@@ -269,7 +295,12 @@ CheckpointPush(Path(sys.argv[1]), "me/storm", api=HfApi(token="hf_test"), on_upl
 
 @pytest.mark.slow
 def test_killed_upload_is_completed_by_another_process(folder, api, store, url, tmp_path):
-    env = os.environ | {"HF_ENDPOINT": url, "HF_HUB_DISABLE_XET": "1", "HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path / "h")}
+    env = os.environ | {
+        "HF_ENDPOINT": url,
+        "HF_HUB_DISABLE_XET": "1",
+        "HF_HUB_OFFLINE": "0",
+        "HF_HOME": str(tmp_path / "h"),
+    }
     killed = subprocess.run([sys.executable, "-c", KILLED, str(folder)], env=env, capture_output=True, timeout=300)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert len(store.uploads) == 1

@@ -124,7 +124,10 @@ def test_report_of_benchmarks_becomes_results_and_costs():
     assert (result.benchmark, result.accuracy, result.num_questions) == ("mvbench", 0.625, 900)
     assert (result.scorer, result.command) == ("strict", "storm evaluate me/storm")
     costs = latency(REPORT, "mvbench", "storm evaluate me/storm").costs
-    assert [(cost.way, cost.seconds, cost.forward_passes) for cost in costs] == [("storm", 1.5, 10), ("direct", 0.5, None)]
+    assert [(cost.way, cost.seconds, cost.forward_passes) for cost in costs] == [
+        ("storm", 1.5, 10),
+        ("direct", 0.5, None),
+    ]
 
 
 @pytest.mark.parametrize("num_latents", [0, 1, 4, 64])

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from storm_hf.cli.exits import tell
-from storm_hf.cli.loading import load_model
-from storm_hf.errors import CheckpointError
+from storm_hf.cli.loading import DEFAULT_MODEL, default_model, load_model
 
 
 if TYPE_CHECKING:
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
     from storm_hf.video import VideoClip
 
 
-DEFAULT_MODEL = Path("runs", "demo", "storm")
 EPILOG = """Examples:
 
 [bold]storm ask clip.mp4 "What happens next?"[/bold]
@@ -84,7 +82,7 @@ def ask_clip(
     from storm_hf.video.source import check_file
 
     check_file(Path(clip))  # before the model is loaded, which takes longer
-    folder = model or _default_model()
+    folder = model or default_model()
     network, processor = load_model(folder)
     video = read_clip(clip, processor)
     _tell_caveats(network.config, video)
@@ -95,14 +93,6 @@ def ask_clip(
         _compare(network, processor, asked, answer, latents, max_new_tokens)
     if show:
         _show_latents(answer, folder)
-
-
-def _default_model() -> str:
-    if not DEFAULT_MODEL.is_dir():
-        raise CheckpointError(
-            f"There is no model in {DEFAULT_MODEL}: run `storm demo` to train one, or name one with --model."
-        )
-    return str(DEFAULT_MODEL)
 
 
 def _readable(argument: str) -> str:

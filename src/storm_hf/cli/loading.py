@@ -1,12 +1,31 @@
 """How a verb loads the model that it was given."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+from storm_hf.errors import CheckpointError
 
 
 if TYPE_CHECKING:
     from transformers import ProcessorMixin
 
     from storm_hf.model import StormForConditionalGeneration
+
+
+DEFAULT_MODEL = Path("runs", "demo", "storm")
+
+
+def default_model() -> str:
+    """The model that `storm demo` trained, for verbs that are given none.
+
+    Raises:
+        CheckpointError: If there is none.
+    """
+    if not DEFAULT_MODEL.is_dir():
+        raise CheckpointError(
+            f"There is no model in {DEFAULT_MODEL}: run `storm demo` to train one, or name one with --model."
+        )
+    return str(DEFAULT_MODEL)
 
 
 def load_model(name_or_path: str) -> "tuple[StormForConditionalGeneration, ProcessorMixin]":

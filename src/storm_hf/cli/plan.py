@@ -72,6 +72,10 @@ def plan_recipe(
     """
     if zero not in (0, 2, 3):
         raise ConfigurationError(f"Expected --zero 0, 2 or 3, got {zero}.")
+    if not recipe.is_file():
+        raise ConfigurationError(
+            f"There is no recipe {recipe}. A clone has some: `storm plan trainers/recipes/lora_24gb_align.yaml`."
+        )
     with _quiet():
         from storm_hf.optional import require
 

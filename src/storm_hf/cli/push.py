@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -64,12 +64,13 @@ def push_folder(
 
     if not sys.stderr.isatty():
         disable_progress_bars()
+    how: dict[str, Any] = {"public": public, "revision": revision, "tag": tag, "api": HfApi()}
     push: CheckpointPush | DatasetPush
     if any((folder / name).is_file() for name in ("config.json", "adapter_config.json")):
-        push = CheckpointPush(folder, repo, public, revision, tag, diagnosis, api=HfApi())
+        push = CheckpointPush(folder, repo, **how, diagnosis=diagnosis)
     else:
         rule = LicenseRule(frozenset(allow_license or ()), frozenset(deny_license or ()))
-        push = DatasetPush(folder, repo, public, embed, revision, tag, rule, api=HfApi())
+        push = DatasetPush(folder, repo, **how, embeds=embed, rule=rule)
     subject = push.subject  # refuses a folder that holds neither
     if public and not yes and not typer.confirm(f"Let everybody see {subject} as {repo}?", err=True):
         tell("Nothing was uploaded.")
@@ -77,4 +78,4 @@ def push_folder(
     publication = push.run()
     for line in publication.summary:
         tell(line)
-    typer.echo(push.repository.address(publication.repo))
+    typer.echo(push.address(publication.repo))

@@ -96,7 +96,7 @@ def _check_place(name_or_path: str) -> None:
     elif folder.exists():
         raise CheckpointError(f"{folder} is a file; expected the folder of a model.")
     elif not _HUB_ID.fullmatch(name_or_path) or (folder.parent.is_dir() and folder.parent != Path()):
-        raise CheckpointError(f"There is no model folder {folder}.")
+        raise CheckpointError(f"There is no model folder {folder}. `storm demo` trains one.")
 
 
 def _load_config(name_or_path: str) -> PreTrainedConfig:
@@ -106,7 +106,8 @@ def _load_config(name_or_path: str) -> PreTrainedConfig:
         if Path(name_or_path).is_dir():
             raise CheckpointError(f"The config.json of {name_or_path} cannot be read: {_first_line(error)}") from error
         raise CheckpointError(
-            f"There is no model folder {name_or_path}, and no model of that name could be had from the Hub."
+            f"There is no model folder {name_or_path}, and no model of that name could be had from the Hub. "
+            "`storm demo` trains one."
         ) from error
     if config.model_type != "storm":
         raise CheckpointError(

@@ -1,18 +1,17 @@
 """A checkpoint becomes a repository on the Hub: weights, processor, code, statistics and card. The same call goes on if cut off."""
 
 import json
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import KW_ONLY, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-from huggingface_hub import CommitOperationAdd, HfApi
+from huggingface_hub import CommitOperationAdd
 
 from storm_hf.hub.checkpoint_folder import CheckpointFolder
 from storm_hf.hub.measured import causal_use
 from storm_hf.hub.model_card import CARD, model_card
 from storm_hf.hub.model_facts import FACTS, ModelFacts, read_facts
-from storm_hf.hub.repository import Repository, text_file, told_in_one_sentence
+from storm_hf.hub.repository import Push, text_file, told_in_one_sentence
 from storm_hf.hub.stages_picture import PICTURE, draw_stages
 
 
@@ -46,7 +45,7 @@ class PublishedCheckpoint:
 
 
 @dataclass(frozen=True)
-class CheckpointPush:
+class CheckpointPush(Push):
     """Publishes a STORM, or an adapter of one.
 
     The card is rendered from `storm_card.json`, which trainers write, with the name of the repository and what was measured. A
@@ -54,23 +53,11 @@ class CheckpointPush:
 
     Args:
         folder (`Path`):
-            What a trainer wrote, or `save_pretrained` of model and processor.
-        repo (`str`):
-            Name of the repository, which is made if it is not there.
-        public (`bool`, *optional*, defaults to `False`):
-            Whether everybody may see it. Without, a repository that is public already is refused.
-        revision (`str`, *optional*, defaults to `"main"`):
-            The branch.
-        tag (`str`, *optional*):
-            A name for this version.
+            What a trainer wrote, or `save_pretrained` of model and processor. What else it takes is told in [`Push`].
         diagnosis (`Path`, *optional*):
             The `diagnosis.json` of `storm diagnose`, whose table the card shows.
         facts ([`ModelFacts`], *optional*):
             What the card says. By default what lies in the folder.
-        api ([`~huggingface_hub.HfApi`], *optional*):
-            Knows the server and the token.
-        on_uploaded (`Callable[[str], None]`, *optional*):
-            Called with the name of each file once the server has it, or knows that it comes with the commit.
 
     Example:
         ```python
@@ -78,15 +65,11 @@ class CheckpointPush:
         ```
     """
 
-    folder: Path
-    repo: str
-    public: bool = False
-    revision: str = "main"
-    tag: str | None = None
+    kind = "model"
+
+    _: KW_ONLY
     diagnosis: Path | None = None
     facts: ModelFacts | None = None
-    api: HfApi = field(default_factory=HfApi)
-    on_uploaded: Callable[[str], None] | None = None
 
     @cached_property
     def checkpoint(self) -> CheckpointFolder:
@@ -98,19 +81,6 @@ class CheckpointPush:
         """What is published, in a few words."""
         kind = "adapter" if self.checkpoint.is_adapter else "model"
         return f"the {kind} in {self.folder}"
-
-    @property
-    def repository(self) -> Repository:
-        """Where it is published."""
-        return Repository(
-            self.repo,
-            "model",
-            public=self.public,
-            revision=self.revision,
-            tag=self.tag,
-            api=self.api,
-            on_uploaded=self.on_uploaded,
-        )
 
     def run(self) -> PublishedCheckpoint:
         """Upload what the server does not have, and commit.
@@ -128,10 +98,10 @@ class CheckpointPush:
             contents[PICTURE] = draw_stages(self._facts_of(self.repo).num_latents)
         self._card(self.repo)  # refused before anything is sent, if it is refused
         with told_in_one_sentence(self.repo):
-            repo = self.repository.open()
-            operations = [self.repository.upload(repo, name, content) for name, content in contents.items()]
+            repo = self.open_repository()
+            operations = [self.upload(repo, name, content) for name, content in contents.items()]
             operations += self._card(repo)
-            commit = self.repository.commit(repo, operations, "Publish a STORM", _is_of_a_checkpoint)
+            commit = self.commit(repo, operations, "Publish a STORM", _is_of_a_checkpoint)
         return PublishedCheckpoint(repo, commit, self.public, tuple(each.path_in_repo for each in operations))
 
     def _facts_of(self, repo: str) -> ModelFacts:

@@ -2,19 +2,18 @@
 
 import json
 import tempfile
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from huggingface_hub import CommitOperationAdd, HfApi
+from huggingface_hub import CommitOperationAdd
 
 from storm_hf.hub.dataset_card import Published, dataset_card
 from storm_hf.hub.dataset_folder import DATA, FINGERPRINT, MANIFEST, STATISTICS, DatasetFolder
 from storm_hf.hub.licenses import LicenseRule
 from storm_hf.hub.published_shards import VIDEOS, ShardPlan, plan_shard, write_features, write_videos
 from storm_hf.hub.refusals import check_folder, without_folders
-from storm_hf.hub.repository import Repository, json_file, text_file, told_in_one_sentence
+from storm_hf.hub.repository import Push, json_file, text_file, told_in_one_sentence
 from storm_hf.hub.thoughts_picture import PICTURE, PicturedRow, draw_picture, pictured_rows
 
 
@@ -52,29 +51,17 @@ class Publication:
 
 
 @dataclass(frozen=True)
-class DatasetPush:
+class DatasetPush(Push):
     """Publishes a data set of thoughts.
 
     Args:
         folder (`Path`):
-            What a builder wrote to its end.
-        repo (`str`):
-            Name of the repository, which is made if it is not there.
-        public (`bool`, *optional*, defaults to `False`):
-            Whether everybody may see it. Without, a repository that is public already is refused.
+            What a builder wrote to its end. What else it takes is told in [`Push`].
         embeds (`bool`, *optional*, defaults to `True`):
             Whether videos are published inside Parquet files, as far as their licences allow. Without, rows have the
             names of their clips only.
-        revision (`str`, *optional*, defaults to `"main"`):
-            The branch.
-        tag (`str`, *optional*):
-            A name for this version.
         rule ([`LicenseRule`], *optional*):
             Says which videos may be published.
-        api ([`~huggingface_hub.HfApi`], *optional*):
-            Knows the server and the token.
-        on_uploaded (`Callable[[str], None]`, *optional*):
-            Called with the name of each large file once the server has it.
 
     Example:
         ```python
@@ -82,15 +69,11 @@ class DatasetPush:
         ```
     """
 
-    folder: Path
-    repo: str
-    public: bool = False
+    kind = "dataset"
+
+    _: KW_ONLY
     embeds: bool = True
-    revision: str = "main"
-    tag: str | None = None
     rule: LicenseRule = field(default_factory=LicenseRule)
-    api: HfApi = field(default_factory=HfApi)
-    on_uploaded: Callable[[str], None] | None = None
 
     @cached_property
     def dataset(self) -> DatasetFolder:
@@ -106,19 +89,6 @@ class DatasetPush:
     def _num_rows(self) -> int:
         return sum(self.dataset.manifest["num_rows"].values())
 
-    @property
-    def repository(self) -> Repository:
-        """Where it is published."""
-        return Repository(
-            self.repo,
-            "dataset",
-            public=self.public,
-            revision=self.revision,
-            tag=self.tag,
-            api=self.api,
-            on_uploaded=self.on_uploaded,
-        )
-
     def run(self) -> Publication:
         """Upload what the server does not have, and commit.
 
@@ -133,10 +103,10 @@ class DatasetPush:
         check_folder(self.dataset.path)
         small = self._small_files()
         with told_in_one_sentence(self.repo):
-            repo = self.repository.open()
+            repo = self.open_repository()
             published, large = self._upload_shards(repo)
             operations = [*large, *small, *self._descriptions(repo, published)]
-            commit = self.repository.commit(repo, operations, "Publish a data set of thoughts", _is_of_a_data_set)
+            commit = self.commit(repo, operations, "Publish a data set of thoughts", _is_of_a_data_set)
         return Publication(repo, commit, self.public, self._num_rows, dict(sorted(published.withheld.items())))
 
     def _upload_shards(self, repo: str) -> tuple[Published, list[CommitOperationAdd]]:
@@ -165,7 +135,7 @@ class DatasetPush:
         return published, operations
 
     def _upload(self, repo: str, name: str, content: Path | bytes, published: Published) -> CommitOperationAdd:
-        operation = self.repository.upload(repo, name, content)
+        operation = self.upload(repo, name, content)
         published.files[name] = operation.upload_info.sha256.hex()
         return operation
 

@@ -7,9 +7,9 @@ commit at the end makes all of them visible at once, so that a repository never 
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
@@ -25,14 +25,14 @@ _HTTPError: type[Exception] = HfHubHTTPError.__bases__[0]
 
 
 @dataclass(frozen=True)
-class Repository:
-    """Where something is published, and how.
+class Push:
+    """What every publication is told, and the steps that it takes.
 
     Args:
-        name (`str`):
+        folder (`Path`):
+            What is published.
+        repo (`str`):
             Name of the repository, which is made if it is not there.
-        kind (`str`):
-            `"model"`, `"dataset"` or `"space"`.
         public (`bool`, *optional*, defaults to `False`):
             Whether everybody may see it. Without, a repository that is public already is refused.
         revision (`str`, *optional*, defaults to `"main"`):
@@ -42,11 +42,14 @@ class Repository:
         api ([`~huggingface_hub.HfApi`], *optional*):
             Knows the server and the token.
         on_uploaded (`Callable[[str], None]`, *optional*):
-            Called with the name of each large file once the server has it.
+            Called with the name of each file once the server has it, or knows that it comes with the commit.
     """
 
-    name: str
-    kind: RepositoryKind
+    kind: ClassVar[RepositoryKind]
+
+    folder: Path
+    repo: str
+    _: KW_ONLY
     public: bool = False
     revision: str = "main"
     tag: str | None = None
@@ -57,7 +60,7 @@ class Repository:
         """Where people find it, by its name with its owner."""
         return f"{self.api.endpoint}/{'' if self.kind == 'model' else self.kind + 's/'}{repo}"
 
-    def open(self, **creation: Any) -> str:
+    def open_repository(self, **creation: Any) -> str:
         """Make the repository, private until everything is there, or make sure that it is as private as was asked for.
 
         Args:
@@ -71,9 +74,9 @@ class Repository:
             PublicationError: If everybody can see it, and that was not asked for.
         """
         try:
-            info = self.api.repo_info(self.name, repo_type=self.kind)
+            info = self.api.repo_info(self.repo, repo_type=self.kind)
         except RepositoryNotFoundError:
-            made = self.api.create_repo(self.name, repo_type=self.kind, private=True, exist_ok=True, **creation)
+            made = self.api.create_repo(self.repo, repo_type=self.kind, private=True, exist_ok=True, **creation)
             repo = made.repo_id
         else:
             repo = info.id

@@ -25,7 +25,7 @@ class Publishing(SFTTrainer):
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         super()._save(output_dir, state_dict)
         if self.args.should_save:
-            self.write_card(Path(output_dir or self.args.output_dir))  # also over the form that PEFT leaves to be filled
+            self.write_card(Path(output_dir or self.args.output_dir))  # over the form that PEFT leaves to be filled
 
     def create_model_card(self, *args: Any, dataset_name: str | None = None, **kwargs: Any) -> None:
         """Write the checkpoint's card from the run's own numbers.
