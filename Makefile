@@ -11,6 +11,7 @@ READY := $(VENV)/.ready
 SCALE := $(VENV)/.ready-scale
 RAY := .venv-ray/.ready
 EVALUATION := .venv-evaluation/.ready
+APP := .venv-app/.ready
 DOCS := .venv-docs/.ready
 TESTS := OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest
 
@@ -20,22 +21,25 @@ export HF_HUB_OFFLINE := 1
 export HF_HUB_DISABLE_TELEMETRY := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo test test-all test-ray test-evaluation test-upstream docs lint format clean help
+.PHONY: demo test test-all test-ray test-evaluation test-browser test-upstream docs lint format clean help
 
 demo: $(READY)  ## Train and question a tiny STORM on this machine; the report is runs/demo/report.html
 	$(VENV)/bin/storm demo --out $(OUT)
 
 test: $(READY)  ## The core tests: minutes on two cores, no network, no GPU
-	$(TESTS) -m "not slow and not scale and not ray and not lmms and not gpu and not ffmpeg" -n $(WORKERS) --dist loadfile
+	$(TESTS) -m "not slow and not scale and not ray and not lmms and not browser and not gpu and not ffmpeg" -n $(WORKERS) --dist loadfile
 
 test-all: test $(SCALE) test-evaluation  ## Also the slow tests, among them the built wheel, and DeepSpeed on two processes
-	$(TESTS) -m "(slow or scale) and not ray and not lmms and not gpu and not ffmpeg"
+	$(TESTS) -m "(slow or scale) and not ray and not lmms and not browser and not gpu and not ffmpeg"
 
 test-ray: $(RAY)  ## The builder on Ray Data, in an environment of its own (.venv-ray)
 	OMP_NUM_THREADS=1 .venv-ray/bin/python -m pytest -m ray
 
 test-evaluation: $(EVALUATION)  ## lmms-eval's own tasks on stand-in data, in an environment of its own (.venv-evaluation)
 	OMP_NUM_THREADS=1 .venv-evaluation/bin/python -m pytest -m lmms tests/evaluation tests/cli
+
+test-browser: $(APP)  ## The page of `storm app` in a real browser (apt install chromium), in an environment of its own (.venv-app)
+	OMP_NUM_THREADS=1 .venv-app/bin/python -m pytest -m browser tests/app
 
 test-upstream: $(READY)  ## transformers' own common tests of models, configurations and processors, downloaded
 	tools/install.sh $(VENV) upstream
@@ -71,6 +75,10 @@ $(SCALE): $(READY)
 
 $(EVALUATION): pyproject.toml constraints-evaluation.txt $(wildcard tools/*)
 	@CONSTRAINTS=constraints-evaluation.txt tools/install.sh .venv-evaluation evaluation
+	@touch $@
+
+$(APP): pyproject.toml constraints-app.txt $(wildcard tools/*)
+	@CONSTRAINTS=constraints-app.txt tools/install.sh .venv-app app browser
 	@touch $@
 
 $(DOCS): docs/requirements.txt

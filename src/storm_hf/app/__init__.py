@@ -1,0 +1,11 @@
+"""A page on which a checkpoint is asked about clips, and its thoughts are looked at and changed."""
+
+from storm_hf.app.changes import Change
+from storm_hf.app.desk import Desk
+from storm_hf.app.examples import Examples
+from storm_hf.app.page import build_page
+from storm_hf.app.run import run_page
+from storm_hf.app.session import Reply, Session, Thinking
+
+
+__all__ = ["Change", "Desk", "Examples", "Reply", "Session", "Thinking", "build_page", "run_page"]

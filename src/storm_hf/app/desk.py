@@ -1,0 +1,131 @@
+"""What happens when a button of the page is pressed: words of the form in, HTML out, and no error that is not a sentence."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+from storm_hf.app.changes import Change, Content
+from storm_hf.app.examples import Examples
+from storm_hf.app.markup import notice_markup, rethought_markup, thinking_markup
+from storm_hf.app.session import Session, Thinking
+from storm_hf.errors import PromptError, StormError
+
+
+EVERY_STEP = "every step"
+SAME_STEP = "the same step"
+CONTENT_OF: dict[str, Content] = {
+    "zeros": "zero",
+    "noise": "noise",
+    "the mean of its steps": "mean",
+    "another of its steps": "own",
+    "another clip's thought": "other",
+}
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, eq=False)
+class Desk:
+    """Serves one page.
+
+    Args:
+        session ([`Session`]):
+            Answers.
+        examples ([`Examples`], *optional*):
+            Clips that the page offers.
+    """
+
+    session: Session
+    examples: Examples = field(default_factory=Examples)
+
+    @property
+    def step_names(self) -> list[str]:
+        """What the latent steps are called on the page."""
+        return [f"step {number}" for number in range(1, self.session.num_latents + 1)]
+
+    def ask(self, clip: str | None, question: str, options: str) -> tuple[str, str, Thinking | None]:
+        """Answer a question.
+
+        Args:
+            clip (`str`, *optional*):
+                A video file.
+            question (`str`):
+                What is asked.
+            options (`str`):
+                The closed set of answers with commas between, or nothing.
+
+        Returns:
+            `tuple[str, str, Thinking | None]`: Notices and replies, as HTML, and what they are about; None if nothing was answered.
+        """
+        try:
+            path = Path(_expect(clip, "There is no clip yet. Drop one, or choose an example."))
+            thinking = self._told_of(path, lambda: self.session.think(path, question, _words(options)))
+        except StormError as error:
+            return notice_markup([_sentence(error)]), "", None
+        return notice_markup(self._caveats(path, thinking)), thinking_markup(thinking), thinking
+
+    def change(
+        self, thinking: Thinking | None, content: str, step: str, source: str, other_clip: str | None
+    ) -> tuple[str, str]:
+        """Answer again with changed latents.
+
+        Args:
+            thinking ([`Thinking`], *optional*):
+                What `ask` gave.
+            content (`str`):
+                A key of `CONTENT_OF`.
+            step (`str`):
+                One of `step_names`, or `EVERY_STEP`.
+            source (`str`):
+                One of `step_names`, or `SAME_STEP`.
+            other_clip (`str`, *optional*):
+                A video file.
+
+        Returns:
+            `tuple[str, str]`: Notices and replies, as HTML.
+        """
+        try:
+            asked = _expect(thinking, "There is nothing to change yet. Ask something first.")
+            change = Change(CONTENT_OF[content], self._number(step), self._number(source))
+            other = Path(other_clip) if other_clip else None
+            reply = self._told_of(other, lambda: self.session.rethink(asked, change, other))
+        except StormError as error:
+            return notice_markup([_sentence(error)]), ""
+        return "", rethought_markup(asked, reply)
+
+    def _number(self, step: str) -> int | None:
+        return self.step_names.index(step) if step in self.step_names else None
+
+    def _told_of(self, clip: Path | None, action: Callable[[], _T]) -> _T:
+        """Call the user's file by its name where an error would tell the folder in which the server keeps it."""
+        try:
+            return action()
+        except StormError as error:
+            told = _sentence(error) if clip is None else _sentence(error).replace(str(clip), clip.name)
+            raise PromptError(told) from error
+
+    def _caveats(self, clip: Path, thinking: Thinking) -> list[str]:
+        caveats = []
+        if self.session.worlds and not self.examples.holds(clip):
+            worlds = " and ".join(self.session.worlds)
+            caveats.append(
+                f"This model has only ever seen tiny drawn videos (of {worlds}): its answer about a real clip is a guess."
+            )
+        if thinking.question.clip.num_broken:
+            caveats.append("The clip is damaged: some of its frames repeat their nearest good neighbour.")
+        return caveats
+
+
+def _expect(value: _T | None, otherwise: str) -> _T:
+    if not value:
+        raise PromptError(otherwise)
+    return value
+
+
+def _words(options: str) -> tuple[str, ...]:
+    return tuple(word for word in (part.strip() for part in options.split(",")) if word)
+
+
+def _sentence(error: StormError) -> str:
+    return " ".join(str(error).split())

@@ -1,0 +1,49 @@
+"""Clips to begin with: episodes of the worlds that a model was trained on, rendered on the spot."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from storm_hf.worlds import EpisodeFiles, make_world, split_seeds, write_episodes
+
+
+NUM_EXAMPLES = 4
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Episodes of one world or several, as files.
+
+    Args:
+        episodes (`tuple[EpisodeFiles, ...]`):
+            With clip, question and options.
+    """
+
+    episodes: tuple[EpisodeFiles, ...] = ()
+
+    @classmethod
+    def render(cls, worlds: Sequence[str], folder: Path, count: int = NUM_EXAMPLES) -> "Examples":
+        """Render episodes that no training has seen.
+
+        Args:
+            worlds (`Sequence[str]`):
+                Names of worlds; without any there are no examples.
+            folder (`Path`):
+                Where the files go, in a folder for each world.
+            count (`int`, *optional*, defaults to `4`):
+                Episodes of each world.
+        """
+        seeds = list(split_seeds("test", count))
+        return cls(
+            tuple(episode for name in worlds for episode in write_episodes(make_world(name), seeds, folder / name))
+        )
+
+    def holds(self, clip: Path) -> bool:
+        """Whether a clip is one of the examples, whatever its file is called by now."""
+        return _digest(clip) in {_digest(episode.clip_path) for episode in self.episodes}
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,241 @@
+"""A model in the hands of a user: it answers about a clip, directly as well, and again with its latents changed.
+
+Nothing here knows Gradio. Axes: K latent steps, D hidden size.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from huggingface_hub import snapshot_download
+from transformers import ProcessorMixin
+
+from storm_hf.app.changes import Change
+from storm_hf.app.sight import SeenStep, Sight
+from storm_hf.errors import CheckpointError, LatentLayoutError, PromptError
+from storm_hf.evaluation.answering import Answer, answer_questions
+from storm_hf.evaluation.asking import ClipQuestion, ask, read_clip
+from storm_hf.evaluation.loading import load_checkpoint, worlds_only
+from storm_hf.evaluation.replacement import feed
+from storm_hf.model.modeling_storm import StormForConditionalGeneration
+from storm_hf.training.prompts import PromptEncoder
+from storm_hf.video import VideoClip, read_video
+
+
+MAX_SECONDS = 600.0
+MAX_NEW_TOKENS = 64
+_BESIDE_THE_MODEL = ["thoughts/*", "decoder/*"]
+
+
+@dataclass(frozen=True, eq=False)
+class Reply:
+    """An answer and what it cost.
+
+    Args:
+        text (`str`):
+            What the model said.
+        forward_passes (`int`):
+            Calls of the language model before its first word, the reading of the prompt included.
+        seconds (`float`):
+            Wall time of the whole answer.
+        steps (`tuple[SeenStep, ...]`):
+            What was fed at each latent step, to be looked at; empty without latents.
+        latents (`np.ndarray` of shape `(num_latents, hidden_size)`, *optional*):
+            The same, in numbers.
+    """
+
+    text: str
+    forward_passes: int
+    seconds: float
+    steps: tuple[SeenStep, ...] = ()
+    latents: np.ndarray | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Thinking:
+    """What a model made of one question.
+
+    Args:
+        question ([`~storm_hf.evaluation.ClipQuestion`]):
+            What was asked.
+        own ([`Reply`]):
+            Its answer after thinking.
+        direct ([`Reply`]):
+            Its answer without a latent.
+    """
+
+    question: ClipQuestion
+    own: Reply
+    direct: Reply
+
+
+@dataclass(frozen=True, eq=False)
+class Session:
+    """A model with all that is needed to ask it and to look at its latents. One question at a time.
+
+    Args:
+        name (`str`):
+            What the page calls the model.
+        model ([`StormForConditionalGeneration`]):
+            The model.
+        processor ([`~transformers.ProcessorMixin`]):
+            Its processor.
+        sight ([`~storm_hf.app.sight.Sight`]):
+            Shows latents.
+        max_seconds (`float`, *optional*, defaults to `600.0`):
+            Longest clip.
+    """
+
+    name: str
+    model: StormForConditionalGeneration
+    processor: ProcessorMixin
+    sight: Sight
+    max_seconds: float = MAX_SECONDS
+
+    @classmethod
+    def load(
+        cls,
+        name_or_path: str,
+        *,
+        max_seconds: float = MAX_SECONDS,
+        load: Callable[[str], tuple[StormForConditionalGeneration, ProcessorMixin]] | None = None,
+    ) -> "Session":
+        """Load a checkpoint, and what lies beside it to look at its latents: a decoder, a gallery, or neither.
+
+        Args:
+            name_or_path (`str`):
+                A folder or a name on the Hub.
+            max_seconds (`float`, *optional*, defaults to `600.0`):
+                Longest clip.
+            load (`Callable`, *optional*):
+                Loads model and processor, by default onto the accelerator if there is one.
+
+        Raises:
+            CheckpointError: If there is no such checkpoint, or it is not whole.
+        """
+        model, processor = (load or _load)(name_or_path)
+        name = Path(name_or_path).name if Path(name_or_path).is_dir() else name_or_path
+        return cls(name, model, processor, Sight.of(_folder_of(name_or_path)), max_seconds)
+
+    @property
+    def num_latents(self) -> int:
+        """Latent steps that the model thinks for."""
+        return int(self.model.config.num_latents)
+
+    @property
+    def worlds(self) -> tuple[str, ...]:
+        """The worlds that the model was trained on, if it has seen nothing else."""
+        return worlds_only(self.model.config)
+
+    def think(self, clip: Path, text: str, options: Sequence[str] = ()) -> Thinking:
+        """Answer a question about a clip, after thinking and directly.
+
+        Args:
+            clip (`Path`):
+                A video file.
+            text (`str`):
+                The question.
+            options (`Sequence[str]`, *optional*):
+                The closed set of answers.
+
+        Raises:
+            VideoReadError: If the file is no video.
+            PromptError: If the clip is too long, there is no question, or both do not fit the model.
+            LatentLayoutError: If the model has no latents.
+        """
+        if not text.strip():
+            raise PromptError("There is no question yet. Type what you want to know about the clip.")
+        if len(options) == 1:
+            raise PromptError("One option is no choice. Give two or more, with commas between, or none.")
+        if self.num_latents == 0:
+            raise LatentLayoutError("Expected a model that thinks in latents but this one has none. Load another.")
+        question = ClipQuestion(self._read(clip), text.strip(), tuple(options))
+        own = self._timed(lambda: ask(self.model, self.processor, question, max_new_tokens=MAX_NEW_TOKENS))
+        direct = self._timed(
+            lambda: ask(self.model, self.processor, question, num_latents=0, max_new_tokens=MAX_NEW_TOKENS)
+        )
+        return Thinking(question, own, direct)
+
+    def rethink(self, thinking: Thinking, change: Change, other_clip: Path | None = None) -> Reply:
+        """Answer again, with latents replaced on the way.
+
+        Args:
+            thinking ([`Thinking`]):
+                What `think` gave.
+            change ([`Change`]):
+                What is replaced by what.
+            other_clip (`Path`, *optional*):
+                A video file; what the model thinks about it, asked the same, can be fed.
+
+        Raises:
+            InterventionError: If the change cannot be made.
+            VideoReadError: If the other file is no video.
+            PromptError: If the other clip is too long.
+        """
+        own = _latents(thinking.own)
+        other = self._thoughts_about(other_clip, thinking.question) if change.content == "other" else None
+        given, steps = change.latents(own, other), change.steps(len(own))
+        prompts = PromptEncoder(self.processor, self.model.config, len(own))
+        reply = self._timed(
+            lambda: answer_questions(
+                self.model,
+                prompts,
+                [thinking.question.row()],
+                max_new_tokens=MAX_NEW_TOKENS,
+                intervene=feed(given[None], steps),
+            )[0]
+        )
+        fed = _latents(reply).copy()  # what the model would have fed by itself
+        fed[steps] = given[steps]
+        return replace(reply, steps=self.sight.look(fed), latents=fed)
+
+    def _thoughts_about(self, clip: Path | None, question: ClipQuestion) -> np.ndarray | None:
+        if clip is None:
+            return None
+        asked = ClipQuestion(self._read(clip), question.text, question.options)
+        return ask(self.model, self.processor, asked, max_new_tokens=1).latents
+
+    def _read(self, clip: Path) -> VideoClip:
+        seconds = read_video(clip, num_frames=2, strict=False).duration
+        if seconds > self.max_seconds:
+            raise PromptError(
+                f"The clip is {seconds:.0f} seconds long, and this page takes {self.max_seconds:.0f} at most. Cut it shorter."
+            )
+        return read_clip(clip, self.processor)
+
+    def _timed(self, answer: Callable[[], Answer]) -> Reply:
+        """Count the calls of the language model, and take the time."""
+        calls: list[int] = []
+        hook = self.model.get_decoder().register_forward_hook(lambda *_: calls.append(1))
+        started = time.perf_counter()
+        try:
+            said = answer()
+        finally:
+            hook.remove()
+        seconds = time.perf_counter() - started
+        before_first = len(calls) - (len(said.token_ids) - 1)  # each token after the first costs one call
+        steps = () if said.latents is None else self.sight.look(said.latents)
+        return Reply(said.text, before_first, seconds, steps, said.latents)
+
+
+def _load(name_or_path: str) -> tuple[StormForConditionalGeneration, ProcessorMixin]:
+    return load_checkpoint(name_or_path, torch.accelerator.current_accelerator(check_available=True) or "cpu")
+
+
+def _folder_of(name_or_path: str) -> Path:
+    """The folder on this machine with what lies beside the weights."""
+    if Path(name_or_path).is_dir():
+        return Path(name_or_path)
+    try:
+        return Path(snapshot_download(name_or_path, allow_patterns=_BESIDE_THE_MODEL))
+    except OSError as error:
+        raise CheckpointError(f"The gallery of {name_or_path} could not be had from the Hub: {error}") from error
+
+
+def _latents(reply: Reply) -> np.ndarray:
+    if reply.latents is None:
+        raise LatentLayoutError("There are no latents to change: this answer was given without any.")
+    return reply.latents

@@ -1,0 +1,103 @@
+"""`storm completion`: the tab key in bash.
+
+The script that it prints knows verbs, options and choices by itself. One that asked the program, as typer's does, would start Python
+and load transformers at each press of the key.
+"""
+
+import inspect
+from collections.abc import Iterator
+from enum import Enum
+from typing import Any, get_args, get_type_hints
+
+import typer
+
+
+EPILOG = """Example:
+
+[bold]storm completion >> ~/.bashrc[/bold]
+
+It takes effect in the next shell. Give it again after an update."""
+
+_SCRIPT = """_storm_completion() {{
+    local current="${{COMP_WORDS[COMP_CWORD]}}" previous="${{COMP_WORDS[COMP_CWORD-1]}}" verb="" word words=""
+    for word in "${{COMP_WORDS[@]:1:COMP_CWORD-1}}"; do
+        case "$verb $word" in
+            {verbs}) verb="${{verb:+$verb }}$word" ;;
+        esac
+    done
+    case "$verb $previous" in
+{choices}
+    esac
+    if [[ -z $words ]]; then
+        case "$verb" in
+{words}
+        esac
+        [[ $current == -* || $words != -* ]] || words=""
+    fi
+    COMPREPLY=($(compgen -W "$words" -- "$current"))
+}}
+complete -o default -F _storm_completion storm
+"""
+
+
+def print_completion(context: typer.Context) -> None:
+    """Print a script with which bash completes verbs, options and choices.
+
+    Where none of them fits, it completes names of files.
+    """
+    typer.echo(completion_script(context.find_root().command), nl=False)
+
+
+def completion_script(command: Any) -> str:
+    """Write the script for a command with its verbs.
+
+    Args:
+        command (`click.Group`):
+            The command; its own group of verbs, where a verb has some, is completed too.
+    """
+    verbs = dict(_verbs(command))
+    return _SCRIPT.format(
+        verbs=" | ".join(f'"{_case(verb)}"' for verb in verbs if verb),
+        choices="\n".join(_choices(verbs)),
+        words="\n".join(f'            "{verb}") words="{" ".join(_words(each))}" ;;' for verb, each in verbs.items()),
+    )
+
+
+def _verbs(command: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """A command and everything below it, by the words that lead there."""
+    yield name, command
+    for word, below in getattr(command, "commands", {}).items():
+        yield from _verbs(below, f"{name} {word}".strip())
+
+
+def _case(verb: str) -> str:
+    """The verb as the loop over words meets it: what was found before, a blank, the next word."""
+    before, _, word = verb.rpartition(" ")
+    return f"{before} {word}"
+
+
+def _words(command: Any) -> list[str]:
+    """The verbs below a command, or its long options."""
+    if below := list(getattr(command, "commands", {})):
+        return below
+    return ["--help", *(name for parameter in command.params for name in _long(parameter))]
+
+
+def _long(parameter: Any) -> list[str]:
+    return [name for name in (*parameter.opts, *parameter.secondary_opts) if name.startswith("--")]
+
+
+def _choices(verbs: dict[str, Any]) -> Iterator[str]:
+    """A line for each option that takes one of a few words."""
+    for verb, command in verbs.items():
+        hints = get_type_hints(inspect.unwrap(command.callback)) if command.callback else {}
+        for parameter in command.params:
+            if choices := _enumeration(hints.get(parameter.name)):
+                options = " | ".join(f'"{verb} {option}"' for option in parameter.opts)
+                yield f'        {options}) words="{" ".join(choices)}" ;;'
+
+
+def _enumeration(hint: Any) -> list[str]:
+    """The words of an enumeration, which may be optional or listed."""
+    kinds = [kind for kind in (hint, *get_args(hint)) if isinstance(kind, type) and issubclass(kind, Enum)]
+    return [str(member.value) for kind in kinds for member in kind]

@@ -1,0 +1,111 @@
+"""A Space on the Hub: the page of `storm app`, for a checkpoint that lies there already."""
+
+from dataclasses import KW_ONLY, dataclass, field
+from importlib.resources import files
+from pathlib import Path
+
+from huggingface_hub import CommitOperationAdd
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
+
+from storm_hf.errors import PublicationError
+from storm_hf.hub.repository import Push, text_file, told_in_one_sentence
+from storm_hf.hub.space_card import space_card
+
+
+GRADIO_VERSION = "6.31.0"  # as in constraints-app.txt
+PYTHON_VERSION = "3.11"
+
+
+@dataclass(frozen=True)
+class PublishedSpace:
+    """What became of a push.
+
+    Args:
+        repo (`str`):
+            The Space, with its owner.
+        commit (`str`):
+            The commit that holds it.
+        is_public (`bool`):
+            Whether everybody can see it.
+    """
+
+    repo: str
+    commit: str
+    is_public: bool
+
+    @property
+    def summary(self) -> list[str]:
+        """What to tell people, line by line."""
+        return [f"A page for {'everybody' if self.is_public else 'you alone'}; it starts in a few minutes."]
+
+
+@dataclass(frozen=True)
+class SpacePush(Push):
+    """Publishes a page on which a checkpoint is asked.
+
+    Args:
+        repo (`str`):
+            Name of the Space, which is made if it is not there. What else it takes is told in [`Push`].
+        model (`str`):
+            Name of the checkpoint on the Hub.
+
+    Example:
+        ```python
+        SpacePush("me/ask-storm", model="me/storm").run()
+        ```
+    """
+
+    kind = "space"
+
+    folder: Path = field(default=Path(), init=False)  # there is none: its files are rendered
+    _: KW_ONLY
+    model: str
+
+    @property
+    def subject(self) -> str:
+        """What is published, in a few words."""
+        return f"a page that asks {self.model}"
+
+    def files(self, repo: str) -> list[CommitOperationAdd]:
+        """The card, the page, and what it needs.
+
+        Args:
+            repo (`str`):
+                The Space, with its owner.
+
+        Raises:
+            PublicationError: If the model's name is none of the Hub.
+        """
+        self._check_model()
+        card = space_card(repo, model=self.model, gradio_version=GRADIO_VERSION, python_version=PYTHON_VERSION)
+        page = files("storm_hf.hub").joinpath("templates/space_app.py.txt").read_text(encoding="utf-8")
+        return [
+            text_file("README.md", str(card)),
+            text_file("app.py", page.format(model=self.model)),
+            text_file("requirements.txt", "storm-hf[app]\n"),
+        ]
+
+    def run(self) -> PublishedSpace:
+        """Make the Space and commit its files.
+
+        Returns:
+            [`PublishedSpace`]: What became of it.
+
+        Raises:
+            PublicationError: If the model's name is none of the Hub, or everybody would see the Space unasked.
+            ServerError: If the upload was cut off; the same call goes on.
+        """
+        self._check_model()
+        with told_in_one_sentence(self.repo):
+            repo = self.open_repository(space_sdk="gradio")
+            commit = self.commit(repo, self.files(repo), "Publish a page of STORM", lambda name: False)
+        return PublishedSpace(repo, commit, self.public)
+
+    def _check_model(self) -> None:
+        try:
+            validate_repo_id(self.model)
+        except HFValidationError as error:
+            raise PublicationError(
+                f"Expected the name of a model on the Hub, such as me/storm, but got {self.model!r}. Push it first."
+            ) from error

@@ -1,0 +1,37 @@
+from pathlib import Path
+
+import pytest
+from tests.evaluation.world_checkpoint import save_world_checkpoint
+from tests.video import clips
+
+from storm_hf.app.desk import Desk
+from storm_hf.app.examples import Examples
+from storm_hf.app.session import Session
+from storm_hf.evaluation.loading import load_checkpoint
+
+
+@pytest.fixture(scope="package")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a tiny STORM that was trained on the shuffle world."""
+    return save_world_checkpoint(tmp_path_factory.mktemp("app") / "storm")
+
+
+@pytest.fixture(scope="package")
+def session(checkpoint: Path) -> Session:
+    return Session.load(str(checkpoint), max_seconds=20, load=load_checkpoint)
+
+
+@pytest.fixture(scope="package")
+def examples(tmp_path_factory: pytest.TempPathFactory) -> Examples:
+    return Examples.render(["shuffle"], tmp_path_factory.mktemp("examples"), count=2)
+
+
+@pytest.fixture(scope="package")
+def desk(session: Session, examples: Examples) -> Desk:
+    return Desk(session, examples)
+
+
+@pytest.fixture(scope="package")
+def stranger(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A clip that no world drew."""
+    return clips.encode(tmp_path_factory.mktemp("clips") / "mine.mp4", clips.numbered_frames(8), fps=2)

@@ -1,0 +1,88 @@
+"""What the buttons do: words in, HTML out, and every error a sentence."""
+
+from dataclasses import replace
+
+import pytest
+from markupsafe import escape
+from tests.evaluation.world_checkpoint import OPTIONS
+
+from storm_hf.app.desk import CONTENT_OF, EVERY_STEP, SAME_STEP, Desk
+from storm_hf.app.markup import thinking_markup
+
+
+QUESTION = "where is the ball ?"
+
+
+@pytest.fixture(scope="module")
+def asked(desk, examples):
+    return desk.ask(str(examples.episodes[0].clip_path), QUESTION, ", ".join(OPTIONS))
+
+
+def test_answer_stands_beside_the_direct_one_with_the_cost_of_both(asked):
+    notice, replies, thinking = asked
+    assert not notice.strip()
+    assert escape(thinking.own.text) in replies
+    assert escape(thinking.direct.text) in replies
+    assert "6 forward passes" in replies
+    assert "1 forward passes" not in replies
+    assert "1 forward pass before" in replies
+    assert "Step 4" in replies
+    assert "Step 5" not in replies
+
+
+def test_stranger_is_answered_with_a_caveat(desk, stranger):
+    notice, replies, thinking = desk.ask(str(stranger), QUESTION, "")
+    assert "only ever seen tiny drawn videos (of shuffle)" in notice
+    assert replies
+    assert thinking is not None
+
+
+@pytest.mark.parametrize("content", [name for name, kind in CONTENT_OF.items() if kind != "own"])
+def test_every_change_is_answered(desk, asked, examples, content):
+    notice, replies = desk.change(asked[2], content, EVERY_STEP, SAME_STEP, str(examples.episodes[1].clip_path))
+    assert not notice
+    assert "With your change" in replies
+    assert ("stays the same" in replies) != ("is another" in replies)
+
+
+def test_latent_is_edited_by_naming_two_steps(desk, asked):
+    notice, replies = desk.change(asked[2], "another of its steps", "step 2", "step 4", None)
+    assert not notice
+    assert "With your change" in replies
+
+
+def test_nothing_asked_is_one_sentence(desk):
+    assert "Drop one" in desk.ask(None, QUESTION, "")[0]
+    notice, replies = desk.change(None, "zeros", EVERY_STEP, SAME_STEP, None)
+    assert "Ask something first" in notice
+    assert not replies
+
+
+@pytest.mark.parametrize(
+    ("question", "options", "message"), [("  ", "", "no question yet"), (QUESTION, "left", "no choice")]
+)
+def test_question_that_is_none_is_one_sentence(desk, stranger, question, options, message):
+    notice, replies, thinking = desk.ask(str(stranger), question, options)
+    assert message in notice
+    assert (replies, thinking) == ("", None)
+
+
+def test_broken_clip_is_told_by_its_name_and_not_by_its_folder(desk, tmp_path):
+    broken = tmp_path / "broken.mp4"
+    broken.write_bytes(b"no video at all")
+    notice, _, thinking = desk.ask(str(broken), QUESTION, "")
+    assert "broken.mp4 is not a video" in notice
+    assert str(tmp_path) not in notice
+    assert thinking is None
+
+
+def test_long_clip_is_one_sentence(desk, stranger):
+    short = Desk(replace(desk.session, max_seconds=2.0))
+    assert "Cut it shorter" in short.ask(str(stranger), QUESTION, "")[0]
+
+
+def test_words_of_a_model_are_escaped(asked):
+    thinking = asked[2]
+    tagged = replace(thinking, own=replace(thinking.own, text="<script>alert(1)</script>"))
+    assert "<script>" not in thinking_markup(tagged)
+    assert "&lt;script&gt;" in thinking_markup(tagged)

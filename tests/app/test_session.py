@@ -1,0 +1,80 @@
+"""What a user sees is what was fed: numbers, pictures, names and costs."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from tests.evaluation.world_checkpoint import HIDDEN_SIZE, NUM_LATENTS, OPTIONS
+
+from storm_hf.app.changes import Change
+from storm_hf.app.sight import Sight, nearest_states
+from storm_hf.diagnostics.seeing import DecoderConfig, ThoughtDecoder
+from storm_hf.errors import InterventionError, PromptError
+from storm_hf.evaluation.gallery import Gallery
+
+
+@pytest.fixture(scope="module")
+def thinking(session, examples):
+    return session.think(examples.episodes[0].clip_path, "where is the ball ?", OPTIONS)
+
+
+def test_thinking_costs_its_latents_and_direct_answering_none(thinking):
+    assert thinking.direct.forward_passes == 1
+    assert thinking.own.forward_passes == NUM_LATENTS + 2
+    assert thinking.direct.latents is None
+    assert len(thinking.own.steps) == NUM_LATENTS
+
+
+@pytest.mark.parametrize("step", [None, 1])
+def test_zeros_are_fed_where_they_were_asked_for(session, thinking, step):
+    changed = session.rethink(thinking, Change("zero", step))
+    is_zero = [not latent.any() for latent in changed.latents]
+    assert is_zero == [step in (None, number) for number in range(NUM_LATENTS)]
+    assert changed.forward_passes == thinking.own.forward_passes
+
+
+def test_steps_after_a_changed_one_are_thought_anew(session, thinking):
+    own, changed = thinking.own.latents, session.rethink(thinking, Change("own", 1, 3)).latents
+    np.testing.assert_allclose(changed[0], own[0], atol=1e-5)
+    np.testing.assert_allclose(changed[1], own[3], atol=1e-5)
+    assert not np.allclose(changed[2], own[2], atol=1e-3)
+
+
+def test_another_clip_gives_its_thoughts(session, thinking, examples):
+    other = examples.episodes[1].clip_path
+    changed = session.rethink(thinking, Change("other"), other)
+    asked = session.think(other, thinking.question.text, OPTIONS)
+    np.testing.assert_allclose(changed.latents, asked.own.latents, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (Change("other"), "another clip"),
+        (Change("own"), "changes nothing"),
+        (Change("own", 2, 2), "changes nothing"),
+        (Change("zero", NUM_LATENTS), "a step from 1 to 4 but got 5"),
+        (Change("ones"), "Expected a content"),
+    ],
+)
+def test_change_that_cannot_be_made_is_refused(session, thinking, change, message):
+    with pytest.raises(InterventionError, match=message):
+        session.rethink(thinking, change)
+
+
+def test_clip_beyond_the_limit_is_refused(session, stranger):
+    with pytest.raises(PromptError, match="2 at most"):
+        replace(session, max_seconds=2.0).think(stranger, "where ?")
+
+
+def test_share_counts_the_nearest_known_thoughts():
+    latents = np.concatenate([np.eye(2)[[0] * 8], np.eye(2)[[1] * 4]])
+    gallery = Gallery(latents.astype(np.float32), ["left"] * 8 + ["right"] * 4)
+    assert nearest_states(np.array([[1.0, 0.1], [0.0, 0.0]]), gallery) == [(("left", 0.8), ("right", 0.2)), ()]
+
+
+def test_checkpoint_with_a_decoder_draws(thinking, tmp_path):
+    ThoughtDecoder(DecoderConfig(HIDDEN_SIZE, 16, 32, "targets")).save(tmp_path)
+    steps = Sight.of(tmp_path).look(thinking.own.latents)
+    assert [step.picture.shape for step in steps] == [(16, 32, 3)] * NUM_LATENTS
+    assert all(step.resembles == () for step in steps)

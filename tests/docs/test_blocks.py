@@ -1,0 +1,72 @@
+"""Every code block of the README and the pages runs, in a folder that looks like a clone after `make demo`."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import yaml
+from tests.docs.pages import LANGUAGES, blocks
+from tests.serving.conftest import wait_for_address
+
+from storm_hf.annotations import SourceConfig, read_annotations
+from storm_hf.annotations.record import Annotation
+from storm_hf.builder import ThoughtsRecipe
+
+
+SERVER = "http://localhost:8000/"
+ALONE = [block for block in blocks("python") if SERVER not in block.text]
+ASKING_A_SERVER = [block for block in blocks("python") if SERVER in block.text]
+
+
+def run(code, folder):
+    """Run code in an interpreter of its own."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", code]
+    finished = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    assert finished.returncode == 0, finished.stderr
+    return finished.stdout
+
+
+def test_every_block_has_a_language_that_is_tested():
+    assert blocks()
+    assert [
+        f"{block}: {block.language or 'no language'}" for block in blocks() if block.language not in LANGUAGES
+    ] == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("block", ALONE, ids=str)
+def test_python_block_runs(block, reader):
+    run(block.text, reader)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("block", ASKING_A_SERVER, ids=str)
+def test_python_block_that_asks_a_server_is_answered(block, reader, tmp_path):
+    command = [sys.executable, "-c", "from storm_hf.cli import main; main()", "serve", "runs/demo/storm"]
+    words = tmp_path / "stderr"
+    with (
+        words.open("w") as stderr,
+        subprocess.Popen([*command, "--port", "0", "--device", "cpu"], cwd=reader, stderr=stderr) as process,
+    ):
+        try:
+            run(block.text.replace(SERVER, wait_for_address(process, words)), reader)
+        finally:
+            process.terminate()
+
+
+@pytest.mark.parametrize("block", blocks("json"), ids=str)
+def test_json_block_is_a_row_of_annotations(block, tmp_path):
+    row = json.loads(block.text)
+    (tmp_path / row["video"]).touch()
+    (tmp_path / "rows.jsonl").write_text(json.dumps(row))
+    (read,) = read_annotations(SourceConfig(path=str(tmp_path / "rows.jsonl")))
+    assert isinstance(read, Annotation), read
+
+
+@pytest.mark.parametrize("block", blocks("yaml"), ids=str)
+def test_yaml_block_is_a_recipe_of_a_data_set(block):
+    recipe = ThoughtsRecipe.from_dict(yaml.safe_load(block.text))
+    assert recipe.output_dir == "data/mine"

@@ -1,0 +1,117 @@
+"""Every command that the README and the pages show exists, with the options that it is given; cheap ones are run."""
+
+import itertools
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+from functools import cache
+from pathlib import Path
+
+import pytest
+from tests.docs.pages import ROOT, commands, mentions
+from typer.main import get_command
+from typer.testing import CliRunner
+
+from storm_hf.cli import app
+
+
+RUN = ("ask", "build", "env", "plan")  # seconds on stand-ins; the other verbs are run in tests/cli
+COMMANDS = [shlex.split(command) for command in commands()]
+MENTIONS = [shlex.split(command) for command in mentions()]
+EVERYWHERE = {"--config"}  # TRL's parser takes it before the one that prints the help
+PROGRAMS = ("accelerate", "bash", "make", "pip", "python", "storm")  # each has a test below
+
+
+def named(parts):
+    return pytest.mark.parametrize("words", parts, ids=shlex.join)
+
+
+def of(*programs, parts=(*COMMANDS, *MENTIONS)):
+    """Commands of these programs, without the variables that are set for them."""
+    stripped = ([*itertools.dropwhile(lambda word: "=" in word, words)] for words in parts)
+    return [words for words in stripped if words[0] in programs]
+
+
+def read_arguments(words):
+    """Let a command of `storm` read its arguments, without running it."""
+    context = get_command(app).make_context(words[0], words[1:])
+    while hasattr(context.command, "resolve_command"):
+        name, verb, rest = context.command.resolve_command(context, [*context._protected_args, *context.args])
+        context = verb.make_context(name, rest, parent=context)
+
+
+def script_of(words):
+    return next((word for word in words if word.endswith(".py")), None)
+
+
+def test_every_command_is_of_a_program_that_is_checked_here():
+    assert COMMANDS
+    assert len(of(*PROGRAMS)) == len(COMMANDS) + len(MENTIONS)
+
+
+@named(of("storm", parts=COMMANDS))
+def test_command_of_storm_reads_its_arguments(words, reader, monkeypatch):
+    monkeypatch.chdir(reader)
+    read_arguments(words)
+
+
+@named(of("storm", parts=MENTIONS))
+def test_mention_of_storm_names_a_verb_and_its_options(words):
+    command = get_command(app)
+    for word in words[1:]:
+        command = getattr(command, "commands", {}).get(word, command)
+    known = {option for parameter in command.params for option in parameter.opts}
+    assert command.name in words
+    assert {word for word in words if word.startswith("--")} <= known
+
+
+@pytest.mark.slow
+@named([words for words in of("storm", parts=COMMANDS) if words[1] in RUN])
+def test_cheap_command_of_storm_runs(words, reader, monkeypatch):
+    monkeypatch.chdir(reader)
+    result = CliRunner().invoke(app, words[1:])
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout
+
+
+@named(of("make"))
+def test_target_of_make_exists(words):
+    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
+    assert set(words[1:]) <= set(targets)
+
+
+@named(of("pip"))
+def test_extra_that_is_installed_exists(words):
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert words[:2] == ["pip", "install"]
+    assert set(re.findall(r"\[([\w,]+)\]", words[2])) <= set(extras)
+
+
+@named(of("python", "accelerate", "bash"))
+def test_files_that_a_command_names_exist(words):
+    files = [word for word in words if re.match(r"(trainers|datasets_builders|benchmarks|tests|tools|\.ci)/", word)]
+    assert files or words[1:3] == ["-m", "pytest"]
+    assert [name for name in files if not (ROOT / name).exists()] == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("script", sorted({script_of(words) for words in of("python", "accelerate")} - {None}))
+def test_script_knows_the_options_that_it_is_given(script):
+    given = {
+        word
+        for words in of("python", "accelerate")
+        if script_of(words) == script
+        for word in words[words.index(script) + 1 :]
+        if word.startswith("--")
+    }
+    assert given - set(re.findall(r"--[\w-]+", help_of(script))) <= EVERYWHERE
+
+
+@cache
+def help_of(script):
+    command = [sys.executable, Path(script).name, "--help"]
+    finished = subprocess.run(command, cwd=(ROOT / script).parent, capture_output=True, text=True, check=False)
+    assert finished.returncode == 0, finished.stderr
+    return finished.stdout

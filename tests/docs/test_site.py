@@ -1,0 +1,56 @@
+"""What a strict build of the site would miss, without the generator: pages, links and names of the reference."""
+
+import importlib
+import inspect
+import re
+
+import pytest
+import yaml
+from tests.docs.pages import ROOT
+
+
+DOCS = ROOT / "docs"
+PAGES = sorted(DOCS.rglob("*.md"))
+SITE = yaml.safe_load((ROOT / "mkdocs.yml").read_text())
+REFERENCE = [name for page in PAGES for name in re.findall(r"^::: (\S+)$", page.read_text(), flags=re.MULTILINE)]
+
+
+def pages_of(navigation):
+    for entry in navigation:
+        for target in entry.values():
+            yield from [target] if isinstance(target, str) else pages_of(target)
+
+
+def anchors_of(page):
+    titles = re.findall(r"^#+ (.+)$", page.read_text(), flags=re.MULTILINE)
+    return {re.sub(r"[\s-]+", "-", re.sub(r"[^\w\s-]", "", title).strip().lower()) for title in titles}
+
+
+def test_every_page_is_in_the_navigation():
+    assert sorted(pages_of(SITE["nav"])) == sorted(page.relative_to(DOCS).as_posix() for page in PAGES)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_links_lead_to_pages_and_titles_that_exist(page):
+    for target in re.findall(r"\]\((?!https?://)([^)]+)\)", page.read_text()):
+        name, _, title = target.partition("#")
+        linked = page.parent / name if name else page
+        assert linked.is_file(), target
+        assert not title or title in anchors_of(linked), target
+
+
+@pytest.mark.parametrize("name", REFERENCE)
+def test_name_of_the_reference_is_documented(name):
+    module, _, member = name.rpartition(".")
+    found = getattr(importlib.import_module(module), member, None) or importlib.import_module(name)
+    assert inspect.getdoc(found)
+
+
+def test_names_that_users_import_are_in_the_reference():
+    package = importlib.import_module("storm_hf")
+    assert {name for name in package.__all__ if name not in {entry.rpartition(".")[2] for entry in REFERENCE}} == set()
+
+
+def test_versions_of_the_generator_are_fixed():
+    lines = (DOCS / "requirements.txt").read_text().splitlines()
+    assert all("==" in line for line in lines if not line.startswith("#"))
