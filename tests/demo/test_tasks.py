@@ -58,7 +58,7 @@ def test_screen_names_each_task_and_ends_at_its_total(run):
 def test_progress_is_shown_while_a_task_runs(tmp_path):
     """It reports far more often than the screen is drawn, and never its total."""
     screen = io.StringIO()
-    task = Task("burn", "Burning", 10**9, toy_work.burn, (tmp_path, 1.5))
+    task = Task("burn", "Burning", 10**9, toy_work.burn, (tmp_path, 3))
     run_tasks([task], tmp_path, 1, Console(file=screen, width=200, force_terminal=True))
     counts = {int(count) for count in re.findall(r"(\d+)/1000000000", screen.getvalue())}
     assert counts - {0, 10**9}

@@ -109,7 +109,7 @@ def test_adapter_alone_is_saved_with_what_it_takes_to_open_it(stage, tmp_path):
         assert not {"model.safetensors", "config.json"} & files
         assert json.loads((folder / "adapter_config.json").read_text())["base_model_name_or_path"] == str(base)
         card = (folder / "README.md").read_text()
-        assert "This is a LoRA adapter" in card
+        assert "a LoRA adapter of" in card
         assert f"storm-{stage}" in card
         assert "More Information Needed" not in card
     assert all("lora_" in name or "latent_projector" in name for name in load_file(run / WEIGHTS))

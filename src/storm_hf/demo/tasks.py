@@ -7,7 +7,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass, field
 from multiprocessing import get_context, set_start_method
 from multiprocessing.forkserver import ensure_running
@@ -253,13 +253,17 @@ def _do(task: Task, messages: "Queue[tuple[str, str, Any]]", log: Path) -> None:
     status = 0
     try:
         messages.put((task.name, "started", None))
-        task.work(*task.args, report)
+        with (
+            redirect_stdout(stream),
+            redirect_stderr(stream),
+        ):  # line by line, and nothing is left in a buffer at the end
+            task.work(*task.args, report)
     except KeyboardInterrupt:
         status = 130
     except BaseException:
         status = 1
         messages.put((task.name, "failed", "".join(traceback.format_exc().splitlines(keepends=True)[-12:])))
-        traceback.print_exc()
+        traceback.print_exc(file=stream)
     used = os.times()
     messages.put((task.name, "cpu", used.user + used.system + used.children_user + used.children_system))
     messages.close()
