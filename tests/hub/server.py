@@ -10,7 +10,9 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from fnmatch import fnmatch
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -217,7 +219,9 @@ class Handler(BaseHTTPRequestHandler):
         elif verb == "refs":
             self._send(_refs(repository))
         elif verb == "preupload":
-            self._send({"files": [self._mode(each) for each in json.loads(data)["files"]]})
+            asked = json.loads(data)
+            ignored = asked.get("gitIgnore", "").split()
+            self._send({"files": [self._mode(each, ignored) for each in asked["files"]]})
         elif verb == "commit":
             self._commit(repository, argument, data)
         elif verb == "tree":
@@ -252,9 +256,10 @@ class Handler(BaseHTTPRequestHandler):
         space = {"sdk": repository.sdk} if repository.kind == "space" else {}
         return {**names, **dates, **flags, **space, "downloads": 0, "likes": 0, "siblings": siblings, "usedStorage": 0}
 
-    def _mode(self, file: dict[str, Any]) -> dict[str, Any]:
+    def _mode(self, file: dict[str, Any], ignored: list[str]) -> dict[str, Any]:
         mode = "lfs" if self.store.is_large(file["path"], file["size"]) else "regular"
-        return {"path": file["path"], "uploadMode": mode, "shouldIgnore": False}
+        is_ignored = any(fnmatch(Path(file["path"]).name, pattern) for pattern in ignored)
+        return {"path": file["path"], "uploadMode": mode, "shouldIgnore": is_ignored}
 
     def _commit(self, repository: Repository, ref: str, data: bytes) -> None:
         parent = self._sha(repository, ref)

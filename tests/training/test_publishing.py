@@ -1,6 +1,7 @@
 """A trainer pushes what others can load: the code and the card go with the weights, during training and at its end."""
 
 import json
+from pathlib import Path
 
 import pytest
 import transformers.utils.hub
@@ -48,6 +49,16 @@ def test_checkpoint_pushed_during_training_carries_code_and_card(stage, store, t
     files = commits(store, "me/run")["Training in progress, step 1"]
     assert {"config.json", "model.safetensors", "modeling_storm.py", "rollout_storm.py", "README.md"} <= files
     assert not [name for name in files if name.startswith("checkpoint-")]
+
+
+@pytest.mark.parametrize("title", ["Training in progress, step 1", "End of training"])
+def test_no_pickle_is_pushed(title, store, tmp_path):  # noqa: F811
+    trainer = tiny_trainer("align", KIND, tmp_path / "run", hub_model_id="me/run", **PUSHED)
+    trainer.train()
+    trainer.push_to_hub()
+    files = commits(store, "me/run")[title]
+    assert "config.json" in files
+    assert not [name for name in files if Path(name).suffix in (".bin", ".pt", ".pth", ".pkl")]
 
 
 def test_end_of_training_is_pushed_with_its_data_set(store, tmp_path):  # noqa: F811

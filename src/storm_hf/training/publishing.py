@@ -12,7 +12,11 @@ from storm_hf.hub.model_card import write_card
 from storm_hf.hub.model_facts import Stage, facts_of_model
 
 
-_SENT_ALONG = ("*_storm.py", "storm_config.json", "whitening.safetensors", "README.md", "storm_card.json", "assets/*")
+_SENT_ALONG = (
+    *("*_storm.py", "storm_config.json", "whitening.safetensors"),
+    *("README.md", "storm_card.json", "assets/*", ".gitignore"),
+)
+_NOT_SENT = "training_args.bin\n"  # a pickle, which nobody who loads a model opens; the Hub reads this as git does
 
 
 class Publishing(SFTTrainer):
@@ -25,7 +29,9 @@ class Publishing(SFTTrainer):
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         super()._save(output_dir, state_dict)
         if self.args.should_save:
-            self.write_card(Path(output_dir or self.args.output_dir))  # over the form that PEFT leaves to be filled
+            folder = Path(output_dir or self.args.output_dir)
+            self.write_card(folder)  # over the form that PEFT leaves to be filled
+            (folder / ".gitignore").write_text(_NOT_SENT)
 
     def create_model_card(self, *args: Any, dataset_name: str | None = None, **kwargs: Any) -> None:
         """Write the checkpoint's card from the run's own numbers.
