@@ -11,7 +11,7 @@ import pytest
 from huggingface_hub import ModelCard
 from safetensors.torch import save_file
 from tests.hub.checkpoints import leave_what_training_leaves, write_adapter, write_checkpoint
-from tests.hub.test_model_card import DIAGNOSIS
+from tests.hub.test_model_card import DIAGNOSIS, REPORT
 from torch import zeros
 
 from storm_hf.errors import CheckpointError, PublicationError, ServerError
@@ -205,6 +205,27 @@ def test_diagnosis_is_shown_in_the_card(folder, api, store, tmp_path):
     diagnosis.write_text(json.dumps(DIAGNOSIS))
     push(folder, api, diagnosis=diagnosis)
     assert "| Another clip's | 0.100 (0.100 to 0.100) | 0.800 |" in card(store)
+
+
+def test_evaluation_is_shown_in_the_card_with_its_command(folder, api, store, tmp_path):
+    report = tmp_path / "report.json"
+    report.write_text(json.dumps(REPORT))
+    push(folder, api, evaluation=report)
+    (result,) = ModelCard(card(store)).data.eval_results
+    assert (result.metric_value, result.metric_args["scorer"]) == (0.625, "strict")
+    assert result.metric_args["command"] == "storm evaluate --model storm --tasks mvbench"
+    assert "| storm | 10.0 |" in card(store)
+    assert "somebody" not in card(store)
+
+
+@pytest.mark.parametrize("content", [None, "<html>"], ids=["missing", "no JSON"])
+def test_report_that_cannot_be_read_is_refused_before_anything_is_sent(content, folder, api, store, tmp_path):
+    report = tmp_path / "report.json"
+    if content is not None:
+        report.write_text(content)
+    with pytest.raises(PublicationError, match=r"cannot read .*report\.json"):
+        push(folder, api, evaluation=report)
+    assert not store.repositories
 
 
 def test_adapter_is_published_with_the_name_of_its_base(saved, api, store, tmp_path):

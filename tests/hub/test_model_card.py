@@ -11,6 +11,7 @@ from tests.hub.card_values import ADAPTER, ANSWER, MODELS
 from tests.hub.test_cards import PLACEHOLDERS
 from tests.tiny import tiny_storm
 
+from storm_hf.errors import PublicationError
 from storm_hf.hub.measured import CausalUse, benchmark_results, causal_use, latency
 from storm_hf.hub.model_card import model_card, write_card
 from storm_hf.hub.model_facts import ModelFacts, facts_of_model, read_facts
@@ -38,6 +39,7 @@ DIAGNOSIS = {
 }
 SCORE = {"accuracy": 0.625, "standard_error": 0.01, "num_counted": 900}
 REPORT = {
+    "command": "storm evaluate --model /home/somebody/storm --tasks mvbench",
     "results": [
         {"arm": "storm", "part": "mvbench", "group": None, "scorer": "strict", "judge": None, "score": SCORE},
         {"arm": "storm", "part": "mvbench", "group": "task: a", "scorer": "strict", "judge": None, "score": SCORE},
@@ -120,14 +122,28 @@ def test_diagnosis_becomes_the_table_without_folders_of_this_machine():
 
 
 def test_report_of_benchmarks_becomes_results_and_costs():
-    (result,) = benchmark_results(REPORT, "storm", "storm evaluate me/storm")
+    (result,) = benchmark_results(REPORT)
     assert (result.benchmark, result.accuracy, result.num_questions) == ("mvbench", 0.625, 900)
-    assert (result.scorer, result.command) == ("strict", "storm evaluate me/storm")
-    costs = latency(REPORT, "mvbench", "storm evaluate me/storm").costs
-    assert [(cost.way, cost.seconds, cost.forward_passes) for cost in costs] == [
+    assert (result.scorer, result.command) == ("strict", "storm evaluate --model storm --tasks mvbench")
+    measured = latency(REPORT)
+    assert measured.command == result.command
+    assert [(cost.way, cost.seconds, cost.forward_passes) for cost in measured.costs] == [
         ("storm", 1.5, 10),
         ("direct", 0.5, None),
     ]
+
+
+def test_cost_of_one_arm_alone_is_no_comparison():
+    assert latency({**REPORT, "costs": REPORT["costs"][:1]}) is None
+
+
+@pytest.mark.parametrize(
+    ("changed", "sentence"),
+    [({"command": None}, "which command made it"), ({"results": REPORT["results"][2:]}, "it has direct")],
+)
+def test_report_that_cannot_be_shown_is_refused(changed, sentence):
+    with pytest.raises(PublicationError, match=sentence):
+        benchmark_results({**REPORT, **changed})
 
 
 @pytest.mark.parametrize("num_latents", [0, 1, 4, 64])

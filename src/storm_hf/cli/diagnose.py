@@ -1,13 +1,11 @@
 """`storm diagnose`: do the latents of a model matter? One page, one record, one sentence."""
 
-import shlex
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from storm_hf.cli.exits import tell
+from storm_hf.cli.exits import given_command, tell
 from storm_hf.cli.loading import load_model
 
 
@@ -84,7 +82,7 @@ def diagnose_model(
     )
     for reason in questions.absent.values():
         tell(reason)
-    names = {"model": model, "dataset": dataset, "split": split, "command": _command()}
+    names = {"model": model, "dataset": dataset, "split": split, "command": given_command()}
     found = diagnose(
         network,
         processor,
@@ -116,10 +114,6 @@ def _pictures(
     trajectory = TargetTrajectory.load(statistics).with_num_latents(network.config.num_latents)
     painter = Painter(network, processor, decoder, trajectory)
     return painter.pictures(questions.rows[:NUM_PICTURED], questions.rows[NUM_PICTURED:])
-
-
-def _command() -> str:
-    return shlex.join(["storm", *sys.argv[1:]])
 
 
 def _print(found: "Diagnosis", page: Path) -> None:

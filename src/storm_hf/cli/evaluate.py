@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from storm_hf.cli.ask import Latents
-from storm_hf.cli.exits import tell
+from storm_hf.cli.exits import given_command, tell
 
 
 if TYPE_CHECKING:
@@ -145,6 +145,6 @@ def _report(out: Path, scorers: tuple[str, ...], judge: "Judge | None") -> None:
 
     from storm_hf.evaluation.results import report_run, report_table
 
-    table = report_table(report_run(out, scorers, judge))
+    table = report_table(report_run(out, scorers, judge, command=given_command()))
     Console(width=None if sys.stdout.isatty() else _WIDTH_OF_A_FILE).print(table)
     tell(f"The report is {out / 'report.html'}; its numbers are in {out / 'report.json'}.")

@@ -1,5 +1,7 @@
 """How a verb ends that does not get to its end: with one line on stderr and an exit code, without a traceback."""
 
+import shlex
+import sys
 import traceback
 from typing import Any
 
@@ -35,6 +37,11 @@ class PoliteGroup(TyperGroup):
 def tell(sentence: str) -> None:
     """Say something to the user that is not the result: on stderr, under the name of the command."""
     typer.echo(f"storm: {sentence}", err=True)
+
+
+def given_command() -> str:
+    """The command as it was given, for reports that name what makes them again."""
+    return shlex.join(["storm", *sys.argv[1:]])
 
 
 def one_line(error: BaseException) -> str:

@@ -46,6 +46,10 @@ def push_folder(
         Path | None,
         typer.Option(help="Of a checkpoint: diagnosis.json, whose table the card shows.", show_default=False),
     ] = None,
+    evaluation: Annotated[
+        Path | None,
+        typer.Option(help="Of a checkpoint: report.json of `storm evaluate`, for the card.", show_default=False),
+    ] = None,
     embed: Annotated[
         bool,
         typer.Option(
@@ -83,7 +87,7 @@ def push_folder(
     elif folder is None or repo is None or space or model:
         raise typer.BadParameter("Give a folder and a name on the Hub, or --space and --model.")
     elif any((folder / name).is_file() for name in ("config.json", "adapter_config.json")):
-        push = CheckpointPush(folder, repo, **how, diagnosis=diagnosis)
+        push = CheckpointPush(folder, repo, **how, diagnosis=diagnosis, evaluation=evaluation)
     else:
         rule = LicenseRule(frozenset(allow_license or ()), frozenset(deny_license or ()))
         push = DatasetPush(folder, repo, **how, embeds=embed, rule=rule)

@@ -4,11 +4,13 @@ import json
 from dataclasses import KW_ONLY, dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import CommitOperationAdd
 
+from storm_hf.errors import PublicationError
 from storm_hf.hub.checkpoint_folder import CheckpointFolder
-from storm_hf.hub.measured import causal_use
+from storm_hf.hub.measured import benchmark_results, causal_use, latency
 from storm_hf.hub.model_card import CARD, model_card
 from storm_hf.hub.model_facts import FACTS, ModelFacts, read_facts
 from storm_hf.hub.repository import Push, text_file, told_in_one_sentence
@@ -56,6 +58,9 @@ class CheckpointPush(Push):
             What a trainer wrote, or `save_pretrained` of model and processor. What else it takes is told in [`Push`].
         diagnosis (`Path`, *optional*):
             The `diagnosis.json` of `storm diagnose`, whose table the card shows.
+        evaluation (`Path`, *optional*):
+            The `report.json` of `storm evaluate`, whose results of the arm `storm` the card names, and what an answer costs
+            in each arm.
         facts ([`ModelFacts`], *optional*):
             What the card says. By default what lies in the folder.
 
@@ -69,6 +74,7 @@ class CheckpointPush(Push):
 
     _: KW_ONLY
     diagnosis: Path | None = None
+    evaluation: Path | None = None
     facts: ModelFacts | None = None
 
     @cached_property
@@ -90,7 +96,8 @@ class CheckpointPush(Push):
 
         Raises:
             CheckpointError: If the folder holds no complete checkpoint.
-            PublicationError: If it holds something that must not be published, or everybody would see it unasked.
+            PublicationError: If it holds something that must not be published, everybody would see it unasked, or a report of
+                what was measured cannot be read.
             ServerError: If the upload was cut off; the same call goes on.
         """
         contents = self.checkpoint.contents()
@@ -106,9 +113,12 @@ class CheckpointPush(Push):
 
     def _facts_of(self, repo: str) -> ModelFacts:
         facts = replace(self.facts or read_facts(self.folder) or self.checkpoint.facts(repo), name=repo)
-        if self.diagnosis is None:
-            return facts
-        return replace(facts, causal_use=causal_use(json.loads(self.diagnosis.read_text(encoding="utf-8"))))
+        if self.diagnosis is not None:
+            facts = replace(facts, causal_use=causal_use(_read_measured(self.diagnosis)))
+        if self.evaluation is not None:
+            report = _read_measured(self.evaluation)
+            facts = replace(facts, results=benchmark_results(report), latency=latency(report))
+        return facts
 
     def _card(self, repo: str) -> list[CommitOperationAdd]:
         if self._card_by_hand is not None:
@@ -125,6 +135,16 @@ class CheckpointPush(Push):
         text, facts = file.read_text(encoding="utf-8"), read_facts(self.folder)
         is_ours = facts is not None and text == str(model_card(facts))
         return None if is_ours or _UNFILLED in text else text
+
+
+def _read_measured(file: Path) -> dict[str, Any]:
+    try:
+        measured: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise PublicationError(
+            f"Expected what `storm evaluate` or `storm diagnose` wrote but cannot read {file}: {error}. Name its .json file."
+        ) from error
+    return measured
 
 
 def _is_of_a_checkpoint(name: str) -> bool:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from storm_hf.errors import PublicationError
 from storm_hf.hub.refusals import last_name
 
 
@@ -160,18 +161,20 @@ def _replaced(effect: Mapping[str, Any]) -> ReplacedLatents:
     )
 
 
-def benchmark_results(report: Mapping[str, Any], arm: str, command: str) -> tuple[BenchmarkResult, ...]:
+def benchmark_results(report: Mapping[str, Any], arm: str = "storm") -> tuple[BenchmarkResult, ...]:
     """Read the accuracies of one way of answering out of a report of the public benchmarks.
 
     Args:
         report (`Mapping[str, Any]`):
-            The contents of its `report.json`.
-        arm (`str`):
+            The contents of the `report.json` of `storm evaluate`.
+        arm (`str`, *optional*, defaults to `"storm"`):
             The way of answering.
-        command (`str`):
-            What made the report.
+
+    Raises:
+        PublicationError: If the report does not say which command made it, or has no number of this arm.
     """
-    return tuple(
+    command = _command(report)
+    results = tuple(
         BenchmarkResult(
             benchmark=result["part"],
             accuracy=result["score"]["accuracy"],
@@ -183,24 +186,43 @@ def benchmark_results(report: Mapping[str, Any], arm: str, command: str) -> tupl
         for result in report["results"]
         if result["arm"] == arm and result["group"] is None and result["score"]["accuracy"] is not None
     )
+    if not results:
+        arms = sorted({result["arm"] for result in report["results"]})
+        raise PublicationError(
+            f"Expected a number of the arm {arm} in the report but it has {', '.join(arms) or 'no arm'}. "
+            f"Measure it with `storm evaluate --arms {arm}`."
+        )
+    return results
 
 
-def latency(report: Mapping[str, Any], part: str, command: str, machine: str | None = None) -> Latency:
-    """Read what an answer costs in each arm out of a report of the public benchmarks.
+def latency(report: Mapping[str, Any]) -> Latency | None:
+    """Read what an answer costs in each arm out of a report of the public benchmarks: on the first that has it of more than one.
 
     Args:
         report (`Mapping[str, Any]`):
-            The contents of its `report.json`.
-        part (`str`):
-            The benchmark.
-        command (`str`):
-            What made the report.
-        machine (`str`, *optional*):
-            Where it ran.
+            The contents of the `report.json` of `storm evaluate`.
+
+    Returns:
+        [`Latency`], or `None` if no two arms were measured on the same questions.
+
+    Raises:
+        PublicationError: If the report does not say which command made it.
     """
-    costs = tuple(
-        WayCost(way=cost["arm"], forward_passes=cost["forward_passes"], seconds=cost["seconds"])
-        for cost in report["costs"]
-        if cost["part"] == part
-    )
-    return Latency(costs=costs, command=command, machine=machine)
+    parts: dict[str, list[WayCost]] = {}
+    for cost in report["costs"]:
+        if cost["seconds"] is not None or cost["forward_passes"] is not None:
+            way = WayCost(way=cost["arm"], forward_passes=cost["forward_passes"], seconds=cost["seconds"])
+            parts.setdefault(cost["part"], []).append(way)
+    costs = next((ways for ways in parts.values() if len(ways) > 1), None)
+    return None if costs is None else Latency(costs=tuple(costs), command=_command(report))
+
+
+def _command(measured: Mapping[str, Any]) -> str:
+    """What made a report, with the names alone of folders of this machine."""
+    command = measured.get("command")
+    if not command:
+        raise PublicationError(
+            "Expected a report that says which command made it but this one does not. Give the same `storm evaluate` again: "
+            "it keeps the answers, and writes the report anew."
+        )
+    return " ".join(map(last_name, command.split()))

@@ -43,6 +43,12 @@ def test_each_scorer_has_its_own_denominator(run):
     assert [score.num_unreadable for score in scores] == [1, 1, 1]
 
 
+def test_report_says_what_makes_it_again(run):
+    make(run, command="storm evaluate --model some")
+    assert json.loads((run / "report.json").read_text())["command"] == "storm evaluate --model some"
+    assert "<code>storm evaluate --model some</code>" in (run / "report.html").read_text()
+
+
 def test_a_benchmark_of_many_tasks_has_a_number_of_its_own_and_one_per_task(run):
     report = make(run)
     assert report.score("storm", "mvbench", "lmms").accuracy == pytest.approx(1 / 3)

@@ -46,6 +46,7 @@ def _values(report: Report) -> dict[str, object]:
         ],
         "costs": [(cost, cost_texts(cost)) for cost in report.costs if any(text != "-" for text in cost_texts(cost))],
         "judge_sentence": judge_sentence(report),
+        "command": report.command,
         "score_columns": list(SCORE_COLUMNS),
         "cost_columns": list(COST_COLUMNS),
     }

@@ -106,12 +106,15 @@ class Report:
             Between each two arms.
         costs (`tuple[Cost, ...]`):
             Of each arm on each benchmark.
+        command (`str` or `None`):
+            What makes it again.
     """
 
     judge: str | None
     results: tuple[Result, ...]
     differences: tuple[Difference, ...]
     costs: tuple[Cost, ...]
+    command: str | None = None
 
     def score(self, arm: str, part: str, scorer: str, group: str | None = None) -> Score:
         """Find a number.
@@ -136,6 +139,7 @@ def report_run(
     *,
     num_resamples: int = 10_000,
     seed: int = 0,
+    command: str | None = None,
 ) -> Report:
     """Score the logged samples of a run again, and write `report.json` and `report.html` beside them.
 
@@ -150,6 +154,8 @@ def report_run(
             Of the bootstrap between arms.
         seed (`int`, *optional*, defaults to `0`):
             Of its draws.
+        command (`str`, *optional*):
+            What makes the report again, to stand in it.
 
     Returns:
         [`Report`]: What was written.
@@ -177,7 +183,7 @@ def report_run(
             )
         differences.extend(_differences(marked, scorer, num_resamples, seed))
     costs = tuple(_cost(arm, part, rows) for arm, tasks in samples.items() for part, rows in _parts(tasks).items())
-    report = Report(name, tuple(results), tuple(differences), costs)
+    report = Report(name, tuple(results), tuple(differences), costs, command)
     write_report(run, report)
     return report
 
