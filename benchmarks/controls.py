@@ -40,6 +40,7 @@ WEIGHTS = (0.3, 1.0, 3.0, 10.0)
 SCALES = (0.05, 0.25, 1.0)
 RATES = (5e-4, 1e-3, 2e-3)
 SECONDS_PER_UPDATE = 0.3  # where nothing has been measured yet: two arms side by side on two cores
+SAME_COST = 0.05  # an arm whose updates cost what STORM's do, but for this share, is not trained twice
 WORKERS = 2
 
 
@@ -80,13 +81,13 @@ def controls(recipe: DemoRecipe) -> list[Variant]:
 
 
 def equal_compute(folder: DemoFolder, recipe: DemoRecipe, variants: Sequence[Variant]) -> list[Variant]:
-    """The arms whose updates cost other than STORM's, with the updates that STORM's FLOPs buy."""
+    """The arms whose updates cost other than STORM's, by more than a twentieth, with the updates that STORM's FLOPs buy."""
     storm = variants[-1]
     budget = flops_per_update(folder, recipe, storm) * storm.num_updates
     bought = []
     for variant in variants[:-1]:
         num_updates = round(budget / flops_per_update(folder, recipe, variant))
-        if num_updates != variant.num_updates:
+        if abs(num_updates / variant.num_updates - 1) > SAME_COST:
             bought.append(dataclasses.replace(variant.scaled_to(num_updates), name=f"{variant.name}_compute"))
     return bought
 
