@@ -1,3 +1,4 @@
+import json
 import sys
 import tomllib
 from pathlib import Path
@@ -6,7 +7,7 @@ import pytest
 from packaging.requirements import Requirement
 
 from storm_hf.errors import BrokenExtraError, MissingExtraError, StormError
-from storm_hf.optional import EXTRA_OF, require
+from storm_hf.optional import EXTRA_OF, install_command, require
 
 
 ROOT = Path(__file__).parents[1]
@@ -16,9 +17,32 @@ def test_missing_package_names_the_command_that_installs_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "gradio", None)
     with pytest.raises(MissingExtraError, match="`gradio` is missing") as caught:
         require("gradio")
-    assert "pip install 'storm-hf[app]'" in str(caught.value)
+    assert str(caught.value).endswith(install_command("app"))
     assert isinstance(caught.value, StormError)
     assert isinstance(caught.value, ImportError)
+
+
+@pytest.mark.parametrize(
+    ("origin", "command"),
+    [
+        (None, "pip install 'storm-hf[app]'"),
+        ({"url": "https://some.where/storm_hf.whl", "archive_info": {}}, "pip install 'storm-hf[app]'"),
+        ({"url": "file:///home/me/storm-hf", "dir_info": {}}, "pip install '/home/me/storm-hf[app]'"),
+        (
+            {"url": "file:///home/my%20own/storm-hf", "dir_info": {"editable": True}},
+            "pip install -e '/home/my own/storm-hf[app]'",
+        ),
+    ],
+    ids=["index", "archive", "folder", "editable"],
+)
+def test_extra_is_installed_from_where_the_package_came(origin, command, monkeypatch, tmp_path):
+    information = tmp_path / "storm_hf-1.dist-info"
+    information.mkdir()
+    (information / "METADATA").write_text("Name: storm-hf\nVersion: 1\n")
+    if origin is not None:
+        (information / "direct_url.json").write_text(json.dumps(origin))
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    assert install_command("app") == command
 
 
 def test_package_whose_library_does_not_load_says_why(monkeypatch, tmp_path):

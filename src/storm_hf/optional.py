@@ -1,10 +1,17 @@
 """Which extra brings which optional package: the one place that knows."""
 
 import importlib
+import importlib.metadata
+import json
+import shlex
 from types import ModuleType
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 from storm_hf.errors import BrokenExtraError, MissingExtraError
 
+
+DISTRIBUTION = "storm-hf"
 
 # From the name a package is imported by to the extra of `pyproject.toml` that installs it.
 EXTRA_OF = {
@@ -51,7 +58,7 @@ def require(package: str) -> ModuleType:
         ```
     """
     name = package.partition(".")[0]
-    install = f"pip install 'storm-hf[{EXTRA_OF[name]}]'"
+    install = install_command(EXTRA_OF[name])
     try:
         return importlib.import_module(package)
     except ModuleNotFoundError as error:
@@ -64,3 +71,19 @@ def require(package: str) -> ModuleType:
             f"`{name}` is installed but does not load ({reason}). Install what it needs from the system, or repair it "
             f"with: pip install --force-reinstall {name}"
         ) from error
+
+
+def install_command(extra: str) -> str:
+    """The command that adds an extra to storm-hf from where it came: a package index, or a folder on this machine.
+
+    Args:
+        extra (`str`):
+            Its name in `pyproject.toml`.
+    """
+    found = importlib.metadata.distribution(DISTRIBUTION).read_text("direct_url.json")
+    origin = json.loads(found) if found else {}
+    if "dir_info" not in origin:
+        return f"pip install '{DISTRIBUTION}[{extra}]'"
+    folder = url2pathname(urlsplit(origin["url"]).path)
+    option = "-e " if origin["dir_info"].get("editable") else ""
+    return f"pip install {option}{shlex.quote(f'{folder}[{extra}]')}"

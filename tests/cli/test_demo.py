@@ -9,6 +9,7 @@ from storm_hf import demo
 from storm_hf.cli import app
 from storm_hf.cli.demo import WorldName
 from storm_hf.errors import StaleWorkError
+from storm_hf.optional import install_command
 from storm_hf.worlds import WORLD_NAMES
 
 
@@ -65,7 +66,7 @@ def test_missing_extra_is_named_before_anything_runs(run, monkeypatch):
     monkeypatch.setitem(sys.modules, "jinja2", None)
     result, calls = run(made_up_report())
     assert (result.exit_code, calls) == (2, [])
-    assert result.stderr == "storm: `jinja2` is missing. Install it with: pip install 'storm-hf[demo]'\n"
+    assert result.stderr == f"storm: `jinja2` is missing. Install it with: {install_command('demo')}\n"
 
 
 def test_every_world_can_be_chosen():
