@@ -33,6 +33,7 @@ from storm_hf.builder.ray_engine import build_with_ray
 from storm_hf.builder.status import build_status
 from storm_hf.builder.status_table import status_table
 from storm_hf.builder.workers import build_with_workers
+from storm_hf.cli.exits import ends_in_one_line
 from storm_hf.errors import DatasetError
 
 
@@ -82,4 +83,5 @@ def main(args: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    main(parse())
+    with ends_in_one_line("storm_thoughts.py"):
+        main(parse())

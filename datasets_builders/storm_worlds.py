@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import Progress
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
+from storm_hf.cli.exits import ends_in_one_line
 from storm_hf.target_trajectory import TargetSettings, build_thoughts
 from storm_hf.thought_video import WorldRecipe, render_world
 
@@ -63,4 +64,5 @@ def main(args: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    main(parse())
+    with ends_in_one_line("storm_worlds.py"):
+        main(parse())

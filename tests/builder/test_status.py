@@ -6,14 +6,14 @@ from tests.builder.tiny_build import published, tiny_recipe
 
 from storm_hf.builder import ThoughtsBuilder
 from storm_hf.builder.status import build_status
-from storm_hf.builder.status_table import status_page
+from storm_hf.builder.status_table import parameters_page, status_table
 from storm_hf.errors import DatasetError
 
 
 def text_of(status):
     console = Console(width=200, record=True, file=open(os.devnull, "w"))  # noqa: SIM115
     with console.file:
-        console.print(status_page(status))
+        console.print(status_table(status), parameters_page(status))
     return " ".join(console.export_text().split())  # a long path breaks the line
 
 

@@ -24,7 +24,8 @@ def test_build_that_has_just_begun_has_unknown_counts(tmp_path):
     table = status(tmp_path)
     assert table.exit_code == 0
     assert "0/-" in table.output
-    assert "rows_per_shard=64" in table.output
+    assert "rows_per_shard" not in table.output
+    assert "10_annotations: rows_per_shard=64" in status(tmp_path, "--parameters").output
 
 
 def test_status_is_json_for_programs(tmp_path):

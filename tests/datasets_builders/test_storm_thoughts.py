@@ -29,6 +29,22 @@ def test_recipes_name_what_exists(name, tmp_path):
     assert len(gates_of(recipe)) == len(recipe.gates) - ("duplicate" in recipe.gates)
 
 
+def test_too_few_rows_end_in_one_line_that_leads_to_the_reasons(tmp_path, qwen_checkpoint, monkeypatch, capsys):
+    content = yaml.safe_load((BUILDERS / "recipes" / "worlds.yaml").read_text())
+    content["world"]["splits"] = {"train": {"count": 1}, "test": {"depths": {0: 1}}}
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(yaml.safe_dump(content))
+    data = tmp_path / "data"
+    with pytest.raises(SystemExit) as ended:
+        build(monkeypatch, "--config", recipe, "--model_name_or_path", qwen_checkpoint, "--output_dir", data)
+    assert ended.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()[-1:]
+    assert line.startswith("storm_thoughts.py: Expected two rows or more of the split train")
+    assert "but 1 came through" in line
+    assert (data / "rejected.jsonl").exists()
+    assert not (data / "manifest.json").exists()
+
+
 def test_script_builds_a_world_from_its_recipe(tmp_path, qwen_checkpoint, monkeypatch):
     content = yaml.safe_load((BUILDERS / "recipes" / "worlds.yaml").read_text())
     content["world"]["splits"] = {"train": {"count": 6}, "test": {"depths": {0: 1, 5: 2}}}

@@ -13,6 +13,7 @@ from storm_hf.builder.recipe import ThoughtsRecipe
 from storm_hf.builder.records import Refused, Row, read_records
 from storm_hf.builder.rows import PROMPTS, THOUGHTS, refuse
 from storm_hf.builder.selection import SELECTION_STEP, Selection, kept_rows, record_path
+from storm_hf.errors import DatasetError
 from storm_hf.pipeline.workspace import Workspace, read_json, write_json
 from storm_hf.target_trajectory.builder import hash_file
 from storm_hf.target_trajectory.fitting import fit_targets
@@ -94,6 +95,9 @@ def finish(
             The data set.
         encoder_revision (`str`):
             Hash of the weights that encoded.
+
+    Raises:
+        DatasetError: If too few rows of the training split are left to learn targets from.
     """
     folder = workspace.root
     with workspace.locked(FINISH_STEP, MANIFEST):
@@ -126,18 +130,28 @@ def count_kinds(refused: Iterable[Refused]) -> dict[str, dict[str, int]]:
     return {step: dict(sorted(kinds.items())) for step, kinds in counts.items()}
 
 
+def _check_training_rows(count: int, rejected: Path) -> None:
+    if count < 2:
+        raise DatasetError(
+            f"Expected two rows or more of the split train, to learn targets from, but {count} came through. {rejected} says "
+            "why the others did not. Mend them or add rows, and give the same command again."
+        )
+
+
 def _report(
     recipe: ThoughtsRecipe, plan: Plan, selection: Selection, workspace: Workspace, encoder_revision: str
 ) -> ThoughtsReport:
     folder = workspace.root
     shards = [workspace.shard(DATA, name) for name in selection.shards]
-    trajectory, rank = fit_targets([path for path in shards if path.name.startswith("train-")], recipe.targets)
-    settings = replace(recipe.targets, rank=rank.rank) if rank else recipe.targets
-    files = [*shards, trajectory.save(folder), _write_rejected(plan, selection, workspace)]
-    counts = _count_rows(selection, workspace)
+    rejected = _write_rejected(plan, selection, workspace)
     num_rows: Counter[str] = Counter()
     for name, count in selection.num_rows.items():
         num_rows[split_of(selection.shards[name])] += count
+    _check_training_rows(num_rows["train"], rejected)
+    trajectory, rank = fit_targets([path for path in shards if path.name.startswith("train-")], recipe.targets)
+    settings = replace(recipe.targets, rank=rank.rank) if rank else recipe.targets
+    files = [*shards, trajectory.save(folder), rejected]
+    counts = _count_rows(selection, workspace)
     return ThoughtsReport(
         num_rows=dict(num_rows),
         num_rejected=count_kinds(refused_rows(plan, selection, workspace)),

@@ -18,7 +18,7 @@ def status_table(status: BuildStatus) -> Table:
     table = Table(
         title=f"{status.folder}: {'complete' if status.is_complete else 'not complete'}", title_justify="left"
     )
-    table.add_column("step", overflow="fold")
+    table.add_column("step", no_wrap=True)
     for name in ("shards", "rows", "rejected", "rows/s", "time left"):
         table.add_column(name, justify="right")
     table.add_column("reasons", overflow="fold")
@@ -27,14 +27,15 @@ def status_table(status: BuildStatus) -> Table:
     return table
 
 
-def status_page(status: BuildStatus) -> RenderableType:
-    """The table, and what each step is made with."""
-    made_with = [
-        Text(f"{step.name}: {_parameters(step.parameters)}", overflow="fold")
-        for step in status.steps
-        if step.parameters
-    ]
-    return Group(status_table(status), *made_with)
+def parameters_page(status: BuildStatus) -> RenderableType:
+    """What each step is made with."""
+    return Group(
+        *(
+            Text(f"{step.name}: {_parameters(step.parameters)}", overflow="fold")
+            for step in status.steps
+            if step.parameters
+        )
+    )
 
 
 def _cells(step: StepStatus) -> tuple[str, ...]:

@@ -25,6 +25,7 @@ def build() -> None:
 @app.command("status", epilog=EPILOG)
 def show_status(
     folder: Annotated[Path, typer.Argument(help="The output_dir of the build.", show_default=False)],
+    parameters: Annotated[bool, typer.Option("--parameters", help="Also what each step is made with.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Say how far a build is: shards, rows, rejected rows by reason, rate and time left of each step.
@@ -32,7 +33,7 @@ def show_status(
     Nothing is written, so it may be asked while the build runs.
     """
     from storm_hf.builder.status import build_status
-    from storm_hf.builder.status_table import status_page
+    from storm_hf.builder.status_table import parameters_page, status_table
 
     status = build_status(folder)
     if as_json:
@@ -40,4 +41,7 @@ def show_status(
         return
     from rich.console import Console
 
-    Console().print(status_page(status))
+    console = Console()
+    console.print(status_table(status))
+    if parameters:
+        console.print(parameters_page(status))

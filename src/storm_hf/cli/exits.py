@@ -3,6 +3,8 @@
 import shlex
 import sys
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import typer
@@ -32,6 +34,21 @@ class PoliteGroup(TyperGroup):
         except KeyboardInterrupt as interrupt:
             tell("Interrupted.")
             raise typer.Exit(INTERRUPTED) from interrupt
+
+
+@contextmanager
+def ends_in_one_line(program: str) -> Iterator[None]:
+    """The same for a script, which is no verb of `storm`.
+
+    Args:
+        program (`str`):
+            Its name.
+    """
+    try:
+        yield
+    except (StormError, OSError) as error:
+        typer.echo(f"{program}: {one_line(error)}", err=True)
+        raise SystemExit(FAILED) from error
 
 
 def tell(sentence: str) -> None:
