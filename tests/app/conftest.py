@@ -1,7 +1,12 @@
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
+from tests.app.browsing import app_page, open_at
 from tests.evaluation.world_checkpoint import save_world_checkpoint
+from tests.reporting.chromium import chromium
 from tests.video import clips
 
 from storm_hf.app.desk import Desk
@@ -35,3 +40,24 @@ def desk(session: Session, examples: Examples) -> Desk:
 def stranger(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A clip that no world drew."""
     return clips.encode(tmp_path_factory.mktemp("clips") / "mine.mp4", clips.numbered_frames(8), fps=2)
+
+
+@pytest.fixture(scope="package")
+def address(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Where `storm app` shows its page."""
+    with app_page(str(checkpoint), tmp_path_factory.mktemp("told") / "address") as address:
+        yield address
+
+
+@pytest.fixture(scope="package")
+def browser() -> Iterator[Any]:
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture
+def open_page(browser: Any, address: str) -> Iterator[Callable[..., Any]]:
+    """Opens the page in a context of its own."""
+    yield partial(open_at, browser, address)
+    for context in browser.contexts:
+        context.close()

@@ -2,12 +2,14 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from markupsafe import escape
 from tests.evaluation.world_checkpoint import OPTIONS
 
 from storm_hf.app.desk import CONTENT_OF, EVERY_STEP, SAME_STEP, Desk
-from storm_hf.app.markup import thinking_markup
+from storm_hf.app.markup import rethought_markup, thinking_markup
+from storm_hf.app.replies import Rethinking
 
 
 QUESTION = "where is the ball ?"
@@ -43,6 +45,52 @@ def test_every_change_is_answered(desk, asked, examples, content):
     assert not notice
     assert "With your change" in replies
     assert ("stays the same" in replies) != ("is another" in replies)
+
+
+@pytest.mark.parametrize(
+    ("own", "changed", "donor", "verdict"),
+    [
+        ("red", "red", None, "does not decide it"),
+        ("red", "blue", None, "depends on what you changed"),
+        ("red", "blue", "blue", "follows the thought"),
+        ("red", "green", "blue", "depends on what you changed"),
+        ("red", "red", "blue", "does not decide it"),
+        ("red", "red", "red", "proves nothing"),
+    ],
+)
+def test_verdict_claims_no_more_than_the_answers_show(asked, own, changed, donor, verdict):
+    thinking = replace(asked[2], own=replace(asked[2].own, text=own))
+    again = Rethinking(replace(thinking.own, text=changed), (0,), donor)
+    assert verdict in rethought_markup(thinking, again)
+
+
+def test_replaced_steps_are_marked_and_zeros_are_not_drawn(desk, asked):
+    replies = desk.change(asked[2], "zeros", "step 2", SAME_STEP, None)[1]
+    assert [part.partition("</b>")[0] for part in replies.split("<b>")[1:]] == [
+        "Step 1",
+        "Step 2 <small>yours</small>",
+        "Step 3",
+        "Step 4",
+    ]
+    assert replies.count("nothing") == 1
+
+
+def test_picture_is_drawn_of_every_latent_but_zeros(asked):
+    picture = np.zeros((4, 4, 3), np.uint8)
+    steps = tuple(
+        replace(step, picture=picture, norm=norm) for step, norm in zip(asked[2].own.steps, (1, 0, 1, 1), strict=True)
+    )
+    replies = thinking_markup(replace(asked[2], own=replace(asked[2].own, steps=steps)))
+    assert replies.count("<img") == 3
+    assert "the two may differ" in replies
+
+
+def test_right_answer_is_told_where_a_simulator_drew_the_clip(desk, examples, stranger):
+    episode = examples.episodes[0]
+    told = f"The simulator that drew this clip says: {episode.answer}."
+    assert told in desk.ask(str(episode.clip_path), episode.question, "")[1]
+    assert "simulator" not in desk.ask(str(episode.clip_path), QUESTION, "")[1]  # it was asked something else
+    assert "simulator" not in desk.ask(str(stranger), episode.question, "")[1]
 
 
 def test_latent_is_edited_by_naming_two_steps(desk, asked):

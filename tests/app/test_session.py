@@ -27,14 +27,16 @@ def test_thinking_costs_its_latents_and_direct_answering_none(thinking):
 
 @pytest.mark.parametrize("step", [None, 1])
 def test_zeros_are_fed_where_they_were_asked_for(session, thinking, step):
-    changed = session.rethink(thinking, Change("zero", step))
-    is_zero = [not latent.any() for latent in changed.latents]
+    again = session.rethink(thinking, Change("zero", step))
+    is_zero = [not latent.any() for latent in again.reply.latents]
     assert is_zero == [step in (None, number) for number in range(NUM_LATENTS)]
-    assert changed.forward_passes == thinking.own.forward_passes
+    assert again.replaced == tuple(number for number in range(NUM_LATENTS) if is_zero[number])
+    assert again.reply.forward_passes == thinking.own.forward_passes
+    assert again.donor is None
 
 
 def test_steps_after_a_changed_one_are_thought_anew(session, thinking):
-    own, changed = thinking.own.latents, session.rethink(thinking, Change("own", 1, 3)).latents
+    own, changed = thinking.own.latents, session.rethink(thinking, Change("own", 1, 3)).reply.latents
     np.testing.assert_allclose(changed[0], own[0], atol=1e-5)
     np.testing.assert_allclose(changed[1], own[3], atol=1e-5)
     assert not np.allclose(changed[2], own[2], atol=1e-3)
@@ -42,9 +44,10 @@ def test_steps_after_a_changed_one_are_thought_anew(session, thinking):
 
 def test_another_clip_gives_its_thoughts(session, thinking, examples):
     other = examples.episodes[1].clip_path
-    changed = session.rethink(thinking, Change("other"), other)
+    again = session.rethink(thinking, Change("other"), other)
     asked = session.think(other, thinking.question.text, OPTIONS)
-    np.testing.assert_allclose(changed.latents, asked.own.latents, atol=1e-5)
+    np.testing.assert_allclose(again.reply.latents, asked.own.latents, atol=1e-5)
+    assert again.donor == asked.own.text
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,8 @@
 """A Space is pushed to a Hub over HTTP with the real client."""
 
 import ast
+import re
+from pathlib import Path
 
 import pytest
 from huggingface_hub import SpaceCard
@@ -8,11 +10,12 @@ from typer.testing import CliRunner
 
 from storm_hf.cli import app
 from storm_hf.errors import PublicationError
-from storm_hf.hub.space_push import SpacePush
+from storm_hf.hub.space_push import GRADIO_VERSION, SpacePush
 
 
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
 REPO, MODEL = "me/ask-storm", "me/storm"
+PINS = Path(__file__).parents[2] / "constraints-app.txt"
 
 
 def test_space_has_a_card_a_page_and_what_it_needs(api, store):
@@ -28,6 +31,10 @@ def test_space_has_a_card_a_page_and_what_it_needs(api, store):
     assert (card.sdk, card.app_file, card.models) == ("gradio", "app.py", [MODEL])
     assert f'Session.load("{MODEL}")' in page["app.py"]
     ast.parse(page["app.py"])
+
+
+def test_gradio_of_a_space_is_the_one_that_the_page_is_tested_with():
+    assert re.findall(r"^gradio==(.*)$", PINS.read_text(), flags=re.MULTILINE) == [GRADIO_VERSION]
 
 
 @pytest.mark.parametrize("model", ["runs/demo/storm", 'me/storm")#', "../storm"])

@@ -21,6 +21,13 @@ def test_changed_parameter_is_refused_with_its_old_and_new_value(tmp_path):
     assert "width" not in str(error.value)
 
 
+def test_only_what_changed_inside_a_list_is_named(tmp_path):
+    before = {"sources": [{"path": "a.jsonl", "sha256": "1"}, {"path": "b.jsonl", "sha256": "2"}]}
+    claim(tmp_path, "read", before)
+    with pytest.raises(StaleWorkError, match=r"parameters: sources\.1\.sha256 was 2 and is now 3\. Use"):
+        claim(tmp_path, "read", {"sources": [before["sources"][0], {"path": "b.jsonl", "sha256": "3"}]})
+
+
 def test_added_and_removed_parameters_are_refused(tmp_path):
     claim(tmp_path, "encode", {"old": 1})
     with pytest.raises(StaleWorkError, match=r"new was nothing and is now 2; old was 1 and is now nothing"):

@@ -4,8 +4,9 @@ from storm_hf.app.changes import Change
 from storm_hf.app.desk import Desk
 from storm_hf.app.examples import Examples
 from storm_hf.app.page import build_page
+from storm_hf.app.replies import Reply, Rethinking, Thinking
 from storm_hf.app.run import run_page
-from storm_hf.app.session import Reply, Session, Thinking
+from storm_hf.app.session import Session
 
 
-__all__ = ["Change", "Desk", "Examples", "Reply", "Session", "Thinking", "build_page", "run_page"]
+__all__ = ["Change", "Desk", "Examples", "Reply", "Rethinking", "Session", "Thinking", "build_page", "run_page"]

@@ -8,7 +8,8 @@ from typing import TypeVar
 from storm_hf.app.changes import Change, Content
 from storm_hf.app.examples import Examples
 from storm_hf.app.markup import notice_markup, rethought_markup, thinking_markup
-from storm_hf.app.session import Session, Thinking
+from storm_hf.app.replies import Thinking
+from storm_hf.app.session import Session
 from storm_hf.errors import PromptError, StormError
 
 
@@ -63,7 +64,10 @@ class Desk:
             thinking = self._told_of(path, lambda: self.session.think(path, question, _words(options)))
         except StormError as error:
             return notice_markup([_sentence(error)]), "", None
-        return notice_markup(self._caveats(path, thinking)), thinking_markup(thinking), thinking
+        example = self.examples.find(path)
+        is_its_question = example is not None and thinking.question.text == example.question
+        replies = thinking_markup(thinking, example.answer if example and is_its_question else None)
+        return notice_markup(self._caveats(thinking, is_drawn=example is not None)), replies, thinking
 
     def change(
         self, thinking: Thinking | None, content: str, step: str, source: str, other_clip: str | None
@@ -89,10 +93,10 @@ class Desk:
             asked = _expect(thinking, "There is nothing to change yet. Ask something first.")
             change = Change(CONTENT_OF[content], self._number(step), self._number(source))
             other = Path(other_clip) if other_clip else None
-            reply = self._told_of(other, lambda: self.session.rethink(asked, change, other))
+            again = self._told_of(other, lambda: self.session.rethink(asked, change, other))
         except StormError as error:
             return notice_markup([_sentence(error)]), ""
-        return "", rethought_markup(asked, reply)
+        return "", rethought_markup(asked, again)
 
     def _number(self, step: str) -> int | None:
         return self.step_names.index(step) if step in self.step_names else None
@@ -105,9 +109,9 @@ class Desk:
             told = _sentence(error) if clip is None else _sentence(error).replace(str(clip), clip.name)
             raise PromptError(told) from error
 
-    def _caveats(self, clip: Path, thinking: Thinking) -> list[str]:
+    def _caveats(self, thinking: Thinking, *, is_drawn: bool) -> list[str]:
         caveats = []
-        if self.session.worlds and not self.examples.holds(clip):
+        if self.session.worlds and not is_drawn:
             worlds = " and ".join(self.session.worlds)
             caveats.append(
                 f"This model has only ever seen tiny drawn videos (of {worlds}): its answer about a real clip is a guess."

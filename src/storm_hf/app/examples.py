@@ -39,9 +39,10 @@ class Examples:
             tuple(episode for name in worlds for episode in write_episodes(make_world(name), seeds, folder / name))
         )
 
-    def holds(self, clip: Path) -> bool:
-        """Whether a clip is one of the examples, whatever its file is called by now."""
-        return _digest(clip) in {_digest(episode.clip_path) for episode in self.episodes}
+    def find(self, clip: Path) -> EpisodeFiles | None:
+        """The example that a clip is, whatever its file is called by now; None if it is none."""
+        digest = _digest(clip)
+        return next((episode for episode in self.episodes if _digest(episode.clip_path) == digest), None)
 
 
 def _digest(path: Path) -> str:

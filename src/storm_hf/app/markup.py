@@ -2,33 +2,50 @@
 
 from collections.abc import Sequence
 
-from storm_hf.app.session import Reply, Thinking
+from storm_hf.app.replies import Reply, Rethinking, Thinking
+from storm_hf.app.session import Session
 from storm_hf.reporting import frame_data_uri, render_page
 
 
 _PACKAGE = "storm_hf.app"
-_DRAWN = "Drawn by a decoder that has only ever seen true thoughts. "
-_NAMED = "Below each step: what the ten nearest known thoughts show."
+_DRAWN = "Pictures: drawn by a small decoder that has only ever seen true thoughts."
+_NAMED = "Words: what the ten known thoughts nearest to a latent show, and how many of them show it."
+_COARSER = "That is a coarser reading than a picture, and the two may differ."
 _NUMBERS = (
     "This checkpoint has neither a decoder nor a gallery of known thoughts, so its latents are described in numbers."
 )
+_DIRECT = "The same weights, which were trained to think first. A fair rival is a model trained to answer directly."
 
 
-def thinking_markup(thinking: Thinking) -> str:
-    """Show the answer after thinking beside the direct one, and each latent."""
-    titles = [("After thinking", thinking.own), ("Directly, without latents", thinking.direct)]
-    return _replies(titles, thinking.own, "What it imagined")
+def heading_markup(session: Session) -> str:
+    """Say what is asked here, and what to expect of it."""
+    return render_page(_PACKAGE, "heading.html.j2", session=session)
 
 
-def rethought_markup(thinking: Thinking, changed: Reply) -> str:
+def welcome_markup() -> str:
+    """Stand where the answer will, before there is one."""
+    return render_page(_PACKAGE, "welcome.html.j2")
+
+
+def thinking_markup(thinking: Thinking, truth: str | None = None) -> str:
+    """Show the answer after thinking beside the direct one, and each latent.
+
+    Args:
+        thinking ([`Thinking`]):
+            Both answers.
+        truth (`str`, *optional*):
+            The right answer, where it is known.
+    """
+    titles = [("After thinking", thinking.own, ""), ("Directly, without latents", thinking.direct, _DIRECT)]
+    verdict = "" if truth is None else f"The simulator that drew this clip says: {truth}."
+    return _replies(titles, thinking.own, "What it imagined", verdict)
+
+
+def rethought_markup(thinking: Thinking, again: Rethinking) -> str:
     """Show the answer with changed latents beside the own one, and say whether the change made a difference."""
-    verdict = (
-        "The answer stays the same: for this question that change does not decide it."
-        if changed.text == thinking.own.text
-        else "The answer is another: it depends on what you changed."
-    )
-    titles = [("With your change", changed), ("Its own answer", thinking.own)]
-    return _replies(titles, changed, "What it was fed", verdict)
+    titles = [("With your change", again.reply, ""), ("Its own answer", thinking.own, "")]
+    verdict = _verdict(thinking.own.text, again.reply.text, again.donor)
+    return _replies(titles, again.reply, "What it was fed", verdict, replaced=again.replaced)
 
 
 def notice_markup(sentences: Sequence[str]) -> str:
@@ -36,21 +53,41 @@ def notice_markup(sentences: Sequence[str]) -> str:
     return render_page(_PACKAGE, "notice.html.j2", sentences=sentences)
 
 
-def _replies(replies: list[tuple[str, Reply]], shown: Reply, heading: str, verdict: str = "") -> str:
-    pictures = [None if step.picture is None else frame_data_uri(step.picture) for step in shown.steps]
+def _verdict(own: str, changed: str, donor: str | None) -> str:
+    if donor == own == changed:
+        return (
+            "The answer stays the same, and proves nothing: it is also the answer to the other clip. Try another one."
+        )
+    if changed == own:
+        return "The answer stays the same: for this question, what you changed does not decide it."
+    if changed == donor:
+        return "The answer is another: the one that the model gives to the other clip. It follows the thought."
+    return "The answer is another: it depends on what you changed."
+
+
+def _replies(
+    replies: list[tuple[str, Reply, str]], shown: Reply, heading: str, verdict: str, replaced: tuple[int, ...] = ()
+) -> str:
+    # A zero has nothing to draw: what a decoder makes of it is its own habit.
+    pictures = [
+        None if step.picture is None or not step.norm else frame_data_uri(step.picture) for step in shown.steps
+    ]
     return render_page(
         _PACKAGE,
         "reply.html.j2",
         replies=replies,
-        shown=shown,
+        steps=list(zip(shown.steps, pictures, strict=True)),
+        replaced=replaced,
         heading=heading,
         verdict=verdict,
-        pictures={shown: pictures},
         explanation=_explanation(shown),
     )
 
 
 def _explanation(shown: Reply) -> str:
+    if not any(step.norm for step in shown.steps):
+        return ""
     is_drawn = any(step.picture is not None for step in shown.steps)
     is_named = any(step.resembles for step in shown.steps)
-    return (_DRAWN if is_drawn else "") + (_NAMED if is_named else "") or _NUMBERS
+    told = {_DRAWN: is_drawn, _NAMED: is_named, _COARSER: is_drawn and is_named, _NUMBERS: not (is_drawn or is_named)}
+    return " ".join(sentence for sentence, is_so in told.items() if is_so)

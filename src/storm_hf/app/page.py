@@ -7,6 +7,8 @@ from importlib.resources import files
 from typing import Any
 
 from storm_hf.app.desk import CONTENT_OF, EVERY_STEP, SAME_STEP, Desk
+from storm_hf.app.markup import heading_markup, welcome_markup
+from storm_hf.app.replies import Thinking
 from storm_hf.optional import require
 
 
@@ -14,6 +16,7 @@ QUEUE = "model"  # one question at a time, whichever button was pressed
 _FORGET_AFTER_SECONDS = 3600
 _FONTS = ["system-ui", "sans-serif"]
 _MONO_FONTS = ["ui-monospace", "monospace"]
+_COLUMN_PX = 300  # narrower windows have one column
 
 
 def build_page(desk: Desk) -> Any:
@@ -36,24 +39,30 @@ def build_page(desk: Desk) -> Any:
         delete_cache=(_FORGET_AFTER_SECONDS, _FORGET_AFTER_SECONDS),
     )
     with blocks:
-        gradio.Markdown(
-            f"# Ask {desk.session.name}\n"
-            f"It thinks for {desk.session.num_latents} latent steps before its first word. Look at them, and change them."
-        )
+        gradio.HTML(heading_markup(desk.session))
         thinking = gradio.State(None, time_to_live=_FORGET_AFTER_SECONDS)
         with gradio.Row():
-            _question_column(gradio, desk, thinking)
-        gradio.Markdown("## Change what it thinks")
-        with gradio.Row():
-            _change_column(gradio, desk, thinking)
+            asked = _asking(gradio, desk, thinking)
+        with gradio.Column(visible=False) as change_part:  # until there is something to change
+            gradio.HTML('<h2 class="storm-form-title">Change what it thinks</h2>')
+            with gradio.Row():
+                change_outputs = _changing(gradio, desk, thinking)
+        asked.then(partial(_offer_change, gradio), thinking, [change_part, *change_outputs], api_visibility="private")
     return blocks
 
 
 def look() -> dict[str, Any]:
-    """What `launch` needs for the page to look as meant: fonts of the system, and a style sheet."""
+    """What `launch` needs for the page to look as meant: colours, fonts of the system, and a style sheet."""
     gradio = _gradio()
+    theme = gradio.themes.Default(primary_hue="violet", font=_FONTS, font_mono=_MONO_FONTS).set(
+        body_text_color_subdued="*neutral_500",  # what Gradio takes is too pale to read
+        button_primary_background_fill="*primary_600",
+        button_primary_background_fill_hover="*primary_700",
+        button_primary_background_fill_dark="*primary_600",
+        button_primary_background_fill_hover_dark="*primary_700",
+    )
     css = files("storm_hf.app").joinpath("templates/page.css").read_text(encoding="utf-8")
-    return {"theme": gradio.themes.Default(font=_FONTS, font_mono=_MONO_FONTS), "css": css, "footer_links": ["api"]}
+    return {"theme": theme, "css": css, "footer_links": ["api"]}
 
 
 def _gradio() -> Any:
@@ -61,50 +70,47 @@ def _gradio() -> Any:
     return require("gradio")
 
 
-def _question_column(gradio: Any, desk: Desk, thinking: Any) -> None:
-    with gradio.Column(min_width=300):
+def _asking(gradio: Any, desk: Desk, thinking: Any) -> Any:
+    """The upper row: a form, and what became of it. Returns the event of asking."""
+    with gradio.Column(min_width=_COLUMN_PX):
         clip = gradio.Video(label="Clip", sources=["upload"], height=260)
+        examples = gradio.Column(visible=bool(desk.examples.episodes))
         question = gradio.Textbox(label="Question", placeholder="Where is the ball now?", elem_id="question")
         options = gradio.Textbox(label="Options, with commas between (optional)", placeholder="left, middle, right")
         button = gradio.Button("Ask", variant="primary")
         rows = [(str(one.clip_path), one.question, ", ".join(one.options)) for one in desk.examples.episodes]
-        _example_buttons(gradio, "Example", rows, [clip, question, options])
-    with gradio.Column(min_width=300):
+        with examples:
+            _example_buttons(
+                gradio, "Clips that no training has seen, with a question:", rows, [clip, question, options]
+            )
+    with gradio.Column(min_width=_COLUMN_PX):
         notice = gradio.HTML(elem_id="notice")
-        replies = gradio.HTML("<p><small>The answer will stand here.</small></p>", elem_id="replies")
-    wiring: dict[str, Any] = {
-        "fn": desk.ask,
-        "inputs": [clip, question, options],
-        "outputs": [notice, replies, thinking],
-        "concurrency_id": QUEUE,
-        "concurrency_limit": 1,
-    }
-    button.click(**wiring, api_name="ask")
-    question.submit(**wiring, api_visibility="private")
+        replies = gradio.HTML(welcome_markup(), elem_id="replies")
+    return gradio.on(
+        [button.click, question.submit, options.submit],
+        desk.ask,
+        [clip, question, options],
+        [notice, replies, thinking],
+        api_name="ask",
+        concurrency_id=QUEUE,
+        concurrency_limit=1,
+    )
 
 
-def _example_buttons(gradio: Any, name: str, rows: Sequence[tuple[str, ...]], outputs: list[Any]) -> None:
-    """Buttons, since the rows of Gradio's own table of examples cannot be reached with the keyboard."""
-    with gradio.Row():
-        for number, row in enumerate(rows, start=1):
-            button = gradio.Button(f"{name} {number}", size="sm", min_width=72)
-            values = list(row) if len(row) > 1 else row[0]
-            button.click(partial(_given, values), outputs=outputs, api_visibility="private", show_progress="hidden")
-
-
-def _given(values: list[str] | str) -> list[str] | str:
-    return values
-
-
-def _change_column(gradio: Any, desk: Desk, thinking: Any) -> None:
-    with gradio.Column(min_width=300):
+def _changing(gradio: Any, desk: Desk, thinking: Any) -> list[Any]:
+    """The lower row: a form, and what became of it. Returns what is emptied by the next question."""
+    with gradio.Column(min_width=_COLUMN_PX):
         content = gradio.Radio(list(CONTENT_OF), value=next(iter(CONTENT_OF)), label="Feed it")
         step = gradio.Dropdown([EVERY_STEP, *desk.step_names], value=EVERY_STEP, label="In the place of")
-        source = gradio.Dropdown([SAME_STEP, *desk.step_names], value=SAME_STEP, label="Taken from")
-        other = gradio.Video(label="Another clip", sources=["upload"], height=200)
-        _example_buttons(gradio, "Example", [(str(one.clip_path),) for one in desk.examples.episodes], [other])
-        button = gradio.Button("Answer again")
-    with gradio.Column(min_width=300):
+        source = gradio.Dropdown(
+            [SAME_STEP, *desk.step_names], value=SAME_STEP, label="Taken from", visible=False, elem_id="source"
+        )
+        with gradio.Column(visible=False) as other_part:
+            other = gradio.Video(label="Another clip", sources=["upload"], height=200)
+            clips = [(str(one.clip_path),) for one in desk.examples.episodes]
+            _example_buttons(gradio, "It will be asked the same question:", clips, [other])
+        button = gradio.Button("Answer again", variant="primary")
+    with gradio.Column(min_width=_COLUMN_PX):
         notice = gradio.HTML(elem_id="change-notice")
         replies = gradio.HTML(elem_id="changed")
     button.click(
@@ -115,3 +121,32 @@ def _change_column(gradio: Any, desk: Desk, thinking: Any) -> None:
         concurrency_id=QUEUE,
         concurrency_limit=1,
     )
+    content.change(partial(_needed, gradio, desk), content, [source, other_part], api_visibility="private")
+    return [notice, replies]
+
+
+def _needed(gradio: Any, desk: Desk, content: str) -> tuple[Any, Any]:
+    """Show the fields that a content needs: which step it is taken from, and another clip."""
+    kind = CONTENT_OF[content]
+    sources = desk.step_names if kind == "own" else [SAME_STEP, *desk.step_names]
+    source = gradio.update(visible=kind in ("own", "other"), choices=sources, value=sources[0])
+    return source, gradio.update(visible=kind == "other")
+
+
+def _offer_change(gradio: Any, thinking: Thinking | None) -> tuple[Any, str, str]:
+    """Show the lower row once something was answered, without what an earlier question left there."""
+    return gradio.update(visible=thinking is not None), "", ""
+
+
+def _example_buttons(gradio: Any, caption: str, rows: Sequence[tuple[str, ...]], outputs: list[Any]) -> None:
+    """Buttons, since the rows of Gradio's own table of examples cannot be reached with the keyboard."""
+    gradio.HTML(f'<p class="storm-caption"><small>{caption}</small></p>')
+    with gradio.Row():
+        for number, row in enumerate(rows, start=1):
+            button = gradio.Button(f"Example {number}", size="sm", min_width=72)
+            values = list(row) if len(row) > 1 else row[0]
+            button.click(partial(_given, values), outputs=outputs, api_visibility="private", show_progress="hidden")
+
+
+def _given(values: list[str] | str) -> list[str] | str:
+    return values

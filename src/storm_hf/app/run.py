@@ -43,7 +43,9 @@ def run_page(
     appearance = look()  # before the model is loaded, which takes longer than to find that Gradio is missing
     session = load()
     with tempfile.TemporaryDirectory(prefix="storm-examples-") as folder:
-        page = build_page(Desk(session, Examples.render(session.worlds, Path(folder))))
+        examples = Examples.render(session.worlds, Path(folder))
+        _warm_up(session, examples)
+        page = build_page(Desk(session, examples))
         try:
             _, local, public = page.launch(
                 server_name=host,
@@ -60,3 +62,9 @@ def run_page(
             raise ServerError(f"The page could not be opened: {error} Choose another --port.") from error
         on_ready(public or local)
         page.block_thread()
+
+
+def _warm_up(session: Session, examples: Examples) -> None:
+    """Ask once: the first answer of a process takes several times as long as later ones, and its time would be shown."""
+    for example in examples.episodes[:1]:
+        session.think(example.clip_path, example.question, example.options)

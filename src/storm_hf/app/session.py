@@ -14,7 +14,8 @@ from huggingface_hub import snapshot_download
 from transformers import ProcessorMixin
 
 from storm_hf.app.changes import Change
-from storm_hf.app.sight import SeenStep, Sight
+from storm_hf.app.replies import Reply, Rethinking, Thinking
+from storm_hf.app.sight import Sight
 from storm_hf.errors import CheckpointError, LatentLayoutError, PromptError
 from storm_hf.evaluation.answering import Answer, answer_questions
 from storm_hf.evaluation.asking import ClipQuestion, ask, read_clip
@@ -28,48 +29,6 @@ from storm_hf.video import VideoClip, read_video
 MAX_SECONDS = 600.0
 MAX_NEW_TOKENS = 64
 _BESIDE_THE_MODEL = ["thoughts/*", "decoder/*"]
-
-
-@dataclass(frozen=True, eq=False)
-class Reply:
-    """An answer and what it cost.
-
-    Args:
-        text (`str`):
-            What the model said.
-        forward_passes (`int`):
-            Calls of the language model before its first word, the reading of the prompt included.
-        seconds (`float`):
-            Wall time of the whole answer.
-        steps (`tuple[SeenStep, ...]`):
-            What was fed at each latent step, to be looked at; empty without latents.
-        latents (`np.ndarray` of shape `(num_latents, hidden_size)`, *optional*):
-            The same, in numbers.
-    """
-
-    text: str
-    forward_passes: int
-    seconds: float
-    steps: tuple[SeenStep, ...] = ()
-    latents: np.ndarray | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class Thinking:
-    """What a model made of one question.
-
-    Args:
-        question ([`~storm_hf.evaluation.ClipQuestion`]):
-            What was asked.
-        own ([`Reply`]):
-            Its answer after thinking.
-        direct ([`Reply`]):
-            Its answer without a latent.
-    """
-
-    question: ClipQuestion
-    own: Reply
-    direct: Reply
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,7 +118,7 @@ class Session:
         )
         return Thinking(question, own, direct)
 
-    def rethink(self, thinking: Thinking, change: Change, other_clip: Path | None = None) -> Reply:
+    def rethink(self, thinking: Thinking, change: Change, other_clip: Path | None = None) -> Rethinking:
         """Answer again, with latents replaced on the way.
 
         Args:
@@ -176,8 +135,9 @@ class Session:
             PromptError: If the other clip is too long.
         """
         own = _latents(thinking.own)
-        other = self._thoughts_about(other_clip, thinking.question) if change.content == "other" else None
-        given, steps = change.latents(own, other), change.steps(len(own))
+        donor = self._answer_about(other_clip, thinking.question) if change.content == "other" else None
+        given = change.latents(own, None if donor is None else donor.latents)
+        steps = change.steps(len(own))
         prompts = PromptEncoder(self.processor, self.model.config, len(own))
         reply = self._timed(
             lambda: answer_questions(
@@ -190,13 +150,14 @@ class Session:
         )
         fed = _latents(reply).copy()  # what the model would have fed by itself
         fed[steps] = given[steps]
-        return replace(reply, steps=self.sight.look(fed), latents=fed)
+        told = replace(reply, steps=self.sight.look(fed), latents=fed)
+        return Rethinking(told, tuple(steps), None if donor is None else donor.text)
 
-    def _thoughts_about(self, clip: Path | None, question: ClipQuestion) -> np.ndarray | None:
+    def _answer_about(self, clip: Path | None, question: ClipQuestion) -> Answer | None:
         if clip is None:
             return None
         asked = ClipQuestion(self._read(clip), question.text, question.options)
-        return ask(self.model, self.processor, asked, max_new_tokens=1).latents
+        return ask(self.model, self.processor, asked, max_new_tokens=MAX_NEW_TOKENS)
 
     def _read(self, clip: Path) -> VideoClip:
         seconds = read_video(clip, num_frames=2, strict=False).duration

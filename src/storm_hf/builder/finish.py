@@ -134,7 +134,7 @@ def _check_training_rows(count: int, rejected: Path) -> None:
     if count < 2:
         raise DatasetError(
             f"Expected two rows or more of the split train, to learn targets from, but {count} came through. {rejected} says "
-            "why the others did not. Mend them or add rows, and give the same command again."
+            "why the others did not. Mend them or add rows, remove this folder, and build again."
         )
 
 

@@ -63,11 +63,18 @@ def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     return [f"{name} was {old.get(name, _ABSENT)} and is now {new.get(name, _ABSENT)}" for name in changed]
 
 
-def _flatten(parameters: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Name nested parameters by their path: `{"size": {"height": 28}}` becomes `{"size.height": 28}`."""
+def _flatten(parameters: Any, path: str = "") -> dict[str, Any]:
+    """Name nested parameters by their path: `{"sizes": [{"height": 28}]}` becomes `{"sizes.0.height": 28}`."""
+    named: Mapping[Any, Any] = {}
+    if isinstance(parameters, Mapping):
+        named = parameters
+    elif isinstance(parameters, list) and any(isinstance(value, Mapping) for value in parameters):
+        named = dict(enumerate(parameters))
+    if not named:
+        return {path: parameters} if path else {}
     flat: dict[str, Any] = {}
-    for name, value in parameters.items():
-        flat.update(_flatten(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value})
+    for name, value in named.items():
+        flat.update(_flatten(value, f"{path}.{name}" if path else str(name)))
     return flat
 
 
