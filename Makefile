@@ -21,7 +21,7 @@ export HF_HUB_OFFLINE := 1
 export HF_HUB_DISABLE_TELEMETRY := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo test test-all test-ray test-evaluation test-browser test-upstream docs lint format clean help
+.PHONY: demo test test-all evaluation test-ray test-evaluation test-browser test-upstream docs lint format clean help
 
 demo: $(READY)  ## Train and question a tiny STORM on this machine; the report is runs/demo/report.html
 	$(VENV)/bin/storm demo --out $(OUT)
@@ -31,6 +31,9 @@ test: $(READY)  ## The core tests: minutes on two cores, no network, no GPU
 
 test-all: test $(SCALE) test-evaluation  ## Also the slow tests, among them the built wheel, and DeepSpeed on two processes
 	$(TESTS) -m "(slow or scale) and not ray and not lmms and not browser and not gpu and not ffmpeg"
+
+evaluation: $(EVALUATION)  ## What `storm evaluate` needs, in an environment of its own: .venv-evaluation/bin/storm evaluate ...
+	@echo "Ready: .venv-evaluation/bin/storm evaluate --help"
 
 test-ray: $(RAY)  ## The builder on Ray Data, in an environment of its own (.venv-ray)
 	OMP_NUM_THREADS=1 .venv-ray/bin/python -m pytest -m ray

@@ -78,8 +78,9 @@ def main(args: argparse.Namespace) -> None:
 
         report = build(recipe, args, show)
         show()
-    console.print(f"{sum(report.num_rows.values())} rows in {recipe.output_dir}: {report.num_rows}")
-    console.print(f"rejected: {report.num_rejected or 'none'}; {recipe.output_dir}/rejected.jsonl names each")
+    console.print(f"\n{sum(report.num_rows.values())} rows in {recipe.output_dir}: {report.num_rows}")
+    rejected = f"{report.num_rejected}; {recipe.output_dir}/rejected.jsonl says why"
+    console.print(f"rejected: {rejected if report.num_rejected else 'none'}")
 
 
 if __name__ == "__main__":
