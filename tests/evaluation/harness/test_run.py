@@ -97,7 +97,23 @@ def test_sentence_of_the_process_is_the_error(run, fake_lmms_eval):
 
 def test_crash_is_told_with_the_log(run, fake_lmms_eval):
     fake_lmms_eval("raise SystemExit('segments are at fault')")
-    with pytest.raises(StageError, match=r"code 1\. The last line of .*lmms_eval\.log is: segments are at fault"):
+    with pytest.raises(StageError, match=r"code 1: segments are at fault\. All .*lmms_eval\.log"):
+        evaluate(run)
+
+
+def test_error_that_was_retried_is_told_and_not_its_wrapper(run, fake_lmms_eval):
+    fake_lmms_eval("""
+class RetryError(Exception):
+    __module__ = "tenacity"
+
+try:
+    raise ConnectionError("no route")
+except ConnectionError as error:
+    raise RetryError("many times") from error
+""")
+    with pytest.raises(
+        StageError, match=r"code 1: ConnectionError: no route\. Where there is no network, .*--data-root"
+    ):
         evaluate(run)
 
 

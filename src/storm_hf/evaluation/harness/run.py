@@ -8,6 +8,7 @@ RUN/storm/lmms_eval.log                    what lmms-eval printed
 """
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -32,6 +33,10 @@ Arm = Literal["storm", "direct", "cot"]
 ARMS: tuple[Arm, ...] = get_args(Arm)
 LOG = "lmms_eval.log"
 _LOOK_EVERY_SECONDS = 0.5
+_RETRIED = "tenacity.RetryError"
+_WRAPPED = "The above exception was the direct cause of the following exception:"
+_RAISED = re.compile(r"[\w.]+(Error|Exception|NotFound): ")
+_NO_NETWORK = re.compile("ConnectError|ConnectionError|LocalEntryNotFound|OfflineMode")
 
 
 @dataclass(frozen=True)
@@ -181,7 +186,17 @@ def _why(log: Path, exit_code: int) -> str:
     sentences = [line.removeprefix(SENTENCE) for line in lines if line.startswith(SENTENCE)]
     if exit_code == FAILED and sentences:
         return sentences[-1]  # a progress bar may write after it
-    return f"lmms-eval ended with code {exit_code}. The last line of {log} is: {(lines or ['nothing'])[-1]}"
+    cause = _cause(lines)
+    hint = " Where there is no network, name a copy of the data with --data-root." if _NO_NETWORK.search(cause) else ""
+    return f"lmms-eval ended with code {exit_code}: {cause}.{hint} All that it printed is in {log}."
+
+
+def _cause(lines: list[str]) -> str:
+    """What was raised, and not the error of retrying that it was wrapped in."""
+    if lines and lines[-1].startswith(_RETRIED) and _WRAPPED in lines:
+        inner = lines[: len(lines) - 1 - lines[::-1].index(_WRAPPED)]
+        lines = [line for line in inner if _RAISED.match(line)] or lines
+    return (lines or ["it said nothing"])[-1].rstrip(".")
 
 
 def _nothing(arm: Arm, done: int, total: int) -> None:
