@@ -26,13 +26,14 @@ from worlds import table
 from storm_hf.demo import DemoRecipe, demo_recipe
 from storm_hf.demo.arms import run_storm
 from storm_hf.demo.controls import naive_variant, paper_variant, plain_variant, storm_variant
-from storm_hf.demo.folder import DemoFolder, read_json
+from storm_hf.demo.folder import DemoFolder
 from storm_hf.demo.recipe import Training
 from storm_hf.demo.stages import prepare
 from storm_hf.demo.tasks import Task, run_tasks
 from storm_hf.demo.variants import Variant, flops_per_update, variant_task
 from storm_hf.reporting.page import duration
 from storm_hf.worlds import WORLD_NAMES
+from storm_hf.writing import read_json
 
 
 RANKS = (8, 16, 32, 64)

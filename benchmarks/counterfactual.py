@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from storm_hf.demo.folder import DemoFolder, read_json
+from storm_hf.demo.folder import DemoFolder
 from storm_hf.diagnostics.answering_again import answer_again
 from storm_hf.diagnostics.effects import AnswerTable
 from storm_hf.diagnostics.interventions import Intervention
@@ -22,6 +22,7 @@ from storm_hf.errors import WorldError
 from storm_hf.evaluation.answering import answer_questions
 from storm_hf.evaluation.loading import load_checkpoint
 from storm_hf.training.prompts import PromptEncoder
+from storm_hf.writing import read_json
 
 
 def main() -> None:

@@ -18,9 +18,10 @@ from rich.console import Console
 
 from storm_hf.demo import demo_recipe, run_demo
 from storm_hf.demo.controls import CONTROLS, control_tasks
-from storm_hf.demo.folder import DemoFolder, read_json
+from storm_hf.demo.folder import DemoFolder
 from storm_hf.demo.tasks import run_tasks
 from storm_hf.worlds import WORLD_NAMES
+from storm_hf.writing import read_json
 
 
 ARMS = ("direct", *CONTROLS, "chain_of_thought", "terse_chain", "align", "storm")
