@@ -1,6 +1,6 @@
 import pytest
 
-from storm_hf.writing import written_whole
+from storm_hf.writing import read_json, write_atomically, write_json, written_whole
 
 
 def write_half(path, reason):
@@ -30,3 +30,30 @@ def test_files_are_absent_until_they_are_complete(tmp_path):
         unfinished.write_text("whole")
         assert not path.exists()
     assert path.read_text() == "whole"
+
+
+def test_file_is_written_with_its_folder_and_replaces_an_older_one(tmp_path):
+    path = tmp_path / "new" / "page.html"
+    write_atomically(path, "old")
+    assert write_atomically(path, "é").read_text(encoding="utf-8") == "é"
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_interrupted_write_leaves_the_older_file_and_nothing_else(tmp_path):
+    path = write_atomically(tmp_path / "page.html", "old")
+    with pytest.raises(UnicodeEncodeError):
+        write_atomically(path, "new \ud800")
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_equal_content_gives_equal_json(tmp_path):
+    write_json(tmp_path / "a.json", {"x": 1, "y": [2]})
+    write_json(tmp_path / "b.json", {"y": [2], "x": 1})
+    assert (tmp_path / "a.json").read_bytes() == (tmp_path / "b.json").read_bytes()
+
+
+def test_json_is_read_as_it_was_written(tmp_path):
+    content = {"name": "é", "rows": [1, None]}
+    write_json(tmp_path / "new" / "a.json", content)
+    assert read_json(tmp_path / "new" / "a.json") == content

@@ -144,6 +144,16 @@ class WorldError(StormError, ValueError):
     """A world, split or episode cannot exist as asked."""
 
 
+def one_line(error: BaseException) -> str:
+    """What an error says, in one line; the name of its class if it says nothing."""
+    return " ".join(str(error).split()) or f"{type(error).__name__}."
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what a library's error says, without the stop at its end; the name of its class if it says nothing."""
+    return str(error).strip().partition("\n")[0].rstrip(".:") or type(error).__name__
+
+
 __all__ = [
     "BackboneError",
     "BrokenExtraError",

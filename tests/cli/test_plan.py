@@ -62,7 +62,7 @@ def test_longer_prompts_take_more(qwen_checkpoint, tmp_path):
     ("text", "arguments", "says"),
     [
         (None, (), "There is no recipe"),
-        ("{broken: [", (), "in YAML"),
+        ("{broken: [", (), "Expected YAML"),
         ("model_name_or_path: nobody/nothing", (), "nobody/nothing"),
         ("model_name_or_path: x\nlearning_rte: 1", (), "Did you mean `learning_rate`?"),
         ("model_name_or_path: Qwen/Qwen2.5-VL-7B-Instruct", ("--gpu", "abacus"), "abacus"),

@@ -18,10 +18,11 @@ from tests.end_to_end.mini_demo import mini_recipe
 
 from storm_hf.demo import reload, run_demo, stages
 from storm_hf.demo.controls import CONTROLS, control_tasks
-from storm_hf.demo.folder import DemoFolder, read_json
+from storm_hf.demo.folder import DemoFolder
 from storm_hf.errors import CheckpointError, StaleWorkError
 from storm_hf.evaluation import load_checkpoint
 from storm_hf.evaluation.gallery import Gallery
+from storm_hf.writing import read_json
 
 
 ROOT = Path(__file__).parents[2]

@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import pytest
+from tests.diagnostics.thinker import Thinker, make_thinker
 from tests.evaluation.world_checkpoint import save_world_checkpoint
 
 
@@ -8,3 +9,9 @@ from tests.evaluation.world_checkpoint import save_world_checkpoint
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a tiny STORM that was trained on the shuffle world, shared: read only."""
     return save_world_checkpoint(tmp_path_factory.mktemp("demo") / "storm")
+
+
+@pytest.fixture(scope="module")
+def thinker(tmp_path_factory: pytest.TempPathFactory) -> Thinker:
+    """A tiny model with the questions of three clips."""
+    return make_thinker(tmp_path_factory.mktemp("clips"), num_rows=3)

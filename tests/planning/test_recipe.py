@@ -39,6 +39,13 @@ def test_stage_ii_inherits_what_the_checkpoint_of_stage_i_brings(write):
     assert not recipe["use_peft"]
 
 
+def test_what_is_no_recipe_beside_one_is_passed_over(write):
+    for name, text in {"a.yaml": "{broken: [", "b.yaml": "just words"}.items():
+        write(name, text)
+    write("my_align.yaml", f"model_name_or_path: {KNOWN}\noutput_dir: runs/one")
+    assert read_recipe(write("my_answer.yaml", "model_name_or_path: runs/one")).backbone == KNOWN
+
+
 def test_stages_that_start_from_each_other_end(write):
     write("my_align.yaml", "model_name_or_path: runs/two\noutput_dir: runs/one")
     recipe = read_recipe(write("my_answer.yaml", "model_name_or_path: runs/one\noutput_dir: runs/two"))
@@ -60,8 +67,8 @@ def test_only_a_rollout_passes_in_pieces(write):
         ("model_name_or_path: x\nnum_latents: eight", "whole number from 0 up for `num_latents`"),
         ("model_name_or_path: x\nnum_frames: 0", "whole number from 1 up for `num_frames`"),
         ("learning_rate: 1.0", "`model_name_or_path`"),
-        ("just words", "`name: value` lines"),
-        ("{broken: [", "in YAML"),
+        ("just words", "a mapping of arguments"),
+        ("{broken: [", "Expected YAML"),
         ("stages: []", "several stages"),
     ],
 )

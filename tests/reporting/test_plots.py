@@ -48,6 +48,17 @@ def test_chart_says_what_it_shows_to_those_who_do_not_see_it():
     assert [chart.findtext(f"{SVG}{name}") for name in ("title", "desc")] == ["Accuracy", "Two arms."]
 
 
+def test_bars_are_read_out_where_nothing_else_is_said():
+    chart = bar_chart([Bar("STORM", 1, "100%"), Bar("Direct", 0.25, "25%")], title="Accuracy")
+    assert ElementTree.fromstring(chart).findtext(f"{SVG}desc") == "STORM: 100%; Direct: 25%."
+
+
+def test_ends_of_lines_are_read_out_where_nothing_else_is_said():
+    drawn = [Line("STORM", [(0, 0.5), (6, 1.0)]), Line("Direct", [(0, 1.0), (6, 0.25)])]
+    chart = line_chart(drawn, title="By depth", x_label="swaps", y_label="right")
+    assert ElementTree.fromstring(chart).findtext(f"{SVG}desc") == "STORM ends at 100%; Direct ends at 25%"
+
+
 def test_labels_cannot_break_out_of_the_chart():
     chart = bar_chart([Bar("<script>&", 0.5, "50%")], title='"<b>', description="d")
     assert "<script>" not in chart

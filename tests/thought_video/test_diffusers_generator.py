@@ -139,7 +139,7 @@ def test_generator_travels_to_another_process_without_its_model(folders):
 
 def test_family_names_the_package_it_lacks(folders, asked, monkeypatch):
     monkeypatch.setitem(sys.modules, "ftfy", None)
-    with pytest.raises(MissingExtraError, match=r"storm-hf\[thoughts\]"):
+    with pytest.raises(MissingExtraError, match=r"\[thoughts\]"):
         imagine(settings(folders, "wan2.1-i2v"), asked)
 
 

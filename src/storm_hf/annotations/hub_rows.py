@@ -7,7 +7,7 @@ from typing import Any
 from storm_hf.annotations.layout import Layout
 from storm_hf.annotations.record import Rejection, Row
 from storm_hf.annotations.source import SourceConfig
-from storm_hf.errors import DatasetError
+from storm_hf.errors import DatasetError, one_line
 from storm_hf.optional import require
 
 
@@ -24,7 +24,7 @@ def dataset_rows(source: SourceConfig, layout: Layout) -> Iterator[Row | Rejecti
         for line, content in enumerate(dataset, start=1):
             yield Row(line, content)
     except (OSError, ValueError, RuntimeError) as error:
-        raise DatasetError(f"{source.path} cannot be read after row {line}: {_one_line(error)}") from error
+        raise DatasetError(f"{source.path} cannot be read after row {line}: {one_line(error)}") from error
 
 
 def _stream(source: SourceConfig, layout: Layout) -> Any:
@@ -33,7 +33,7 @@ def _stream(source: SourceConfig, layout: Layout) -> Any:
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         raise DatasetError(
             f"Expected {source.path} to be a folder or the name of a data set on the Hub, with the split "
-            f"{source.split!r}, but `datasets` says: {_one_line(error)}"
+            f"{source.split!r}, but `datasets` says: {one_line(error)}"
         ) from error
     if dataset.column_names:
         dataset = dataset.select_columns(layout.columns(dataset.column_names))
@@ -49,7 +49,3 @@ def _load(source: SourceConfig) -> Any:
     return datasets.load_dataset(
         source.path, source.config, split=source.split, revision=source.revision, streaming=True
     )
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())

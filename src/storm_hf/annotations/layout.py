@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 
 import yaml
 
-from storm_hf.errors import ConfigurationError
+from storm_hf.errors import ConfigurationError, one_line
 
 
 AnswerForm = Literal["auto", "letter", "text", "index"]
@@ -132,7 +132,7 @@ def load_layout(name_or_path: str) -> Layout:
             f"Expected a layout of {', '.join(known_layouts())}, or the path of a YAML file, but got {name_or_path!r}."
         ) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"The layout {name_or_path} is no valid YAML: {_one_line(error)}.") from error
+        raise ConfigurationError(f"The layout {name_or_path} is no valid YAML: {one_line(error)}.") from error
     try:
         return _layout_of(content)
     except ConfigurationError as error:
@@ -162,7 +162,3 @@ def _paths(value: Any) -> tuple[str, ...]:
 
 def _folder() -> Any:
     return files("storm_hf.annotations").joinpath("layouts")
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())

@@ -7,7 +7,7 @@ from typing import Any
 
 from storm_hf.annotations.layout import Layout
 from storm_hf.annotations.record import Rejection, Row
-from storm_hf.errors import DatasetError
+from storm_hf.errors import DatasetError, one_line
 from storm_hf.optional import require
 
 
@@ -48,7 +48,7 @@ def parquet_rows(path: Path, layout: Layout) -> Iterator[Row | Rejection]:
     try:
         file = parquet.ParquetFile(path)
     except broken as error:
-        raise DatasetError(f"Expected {path} to be a Parquet file but {_one_line(error)}") from error
+        raise DatasetError(f"Expected {path} to be a Parquet file but {one_line(error)}") from error
     with file:
         columns = layout.columns(file.schema_arrow.names)
         line = 1
@@ -60,7 +60,7 @@ def parquet_rows(path: Path, layout: Layout) -> Iterator[Row | Rejection]:
                         yield _row_at(batch, index, line)
                         line += 1
             except broken as error:
-                yield Rejection(line, None, f"Rows {line} to {end - 1} cannot be read: {_one_line(error)}", {})
+                yield Rejection(line, None, f"Rows {line} to {end - 1} cannot be read: {one_line(error)}", {})
             line = end
 
 
@@ -86,7 +86,3 @@ def _row_of(line: int, names: list[str], cells: list[str]) -> Row | Rejection:
     if len(cells) == len(names):
         return Row(line, content)
     return Rejection(line, None, f"The row has {len(cells)} cells but the header has {len(names)}.", content)
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())

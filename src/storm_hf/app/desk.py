@@ -10,7 +10,7 @@ from storm_hf.app.examples import Examples
 from storm_hf.app.markup import notice_markup, rethought_markup, thinking_markup
 from storm_hf.app.replies import Thinking
 from storm_hf.app.session import Session
-from storm_hf.errors import PromptError, StormError
+from storm_hf.errors import PromptError, StormError, one_line
 
 
 EVERY_STEP = "every step"
@@ -63,7 +63,7 @@ class Desk:
             path = Path(_expect(clip, "There is no clip yet. Drop one, or choose an example."))
             thinking = self._told_of(path, lambda: self.session.think(path, question, _words(options)))
         except StormError as error:
-            return notice_markup([_sentence(error)]), "", None
+            return notice_markup([one_line(error)]), "", None
         example = self.examples.find(path)
         is_its_question = example is not None and thinking.question.text == example.question
         replies = thinking_markup(thinking, example.answer if example and is_its_question else None)
@@ -95,7 +95,7 @@ class Desk:
             other = Path(other_clip) if other_clip else None
             again = self._told_of(other, lambda: self.session.rethink(asked, change, other))
         except StormError as error:
-            return notice_markup([_sentence(error)]), ""
+            return notice_markup([one_line(error)]), ""
         return "", rethought_markup(asked, again)
 
     def _number(self, step: str) -> int | None:
@@ -106,7 +106,7 @@ class Desk:
         try:
             return action()
         except StormError as error:
-            told = _sentence(error) if clip is None else _sentence(error).replace(str(clip), clip.name)
+            told = one_line(error) if clip is None else one_line(error).replace(str(clip), clip.name)
             raise PromptError(told) from error
 
     def _caveats(self, thinking: Thinking, *, is_drawn: bool) -> list[str]:
@@ -129,7 +129,3 @@ def _expect(value: _T | None, otherwise: str) -> _T:
 
 def _words(options: str) -> tuple[str, ...]:
     return tuple(word for word in (part.strip() for part in options.split(",")) if word)
-
-
-def _sentence(error: StormError) -> str:
-    return " ".join(str(error).split())

@@ -1,10 +1,10 @@
 """Clips to begin with: episodes of the worlds that a model was trained on, rendered on the spot."""
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from storm_hf.pipeline.fingerprint import hash_file
 from storm_hf.worlds import EpisodeFiles, make_world, split_seeds, write_episodes
 
 
@@ -41,10 +41,5 @@ class Examples:
 
     def find(self, clip: Path) -> EpisodeFiles | None:
         """The example that a clip is, whatever its file is called by now; None if it is none."""
-        digest = _digest(clip)
-        return next((episode for episode in self.episodes if _digest(episode.clip_path) == digest), None)
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        digest = hash_file(clip)
+        return next((episode for episode in self.episodes if hash_file(episode.clip_path) == digest), None)

@@ -19,6 +19,7 @@ from storm_hf.app.sight import Sight
 from storm_hf.errors import CheckpointError, LatentLayoutError, PromptError
 from storm_hf.evaluation.answering import Answer, answer_questions
 from storm_hf.evaluation.asking import ClipQuestion, ask, read_clip
+from storm_hf.evaluation.cost import counted_passes, passes_until_first_token
 from storm_hf.evaluation.loading import load_checkpoint, worlds_only
 from storm_hf.evaluation.replacement import feed
 from storm_hf.model.modeling_storm import StormForConditionalGeneration
@@ -169,15 +170,11 @@ class Session:
 
     def _timed(self, answer: Callable[[], Answer]) -> Reply:
         """Count the calls of the language model, and take the time."""
-        calls: list[int] = []
-        hook = self.model.get_decoder().register_forward_hook(lambda *_: calls.append(1))
         started = time.perf_counter()
-        try:
+        with counted_passes(self.model) as calls:
             said = answer()
-        finally:
-            hook.remove()
         seconds = time.perf_counter() - started
-        before_first = len(calls) - (len(said.token_ids) - 1)  # each token after the first costs one call
+        before_first = passes_until_first_token(len(calls), len(said.token_ids))
         steps = () if said.latents is None else self.sight.look(said.latents)
         return Reply(said.text, before_first, seconds, steps, said.latents)
 

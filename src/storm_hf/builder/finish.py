@@ -14,11 +14,11 @@ from storm_hf.builder.records import Refused, Row, read_records
 from storm_hf.builder.rows import PROMPTS, THOUGHTS, refuse
 from storm_hf.builder.selection import SELECTION_STEP, Selection, kept_rows, record_path
 from storm_hf.errors import DatasetError
-from storm_hf.pipeline.workspace import Workspace, read_json, write_json
-from storm_hf.target_trajectory.builder import hash_file
+from storm_hf.pipeline.fingerprint import hash_file
+from storm_hf.pipeline.workspace import Workspace
 from storm_hf.target_trajectory.fitting import fit_targets
 from storm_hf.target_trajectory.shards import DATA, MANIFEST, read_shard
-from storm_hf.writing import written_whole
+from storm_hf.writing import read_json, write_json, written_whole
 
 
 FINISH_STEP = "work/50_targets"

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from hashlib import file_digest, sha256
+from hashlib import sha256
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -11,10 +11,11 @@ from storm_hf.annotations import Annotation, SourceConfig, load_layout, read_ann
 from storm_hf.annotations.seen import SeenIds
 from storm_hf.builder.recipe import ThoughtsRecipe
 from storm_hf.builder.records import Record, Refused, Row, write_records
-from storm_hf.pipeline.workspace import Workspace, read_json, write_json
+from storm_hf.pipeline.fingerprint import hash_file
+from storm_hf.pipeline.workspace import Workspace
 from storm_hf.thought_video import WorldRecipe, file_stem
 from storm_hf.worlds import split_seeds
-from storm_hf.writing import written_whole
+from storm_hf.writing import read_json, write_json, written_whole
 
 
 ANNOTATIONS = "work/10_annotations"
@@ -168,7 +169,4 @@ def _batches(rows: Iterator[Row], size: int) -> Iterator[list[Row]]:
 def _hash_of(source: SourceConfig) -> str | None:
     """Hash of the file of a source; what lies in a folder or on the Hub is known by its name and version."""
     path = Path(source.path)
-    if not path.is_file():
-        return None
-    with path.open("rb") as file:
-        return file_digest(file, "sha256").hexdigest()
+    return hash_file(path) if path.is_file() else None

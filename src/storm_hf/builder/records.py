@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from storm_hf.annotations import Annotation
+from storm_hf.pipeline.paths import relative_to
 from storm_hf.thought_video import ThoughtVideo
 
 
@@ -112,12 +113,6 @@ def read_records(path: Path, folder: Path) -> Iterator[Record]:
     with path.open(encoding="utf-8") as file:
         for line in file:
             yield _from_json(json.loads(line), folder)
-
-
-def relative_to(path: Path, folder: Path) -> str:
-    """Name a file relative to a folder if it lies in it, else by its absolute path."""
-    path, folder = path.absolute(), folder.absolute()
-    return path.relative_to(folder).as_posix() if path.is_relative_to(folder) else str(path)
 
 
 def _to_json(record: Record, folder: Path) -> dict[str, Any]:

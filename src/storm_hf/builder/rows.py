@@ -10,8 +10,9 @@ import numpy as np
 
 from storm_hf.annotations import Annotation
 from storm_hf.builder.plan import split_of
-from storm_hf.builder.records import Record, Refused, Row, relative_to, thought_fields
+from storm_hf.builder.records import Record, Refused, Row, thought_fields
 from storm_hf.errors import DatasetError, VideoReadError, VideoWriteError
+from storm_hf.pipeline.paths import relative_to
 from storm_hf.thought_video import (
     Gate,
     PromptWriter,

@@ -16,12 +16,12 @@ import torch
 from storm_hf.annotations import Annotation
 from storm_hf.builder.encoder import load_model
 from storm_hf.builder.recipe import ModelSettings
-from storm_hf.errors import ConfigurationError, PromptError, StormError
+from storm_hf.errors import ConfigurationError
 from storm_hf.model import storm_processor
 from storm_hf.thought_video import ThoughtVideo
 from storm_hf.thought_video.clip_part import frame_times, read_seen, seen_frames
 from storm_hf.training.collator import AnswerCollator, append_answers
-from storm_hf.training.prompts import PromptEncoder
+from storm_hf.training.prompts import PromptEncoder, told_as_prompt_error
 from storm_hf.video import VideoClip
 from storm_hf.video.sample import evenly_spaced
 from storm_hf.worlds.question import LETTERS, QuestionStyle, format_answer, format_question
@@ -108,12 +108,8 @@ class FrozenScorer:
 
     def _encoded(self, clips: Sequence[VideoClip], text: str) -> dict[str, torch.Tensor]:
         content = [*({"type": "video", "video": clip} for clip in clips), {"type": "text", "text": text}]
-        try:
+        with told_as_prompt_error(f"{self.settings.model} cannot look at this video"):
             encoded = self._prompts([{"prompt": [{"role": "user", "content": content}]}])
-        except StormError:
-            raise
-        except ValueError as error:  # as of Qwen's video processor about a picture 200 times as wide as high
-            raise PromptError(f"{self.settings.model} cannot look at this video: {error}.") from error
         return {name: value.to(self._model.device) for name, value in encoded.items()}
 
     def _reply(self, text: str) -> torch.Tensor:

@@ -10,8 +10,9 @@ from storm_hf.builder.recipe import ThoughtsRecipe
 from storm_hf.builder.records import Row, read_records
 from storm_hf.builder.rows import THOUGHTS
 from storm_hf.errors import DatasetError
-from storm_hf.pipeline.workspace import Workspace, read_json, write_json
+from storm_hf.pipeline.workspace import Workspace
 from storm_hf.thought_video import find_duplicates
+from storm_hf.writing import read_json, write_json
 
 
 SELECTION_STEP = "work/35_selection"

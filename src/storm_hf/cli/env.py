@@ -11,8 +11,7 @@ from typing import Annotated
 
 import typer
 
-from storm_hf.cli.exits import one_line
-from storm_hf.errors import StormError
+from storm_hf.errors import StormError, one_line
 from storm_hf.optional import EXTRA_OF
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from storm_hf.errors import StormError
+from storm_hf.errors import StormError, one_line
 
 
 FAILED = 2
@@ -59,8 +59,3 @@ def tell(sentence: str) -> None:
 def given_command() -> str:
     """The command as it was given, for reports that name what makes them again."""
     return shlex.join(["storm", *sys.argv[1:]])
-
-
-def one_line(error: BaseException) -> str:
-    """The message of an error without its line breaks."""
-    return " ".join(str(error).split()) or f"{type(error).__name__}."

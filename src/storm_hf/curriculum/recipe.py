@@ -22,7 +22,7 @@ from trl import ScriptArguments
 from storm_hf.align.config import StormAlignConfig
 from storm_hf.answer.config import StormAnswerConfig
 from storm_hf.curriculum.schedule import CurriculumStage, StageKind, StormCurriculum
-from storm_hf.errors import ConfigurationError
+from storm_hf.errors import ConfigurationError, one_line
 from storm_hf.training.loading import StormModelConfig
 
 
@@ -169,10 +169,15 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise ConfigurationError(f"Expected a recipe at {path}, but it cannot be read ({error.strerror}).") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"Expected YAML in {path}, but: {' '.join(str(error).split())}.") from error
+        raise ConfigurationError(f"Expected YAML in {path}, but: {one_line(error)}.") from error
     if not isinstance(content, dict):
         raise ConfigurationError(f"Expected a mapping of arguments in {path}, got {type(content).__name__}.")
     return content
+
+
+def argument_records(kind: StageKind) -> tuple[type, ...]:
+    """The dataclasses whose fields are the arguments of a stage's script."""
+    return ScriptArguments, _CONFIG_OF[kind], StormModelConfig
 
 
 def check_arguments(kind: StageKind, arguments: Arguments) -> None:
@@ -181,8 +186,7 @@ def check_arguments(kind: StageKind, arguments: Arguments) -> None:
     Raises:
         ConfigurationError: If it does not know one, or the stage could not be resumed.
     """
-    records = (ScriptArguments, _CONFIG_OF[kind], StormModelConfig)
-    known = {each.name for record in records for each in fields(record) if each.init} | {"env"}
+    known = {each.name for record in argument_records(kind) for each in fields(record) if each.init} | {"env"}
     if unknown := sorted(set(arguments) - known):
         raise ConfigurationError(
             f"trainers/{kind}.py does not know {', '.join(unknown)}. Correct the name, or give it to the stages of another "

@@ -23,7 +23,7 @@ from storm_hf.answer.config import StormAnswerConfig
 from storm_hf.answer.trainer import StormAnswerTrainer
 from storm_hf.demo import data
 from storm_hf.demo.backbone import tiny_config, tiny_processor
-from storm_hf.demo.folder import DemoFolder, read_json
+from storm_hf.demo.folder import DemoFolder
 from storm_hf.demo.measure import measure_arm, measure_storm
 from storm_hf.demo.recipe import DemoRecipe
 from storm_hf.demo.tasks import Report
@@ -34,6 +34,7 @@ from storm_hf.training.config import StormTrainingConfig
 from storm_hf.training.perception import caption_rows
 from storm_hf.training.trainer import StormTrainer
 from storm_hf.worlds import make_world
+from storm_hf.writing import read_json
 
 
 CHAINS = ("chain_of_thought", "terse_chain")  # arms, and the columns that hold what they write

@@ -53,7 +53,6 @@ def accuracy_by_depth(report: DemoReport, story: DemoStory) -> str:
     return line_chart(
         lines,
         title=f"Accuracy by number of {story.depth_unit}",
-        description="; ".join(f"{line.label} ends at {percent(line.points[-1][1])}" for line in lines),
         x_label=f"number of {story.depth_unit}",
         y_label="questions answered right",
         mark=_chance(report),
@@ -66,7 +65,7 @@ def accuracy_of_arms(report: DemoReport, story: DemoStory) -> str:
         _accuracy_bar(arm_label(name), result.accuracy, report.num_test, is_ours=name == "storm")
         for name, result in all_arms(report, story).items()
     ]
-    return bar_chart(bars, title=f"Accuracy on {story.deep_clips}", description=_read(bars), mark=_chance(report))
+    return bar_chart(bars, title=f"Accuracy on {story.deep_clips}", mark=_chance(report))
 
 
 def effect_of_interventions(report: DemoReport) -> str:
@@ -77,7 +76,7 @@ def effect_of_interventions(report: DemoReport) -> str:
         for name, label in _LABELS_OF_INTERVENTIONS.items()
     ]
     title = "Accuracy with replaced latents"
-    return bar_chart(bars, title=title, description=_read(bars), mark=_chance(report))
+    return bar_chart(bars, title=title, mark=_chance(report))
 
 
 def passes_per_answer(report: DemoReport, story: DemoStory) -> str:
@@ -93,7 +92,7 @@ def passes_per_answer(report: DemoReport, story: DemoStory) -> str:
         for name, result in arms.items()
     ]
     longest = max(bar.value for bar in bars)
-    return bar_chart(bars, title="Forward passes per answer", description=_read(bars), maximum=longest)
+    return bar_chart(bars, title="Forward passes per answer", maximum=longest)
 
 
 def retrieval(report: DemoReport) -> str:
@@ -101,7 +100,7 @@ def retrieval(report: DemoReport) -> str:
     found = report.retrieval
     mark = Mark(found.chance, f"chance {percent(found.chance)}")
     bar = Bar("Nearest frame is right", found.top1_state, percent(found.top1_state), "accent")
-    return bar_chart([bar], title="Retrieval of the state", description=_read([bar]), mark=mark)
+    return bar_chart([bar], title="Retrieval of the state", mark=mark)
 
 
 def _accuracy_bar(label: str, accuracy: float, num_test: int, *, is_ours: bool) -> Bar:
@@ -111,7 +110,3 @@ def _accuracy_bar(label: str, accuracy: float, num_test: int, *, is_ours: bool) 
 
 def _chance(report: DemoReport) -> Mark:
     return Mark(report.chance, f"chance {percent(report.chance)}")
-
-
-def _read(bars: list[Bar]) -> str:
-    return "; ".join(f"{bar.label}: {bar.text}" for bar in bars) + "."

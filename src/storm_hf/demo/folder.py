@@ -4,12 +4,12 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from storm_hf.demo.recipe import DemoRecipe
 from storm_hf.demo.tasks import Usage
 from storm_hf.errors import StaleWorkError
 from storm_hf.reporting import write_atomically
+from storm_hf.writing import read_json
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class DemoFolder:
         if not file.exists():
             write_atomically(file, json.dumps(wanted, indent=2) + "\n")
             return
-        found = json.loads(file.read_text())
+        found = read_json(file)
         different = [name for name in wanted if wanted[name] != found.get(name)]
         if different:
             name = different[0]
@@ -86,10 +86,5 @@ class DemoFolder:
         """What all finished stages cost together."""
         spent = Usage()
         for marker in sorted((self.path / "done").iterdir()):
-            spent += Usage(**json.loads(marker.read_text()))
+            spent += Usage(**read_json(marker))
         return spent
-
-
-def read_json(path: Path) -> Any:
-    """Read what a worker wrote."""
-    return json.loads(path.read_text())

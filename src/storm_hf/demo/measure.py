@@ -14,7 +14,8 @@ from storm_hf.demo.folder import DemoFolder
 from storm_hf.demo.recipe import DemoRecipe
 from storm_hf.diagnostics import ThoughtGallery, feed, replacement
 from storm_hf.diagnostics.replacement import choose_donors
-from storm_hf.evaluation.answering import Answer, accuracy, answer_questions, measure_cost
+from storm_hf.evaluation.answering import Answer, accuracy, answer_questions
+from storm_hf.evaluation.cost import measure_cost
 from storm_hf.model import StormForConditionalGeneration
 from storm_hf.target_trajectory import TargetTrajectory
 from storm_hf.training.prompts import PromptEncoder

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from importlib.resources import files
 
-from storm_hf.demo.folder import DemoFolder, read_json
+from storm_hf.demo.folder import DemoFolder
 from storm_hf.demo.measure import deep_indices
 from storm_hf.demo.recipe import DemoRecipe
 from storm_hf.demo.tasks import Report
@@ -15,6 +15,7 @@ from storm_hf.evaluation.answering import read_option
 from storm_hf.reporting import write_atomically
 from storm_hf.target_trajectory import load_thoughts
 from storm_hf.worlds import format_question
+from storm_hf.writing import read_json
 
 
 NUM_CLIPS = 64

@@ -10,13 +10,14 @@ from typing import Any
 
 from rich.console import Console
 
-from storm_hf.demo.folder import DemoFolder, read_json
+from storm_hf.demo.folder import DemoFolder
 from storm_hf.demo.recipe import DemoRecipe, demo_recipe
 from storm_hf.demo.record import ARMS, ArmResult, DemoReport, Interventions, Retrieval
 from storm_hf.demo.report import write_report
 from storm_hf.demo.tasks import Task, run_tasks
 from storm_hf.demo.telling import tell
 from storm_hf.worlds import make_world
+from storm_hf.writing import read_json
 
 
 ARM_TITLES = {

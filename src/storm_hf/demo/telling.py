@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from storm_hf.demo.folder import DemoFolder, read_json
+from storm_hf.demo.folder import DemoFolder
 from storm_hf.demo.recipe import DemoRecipe
 from storm_hf.demo.record import ArmResult
 from storm_hf.demo.story import ArmTraining, DemoStory, ExampleClip, ImaginedStep, Neighbour, TargetCosines
 from storm_hf.diagnostics import ThoughtGallery
 from storm_hf.target_trajectory import load_thoughts
 from storm_hf.video import read_video
+from storm_hf.writing import read_json
 
 
 ARMS = ("direct", "chain_of_thought", "terse_chain", "align", "storm")

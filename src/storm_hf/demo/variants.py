@@ -21,13 +21,14 @@ from storm_hf.answer.trainer import StormAnswerTrainer
 from storm_hf.demo import data
 from storm_hf.demo.arms import ReportProgress, is_finished, longest_answer, train, training_arguments, with_reasoning
 from storm_hf.demo.folder import DemoFolder
-from storm_hf.demo.measure import measure_prompts
+from storm_hf.demo.measure import deep_indices, measure_prompts
 from storm_hf.demo.recipe import DemoRecipe, Training
 from storm_hf.demo.tasks import Report, Task
 from storm_hf.evaluation.answering import accuracy, answer_questions
 from storm_hf.model import StormConfig, StormForConditionalGeneration
 from storm_hf.reporting import write_atomically
 from storm_hf.training.collator import AnswerCollator
+from storm_hf.training.config import StormTrainingConfig
 from storm_hf.training.flops import TokenCounts, attention_shape, count_parameters, training_flops
 from storm_hf.training.prompts import PromptEncoder, Row
 from storm_hf.training.trainer import freeze_vision
@@ -123,14 +124,13 @@ def run_variant(folder: DemoFolder, recipe: DemoRecipe, variant: Variant, report
     disable_progress_bars()
     model, config, processor = _start(folder, recipe, variant)
     recipe = dataclasses.replace(recipe, trainings={**recipe.trainings, **_trainings(variant)})
-    seconds = 0.0
+    run, seconds = _Run(folder, recipe, variant, report), 0.0
     if variant.align_updates:
-        seconds += _train_align(folder, recipe, variant, model, processor, report)
+        seconds += run.align(model, processor)
     prompts = _encoder(variant, processor, config)
     if variant.answer_updates:
-        seconds += _train_answer(folder, recipe, variant, model, prompts, report)
-    results = _test(folder, recipe, variant, model, prompts)
-    record = {**results, "train_seconds": seconds, "num_updates": variant.num_updates}
+        seconds += run.answer(model, prompts)
+    record = {**run.test(model, prompts), "train_seconds": seconds, "num_updates": variant.num_updates}
     write_atomically(folder.arm(variant.name) / "results.json", json.dumps(record, indent=1) + "\n")
 
 
@@ -190,72 +190,54 @@ def _trainings(variant: Variant) -> dict[str, Training]:
     }
 
 
-def _train_align(
-    folder: DemoFolder,
-    recipe: DemoRecipe,
-    variant: Variant,
-    model: StormForConditionalGeneration,
-    processor: ProcessorMixin,
-    report: Report,
-) -> float:
-    trainer = StormAlignTrainer(
-        model=model,
-        args=training_arguments(
-            StormAlignConfig,
-            folder.arm(variant.name) / "align",
-            recipe,
-            "variant_align",
-            num_latents=variant.num_latents,
-            **variant.align,
-        ),
-        train_dataset=data.dataset(folder, "train", with_thoughts=True),
-        processing_class=processor,
-        callbacks=[ReportProgress(report)],
-    )
-    return train(trainer)
+@dataclass(frozen=True)
+class _Run:
+    """The stages and the test of one arm, whose trainings the recipe has."""
 
+    folder: DemoFolder
+    recipe: DemoRecipe
+    variant: Variant
+    report: Report
 
-def _train_answer(
-    folder: DemoFolder,
-    recipe: DemoRecipe,
-    variant: Variant,
-    model: StormForConditionalGeneration,
-    prompts: PromptEncoder,
-    report: Report,
-) -> float:
-    trainer = StormAnswerTrainer(
-        model=model,
-        args=training_arguments(
-            StormAnswerConfig,
-            folder.arm(variant.name) / "answer",
-            recipe,
-            "variant_answer",
-            num_latents=prompts.num_latents,
-        ),
-        train_dataset=with_reasoning(data.dataset(folder, "train", with_thoughts=False), variant.chain),
-        processing_class=prompts.processor,
-        data_collator=AnswerCollator(prompts),
-        callbacks=[ReportProgress(report, variant.align_updates)],
-    )
-    return train(trainer)
+    def align(self, model: StormForConditionalGeneration, processor: ProcessorMixin) -> float:
+        """Train Stage I; returns its seconds."""
+        settings = {"num_latents": self.variant.num_latents, **self.variant.align}
+        trainer = StormAlignTrainer(
+            model=model,
+            args=self._arguments(StormAlignConfig, "align", **settings),
+            train_dataset=data.dataset(self.folder, "train", with_thoughts=True),
+            processing_class=processor,
+            callbacks=[ReportProgress(self.report)],
+        )
+        return train(trainer)
 
+    def answer(self, model: StormForConditionalGeneration, prompts: PromptEncoder) -> float:
+        """Train on answers; returns the seconds."""
+        rows = data.dataset(self.folder, "train", with_thoughts=False)
+        trainer = StormAnswerTrainer(
+            model=model,
+            args=self._arguments(StormAnswerConfig, "answer", num_latents=prompts.num_latents),
+            train_dataset=with_reasoning(rows, self.variant.chain),
+            processing_class=prompts.processor,
+            data_collator=AnswerCollator(prompts),
+            callbacks=[ReportProgress(self.report, self.variant.align_updates)],
+        )
+        return train(trainer)
 
-def _test(
-    folder: DemoFolder,
-    recipe: DemoRecipe,
-    variant: Variant,
-    model: StormForConditionalGeneration,
-    prompts: PromptEncoder,
-) -> dict[str, Any]:
-    """Test as every arm is tested, and with other numbers of latent steps on the deep clips."""
-    rows = data.dataset(folder, "test", with_thoughts=False)
-    tests = list(rows)
-    longest = longest_answer(with_reasoning(rows, variant.chain), prompts.processor)
-    results = dataclasses.asdict(measure_prompts(model, prompts, tests, recipe, max_new_tokens=longest))
-    deep = [row for row in tests if int(row["depth"]) in recipe.deep]
-    results["by_num_latents"] = {}
-    for num_latents in variant.test_num_latents:
-        other = dataclasses.replace(prompts, num_latents=num_latents)
-        answers = answer_questions(model, other, deep, max_new_tokens=longest, batch_size=256)
-        results["by_num_latents"][str(num_latents)] = accuracy(answers, deep)
-    return results
+    def test(self, model: StormForConditionalGeneration, prompts: PromptEncoder) -> dict[str, Any]:
+        """Test as every arm is tested, and with other numbers of latent steps on the deep clips."""
+        rows = data.dataset(self.folder, "test", with_thoughts=False)
+        tests = list(rows)
+        longest = longest_answer(with_reasoning(rows, self.variant.chain), prompts.processor)
+        results = dataclasses.asdict(measure_prompts(model, prompts, tests, self.recipe, max_new_tokens=longest))
+        deep = [tests[index] for index in deep_indices(tests, self.recipe)]
+        results["by_num_latents"] = {}
+        for num_latents in self.variant.test_num_latents:
+            other = dataclasses.replace(prompts, num_latents=num_latents)
+            answers = answer_questions(model, other, deep, max_new_tokens=longest, batch_size=256)
+            results["by_num_latents"][str(num_latents)] = accuracy(answers, deep)
+        return results
+
+    def _arguments(self, kind: type[StormTrainingConfig], stage: str, **settings: Any) -> Any:
+        folder = self.folder.arm(self.variant.name) / stage
+        return training_arguments(kind, folder, self.recipe, f"variant_{stage}", **settings)

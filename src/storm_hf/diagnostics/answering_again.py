@@ -17,7 +17,7 @@ from transformers import DynamicCache
 
 from storm_hf.diagnostics.interventions import Intervention
 from storm_hf.errors import InterventionError
-from storm_hf.evaluation.answering import Answer, read_answers
+from storm_hf.evaluation.answering import Answer, generate_greedily, read_answers, spans
 from storm_hf.model.generation_storm import set_num_latents
 from storm_hf.model.layout_storm import find_latent_block
 from storm_hf.model.modeling_storm import StormForConditionalGeneration
@@ -79,8 +79,7 @@ def answer_again(
     """
     model.eval()
     replies: dict[str, list[Reply]] = {name: [] for name in interventions}
-    for start in range(0, len(rows), batch_size):
-        span = range(start, min(start + batch_size, len(rows)))
+    for span in spans(len(rows), batch_size):
         with torch.inference_mode():
             shared = SharedPrompts(model, prompts, [rows[index] for index in span], max_new_tokens)
             for name, intervention in interventions.items():
@@ -161,22 +160,13 @@ class SharedPrompts:
         return {**seen, "position_ids": self.positions[..., :length]}  # after the prompt, positions count by one
 
     def _generate(self, layout: str, replace: LatentIntervention | None) -> Any:
-        tokenizer = self.prompts.processor.tokenizer
-        arguments: dict[str, Any]
+        inputs: dict[str, Any]
         if layout == "skipped":
-            arguments = {**self.inputs, "num_latents": 0}
+            inputs = {**self.inputs, "num_latents": 0}
         else:
-            arguments = {**self._inputs(layout), "past_key_values": copy.deepcopy(self.cache)}
-        return self.model.generate(
-            **arguments,
-            max_new_tokens=self.max_new_tokens,
-            do_sample=False,
-            return_dict_in_generate=True,
-            output_latents=True,
-            output_logits=True,
-            latent_intervention=replace,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
+            inputs = {**self._inputs(layout), "past_key_values": copy.deepcopy(self.cache)}
+        return generate_greedily(
+            self.model, self.prompts, inputs, self.max_new_tokens, output_logits=True, latent_intervention=replace
         )
 
     def _read(self, output: Any, layout: str) -> list[Answer]:

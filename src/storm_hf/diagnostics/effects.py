@@ -5,14 +5,13 @@ Axes: N questions, K latent steps.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from storm_hf.diagnostics.answering_again import Reply
 from storm_hf.diagnostics.interventions import Intervention
 from storm_hf.evaluation.answering import Answer
-from storm_hf.evaluation.bootstrap import Interval, mean_interval, paired_difference, share_interval
+from storm_hf.evaluation.bootstrap import Draws, Interval, mean_interval, paired_difference, share_interval
 from storm_hf.training.prompts import Row
 from storm_hf.worlds.world import World
 
@@ -101,11 +100,11 @@ class DonorQuestionEffect:
         cls, rows: Sequence[Row], own: Sequence[Reply], swapped: Sequence[Reply], clips: Sequence[str], seed: int = 0
     ) -> "DonorQuestionEffect":
         """Compare replies to `rows`, whose answers are the donors', with the clip's own latents and the donor's."""
-        settings: dict[str, Any] = {"clusters": clips, "num_resamples": NUM_RESAMPLES, "seed": seed}
+        draws = Draws(clusters=clips, num_resamples=NUM_RESAMPLES, seed=seed)
         before = [says(reply.answer, row) for reply, row in zip(own, rows, strict=True)]
         after = [says(reply.answer, row) for reply, row in zip(swapped, rows, strict=True)]
-        steered = widen_certainty(paired_difference(after, before, **settings), clips)
-        return cls(share_interval(after, **settings), steered, len(rows))
+        steered = widen_certainty(paired_difference(after, before, **draws), clips)
+        return cls(share_interval(after, **draws), steered, len(rows))
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,18 +129,18 @@ class AnswerTable:
 
     def effect(self, intervention: Intervention, replies: Sequence[Reply]) -> Effect:
         """Compare the replies under an intervention with the model's own."""
-        settings: dict[str, Any] = {"clusters": self.clips, "num_resamples": NUM_RESAMPLES, "seed": self.seed}
+        draws = Draws(clusters=self.clips, num_resamples=NUM_RESAMPLES, seed=self.seed)
         before = np.array([says(reply.answer, row) for reply, row in zip(self.own, self.rows, strict=True)])
         after = np.array([says(reply.answer, row) for reply, row in zip(replies, self.rows, strict=True)])
         changed = [_said(reply.answer) != _said(own.answer) for reply, own in zip(replies, self.own, strict=True)]
         follows, steered, num_donors = self._follow(intervention.donors, replies)
-        lost = paired_difference(before, after, **settings)
+        lost = paired_difference(before, after, **draws)
         return Effect(
             label=intervention.label,
-            accuracy=share_interval(after, **settings),
+            accuracy=share_interval(after, **draws),
             lost=lost if replies is self.own else widen_certainty(lost, self.clips),
-            changed=share_interval(changed, **settings),
-            divergence=mean_interval([reply.divergence for reply in replies], **settings),
+            changed=share_interval(changed, **draws),
+            divergence=mean_interval([reply.divergence for reply in replies], **draws),
             unreadable=float(
                 np.mean([_is_unreadable(reply.answer, row) for reply, row in zip(replies, self.rows, strict=True)])
             ),
@@ -166,11 +165,11 @@ class AnswerTable:
         if not others:
             return None, None, 0
         clips = [self.clips[index] for index in others]
-        settings: dict[str, Any] = {"clusters": clips, "num_resamples": NUM_RESAMPLES, "seed": self.seed}
+        draws = Draws(clusters=clips, num_resamples=NUM_RESAMPLES, seed=self.seed)
         after = [says(replies[index].answer, self.rows[donors[index]]) for index in others]
         before = [says(self.own[index].answer, self.rows[donors[index]]) for index in others]
-        steered = widen_certainty(paired_difference(after, before, **settings), clips)
-        return share_interval(after, **settings), steered, len(others)
+        steered = widen_certainty(paired_difference(after, before, **draws), clips)
+        return share_interval(after, **draws), steered, len(others)
 
     def counterfactual(
         self, world: World, states: np.ndarray, step: int, donors: np.ndarray, replies: Sequence[Reply]
@@ -200,11 +199,11 @@ class AnswerTable:
         if not changed:
             return None
         clips = [self.clips[index] for index in changed]
-        settings: dict[str, Any] = {"clusters": clips, "num_resamples": NUM_RESAMPLES, "seed": self.seed}
+        draws = Draws(clusters=clips, num_resamples=NUM_RESAMPLES, seed=self.seed)
         follows = [says(replies[index].answer, {**self.rows[index], "answer": expected[index]}) for index in changed]
         keeps = [says(replies[index].answer, self.rows[index]) for index in changed]
         return CounterfactualEffect(
-            step + 1, share_interval(follows, **settings), share_interval(keeps, **settings), len(changed)
+            step + 1, share_interval(follows, **draws), share_interval(keeps, **draws), len(changed)
         )
 
 

@@ -15,7 +15,7 @@ def accuracy_of_replacements(diagnosis: Diagnosis) -> str:
         _share_bar(effect.label, effect.accuracy, is_ours=name == "own") for name, effect in diagnosis.effects.items()
     ]
     mark = None if diagnosis.chance is None else Mark(diagnosis.chance, f"chance {percent(diagnosis.chance)}")
-    return bar_chart(bars, title="Accuracy with replaced latents", description=_read(bars), mark=mark)
+    return bar_chart(bars, title="Accuracy with replaced latents", mark=mark)
 
 
 def following_donors(diagnosis: Diagnosis) -> str | None:
@@ -24,7 +24,7 @@ def following_donors(diagnosis: Diagnosis) -> str | None:
     bars = [_share_bar(label, share, is_ours=True) for label, share in follows.items() if share is not None]
     if not bars:
         return None
-    return bar_chart(bars, title="Answers that become the donor's", description=_read(bars))
+    return bar_chart(bars, title="Answers that become the donor's")
 
 
 def curves_over_steps(diagnosis: Diagnosis) -> str | None:
@@ -42,7 +42,6 @@ def curves_over_steps(diagnosis: Diagnosis) -> str | None:
     return line_chart(
         lines,
         title="Answers that follow, by replaced step",
-        description="; ".join(f"{line.label} ends at {percent(line.points[-1][1])}" for line in lines),
         x_label="latent step",
         y_label="answers that follow",
     )
@@ -67,7 +66,6 @@ def content_by_step(diagnosis: Diagnosis) -> str | None:
     return line_chart(
         lines,
         title="What the latents hold, by step",
-        description="; ".join(f"{line.label} ends at {percent(line.points[-1][1])}" for line in lines),
         x_label="latent step",
         y_label="latents that hold it",
     )
@@ -83,7 +81,7 @@ def attention_by_layer(diagnosis: Diagnosis) -> str | None:
     ]
     uniform = diagnosis.attention[0].uniform
     mark = Mark(uniform, f"equal attention {percent(uniform)}")
-    return bar_chart(bars, title="Attention on the latents", description=_read(bars), mark=mark)
+    return bar_chart(bars, title="Attention on the latents", mark=mark)
 
 
 def _points(effects: Sequence[Effect]) -> list[tuple[float, float]]:
@@ -94,7 +92,3 @@ def _points(effects: Sequence[Effect]) -> list[tuple[float, float]]:
 def _share_bar(label: str, share: Interval, *, is_ours: bool) -> Bar:
     ends = (max(share.low, 0.0), min(share.high, 1.0))
     return Bar(label, share.mean, percent(share.mean), "accent" if is_ours else "neutral", ends)
-
-
-def _read(bars: Sequence[Bar]) -> str:
-    return "; ".join(f"{bar.label}: {bar.text}" for bar in bars) + "."

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from storm_hf.evaluation.bootstrap import Interval, share_interval
+from storm_hf.target_trajectory.ridge import ridge_weights
 
 
 _TRAIN_SHARE = 0.7
@@ -68,17 +69,8 @@ def _probe(latents: np.ndarray, states: np.ndarray, is_fitted: np.ndarray, held_
     inputs = inputs / inputs[is_fitted].pow(2).mean(dim=0).sqrt().clamp(min=1e-6)
     labels = torch.nn.functional.one_hot(torch.from_numpy(codes), len(names)).double()  # (N, C)
     frequency = labels[is_fitted].mean(dim=0)
-    scores = inputs[~is_fitted] @ _ridge(inputs[is_fitted], labels[is_fitted] - frequency) + frequency
+    scores = inputs[~is_fitted] @ ridge_weights(inputs[is_fitted], labels[is_fitted] - frequency, _RIDGE) + frequency
     truth = torch.from_numpy(codes[~is_fitted])
     is_right = (scores.argmax(dim=1) == truth).numpy()
     chance = float((truth == frequency.argmax()).double().mean())
     return StepProbe(share_interval(is_right, clusters=held_out, num_resamples=2000), chance, len(truth))
-
-
-def _ridge(inputs: torch.Tensor, outputs: torch.Tensor) -> torch.Tensor:
-    """Solve in the smaller of the two spaces, since latents are often longer than clips are many: weights (D, C)."""
-    count, size = inputs.shape
-    penalty = _RIDGE * count
-    if size <= count:
-        return torch.linalg.solve(inputs.T @ inputs + penalty * torch.eye(size).double(), inputs.T @ outputs)
-    return inputs.T @ torch.linalg.solve(inputs @ inputs.T + penalty * torch.eye(count).double(), outputs)

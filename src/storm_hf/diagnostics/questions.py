@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from storm_hf.errors import DatasetError, StormError, WorldError
+from storm_hf.errors import DatasetError, StormError, WorldError, first_line
 from storm_hf.optional import require
 from storm_hf.target_trajectory.schema import FEATURES_COLUMN
 from storm_hf.target_trajectory.shards import MANIFEST, load_thoughts
@@ -122,9 +122,8 @@ def _open(dataset: str, split: str) -> Any:
         try:
             splits = require("datasets").load_dataset(dataset)
         except (OSError, ValueError, ConnectionError) as error:
-            reason = str(error).strip().splitlines()[0]
             raise DatasetError(
-                f"There is no folder {dataset}, and no data set of that name could be had: {reason}"
+                f"There is no folder {dataset}, and no data set of that name could be had: {first_line(error)}."
             ) from error
     if split not in splits:
         raise DatasetError(f"{dataset} has no split {split!r}; it has {', '.join(splits)}. Name one with --split.")

@@ -1,15 +1,13 @@
-"""Let a model answer the questions of a data set, batch by batch, and count what it cost.
+"""Let a model answer the questions of a data set, batch by batch.
 
 Axes: B batch, K latent steps, D hidden size.
 """
 
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from transformers import ProcessorMixin
 
 from storm_hf.model.modeling_storm import StormForConditionalGeneration
 from storm_hf.model.rollout_storm import LatentIntervention
@@ -68,10 +66,12 @@ def answer_questions(
     """
     model.eval()
     answers: list[Answer] = []
-    for span in _spans(len(rows), batch_size):
+    for span in spans(len(rows), batch_size):
         batch = [rows[index] for index in span]
+        inputs = {name: value.to(model.device) for name, value in prompts(batch).items()}
         intervention = None if intervene is None else intervene(span)
-        answers.extend(_answer_batch(model, prompts, batch, max_new_tokens, intervention))
+        output = generate_greedily(model, prompts, inputs, max_new_tokens, latent_intervention=intervention)
+        answers.extend(read_answers(output, inputs["input_ids"].shape[1], prompts, batch))
         if on_batch is not None:
             on_batch(len(batch))
     return answers
@@ -82,31 +82,46 @@ def accuracy(answers: Sequence[Answer], rows: Sequence[Row]) -> float:
     return float(np.mean([answer.choice == row["answer"] for answer, row in zip(answers, rows, strict=True)]))
 
 
-def _spans(length: int, size: int) -> Iterator[range]:
+def spans(length: int, size: int) -> Iterator[range]:
+    """Cut positions into runs of one size, the last one shorter."""
     return (range(start, min(start + size, length)) for start in range(0, length, size))
 
 
-def _answer_batch(
+def generate_greedily(
     model: StormForConditionalGeneration,
     prompts: PromptEncoder,
-    rows: Sequence[Row],
+    inputs: Mapping[str, Any],
     max_new_tokens: int,
-    intervention: LatentIntervention | None,
-) -> list[Answer]:
-    inputs = {name: value.to(model.device) for name, value in prompts(rows).items()}
+    **arguments: Any,
+) -> Any:
+    """Generate as every answer is generated: greedily, up to the end of the turn, keeping the latents.
+
+    Args:
+        model ([`StormForConditionalGeneration`]):
+            The model.
+        prompts ([`~storm_hf.training.prompts.PromptEncoder`]):
+            Encoded the questions.
+        inputs (`Mapping[str, Any]`):
+            What it made of them, on the model's device.
+        max_new_tokens (`int`):
+            Longest answer.
+        arguments:
+            What else `generate` takes, such as a `latent_intervention`.
+
+    Returns:
+        [`~transformers.generation.GenerateDecoderOnlyOutput`]: What [`read_answers`] reads.
+    """
     tokenizer = prompts.processor.tokenizer
-    arguments: dict[str, Any] = dict(inputs)
-    output: Any = model.generate(
+    return model.generate(
+        **inputs,
         **arguments,
         max_new_tokens=max_new_tokens,
         do_sample=False,
         return_dict_in_generate=True,
         output_latents=True,
-        latent_intervention=intervention,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
-    return read_answers(output, inputs["input_ids"].shape[1], prompts, rows)
 
 
 def read_answers(output: Any, num_prompt_tokens: int, prompts: PromptEncoder, rows: Sequence[Row]) -> list[Answer]:
@@ -126,16 +141,16 @@ def read_answers(output: Any, num_prompt_tokens: int, prompts: PromptEncoder, ro
     new_tokens = output.sequences[:, num_prompt_tokens:]
     texts = tokenizer.batch_decode(new_tokens, skip_special_tokens=True)
     latents = [None] * len(rows) if output.latents is None else output.latents.float().cpu().numpy()
-    token_ids = [_up_to_end(row, tokenizer.eos_token_id) for row in new_tokens.tolist()]
+    token_ids = [up_to_end(row, {tokenizer.eos_token_id}) for row in new_tokens.tolist()]
     return [
         Answer(text.strip(), read_option(text, row.get("options"), prompts.question_style), latent, tokens)
         for text, row, latent, tokens in zip(texts, rows, latents, token_ids, strict=True)
     ]
 
 
-def _up_to_end(tokens: list[int], end: int) -> list[int]:
-    """Cut off what pads a finished answer."""
-    return tokens[: tokens.index(end) + 1] if end in tokens else tokens
+def up_to_end(tokens: list[int], ends: Collection[int]) -> list[int]:
+    """Cut off what pads a finished answer, behind the first token that ends one."""
+    return next((tokens[: place + 1] for place, token in enumerate(tokens) if token in ends), tokens)
 
 
 def read_option(text: str, options: Sequence[str] | None, style: QuestionStyle = "words") -> str | None:
@@ -159,46 +174,3 @@ def read_option(text: str, options: Sequence[str] | None, style: QuestionStyle =
     parts = [name.replace(".", " ").split() for name in said]
     named = [index for index, part in enumerate(parts) if part and words[-len(part) :] == part]
     return options[max(named, key=lambda index: len(parts[index]))] if named else None
-
-
-@dataclass(frozen=True)
-class AnswerCost:
-    """What one answer costs, measured on single questions.
-
-    Args:
-        forward_passes (`float`):
-            Mean number of calls of the language model until the first token of the answer word, prefill included.
-        seconds (`float`):
-            Median wall seconds for a whole answer.
-    """
-
-    forward_passes: float
-    seconds: float
-
-
-def measure_cost(
-    model: StormForConditionalGeneration, prompts: PromptEncoder, rows: Sequence[Row], *, max_new_tokens: int = 8
-) -> AnswerCost:
-    """Count language-model calls and take the time of answering `rows` one by one. Arguments as in `answer_questions`."""
-    passes, seconds = [], []
-    calls: list[int] = []
-    hook = model.get_decoder().register_forward_hook(lambda *_: calls.append(1))
-    for row in rows:
-        calls.clear()
-        started = time.perf_counter()
-        answer = _answer_batch(model.eval(), prompts, [row], max_new_tokens, None)[0]
-        seconds.append(time.perf_counter() - started)
-        prefill = len(calls) - (len(answer.token_ids) - 1)  # every token after the first costs one call
-        passes.append(prefill + tokens_before_answer(answer, prompts.processor))
-    hook.remove()
-    return AnswerCost(float(np.mean(passes)), float(np.median(seconds)))
-
-
-def tokens_before_answer(answer: Answer, processor: ProcessorMixin) -> int:
-    """Number of generated tokens before the first one of the answer word: the written reasoning."""
-    start = len(answer.text) - len(answer.choice or "")
-    texts = (
-        processor.tokenizer.decode(answer.token_ids[: count + 1], skip_special_tokens=True).strip()
-        for count in range(len(answer.token_ids))
-    )
-    return next(count for count, text in enumerate(texts) if len(text) > start or len(text) == len(answer.text))

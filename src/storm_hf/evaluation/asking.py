@@ -12,11 +12,11 @@ from typing import Literal
 import torch
 from transformers import ProcessorMixin
 
-from storm_hf.errors import LatentLayoutError, PromptError, StormError
+from storm_hf.errors import LatentLayoutError, PromptError
 from storm_hf.evaluation.answering import Answer, answer_questions
 from storm_hf.evaluation.replacement import Replacement, feed, replace_latents
 from storm_hf.model.modeling_storm import StormForConditionalGeneration
-from storm_hf.training.prompts import PromptEncoder, Row, load_clip
+from storm_hf.training.prompts import PromptEncoder, Row, load_clip, told_as_prompt_error
 from storm_hf.video import VideoClip
 
 
@@ -147,13 +147,9 @@ class _GuardedPrompts(PromptEncoder):
     """Encodes prompts that nobody has looked at before: says what does not fit instead of failing in the middle."""
 
     def __call__(self, rows: Sequence[Row]) -> dict[str, torch.Tensor]:
-        try:
+        height, width = rows[0]["video"].frames.shape[1:3]
+        with told_as_prompt_error(f"The model cannot look at a clip of {width} x {height} pixels"):
             inputs = super().__call__(rows)
-        except StormError:
-            raise
-        except ValueError as error:  # as of Qwen's video processor about a picture 200 times as wide as high
-            height, width = rows[0]["video"].frames.shape[1:3]
-            raise PromptError(f"The model cannot look at a clip of {width} x {height} pixels: {error}.") from error
         self._check_length(inputs["input_ids"].shape[1])
         return inputs
 

@@ -8,6 +8,7 @@ Axes: N questions, C clusters, R resamples.
 import math
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypedDict, Unpack
 
 import numpy as np
 
@@ -34,6 +35,14 @@ class Interval:
     mean: float
     low: float
     high: float
+
+
+class Draws(TypedDict, total=False):
+    """How clusters are drawn again; see [`mean_interval`]."""
+
+    clusters: Sequence[Hashable] | np.ndarray | None
+    num_resamples: int
+    seed: int
 
 
 def mean_interval(
@@ -68,10 +77,7 @@ def mean_interval(
 def paired_difference(
     first: Sequence[float] | np.ndarray,
     second: Sequence[float] | np.ndarray,
-    *,
-    clusters: Sequence[Hashable] | np.ndarray | None = None,
-    num_resamples: int = 10_000,
-    seed: int = 0,
+    **draws: Unpack[Draws],
 ) -> Interval:
     """Give the mean of `first - second` over the same questions, with its 95 % interval.
 
@@ -80,12 +86,8 @@ def paired_difference(
             Scores of one way of answering.
         second (`Sequence[float]` of length `num_questions`):
             Scores of the other, question by question.
-        clusters (`Sequence`, *optional*):
-            As in [`mean_interval`].
-        num_resamples (`int`, *optional*, defaults to `10_000`):
-            As there.
-        seed (`int`, *optional*, defaults to `0`):
-            As there.
+        draws:
+            `clusters`, `num_resamples` and `seed` of [`mean_interval`].
 
     Raises:
         IntervalError: As there, or if the two differ in length.
@@ -95,16 +97,10 @@ def paired_difference(
             f"Expected two scores per question but got {len(first)} and {len(second)}. Compare the same questions."
         )
     differences = np.asarray(first, dtype=np.float64) - np.asarray(second, dtype=np.float64)
-    return mean_interval(differences, clusters=clusters, num_resamples=num_resamples, seed=seed)
+    return mean_interval(differences, **draws)
 
 
-def share_interval(
-    is_true: Sequence[bool] | np.ndarray,
-    *,
-    clusters: Sequence[Hashable] | np.ndarray | None = None,
-    num_resamples: int = 10_000,
-    seed: int = 0,
-) -> Interval:
+def share_interval(is_true: Sequence[bool] | np.ndarray, **draws: Unpack[Draws]) -> Interval:
     """Give a share of questions with a 95 % interval that stays honest at none and at all.
 
     Where every question agrees, each resample agrees too, and the bootstrap's interval has no width, however few the
@@ -113,18 +109,15 @@ def share_interval(
     Args:
         is_true (`Sequence[bool]` of length `num_questions`):
             Whether each question counts.
-        clusters (`Sequence`, *optional*):
-            As in [`mean_interval`].
-        num_resamples (`int`, *optional*, defaults to `10_000`):
-            As there.
-        seed (`int`, *optional*, defaults to `0`):
-            As there.
+        draws:
+            `clusters`, `num_resamples` and `seed` of [`mean_interval`].
 
     Raises:
         IntervalError: As there.
     """
     values = np.asarray(is_true, dtype=np.float64)
-    drawn = mean_interval(values, clusters=clusters, num_resamples=num_resamples, seed=seed)
+    drawn = mean_interval(values, **draws)
+    clusters = draws.get("clusters")
     num_clusters = len(values) if clusters is None else len(set(clusters))
     low, high = wilson_interval(drawn.mean, num_clusters)
     return Interval(drawn.mean, min(drawn.low, low), max(drawn.high, high))

@@ -8,7 +8,7 @@ import torch
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModel, AutoProcessor, PreTrainedConfig, ProcessorMixin
 
-from storm_hf.errors import CheckpointError, StormError
+from storm_hf.errors import CheckpointError, StormError, first_line
 from storm_hf.model.modeling_storm import StormForConditionalGeneration
 from storm_hf.training.adapter_folder import find_adapter, load_adapted
 
@@ -44,7 +44,7 @@ def load_checkpoint(
         processor = AutoProcessor.from_pretrained(name_or_path, trust_remote_code=False)
     except _LOADING_ERRORS as error:
         raise CheckpointError(
-            f"The processor of {name_or_path} cannot be loaded: {_first_line(error)} Save it beside the model with "
+            f"The processor of {name_or_path} cannot be loaded: {first_line(error)}. Save it beside the model with "
             "`processor.save_pretrained`."
         ) from error
     try:
@@ -56,7 +56,7 @@ def load_checkpoint(
     except StormError:
         raise
     except _LOADING_ERRORS as error:
-        raise CheckpointError(f"The weights of {name_or_path} cannot be loaded: {_first_line(error)}") from error
+        raise CheckpointError(f"The weights of {name_or_path} cannot be loaded: {first_line(error)}.") from error
     return (model if device is None else model.to(device)).eval(), processor
 
 
@@ -104,7 +104,7 @@ def _load_config(name_or_path: str) -> PreTrainedConfig:
         config = AutoConfig.from_pretrained(name_or_path, trust_remote_code=False)
     except _LOADING_ERRORS as error:
         if Path(name_or_path).is_dir():
-            raise CheckpointError(f"The config.json of {name_or_path} cannot be read: {_first_line(error)}") from error
+            raise CheckpointError(f"The config.json of {name_or_path} cannot be read: {first_line(error)}.") from error
         raise CheckpointError(
             f"There is no model folder {name_or_path}, and no model of that name could be had from the Hub. "
             "`storm demo` trains one."
@@ -115,7 +115,3 @@ def _load_config(name_or_path: str) -> PreTrainedConfig:
             "`StormForConditionalGeneration.from_backbone`, and train it."
         )
     return config
-
-
-def _first_line(error: Exception) -> str:
-    return f"{str(error).strip().partition(chr(10))[0].rstrip('.:')}."

@@ -18,6 +18,7 @@ from storm_hf.hub.model_card import CARD
 from storm_hf.hub.model_facts import FACTS, ModelFacts, worlds_of
 from storm_hf.hub.refusals import check_file
 from storm_hf.model import StormConfig, modeling_storm
+from storm_hf.writing import read_json
 
 
 CONFIG, ADAPTER_CONFIG, STORM_CONFIG = "config.json", "adapter_config.json", "storm_config.json"
@@ -78,7 +79,7 @@ class CheckpointFolder:
             raise CheckpointError(
                 f"Expected a {name} in {self.path} but there is none. Save it with storm_hf's trainers."
             )
-        return _read_json(self.path / name)
+        return read_json(self.path / name)
 
     def check_weights(self) -> None:
         """Make sure that every file of weights is there.
@@ -90,7 +91,7 @@ class CheckpointFolder:
         if self.is_adapter:
             names = ["adapter_model.safetensors"]
         elif index.is_file():
-            names = sorted(set(_read_json(index)["weight_map"].values()))
+            names = sorted(set(read_json(index)["weight_map"].values()))
         else:
             names = ["model.safetensors"]
         if missing := [name for name in names if not (self.path / name).is_file()]:
@@ -124,7 +125,7 @@ class CheckpointFolder:
                 yield path, name
 
     def _cleaned(self, path: Path, name: str) -> bytes:
-        content = _without_origins(_read_json(path))
+        content = _without_origins(read_json(path))
         if name == CONFIG:
             named = content.get("auto_map") or StormConfig().auto_map
             content["auto_map"] = {auto: place.rpartition("--")[2] for auto, place in named.items()}
@@ -148,7 +149,7 @@ class CheckpointFolder:
     def facts(self, name: str) -> ModelFacts:
         """What the folder says of a checkpoint that no trainer of ours has described."""
         backbone = self.config.get("vlm_config", {}).get("model_type", "video-language")
-        base = _read_json(self.path / ADAPTER_CONFIG).get(_BASE) if self.is_adapter else None
+        base = read_json(self.path / ADAPTER_CONFIG).get(_BASE) if self.is_adapter else None
         return ModelFacts(
             name=name,
             stage="base",
@@ -178,11 +179,6 @@ def _own_code(contents: dict[str, Path | bytes]) -> dict[str, Path | bytes]:
         return {}
     modeling = Path(modeling_storm.__file__)
     return {Path(file).name: Path(file) for file in [modeling, *get_relative_import_files(modeling)]}
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return content
 
 
 def _without_origins(content: Any) -> Any:

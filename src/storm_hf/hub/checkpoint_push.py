@@ -13,7 +13,7 @@ from storm_hf.hub.checkpoint_folder import CheckpointFolder
 from storm_hf.hub.measured import benchmark_results, causal_use, latency
 from storm_hf.hub.model_card import CARD, model_card
 from storm_hf.hub.model_facts import FACTS, ModelFacts, read_facts
-from storm_hf.hub.repository import Push, text_file, told_in_one_sentence
+from storm_hf.hub.repository import Push, Pushed, text_file, told_in_one_sentence
 from storm_hf.hub.stages_picture import PICTURE, draw_stages
 
 
@@ -21,29 +21,20 @@ _UNFILLED = "More Information Needed"
 
 
 @dataclass(frozen=True)
-class PublishedCheckpoint:
-    """What became of a push.
+class PublishedCheckpoint(Pushed):
+    """A checkpoint on the Hub: what [`Pushed`] says, and its files.
 
     Args:
-        repo (`str`):
-            The repository, with its owner.
-        commit (`str`):
-            The commit that holds the checkpoint.
-        is_public (`bool`):
-            Whether everybody can see it.
         files (`tuple[str, ...]`):
             What was published.
     """
 
-    repo: str
-    commit: str
-    is_public: bool
     files: tuple[str, ...]
 
     @property
     def summary(self) -> list[str]:
         """What to tell people, line by line."""
-        return [f"{len(self.files)} files, {'for everybody' if self.is_public else 'private'}."]
+        return [f"{len(self.files)} files, {self.audience}."]
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from storm_hf.errors import DatasetError
+from storm_hf.writing import read_json
 
 
 MANIFEST = "manifest.json"
@@ -66,8 +67,7 @@ class DatasetFolder:
     @cached_property
     def manifest(self) -> dict[str, Any]:
         """What the builder wrote last."""
-        content: dict[str, Any] = json.loads((self.path / MANIFEST).read_text(encoding="utf-8"))
-        return content
+        return read_json(self.path / MANIFEST)
 
     @property
     def shards(self) -> list[Path]:

@@ -1,6 +1,5 @@
 """A built data set becomes a repository on the Hub. The same command goes on with an upload that was cut off."""
 
-import json
 import tempfile
 from dataclasses import KW_ONLY, dataclass, field
 from functools import cached_property
@@ -13,30 +12,22 @@ from storm_hf.hub.dataset_folder import DATA, FINGERPRINT, MANIFEST, STATISTICS,
 from storm_hf.hub.licenses import LicenseRule
 from storm_hf.hub.published_shards import VIDEOS, ShardPlan, plan_shard, write_features, write_videos
 from storm_hf.hub.refusals import check_folder, without_folders
-from storm_hf.hub.repository import Push, json_file, text_file, told_in_one_sentence
+from storm_hf.hub.repository import Push, Pushed, json_file, text_file, told_in_one_sentence
 from storm_hf.hub.thoughts_picture import PICTURE, PicturedRow, draw_picture, pictured_rows
+from storm_hf.writing import read_json
 
 
 @dataclass(frozen=True)
-class Publication:
-    """What became of a push.
+class Publication(Pushed):
+    """A data set on the Hub: what [`Pushed`] says, and what it holds.
 
     Args:
-        repo (`str`):
-            The repository, with its owner.
-        commit (`str`):
-            The commit that holds the data set.
-        is_public (`bool`):
-            Whether everybody can see it.
         num_rows (`int`):
             Rows that were published.
         withheld (`dict[str, int]`):
             From licences to how many clips were not published.
     """
 
-    repo: str
-    commit: str
-    is_public: bool
     num_rows: int
     withheld: dict[str, int]
 
@@ -47,7 +38,7 @@ class Publication:
             f"{count} clips with the licence {name!r} were not published, only their features and names."
             for name, count in self.withheld.items()
         ]
-        return [*withheld, f"{self.num_rows} rows, {'for everybody' if self.is_public else 'private'}."]
+        return [*withheld, f"{self.num_rows} rows, {self.audience}."]
 
 
 @dataclass(frozen=True)
@@ -143,7 +134,7 @@ class DatasetPush(Push):
         path = self.dataset.path / FINGERPRINT
         if not path.is_file():
             return []
-        return [json_file(FINGERPRINT, without_folders(json.loads(path.read_text(encoding="utf-8"))))]
+        return [json_file(FINGERPRINT, without_folders(read_json(path)))]
 
     def _descriptions(self, repo: str, published: Published) -> list[CommitOperationAdd]:
         """The manifest with the hashes of what was published, and the card."""

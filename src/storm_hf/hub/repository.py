@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Literal
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
 
-from storm_hf.errors import PublicationError, ServerError
+from storm_hf.errors import PublicationError, ServerError, one_line
 from storm_hf.hub.refusals import check_texts
 
 
@@ -22,6 +22,29 @@ RepositoryKind = Literal["model", "dataset", "space"]
 
 # That of the library below the client, `httpx` or `httpx2`: what is raised where there is no answer at all.
 _HTTPError: type[Exception] = HfHubHTTPError.__bases__[0]
+
+
+@dataclass(frozen=True)
+class Pushed:
+    """What became of a push.
+
+    Args:
+        repo (`str`):
+            The repository, with its owner.
+        commit (`str`):
+            The commit that holds what was published.
+        is_public (`bool`):
+            Whether everybody can see it.
+    """
+
+    repo: str
+    commit: str
+    is_public: bool
+
+    @property
+    def audience(self) -> str:
+        """Who can see it."""
+        return "for everybody" if self.is_public else "private"
 
 
 @dataclass(frozen=True)
@@ -172,6 +195,6 @@ def told_in_one_sentence(repo: str) -> Iterator[None]:
     except (_HTTPError, RuntimeError) as error:  # the client wraps an upload's failure in a `RuntimeError`
         cause = error.__cause__ or error
         raise ServerError(
-            f"Expected to publish in {repo} but the server stopped: {' '.join(str(cause).split())} Give the same command "
+            f"Expected to publish in {repo} but the server stopped: {one_line(cause)} Give the same command "
             "again: it sends only what is missing."
         ) from error

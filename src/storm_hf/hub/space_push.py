@@ -9,7 +9,7 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
 from storm_hf.errors import PublicationError
-from storm_hf.hub.repository import Push, text_file, told_in_one_sentence
+from storm_hf.hub.repository import Push, Pushed, text_file, told_in_one_sentence
 from storm_hf.hub.space_card import space_card
 
 
@@ -18,21 +18,8 @@ PYTHON_VERSION = "3.11"
 
 
 @dataclass(frozen=True)
-class PublishedSpace:
-    """What became of a push.
-
-    Args:
-        repo (`str`):
-            The Space, with its owner.
-        commit (`str`):
-            The commit that holds it.
-        is_public (`bool`):
-            Whether everybody can see it.
-    """
-
-    repo: str
-    commit: str
-    is_public: bool
+class PublishedSpace(Pushed):
+    """A Space on the Hub."""
 
     @property
     def summary(self) -> list[str]:

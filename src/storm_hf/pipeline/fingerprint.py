@@ -11,7 +11,8 @@ from typing import Any
 
 from storm_hf.errors import StaleWorkError
 from storm_hf.pipeline.lock import locked
-from storm_hf.pipeline.workspace import LOCKS, read_json, write_json
+from storm_hf.pipeline.workspace import LOCKS
+from storm_hf.writing import read_json, write_json
 
 
 FILE_NAME = "fingerprint.json"
@@ -78,12 +79,15 @@ def _flatten(parameters: Any, path: str = "") -> dict[str, Any]:
     return flat
 
 
+def hash_file(path: Path) -> str:
+    """SHA-256 of a file's contents, read in pieces."""
+    with path.open("rb") as file:
+        return file_digest(file, "sha256").hexdigest()
+
+
 def folder_revision(folder: Path) -> str:
     """Name the files of a folder: twelve digits of the hash of their names and contents."""
     digest = sha256()
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        with path.open("rb") as file:
-            digest.update(
-                f"{path.relative_to(folder).as_posix()} {file_digest(file, 'sha256').hexdigest()}\n".encode()
-            )
+        digest.update(f"{path.relative_to(folder).as_posix()} {hash_file(path)}\n".encode())
     return digest.hexdigest()[:12]

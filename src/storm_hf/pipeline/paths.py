@@ -25,3 +25,9 @@ def with_absolute_paths(dataset: Any, folder: Path) -> Any:
             paths = [str(folder / path) if path else path for path in dataset[name]]
             dataset = dataset.remove_columns(name).add_column(name, paths, feature=features[name])
     return dataset.select_columns(order)
+
+
+def relative_to(path: Path, folder: Path) -> str:
+    """Name a file relative to a folder if it lies in it, else by its absolute path."""
+    path, folder = path.absolute(), folder.absolute()
+    return path.relative_to(folder).as_posix() if path.is_relative_to(folder) else str(path)

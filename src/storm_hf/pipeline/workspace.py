@@ -1,28 +1,14 @@
 """Where shards lie. A file that exists is complete."""
 
-import json
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from storm_hf.pipeline.lock import locked
-from storm_hf.writing import written_whole
 
 
 LOCKS = ".locks"
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write a JSON file that a person can read, complete or not at all, the same bytes for the same content."""
-    with written_whole(path) as unfinished:
-        unfinished.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-
-
-def read_json(path: Path) -> Any:
-    """Read what `write_json` wrote."""
-    return json.loads(path.read_text(encoding="utf-8"))
 
 
 @dataclass(frozen=True)

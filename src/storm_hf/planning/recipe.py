@@ -2,15 +2,13 @@
 
 import difflib
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-from trl import ScriptArguments
-
 from storm_hf.align.config import StormAlignConfig
-from storm_hf.answer.config import StormAnswerConfig
+from storm_hf.curriculum.recipe import argument_records, read_yaml
 from storm_hf.errors import ConfigurationError
 from storm_hf.model.gradient_storm import RolloutGradient
 from storm_hf.planning.backbone import KNOWN, is_checkpoint
@@ -105,12 +103,7 @@ def read_recipe(path: Path, backbone: str | None = None) -> Recipe:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    try:
-        arguments = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"Expected a recipe in YAML, got {path}, which is none: {error}") from error
-    if not isinstance(arguments, dict):
-        raise ConfigurationError(f"Expected a recipe of `name: value` lines, got {path} without any.")
+    arguments = read_yaml(path)
     if "stages" in arguments:
         raise ConfigurationError(
             f"{path} is a recipe of several stages. Plan each of them: the files that it names under `align` and `answer`."
@@ -131,9 +124,8 @@ def _stage(path: Path, arguments: dict[str, Any]) -> Stage:
 
 def _defaults(stage: Stage) -> dict[str, Any]:
     """Every argument that the stage's script knows, with its default."""
-    config = StormAlignConfig if stage == "align" else StormAnswerConfig
     defaults: dict[str, Any] = {}
-    for known in (ScriptArguments, config, StormModelConfig):
+    for known in argument_records(stage):
         for field in fields(known):
             defaults[field.name] = None if field.default is MISSING else field.default
     return defaults
@@ -169,7 +161,7 @@ def _stages_before(path: Path, name: str) -> Iterator[dict[str, Any]]:
 
 
 def _beside(path: Path) -> Iterator[dict[str, Any]]:
+    """Recipes in the same folder; what is none is passed over."""
     for other in sorted(path.parent.glob("*.yaml")):
-        arguments = yaml.safe_load(other.read_text(encoding="utf-8"))
-        if isinstance(arguments, dict):
-            yield arguments
+        with suppress(ConfigurationError):
+            yield read_yaml(other)

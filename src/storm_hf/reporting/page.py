@@ -1,16 +1,13 @@
-"""One way to make an HTML page: a template, values by keyword, and a file that is whole or absent.
+"""One way to make an HTML page: a template, and values by keyword.
 
 A page extends `page.html.j2`, which brings the style sheet. What a template prints is escaped, and a name that it
 does not get is an error, so no placeholder ever reaches a reader.
 """
 
 import math
-import os
-from pathlib import Path
 from typing import Any
 
 from storm_hf.optional import require
-from storm_hf.writing import written_whole
 
 
 _SECONDS_PER_MINUTE = 60
@@ -35,24 +32,6 @@ def render_page(package: str, template: str, **values: object) -> str:
         MissingExtraError: If jinja2 is not installed.
     """
     return _environment(package).get_template(template).render(**values)
-
-
-def write_atomically(path: str | os.PathLike[str], text: str) -> Path:
-    """Write a text file, complete or not at all.
-
-    Args:
-        path (`str` or `os.PathLike`):
-            Where it goes. Folders on the way are made; an existing file is replaced once the new one is whole.
-        text (`str`):
-            What it says, written as UTF-8.
-
-    Returns:
-        `Path`: The file written.
-    """
-    path = Path(path)
-    with written_whole(path) as unfinished:
-        unfinished.write_text(text, encoding="utf-8")
-    return path
 
 
 def percent(share: float) -> str:

@@ -84,7 +84,7 @@ class Mark:
 
 
 def bar_chart(
-    bars: Sequence[Bar], *, title: str, description: str, maximum: float = 1.0, mark: Mark | None = None
+    bars: Sequence[Bar], *, title: str, description: str | None = None, maximum: float = 1.0, mark: Mark | None = None
 ) -> str:
     """Draw horizontal bars, each under its label.
 
@@ -93,8 +93,8 @@ def bar_chart(
             From top to bottom.
         title (`str`):
             What the chart shows, for those who hear it.
-        description (`str`):
-            What there is to see in it.
+        description (`str`, *optional*):
+            What there is to see in it. By default the bars, read out.
         maximum (`float`, *optional*, defaults to `1.0`):
             Value of a bar over the whole width.
         mark (`Mark`, *optional*):
@@ -119,11 +119,17 @@ def bar_chart(
         anchor = "start" if at < 12 else "end" if at > 88 else "middle"
         parts.append(_text(at, height + 8, mark.label, "soft", anchor=anchor, size=12))
         height += 16
-    return _svg(height, title, description, parts)
+    return _svg(height, title, description or _read_bars(bars), parts)
 
 
 def line_chart(
-    lines: Sequence[Line], *, title: str, description: str, x_label: str, y_label: str, mark: Mark | None = None
+    lines: Sequence[Line],
+    *,
+    title: str,
+    description: str | None = None,
+    x_label: str,
+    y_label: str,
+    mark: Mark | None = None,
 ) -> str:
     """Draw shares as lines, each labelled where it ends.
 
@@ -132,8 +138,8 @@ def line_chart(
             Later ones lie over earlier ones.
         title (`str`):
             What the chart shows, for those who hear it.
-        description (`str`):
-            What there is to see in it.
+        description (`str`, *optional*):
+            What there is to see in it. By default where each line ends.
         x_label (`str`):
             What is counted below.
         y_label (`str`):
@@ -160,7 +166,7 @@ def line_chart(
     for line in lines:
         parts += _line(line, xs)
     parts += _end_labels(lines)
-    return _svg(_BOTTOM_PX + 48, title, description, parts)
+    return _svg(_BOTTOM_PX + 48, title, description or _read_ends(lines), parts)
 
 
 def _bar(bar: Bar, top: float, maximum: float) -> str:
@@ -218,6 +224,14 @@ def _end_labels(lines: Sequence[Line]) -> list[str]:
         parts.append(_text(_LABELS, top + 1, line.label, colour, weight=650, size=14))
         parts.append(_text(_LABELS, top + 17, percent(share), "soft", size=12))
     return parts
+
+
+def _read_bars(bars: Sequence[Bar]) -> str:
+    return "; ".join(f"{bar.label}: {bar.text}" for bar in bars) + "."
+
+
+def _read_ends(lines: Sequence[Line]) -> str:
+    return "; ".join(f"{line.label} ends at {percent(line.points[-1][1])}" for line in lines)
 
 
 def _across(x: float, xs: Sequence[float]) -> float:

@@ -6,20 +6,21 @@ It reads the real video files, so that what is trained on is what a decoder give
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from hashlib import file_digest
 from pathlib import Path
 
 from transformers import PreTrainedModel, ProcessorMixin
 
 from storm_hf.errors import DatasetError
+from storm_hf.pipeline.fingerprint import hash_file
 from storm_hf.pipeline.step import Step
-from storm_hf.pipeline.workspace import Workspace, write_json
+from storm_hf.pipeline.workspace import Workspace
 from storm_hf.target_trajectory.fitting import TargetSettings, fit_targets
 from storm_hf.target_trajectory.rank import RankReport
 from storm_hf.target_trajectory.rows import hash_rows
 from storm_hf.target_trajectory.shard_encoder import ShardEncoder, feature_shape_of
 from storm_hf.target_trajectory.shards import DATA, MANIFEST, shard_names
 from storm_hf.thought_video import ThoughtExample, WorldExample
+from storm_hf.writing import write_json
 
 
 @dataclass(frozen=True)
@@ -126,12 +127,6 @@ def build_thoughts(
     )
     write_json(folder / MANIFEST, asdict(report))
     return report
-
-
-def hash_file(path: Path) -> str:
-    """Hash the content of a file, however large."""
-    with path.open("rb") as file:
-        return file_digest(file, "sha256").hexdigest()
 
 
 def _write_shards(

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from storm_hf.errors import TrajectoryShapeError
+from storm_hf.target_trajectory.ridge import ridge_weights
 from storm_hf.target_trajectory.whiten import SlotMoments, SlotStatistics, principal_components
 
 
@@ -133,15 +134,10 @@ def _probe(
     inputs = torch.cat([torch.ones_like(whitened[:, :1]), whitened], dim=1)
     accuracy = []
     for rank in ranks:
-        fitted = [_ridge(inputs[:split, : rank + 1], part[:split]) for part in states]
+        fitted = [ridge_weights(inputs[:split, : rank + 1], part[:split], _RIDGE) for part in states]
         right = [
             (inputs[split:, : rank + 1] @ weight).argmax(1) == part[split:].argmax(1)
             for weight, part in zip(fitted, states, strict=True)
         ]
         accuracy.append(float(torch.stack(right).double().mean()))
     return tuple(accuracy)
-
-
-def _ridge(inputs: torch.Tensor, outputs: torch.Tensor) -> torch.Tensor:
-    penalty = _RIDGE * len(inputs) * torch.eye(inputs.shape[1], dtype=inputs.dtype)
-    return torch.linalg.solve(inputs.T @ inputs + penalty, inputs.T @ outputs)

@@ -6,6 +6,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from storm_hf.pipeline.paths import relative_to
 from storm_hf.thought_video import ThoughtExample, WorldExample
 
 
@@ -21,14 +22,14 @@ def row_of(example: ThoughtExample, folder: Path) -> dict[str, Any]:
     thought = example.thought
     row: dict[str, Any] = {
         "id": example.id,
-        "video": _relative(example.video, folder),
+        "video": relative_to(example.video, folder),
         "question": example.question,
         "options": list(example.options),
         "answer": example.answer,
         "thought_fps": thought.fps,
         "thought_source": thought.source,
         "thought_prompt": thought.prompt,
-        "thought_video": None if thought.path is None else _relative(thought.path, folder),
+        "thought_video": None if thought.path is None else relative_to(thought.path, folder),
         "seed": thought.seed,
         "generator": thought.generator,
         "generator_revision": thought.generator_revision,
@@ -47,8 +48,3 @@ def hash_rows(examples: Sequence[ThoughtExample], folder: Path) -> str:
     for example in examples:
         digest.update(json.dumps(row_of(example, folder), sort_keys=True).encode())
     return digest.hexdigest()
-
-
-def _relative(path: Path, folder: Path) -> str:
-    path, folder = path.absolute(), folder.absolute()
-    return path.relative_to(folder).as_posix() if path.is_relative_to(folder) else str(path)

@@ -7,7 +7,6 @@ The manifest is written last: a folder that has one is complete.
 Axes: P temporal patches, C cells of a patch, D hidden size.
 """
 
-import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ from storm_hf.errors import DatasetError
 from storm_hf.optional import require
 from storm_hf.pipeline.paths import with_absolute_paths
 from storm_hf.target_trajectory.schema import FEATURES_COLUMN
+from storm_hf.writing import read_json
 
 
 DATA = "data"
@@ -103,7 +103,7 @@ def read_manifest(folder: str | os.PathLike[str]) -> dict[str, Any]:
         raise DatasetError(
             f"Expected {MANIFEST} in {folder} but it is not there. Run the builder again; it continues."
         )
-    return json.loads(path.read_text(encoding="utf-8"))
+    return read_json(path)
 
 
 def read_shard(path: Path) -> Any:

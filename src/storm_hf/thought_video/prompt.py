@@ -1,18 +1,17 @@
 """What a generator is told to show. A prompt that shows the reasoning is written by a template or by a chat model."""
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from string import Formatter
-from typing import Any, Protocol
+from typing import Protocol
 
 from storm_hf.annotations.record import Annotation
 from storm_hf.chat import ChatModel, Message
 from storm_hf.errors import ConfigurationError, DatasetError
 from storm_hf.thought_video.clip_part import read_seen
-from storm_hf.writing import written_whole
+from storm_hf.writing import read_json, write_json
 
 
 DEFAULT_TEMPLATE = "{question} The video goes on and shows step by step why the answer is: {answer}."
@@ -153,9 +152,8 @@ class ChatPrompt:
                 "request": message.text,
                 "prompt": prompt,
             }
-            with written_whole(path) as unfinished:
-                unfinished.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-        return str(_read_json(path)["prompt"])
+            write_json(path, content)
+        return str(read_json(path)["prompt"])
 
     def _message(self, annotation: Annotation) -> Message:
         if not self.num_key_frames:
@@ -181,7 +179,3 @@ def _not_empty(text: str, annotation: Annotation, writer: str) -> str:
     if not text.strip():
         raise DatasetError(f"Expected a prompt for the question {annotation.id!r} but {writer} gave an empty one.")
     return text.strip()
-
-
-def _read_json(path: Path) -> Mapping[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8"))

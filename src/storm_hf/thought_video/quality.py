@@ -55,8 +55,12 @@ class Assessment:
 class MeasuringGate(Gate, Protocol):
     """A gate whose numbers are kept with the thought video, whatever it decides."""
 
+    def check(self, annotation: Annotation, thought: ThoughtVideo) -> str | None:
+        """The reason of `measure` without its numbers."""
+        return self.measure(annotation, thought).reason
+
     def measure(self, annotation: Annotation, thought: ThoughtVideo) -> Assessment:
-        """What `check` says, with the numbers that it decides by."""
+        """Why not to keep the thought video of a question, if so, with the numbers that decide it."""
         ...
 
 

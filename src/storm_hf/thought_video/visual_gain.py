@@ -19,7 +19,7 @@ from storm_hf.annotations.record import Annotation
 from storm_hf.errors import ConfigurationError, DatasetError
 from storm_hf.thought_video.generator import ThoughtVideoGenerator
 from storm_hf.thought_video.prompt import PromptWriter
-from storm_hf.thought_video.quality import Assessment, as_seen
+from storm_hf.thought_video.quality import Assessment, MeasuringGate, as_seen
 from storm_hf.thought_video.record import Rejected, ThoughtVideo
 
 
@@ -63,7 +63,7 @@ def visual_gain(scorer: AnswerScorer, annotation: Annotation, thought: ThoughtVi
 
 
 @dataclass(frozen=True)
-class VisualGainGate:
+class VisualGainGate(MeasuringGate):
     """Refuses a thought video that does not help.
 
     Args:
@@ -76,26 +76,19 @@ class VisualGainGate:
     scorer: AnswerScorer
     min_gain: float = 0.0
 
-    def check(self, annotation: Annotation, thought: ThoughtVideo) -> str | None:
-        """Score with and without."""
-        return self.measure(annotation, thought).reason
-
     def measure(self, annotation: Annotation, thought: ThoughtVideo) -> Assessment:
         """Score with and without, and keep both scores."""
         asked = as_seen(annotation, thought)
         before, after = self.scorer.score(asked, None), self.scorer.score(asked, thought)
-        scores = _rounded(without_thought=before, with_thought=after)
-        if after - before > self.min_gain:
-            return Assessment(None, scores)
-        return Assessment(
+        refusal = (
             f"visual gain: the answer scores {after - before:+.3f} with the thought video; more than {self.min_gain:+g} is "
-            "needed",
-            scores,
+            "needed"
         )
+        return _assessment(after - before > self.min_gain, refusal, without_thought=before, with_thought=after)
 
 
 @dataclass(frozen=True)
-class AnswerFreeGate:
+class AnswerFreeGate(MeasuringGate):
     """Refuses a thought video that helps no more than its control: one made alike, by a prompt that does not say the answer.
 
     What a control helps is due to more frames or to the generator's guess, not to reasoning towards this answer.
@@ -125,10 +118,6 @@ class AnswerFreeGate:
                 f"Expected a control prompt without the answer but {self.writer.name} shows it. Leave {{answer}} out."
             )
 
-    def check(self, annotation: Annotation, thought: ThoughtVideo) -> str | None:
-        """Make the control and score both."""
-        return self.measure(annotation, thought).reason
-
     def measure(self, annotation: Annotation, thought: ThoughtVideo) -> Assessment:
         """Make the control and score both, and keep both scores."""
         try:
@@ -140,18 +129,15 @@ class AnswerFreeGate:
             return Assessment(f"no control: {control.reason}")
         asked = as_seen(annotation, thought)
         own, others = self.scorer.score(asked, thought), self.scorer.score(asked, control)
-        scores = _rounded(with_thought=own, with_control=others)
-        if own - others > self.min_advantage:
-            return Assessment(None, scores)
-        return Assessment(
+        refusal = (
             f"answer-free control: the answer scores {own - others:+.3f} against a thought video made without it; more than "
-            f"{self.min_advantage:+g} is needed",
-            scores,
+            f"{self.min_advantage:+g} is needed"
         )
+        return _assessment(own - others > self.min_advantage, refusal, with_thought=own, with_control=others)
 
 
 @dataclass(frozen=True)
-class GiveawayGate:
+class GiveawayGate(MeasuringGate):
     """Refuses a thought video that says the answer to somebody who knows neither the clip nor the question.
 
     A video model that is told the answer may write it into the picture, and a model that is aligned to that learns to read.
@@ -174,23 +160,17 @@ class GiveawayGate:
         if not 0 < self.max_probability <= 1:
             raise ConfigurationError(f"Expected max_probability above 0 and up to 1 but got {self.max_probability}.")
 
-    def check(self, annotation: Annotation, thought: ThoughtVideo) -> str | None:
-        """Score the thought video alone."""
-        return self.measure(annotation, thought).reason
-
     def measure(self, annotation: Annotation, thought: ThoughtVideo) -> Assessment:
         """Score the thought video alone, and keep the score."""
         if len(annotation.options) < 2:
             return Assessment()
         score = self.scorer.score_alone(annotation, thought)
-        scores = _rounded(thought_alone=score)
-        if math.exp(score) <= self.max_probability:
-            return Assessment(None, scores)
-        return Assessment(
-            f"giveaway: without clip and question the answer has the probability {math.exp(score):.3f}; at most "
-            f"{self.max_probability:g} is allowed",
-            scores,
+        probability = math.exp(score)
+        refusal = (
+            f"giveaway: without clip and question the answer has the probability {probability:.3f}; at most "
+            f"{self.max_probability:g} is allowed"
         )
+        return _assessment(probability <= self.max_probability, refusal, thought_alone=score)
 
 
 @dataclass(frozen=True)
@@ -227,5 +207,6 @@ class GainReport:
         return cls(len(values), float(values.mean()), error, float((values > 0).mean()))
 
 
-def _rounded(**scores: float) -> dict[str, float]:
-    return {name: round(score, _DIGITS) for name, score in scores.items()}
+def _assessment(is_kept: bool, refusal: str, **scores: float) -> Assessment:
+    recorded = {name: round(score, _DIGITS) for name, score in scores.items()}
+    return Assessment(None if is_kept else refusal, recorded)

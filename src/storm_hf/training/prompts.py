@@ -6,7 +6,8 @@ are tokenized apart, each with its control tokens taken as text.
 Axes: B batch, S sequence, N video tokens, D hidden size, L deepstack layers.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +16,7 @@ import torch
 from transformers import ProcessorMixin
 from transformers.video_utils import VideoMetadata
 
-from storm_hf.errors import DatasetError
+from storm_hf.errors import DatasetError, PromptError, StormError, first_line
 from storm_hf.model.configuration_storm import StormConfig
 from storm_hf.model.generation_storm import set_num_latents
 from storm_hf.video import VideoClip, read_video
@@ -144,6 +145,25 @@ class PromptEncoder:
         if rows[0].get("video_deepstack") is not None:
             batch["video_deepstack"] = torch.cat([_half(row["video_deepstack"]) for row in rows], dim=1)  # (L, N, D)
         return batch
+
+
+@contextmanager
+def told_as_prompt_error(refusal: str) -> Iterator[None]:
+    """Say in one sentence what a processor cannot take, as Qwen's cannot a picture 200 times as wide as high.
+
+    Args:
+        refusal (`str`):
+            Who refuses what; the processor's reason follows.
+
+    Raises:
+        PromptError: If the processor refuses.
+    """
+    try:
+        yield
+    except StormError:
+        raise
+    except ValueError as error:
+        raise PromptError(f"{refusal}: {first_line(error)}.") from error
 
 
 def load_clip(

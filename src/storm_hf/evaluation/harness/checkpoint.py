@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, PreTrainedModel, ProcessorMixin
 
-from storm_hf.errors import CheckpointError, ConfigurationError
+from storm_hf.errors import CheckpointError, ConfigurationError, first_line
 from storm_hf.evaluation.harness.settings import ChatSettings
 from storm_hf.evaluation.loading import load_checkpoint
 from storm_hf.training.adapter_folder import find_adapter
@@ -113,8 +113,7 @@ def _load_plain(settings: ChatSettings, loading: dict[str, Any]) -> tuple[PreTra
         processor = AutoProcessor.from_pretrained(settings.pretrained, trust_remote_code=False)
         model = AutoModelForImageTextToText.from_pretrained(settings.pretrained, trust_remote_code=False, **loading)
     except (OSError, ValueError, TypeError, RuntimeError) as error:
-        reason = str(error).strip().partition("\n")[0].rstrip(".:")
-        raise CheckpointError(f"{settings.pretrained} cannot be loaded: {reason}.") from error
+        raise CheckpointError(f"{settings.pretrained} cannot be loaded: {first_line(error)}.") from error
     if not isinstance(processor, ProcessorMixin) or getattr(processor, "video_processor", None) is None:
         raise CheckpointError(
             f"{settings.pretrained} reads no videos: it has no video processor. Evaluate a video-language checkpoint."

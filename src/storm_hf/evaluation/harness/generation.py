@@ -12,13 +12,14 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel, ProcessorMixin
 
-from storm_hf.errors import PromptError, StormError
+from storm_hf.evaluation.answering import up_to_end
+from storm_hf.evaluation.cost import counted_passes, passes_until_first_token
 from storm_hf.evaluation.harness.answer_log import LoggedAnswer
 from storm_hf.evaluation.harness.checkpoint import STORM
 from storm_hf.evaluation.harness.questions import HarnessQuestion, decode_videos
 from storm_hf.evaluation.harness.settings import ChatSettings
 from storm_hf.evaluation.replacement import feed, replace_latents
-from storm_hf.training.prompts import PromptEncoder
+from storm_hf.training.prompts import PromptEncoder, told_as_prompt_error
 
 
 DIRECT_TOKENS = 128  # where a task names no length
@@ -54,13 +55,9 @@ class ChatGenerator:
         """
         limit = self.settings.max_frames
         rows = [{"prompt": decode_videos(question.conversation, self.processor, limit)} for question in questions]
-        try:
+        asked = ", ".join(f"{question.task} {question.doc_id}" for question in questions)
+        with told_as_prompt_error(f"The model cannot take one of these questions ({asked})"):
             return self._encode(rows)
-        except StormError:
-            raise
-        except ValueError as error:  # as of Qwen's video processor about a picture 200 times as wide as high
-            asked = ", ".join(f"{question.task} {question.doc_id}" for question in questions)
-            raise PromptError(f"The model cannot take one of these questions: {asked}. It said: {error}") from error
 
     def answer(self, questions: Sequence[HarnessQuestion], inputs: Mapping[str, torch.Tensor]) -> list[LoggedAnswer]:
         """Answer a batch whose questions want to be generated alike.
@@ -78,10 +75,10 @@ class ChatGenerator:
         output, num_passes = self._generate(on_device, **generation, **thinking)
         seconds = (time.perf_counter() - started) / len(questions)
         new_tokens = output.sequences[:, on_device["input_ids"].shape[1] :].tolist()
-        tokens = [_up_to_end(row, self._end_ids) for row in new_tokens]
+        tokens = [up_to_end(row, self._end_ids) for row in new_tokens]
         norms = _latent_norms(getattr(output, "latents", None), len(questions))
         until = [] if self.settings.prompt == "cot" else questions[0].generation.get("until") or []
-        prefill = num_passes - (len(new_tokens[0]) - 1)  # every token after the first costs one call
+        prefill = passes_until_first_token(num_passes, len(new_tokens[0]))
         return [
             self._logged(row, until, int(mask.sum()), prefill, seconds, norm)
             for row, mask, norm in zip(tokens, inputs["attention_mask"], norms, strict=True)
@@ -118,12 +115,9 @@ class ChatGenerator:
     @torch.no_grad()
     def _generate(self, inputs: Mapping[str, torch.Tensor], **arguments: Any) -> tuple[Any, int]:
         """Generate, and count the calls of the language model."""
-        calls: list[None] = []
-        hook = self.model.get_decoder().register_forward_hook(lambda *_: calls.append(None))
-        try:
-            return self.model.generate(**inputs, **arguments, eos_token_id=sorted(self._end_ids)), len(calls)
-        finally:
-            hook.remove()
+        with counted_passes(self.model) as calls:
+            output = self.model.generate(**inputs, **arguments, eos_token_id=sorted(self._end_ids))
+        return output, len(calls)
 
     def _thinking_arguments(
         self, questions: Sequence[HarnessQuestion], inputs: Mapping[str, torch.Tensor]
@@ -175,11 +169,6 @@ def _latent_norms(latents: torch.Tensor | None, num_rows: int) -> list[list[floa
     if latents is None:
         return [[] for _ in range(num_rows)]
     return latents.float().norm(dim=-1).tolist()  # (B, K)
-
-
-def _up_to_end(tokens: list[int], ends: frozenset[int]) -> list[int]:
-    """Cut off what pads a finished answer."""
-    return next((tokens[: place + 1] for place, token in enumerate(tokens) if token in ends), tokens)
 
 
 def _before(text: str, stops: Sequence[str]) -> str:

@@ -15,11 +15,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from storm_hf.errors import DatasetError, StormError
+from storm_hf.errors import DatasetError, StormError, one_line
 from storm_hf.evaluation.harness.benchmarks import benchmark_of
 from storm_hf.evaluation.harness.no_judge import nobody_judges
-from storm_hf.pipeline.workspace import write_json
-from storm_hf.writing import written_whole
+from storm_hf.writing import write_json, written_whole
 
 
 FAILED = 2
@@ -137,10 +136,9 @@ def _sample(sample: dict[str, Any]) -> dict[str, Any]:
 
 def _missing_data(task: str, error: BaseException, root: Path) -> DatasetError:
     benchmark = benchmark_of(task)
-    reason = " ".join(str(error).split()).rstrip(".")
     return DatasetError(
-        f"Data of the task {task} are missing: {reason}. Get them with: {benchmark.command(root)} and unpack its archives into "
-        f"{root / benchmark.videos}."
+        f"Data of the task {task} are missing: {one_line(error).rstrip('.')}. Get them with: {benchmark.command(root)} and "
+        f"unpack its archives into {root / benchmark.videos}."
     )
 
 
@@ -151,7 +149,7 @@ def main() -> None:
         run_tasks(work)
     except StormError as error:
         sys.stdout.flush()
-        sys.stderr.write(f"\n{SENTENCE}{' '.join(str(error).split())}\n")
+        sys.stderr.write(f"\n{SENTENCE}{one_line(error)}\n")
         sys.exit(FAILED)
 
 

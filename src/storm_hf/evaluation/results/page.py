@@ -13,7 +13,7 @@ from storm_hf.evaluation.results.wording import (
     score_texts,
     signed_points,
 )
-from storm_hf.reporting.page import render_page, write_atomically
+from storm_hf.reporting import render_page, write_atomically
 
 
 def write_report(folder: Path, report: Report) -> None:
