@@ -95,7 +95,7 @@ def test_library_that_gives_more_than_asked_is_not_believed(counting, libraries,
 @pytest.mark.parametrize("backend", ["torchcodec", "decord"])
 def test_missing_library_is_named_with_its_extra(counting, backend, monkeypatch):
     monkeypatch.setitem(sys.modules, backend, None)
-    with pytest.raises(MissingExtraError, match=f"`{backend}` is missing.*storm-hf"):
+    with pytest.raises(MissingExtraError, match=f"`{backend}` is missing.*\\[decoders\\]"):
         read_video(counting, backend=backend)
 
 
