@@ -4,7 +4,9 @@ import atexit
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 
 # Read by huggingface_hub and transformers when they are imported, and inherited by child processes.
@@ -18,6 +20,7 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 import pytest  # noqa: E402
 import torch  # noqa: E402
+from tests.reporting.chromium import chromium  # noqa: E402
 from tests.tiny import KINDS, tiny_qwen_checkpoint, tiny_storm  # noqa: E402
 
 from storm_hf.model import StormForConditionalGeneration  # noqa: E402
@@ -42,3 +45,10 @@ def storm(kind: str) -> StormForConditionalGeneration:
 def qwen_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a plain tiny Qwen2.5-VL checkpoint with its processor, shared: read only."""
     return tiny_qwen_checkpoint(tmp_path_factory.mktemp("qwen") / "plain")
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """Chromium, one for all tests of the marker `browser`: Playwright runs once in a process."""
+    with chromium() as started:
+        yield started

@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 from tests.app.browsing import app_page, open_at
 from tests.evaluation.world_checkpoint import save_world_checkpoint
-from tests.reporting.chromium import chromium
 from tests.video import clips
 
 from storm_hf.app.desk import Desk
@@ -47,12 +46,6 @@ def address(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
     """Where `storm app` shows its page."""
     with app_page(str(checkpoint), tmp_path_factory.mktemp("told") / "address") as address:
         yield address
-
-
-@pytest.fixture(scope="package")
-def browser() -> Iterator[Any]:
-    with chromium() as browser:
-        yield browser
 
 
 @pytest.fixture

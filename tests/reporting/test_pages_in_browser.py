@@ -4,7 +4,6 @@ import pytest
 from tests.demo.demo_story import made_up_report, made_up_story
 from tests.diagnostics.puppet import make_puppet
 from tests.evaluation.results.logged import mvbench, write_samples
-from tests.reporting.chromium import chromium
 
 from storm_hf.demo.report import write_report
 from storm_hf.diagnostics.diagnosis import diagnose
@@ -58,12 +57,6 @@ def pages(tmp_path_factory):
         "evaluation": folder / "evaluation" / "report.html",
         "diagnosis": write_diagnosis(folder / "diagnosis", found),
     }
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with chromium() as started:
-        yield started
 
 
 @pytest.fixture
