@@ -4,6 +4,7 @@ python -m tests.end_to_end.mini_demo FOLDER
 """
 
 import dataclasses
+import signal
 import sys
 
 from storm_hf.demo import DemoRecipe, demo_recipe, run_demo
@@ -25,6 +26,7 @@ def mini_recipe() -> DemoRecipe:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job is born deaf to it
     try:
         run_demo(sys.argv[1], recipe=mini_recipe())
     except KeyboardInterrupt:
