@@ -8,6 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 
 from rich.console import Console
@@ -61,11 +62,20 @@ def die(folder: Path, name: str, report: Report) -> None:
 
 def burn(folder: Path, seconds: float, report: Report) -> None:
     """Compute for some CPU seconds, a report at a time."""
-    count = 0
+    steps = count(1)
     while time.process_time() < seconds:
-        count += 1
-        report(count)
-    report(count)
+        report(next(steps))
+
+
+def report_until_seen(folder: Path, report: Report) -> None:
+    """Report ever more finished steps, until whoever watches the screen leaves a file."""
+    steps = count(1)
+
+    def is_seen() -> bool:
+        report(next(steps))
+        return (folder / "seen").exists()
+
+    wait_for(is_seen)
 
 
 def patient(folder: Path, name: str, report: Report) -> None:
