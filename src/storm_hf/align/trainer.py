@@ -85,7 +85,6 @@ class StormAlignTrainer(StormTrainer):
             prompts = PromptEncoder(processing_class, model.config, num_latents, args.question_style)
             data_collator = AlignCollator(AnswerCollator(prompts), trajectory)
         self.trajectory = trajectory
-        self._num_rows_numbered = 0
         super().__init__(
             model=model,
             args=args,
@@ -143,7 +142,7 @@ class StormAlignTrainer(StormTrainer):
         if self.args.forcing == "rollout" or not self.model.training:
             return {}
         share = self.state.global_step / max(self.state.max_steps, 1)  # of slots that are fed the model's own latent
-        draws = np.stack([generator.random(targets.shape[1]) for generator in self._generators(len(targets))])
+        draws = np.stack([generator.random(targets.shape[1]) for generator in self._row_generators(len(targets))])
         is_own = torch.from_numpy(draws < share).to(targets.device)  # (B, K)
 
         def mix(step: int, latent: torch.Tensor) -> torch.Tensor:
@@ -155,24 +154,9 @@ class StormAlignTrainer(StormTrainer):
         """Targets with noise, in training: the model meets slots as wrong as its own latents will be."""
         if not self.model.training or self.args.teacher_noise == 0:
             return targets
-        generators = self._generators(len(targets))
+        generators = self._row_generators(len(targets))
         noise = np.stack([generator.standard_normal(targets.shape[1:], dtype=np.float32) for generator in generators])
         return targets + self.args.teacher_noise * torch.from_numpy(noise).to(targets)
-
-    def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> Any:
-        """Begin an accumulated batch: its rows are numbered from here."""
-        self._num_rows_numbered = 0
-        return super()._get_num_items_in_batch(batch_samples, device)
-
-    def _generators(self, num_rows: int) -> list[np.random.Generator]:
-        """A generator for each row of a micro-batch, by the row's number in the accumulated batch of all processes.
-
-        So a row is fed the same when its step is resumed, and however the batch is cut.
-        """
-        first = self._num_rows_numbered * self.accelerator.num_processes + self.accelerator.process_index * num_rows
-        self._num_rows_numbered += num_rows
-        step = self.state.global_step
-        return [np.random.default_rng([self.args.seed, step, first + row]) for row in range(num_rows)]
 
     def _row_scale(self, num_rows: int, num_items_in_batch: torch.Tensor | int | None) -> torch.Tensor | float:
         """One over the rows of the whole accumulated batch; `Trainer` averages gradients over processes."""

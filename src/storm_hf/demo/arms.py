@@ -111,7 +111,9 @@ def run_storm(folder: DemoFolder, recipe: DemoRecipe, report: Report) -> None:
     first = recipe.trainings["align"].num_updates
     trainer = StormAnswerTrainer(
         model=model,
-        args=training_arguments(StormAnswerConfig, folder.arm("storm"), recipe, "answer"),
+        args=training_arguments(
+            StormAnswerConfig, folder.arm("storm"), recipe, "answer", bottleneck_share=recipe.bottleneck_share
+        ),
         train_dataset=data.dataset(folder, "train", with_thoughts=False),
         processing_class=processor,
         callbacks=[ReportProgress(report, first)],
@@ -133,6 +135,7 @@ def _align(folder: DemoFolder, recipe: DemoRecipe, tests: list[dict[str, Any]], 
         "whitening_rank": recipe.whitening_rank,
         "target_layout": recipe.target_layout,
         "teacher_noise": recipe.teacher_noise,
+        "bottleneck_share": recipe.bottleneck_share,
         "target_normalize": "layernorm" if recipe.naive_targets else "whiten",
     }
     trainer = StormAlignTrainer(

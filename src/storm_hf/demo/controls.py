@@ -34,6 +34,7 @@ def storm_variant(recipe: DemoRecipe, name: str = "storm", title: str = "STORM")
         align_rate=align.learning_rate,
         answer_rate=answer.learning_rate,
         num_latents=recipe.num_latents,
+        bottleneck_share=recipe.bottleneck_share,
         align={
             "whitening_rank": recipe.whitening_rank,
             "target_layout": recipe.target_layout,
@@ -67,6 +68,7 @@ def plain_variant(recipe: DemoRecipe, name: str, title: str, block: Block, chain
         align_updates=0,
         answer_updates=storm.num_updates,
         answer_rate=storm.align_rate,
+        bottleneck_share=0.0,
         align={},
     )
 

@@ -52,6 +52,8 @@ class DemoRecipe:
             What a target keeps of a thought frame: the `"average"` over space, or all cells, `"concat"`.
         teacher_noise (`float`):
             Noise on the targets that Stage I feeds; see [`StormAlignConfig`].
+        bottleneck_share (`float`):
+            Rows whose answer learns of the clip through the latents alone; see [`StormTrainingConfig`].
         trainings (`Mapping[str, Training]`):
             `base`, `align`, `answer`, `direct`, `chain_of_thought`, `terse_chain`.
         latent_scale (`float`):
@@ -81,6 +83,7 @@ class DemoRecipe:
     target_layout: Layout
     teacher_noise: float
     trainings: Mapping[str, Training]
+    bottleneck_share: float = 0.0
     latent_scale: float = 1.0
     num_train: int = 3000
     num_gallery: int = 256
@@ -106,6 +109,7 @@ class _World:
     rates: Mapping[str, float] = field(default_factory=dict)
     target_layout: Layout = "average"
     teacher_noise: float = 0.0
+    bottleneck_share: float = 0.0
     latent_scale: float = 1.0
     num_train: int = 3000
 
@@ -231,6 +235,7 @@ def demo_recipe(world: str = "shuffle", seed: int = 0, naive_targets: bool = Fal
         whitening_rank=known.whitening_rank,
         target_layout="average" if naive_targets else known.target_layout,
         teacher_noise=known.teacher_noise,
+        bottleneck_share=known.bottleneck_share,
         latent_scale=known.latent_scale,
         num_train=known.num_train,
         trainings={name: Training(updates, rates[name]) for name, updates in known.updates.items()},

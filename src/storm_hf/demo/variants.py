@@ -67,6 +67,8 @@ class Variant:
             Instead of the base's.
         latent_projector (`str`, *optional*):
             Instead of the base's.
+        bottleneck_share (`float`, *optional*, defaults to `0.0`):
+            Of both stages; see [`StormTrainingConfig`].
         align (`Mapping[str, Any]`, *optional*):
             Further settings of Stage I, see [`StormAlignConfig`].
         test_num_latents (`tuple[int, ...]`, *optional*):
@@ -84,6 +86,7 @@ class Variant:
     num_latents: int = 6
     latent_scale: float | None = None
     latent_projector: str | None = None
+    bottleneck_share: float = 0.0
     align: Mapping[str, Any] = field(default_factory=dict)
     test_num_latents: tuple[int, ...] = ()
 
@@ -239,5 +242,6 @@ class _Run:
         return results
 
     def _arguments(self, kind: type[StormTrainingConfig], stage: str, **settings: Any) -> Any:
+        settings["bottleneck_share"] = self.variant.bottleneck_share
         folder = self.folder.arm(self.variant.name) / stage
         return training_arguments(kind, folder, self.recipe, f"variant_{stage}", **settings)

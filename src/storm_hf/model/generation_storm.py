@@ -12,11 +12,13 @@ import torch
 from transformers import GenerationMixin, LogitsProcessorList, SuppressTokensLogitsProcessor
 from transformers.generation.utils import GenerateOutput
 
+from .bottleneck_storm import VISION_INPUTS, ClipFreeRows, refuse_without_latents
 from .configuration_storm import StormConfig
-from .errors_storm import LatentLayoutError, UnsupportedGenerationError
+from .errors_storm import CacheError, LatentLayoutError, UnsupportedGenerationError
 from .features_storm import unflatten_features
 from .layout_storm import find_latent_block
 from .rollout_storm import LatentIntervention
+from .thought_storm import PER_TOKEN_INPUTS
 
 
 class SuppressLatentTokens(SuppressTokensLogitsProcessor):
@@ -29,11 +31,17 @@ class LatentRecorder:
     def __init__(self, intervene: LatentIntervention | None = None) -> None:
         self.intervene = intervene
         self.steps: dict[int, torch.Tensor] = {}
+        self.fed: dict[int, torch.Tensor] = {}
 
     def __call__(self, step: int, latent: torch.Tensor) -> torch.Tensor:
         """Record `latent` (B, D) of `step` and return what is fed."""
         self.steps[step] = latent
-        return latent if self.intervene is None else self.intervene(step, latent)
+        self.fed[step] = latent if self.intervene is None else self.intervene(step, latent)
+        return self.fed[step]
+
+    def feed_again(self, step: int, latent: torch.Tensor) -> torch.Tensor:
+        """Feed what was fed in `step`, instead of `latent`; beams of a prompt share it."""
+        return self.fed[step].repeat_interleave(len(latent) // len(self.fed[step]), dim=0)
 
     def latents(self, num_rows: int) -> torch.Tensor | None:
         """The latents of `num_rows` returned sequences, (num_rows, K, D); beams of a prompt share theirs."""
@@ -114,6 +122,7 @@ class StormGenerationMixin(GenerationMixin):
         num_latents: int | None = None,
         latent_intervention: LatentIntervention | None = None,
         output_latents: bool = False,
+        latent_bottleneck: bool = False,
         **kwargs: Any,
     ) -> GenerateOutput | torch.LongTensor:
         """Think in latents, then answer.
@@ -133,11 +142,15 @@ class StormGenerationMixin(GenerationMixin):
             output_latents (`bool`, *optional*, defaults to `False`):
                 Whether to return the model's own latents, of shape `(num_sequences, num_latents, hidden_size)`, as
                 `latents` of the output. Implies `return_dict_in_generate=True`.
+            latent_bottleneck (`bool`, *optional*, defaults to `False`):
+                Whether the answer is written from a prompt without its clip, to which the latents are given: then it owes all
+                that it knows of the clip to the content of K vectors.
             kwargs:
                 Keyword arguments of `GenerationMixin.generate`.
 
         Raises:
             LatentLayoutError: If the prompt's latent block is broken or cannot be changed to `num_latents`.
+            CacheError: If there is a cache and a `latent_bottleneck`.
         """
         prompt = inputs if inputs is not None else kwargs.pop("input_ids", None)
         if num_latents is not None:
@@ -153,9 +166,11 @@ class StormGenerationMixin(GenerationMixin):
             kwargs.setdefault("return_dict_in_generate", True)
         recorder = LatentRecorder(latent_intervention)
         kwargs["latent_intervention"] = recorder if output_latents else latent_intervention
+        if latent_bottleneck:
+            kwargs = self._think_first(kwargs, recorder)
         kwargs["logits_processor"] = self._without_latent_tokens(kwargs.get("logits_processor"))
         output = super().generate(None, *args, **kwargs)
-        if num_latents is not None and prompt is not None:
+        if (num_latents is not None or latent_bottleneck) and prompt is not None:
             output = _restore_prompt(output, prompt, kwargs["input_ids"].shape[1])
         if output_latents and not isinstance(output, torch.Tensor):
             output["latents"] = recorder.latents(len(output.sequences))
@@ -171,10 +186,24 @@ class StormGenerationMixin(GenerationMixin):
                 "`apply_chat_template(..., num_latents=k)` instead."
             )
         edited = set_num_latents({**kwargs, "input_ids": prompt}, num_latents, self.config)
-        for name in ("max_length", "min_length"):  # they count the caller's prompt
-            if edited.get(name) is not None:
-                edited[name] += edited["input_ids"].shape[1] - prompt.shape[1]
-        return edited
+        return _with_lengths(edited, edited["input_ids"].shape[1] - prompt.shape[1])
+
+    @torch.no_grad()
+    def _think_first(self, kwargs: dict[str, Any], recorder: LatentRecorder) -> dict[str, Any]:
+        """Think with the clip in sight; return what generates from the same prompt without it and with the same latents."""
+        if kwargs.get("past_key_values") is not None:
+            raise CacheError(
+                "`latent_bottleneck` writes the answer to a prompt without its clip, but a cache that has seen it was given. "
+                "Leave `past_key_values` out."
+            )
+        refuse_without_latents(kwargs.get("input_ids") is None)
+        seen = ("input_ids", "attention_mask", *PER_TOKEN_INPUTS)
+        inputs = {name: value for name, value in kwargs.items() if name in seen or name.startswith(VISION_INPUTS)}
+        self(**inputs, latent_intervention=recorder, use_cache=False, logits_to_keep=1)
+        refuse_without_latents(not recorder.steps)
+        rows = ClipFreeRows(kwargs["input_ids"], kwargs.get("attention_mask"), self.config)
+        edited = rows.replace({**kwargs, "latent_intervention": recorder.feed_again})
+        return _with_lengths(edited, rows.input_ids.shape[1] - kwargs["input_ids"].shape[1])
 
     def _without_latent_tokens(self, processors: list | None) -> LogitsProcessorList | None:
         """Add a processor that makes latent tokens impossible to sample."""
@@ -220,6 +249,12 @@ class StormGenerationMixin(GenerationMixin):
     def _validate_model_kwargs(self, model_kwargs: dict[str, Any]) -> None:
         ours = ("latent_intervention", "forced_latents")
         self.backbone._validate_model_kwargs({name: value for name, value in model_kwargs.items() if name not in ours})
+
+
+def _with_lengths(kwargs: dict[str, Any], num_added: int) -> dict[str, Any]:
+    """Lengths that count the caller's prompt, for one that is longer by so many tokens."""
+    lengths = {name: kwargs[name] + num_added for name in ("max_length", "min_length") if kwargs.get(name) is not None}
+    return {**kwargs, **lengths}
 
 
 def _restore_prompt(

@@ -19,6 +19,7 @@ from transformers.cache_utils import Cache
 from transformers.modeling_outputs import ModelOutput
 from transformers.utils import can_return_tuple
 
+from .bottleneck_storm import answer_without_clip, refuse_without_latents
 from .configuration_storm import StormConfig
 from .errors_storm import BackboneError
 from .features_storm import flatten_features, unflatten_features
@@ -142,6 +143,7 @@ class StormModel(StormPreTrainedModel):
         forced_latents: torch.Tensor | None = None,
         latent_intervention: LatentIntervention | None = None,
         rollout_gradient: RolloutGradient | None = None,
+        latent_bottleneck: torch.Tensor | bool | None = None,
         states_to_keep: int = 0,
         **kwargs: Any,
     ) -> StormModelOutput:
@@ -161,6 +163,7 @@ class StormModel(StormPreTrainedModel):
         if input_ids is not None and input_ids.shape[1] > 1:  # a decoding step never looks for a block
             block = find_latent_block(input_ids, self.config, in_pieces=past_key_values is not None)
         if block is None or input_ids is None:
+            refuse_without_latents(latent_bottleneck)
             output = self._forward_without_latents(
                 input_ids, attention_mask, position_ids, past_key_values, inputs_embeds, use_cache, inputs
             )
@@ -168,7 +171,12 @@ class StormModel(StormPreTrainedModel):
             if position_ids is None:
                 position_ids = self._positions(input_ids, attention_mask, past_key_values, inputs)
             thought = Thought(self, block, past_key_values, forced_latents, latent_intervention, rollout_gradient)
-            output = thought(input_ids, attention_mask, position_ids, use_cache, inputs)
+            if latent_bottleneck is None:
+                output = thought(input_ids, attention_mask, position_ids, use_cache, inputs)
+            else:
+                output = answer_without_clip(
+                    thought, latent_bottleneck, input_ids, attention_mask, position_ids, inputs
+                )
         if states_to_keep and output.last_hidden_state is not None:
             output.last_hidden_state = output.last_hidden_state[:, -states_to_keep:]
         return output
@@ -378,6 +386,7 @@ class StormForConditionalGeneration(StormPreTrainedModel, StormGenerationMixin):
         forced_latents: torch.Tensor | None = None,
         latent_intervention: LatentIntervention | None = None,
         rollout_gradient: RolloutGradient | None = None,
+        latent_bottleneck: torch.Tensor | bool | None = None,
         **kwargs: Any,
     ) -> StormCausalLMOutput:
         """Think where the prompt has a latent block, and predict the next tokens.
@@ -412,6 +421,8 @@ class StormForConditionalGeneration(StormPreTrainedModel, StormGenerationMixin):
                 Replaces the latent (batch_size, hidden_size) of a step before it is fed.
             rollout_gradient ([`RolloutGradient`], *optional*):
                 Cheaper, inexact ways back through the rollout. By default the gradient is exact.
+            latent_bottleneck (`bool` or `torch.BoolTensor` of shape `(batch_size,)`, *optional*):
+                Whether a row's answer learns of the clip through the content of its latents alone.
             kwargs:
                 Passed to the backbone: pixels, grids, token types.
 
@@ -422,6 +433,7 @@ class StormForConditionalGeneration(StormPreTrainedModel, StormGenerationMixin):
         Raises:
             LatentLayoutError: If the latent block is broken.
             LatentShapeError: If `forced_latents` does not fit it.
+            CacheError: If there is a cache and a `latent_bottleneck`.
         """
         loss_kwargs = {name: kwargs.pop(name) for name in ("num_items_in_batch", "shift_labels") if name in kwargs}
         output = self.model(
@@ -437,6 +449,7 @@ class StormForConditionalGeneration(StormPreTrainedModel, StormGenerationMixin):
             forced_latents=forced_latents,
             latent_intervention=latent_intervention,
             rollout_gradient=rollout_gradient,
+            latent_bottleneck=latent_bottleneck,
             **kwargs,
         )
         logits, loss = None, None

@@ -37,7 +37,12 @@ class StormModelOutput(ModelOutput):
 
 
 class Thought:
-    """One forward pass with a latent block: align the rows, think, put the pieces back."""
+    """One forward pass with a latent block: align the rows, think, put the pieces back.
+
+    Once it was called, `fed_latents` (B, K, D) is what the slots were fed, in target space.
+    """
+
+    fed_latents: torch.Tensor
 
     def __init__(
         self,
@@ -147,6 +152,7 @@ class Thought:
         keeps_cache: bool,
     ) -> tuple[SegmentRunner, torch.Tensor]:
         """Teacher forcing: every slot is fed what is given, in one pass, and each latent is read off the slot before."""
+        self.fed_latents = forced_latents
         cache = self._open_cache(is_checkpointing=False) if self.cache is None and keeps_cache else self.cache
         runner = SegmentRunner(self.model.backbone.base_model, cache, mask, positions, {})
         embeds = self.model.get_input_embeddings()(input_ids)
@@ -187,14 +193,15 @@ class Thought:
 
     def _step_by_step(self, runner: SegmentRunner, state: torch.Tensor) -> torch.Tensor:
         """K single-token steps."""
-        start, num_pieces_before = self.block.start, len(runner.pieces)
+        num_latents = self.block.num_latents
+        fed: list[torch.Tensor] = []
 
         def advance(latent: torch.Tensor) -> torch.Tensor:
-            column = start + len(runner.pieces) - num_pieces_before
+            column = self.block.start + len(fed)
+            fed.append(latent)
             return runner(column, column + 1, inputs_embeds=self._embed(latent)[:, None])[:, -1]
 
-        num_latents = self.block.num_latents
-        return bounded_rollout(
+        latents = bounded_rollout(
             self.model.latent_projector,
             advance,
             state,
@@ -203,6 +210,8 @@ class Thought:
             first_step=self._num_thought(),
             num_given=self.gradient.num_given(num_latents),
         )
+        self.fed_latents = torch.stack(fed, dim=1)
+        return latents
 
     def _in_parallel(
         self, runner: SegmentRunner, state: torch.Tensor, num_sweeps: int, rest: dict[str, torch.Tensor]
@@ -214,7 +223,7 @@ class Thought:
         def sweep(latents: torch.Tensor) -> torch.Tensor:
             return runner.branch()(start, stop, inputs_embeds=self._embed(latents))
 
-        latents = jacobi_sweeps(project, sweep, state, num_latents, num_sweeps)
+        self.fed_latents = latents = jacobi_sweeps(project, sweep, state, num_latents, num_sweeps)
         embeds = self.model.get_input_embeddings()(rest["input_ids"])
         embeds = torch.cat([self._embed(latents).to(embeds.dtype), embeds], dim=1)
         states = runner(start, stop + rest["input_ids"].shape[1], inputs_embeds=embeds)

@@ -22,6 +22,10 @@ class StormTrainingConfig(SFTConfig):
             Number K of latent steps. By default the model's own. `0` trains direct answers, without a latent block.
         question_style (`str`, *optional*, defaults to `"words"`):
             How a row's options are written into the question: `"words"`, `"letters"` or `"none"`.
+        bottleneck_share (`float`, *optional*, defaults to `0.0`):
+            Share of rows, drawn anew at each step, whose answer learns of the clip through the content of the latents alone.
+            Where a clip answers the question directly, nothing else makes the answer use them; see
+            [`StormForConditionalGeneration.forward`].
         freeze_vision (`bool`, *optional*, defaults to `True`):
             Whether the vision tower and its merger stay as they are. Both stages of the paper freeze them: the targets are
             made by them.
@@ -55,6 +59,10 @@ class StormTrainingConfig(SFTConfig):
     question_style: QuestionStyle = field(
         default="words",
         metadata={"help": "How options are written into the question: words, letters or none."},
+    )
+    bottleneck_share: float = field(
+        default=0.0,
+        metadata={"help": "Share of rows whose answer learns of the clip through the latents alone."},
     )
     freeze_vision: bool = field(
         default=True, metadata={"help": "Whether the vision tower and its merger stay as they are."}
@@ -96,6 +104,11 @@ class StormTrainingConfig(SFTConfig):
             raise ConfigurationError(f"`num_latents` must be 0 or more, got {self.num_latents}.")
         if self.question_style not in ("words", "letters", "none"):
             raise ConfigurationError(f"`question_style` must be words, letters or none, got {self.question_style!r}.")
+        if not 0 <= self.bottleneck_share <= 1 or (self.bottleneck_share and self.num_latents == 0):
+            raise ConfigurationError(
+                f"`bottleneck_share` must lie between 0 and 1, and needs latents; got {self.bottleneck_share} with "
+                f"`num_latents: {self.num_latents}`."
+            )
         if self.rollout_gradient.detach_prompt and not self.freeze_vision:
             raise ConfigurationError(
                 "`detach_prompt` leaves the vision tower without a gradient, but `freeze_vision` is False. Set one of the two "

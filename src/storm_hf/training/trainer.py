@@ -17,16 +17,19 @@ from storm_hf.training.agreement import check_agreement, encode_routes, hold_hea
 from storm_hf.training.checkpoints import newest_complete_checkpoint
 from storm_hf.training.collator import IGNORED_LABEL
 from storm_hf.training.config import StormTrainingConfig
+from storm_hf.training.draws import RowDraws
 from storm_hf.training.gradient_error import gradient_error
 from storm_hf.training.publishing import Publishing
 from storm_hf.training.reading import RowReading
 from storm_hf.training.throughput import ThroughputMetrics
 
 
+_BOTTLENECK = 1  # what draws are for
+
 logger = logging.getLogger(__name__)
 
 
-class StormTrainer(ThroughputMetrics, RowReading, AdapterCheckpoints, Publishing, SFTTrainer):
+class StormTrainer(ThroughputMetrics, RowReading, RowDraws, AdapterCheckpoints, Publishing, SFTTrainer):
     """Shared part of [`StormAlignTrainer`] and [`StormAnswerTrainer`]; takes what [`~trl.SFTTrainer`] takes.
 
     `train(resume_from_checkpoint=True)` goes on from the newest checkpoint that was written to its end, or starts anew. A
@@ -96,7 +99,14 @@ class StormTrainer(ThroughputMetrics, RowReading, AdapterCheckpoints, Publishing
         hold_head(self.model)
         if self.model.training and self.args.rollout_gradient != RolloutGradient():
             inputs["rollout_gradient"] = self.args.rollout_gradient
+        if self.model.training and self.args.bottleneck_share:
+            inputs["latent_bottleneck"] = self._narrow_rows(len(inputs["input_ids"]))
         return super().compute_loss(model, inputs, *args, **kwargs)
+
+    def _narrow_rows(self, num_rows: int) -> torch.Tensor:
+        """Draw the rows whose answer learns of the clip through the latents alone."""
+        draws = [generator.random() for generator in self._row_generators(num_rows, _BOTTLENECK)]
+        return torch.tensor(draws) < self.args.bottleneck_share
 
     def training_step(self, model: nn.Module, *args: Any, **kwargs: Any) -> torch.Tensor:
         """Train on one batch; before the first one, say how far an inexact gradient is from the exact one."""

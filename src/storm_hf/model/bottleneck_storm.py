@@ -1,0 +1,134 @@
+"""The latent bottleneck: what the answer learns of the clip, it learns from the content of the latents.
+
+The model thinks as ever, with the clip in sight. Then the prompt is read once more with the clip taken out and the latents
+given, and the answer comes from there: a short pass over question, K latents and answer. Whatever it knows of the clip has passed
+through K vectors. A mask that hides the clip from the answer would not do: the slots attend to the clip and the answer to their
+keys and values, whatever they were fed.
+
+Axes: B batch, S sequence, T sequence without the clip, K latent steps, D hidden size.
+"""
+
+from typing import Any
+
+import torch
+
+from .configuration_storm import StormConfig
+from .errors_storm import CacheError, ConfigurationError, LatentLayoutError
+from .thought_storm import PER_TOKEN_INPUTS, StormModelOutput, Thought
+
+
+VISION_INPUTS = ("pixel_", "video_", "image_", "second_per_grid_ts", "mm_encoder_outputs")  # beginnings of names
+
+
+class ClipFreeRows:
+    """A batch without the tokens of its clips, and without the padding that all rows have.
+
+    Args:
+        input_ids (`torch.LongTensor` of shape `(batch_size, sequence_length)`):
+            The whole prompts.
+        attention_mask (`torch.Tensor` of shape `(batch_size, sequence_length)`, *optional*):
+            1 where a token is.
+        config ([`StormConfig`]):
+            Knows which tokens stand for videos and images.
+    """
+
+    def __init__(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None, config: StormConfig) -> None:
+        vision_ids = [one for one in (config.video_token_id, config.image_token_id) if one is not None]
+        is_left_out = torch.isin(input_ids, input_ids.new_tensor(vision_ids))  # (B, S)
+        if attention_mask is not None:
+            is_left_out = is_left_out | (attention_mask == 0)
+        order = is_left_out.int().argsort(dim=1, descending=True, stable=True)  # what is left out comes first
+        self.columns = order[:, int(is_left_out.sum(dim=1).min()) :]  # (B, T)
+        self.is_padding = is_left_out.gather(1, self.columns)
+        self.input_ids = self._take(input_ids, config.get_text_config().pad_token_id or 0)
+        self.attention_mask = (~self.is_padding).long()
+
+    def replace(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """Model inputs without clips: no pixels and no features, all else as it was."""
+        kept = {name: value for name, value in inputs.items() if not name.startswith(VISION_INPUTS)}
+        tokens = {name: self._take(kept[name]) for name in PER_TOKEN_INPUTS if kept.get(name) is not None}
+        return {**kept, **tokens, "input_ids": self.input_ids, "attention_mask": self.attention_mask}
+
+    def put(self, found: torch.Tensor, states: torch.Tensor, is_narrow: torch.Tensor) -> torch.Tensor:
+        """Put what was `found` without the clip (B, T, D) into `states` (B, S, D), in the rows that are narrow (B,)."""
+        is_put = is_narrow[:, None] & ~self.is_padding
+        columns = self.columns[:, :, None].expand_as(found)
+        return states.scatter(1, columns, torch.where(is_put[:, :, None], found, states.gather(1, columns)))
+
+    def _take(self, values: torch.Tensor, padding: int = 0) -> torch.Tensor:
+        return values.gather(1, self.columns).masked_fill(self.is_padding, padding)
+
+
+def answer_without_clip(
+    thought: Thought,
+    latent_bottleneck: torch.Tensor | bool,
+    input_ids: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    position_ids: torch.Tensor,
+    inputs: dict[str, Any],
+) -> StormModelOutput:
+    """Think with the clip, then read the prompt without it and with the latents given.
+
+    All rows are read a second time, so that processes which share weights run the same, whichever rows are narrow.
+
+    Args:
+        thought ([`Thought`]):
+            The first pass.
+        latent_bottleneck (`bool` or `torch.BoolTensor` of shape `(batch_size,)`):
+            For all rows, or for each.
+        input_ids (`torch.LongTensor` of shape `(batch_size, sequence_length)`):
+            The whole prompts, and in training the answers.
+        attention_mask (`torch.Tensor` of shape `(batch_size, sequence_length)`, *optional*):
+            1 where a token is.
+        position_ids (`torch.LongTensor`):
+            Of the first pass. The second has its own: there is less to count.
+        inputs (`dict`):
+            All else that the backbone takes, pixels among it.
+
+    Returns:
+        [`StormModelOutput`]: Of the first pass; in narrow rows, the last hidden states beside clip and latents are those of the
+        second. Without a cache: going on from it would show the clip.
+
+    Raises:
+        CacheError: If the thought goes on from a cache.
+        ConfigurationError: If there is not one value for each row.
+    """
+    if thought.cache is not None:
+        raise CacheError(
+            "`latent_bottleneck` reads the whole prompt a second time without its clip, so no cache can be gone on from. Leave "
+            "`past_key_values` out, and let `generate(latent_bottleneck=True)` write the answer."
+        )
+    is_narrow = _narrow_rows(latent_bottleneck, input_ids)
+    rows = ClipFreeRows(input_ids, attention_mask, thought.config)
+    without_clip = rows.replace(inputs)
+    output = thought(input_ids, attention_mask, position_ids, False, inputs)
+    answer = thought.model.forward(**without_clip, forced_latents=thought.fed_latents, use_cache=False)
+    assert output.last_hidden_state is not None
+    output.last_hidden_state = rows.put(answer.last_hidden_state, output.last_hidden_state, is_narrow)
+    return output
+
+
+def _narrow_rows(latent_bottleneck: torch.Tensor | bool, input_ids: torch.Tensor) -> torch.Tensor:
+    is_narrow = torch.as_tensor(latent_bottleneck, dtype=torch.bool, device=input_ids.device)
+    if is_narrow.ndim > 1 or (is_narrow.ndim == 1 and len(is_narrow) != len(input_ids)):
+        raise ConfigurationError(
+            f"`latent_bottleneck` must be True, False, or one of them for each of {len(input_ids)} rows, got the shape "
+            f"{tuple(is_narrow.shape)}."
+        )
+    return is_narrow.expand(len(input_ids))
+
+
+def refuse_without_latents(latent_bottleneck: torch.Tensor | bool | None) -> None:
+    """Refuse the bottleneck for a prompt with nothing for the clip to pass through.
+
+    Raises:
+        LatentLayoutError: If it is asked for.
+    """
+    if latent_bottleneck is not None and torch.as_tensor(latent_bottleneck).any():
+        raise LatentLayoutError(
+            "With `latent_bottleneck` the clip reaches the answer through the latents, but the prompt has no latent block. "
+            "Render it with num_latents=1 or more, or leave `latent_bottleneck` out."
+        )
+
+
+__all__ = ["ClipFreeRows"]
