@@ -90,6 +90,16 @@ def test_skipped_latents_are_those_of_generation_without_any(tiny):
     assert all(np.isfinite(reply.divergence) for reply in replies)
 
 
+def test_answer_without_the_clip_is_that_of_generation_with_the_bottleneck(tiny):
+    model, prompts, shared = tiny
+    with torch.inference_mode():
+        replies = shared.reply(Intervention("", layout="without_clip"), None)
+    expected, latents = generate(model, prompts, latent_bottleneck=True)
+    assert [reply.answer.text for reply in replies] == NumberTokenizer().batch_decode(expected)
+    np.testing.assert_allclose(latents_of([reply.answer for reply in replies]), latents.numpy(), atol=1e-4)
+    assert all(reply.divergence > 1e-4 for reply in replies)
+
+
 def test_markers_alone_are_two_tokens_of_the_backbone(tiny):
     """The same ids without placeholders, run through the backbone, which knows nothing of latents."""
     model, prompts, shared = tiny
@@ -103,15 +113,19 @@ def test_markers_alone_are_two_tokens_of_the_backbone(tiny):
     torch.testing.assert_close(output.logits[0], first.float(), atol=2e-3, rtol=1e-3)
 
 
-def test_own_answer_spelled_out_begins_with_what_generation_said(tiny):
+@pytest.mark.parametrize("layout", ["latents", "skipped", "without_clip"])
+def test_own_answer_spelled_out_begins_with_what_generation_said(tiny, layout):
+    """As far as the layout says the same words."""
     _, _, shared = tiny
     with torch.inference_mode():
-        spelled = shared._spell_own("latents", None)
-        said = [torch.log_softmax(step.float(), dim=-1) for step in shared._generate("latents", None).logits]
+        spelled = shared._spell_own(layout, None)
+        output = shared._generate(layout, None)
+        said = [torch.log_softmax(step.float(), dim=-1) for step in output.logits]
     longest = max(len(answer.token_ids) for answer in shared.own)
     assert spelled.shape == (2, longest, VOCAB_SIZE)
-    for row, answer in enumerate(shared.own):
-        for token in range(len(answer.token_ids)):
+    for row, (answer, other) in enumerate(zip(shared.own, shared._read(output, layout), strict=True)):
+        alike = [own == word for own, word in zip(answer.token_ids, other.token_ids, strict=False)]
+        for token in range(min([*alike, False].index(False) + 1, len(answer.token_ids), len(said))):
             torch.testing.assert_close(spelled[row, token], said[token][row], atol=2e-3, rtol=1e-3)
 
 
@@ -150,7 +164,7 @@ def test_interventions_answer_as_through_the_usual_loop(thinker, replies):
 def test_only_what_the_model_does_by_itself_does_not_diverge(replies):
     _, whole, _ = replies
     assert [reply.divergence for reply in whole["own"]] == pytest.approx([0.0] * 5, abs=1e-6)
-    for name in ("zero", "noise", "mean", "swap", "markers_only", "skipped", "from_0"):
+    for name in ("zero", "noise", "mean", "swap", "markers_only", "skipped", "without_clip", "from_0"):
         assert max(reply.divergence for reply in whole[name]) > 1e-4
 
 

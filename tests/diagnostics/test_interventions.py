@@ -16,7 +16,16 @@ DONORS = np.roll(np.arange(10), 1)
 def test_every_replacement_of_the_literature_has_a_name(latents):
     made = token_replacements(latents, DONORS)
     assert next(iter(made)) == "own"
-    assert set(made) == {*CONTENT_FREE, "own", "noise_0.5", "noise_2", "first_repeated", "shuffled", "swap"}
+    assert set(made) == {
+        *CONTENT_FREE,
+        "own",
+        "noise_0.5",
+        "noise_2",
+        "first_repeated",
+        "shuffled",
+        "swap",
+        "without_clip",
+    }
     assert "oracle" in token_replacements(latents, DONORS, latents)
 
 
@@ -28,7 +37,8 @@ def test_what_is_fed_is_what_the_name_says(latents):
     np.testing.assert_array_equal(made["first_repeated"].fed, np.repeat(latents[:, :1], 3, axis=1))
     np.testing.assert_array_equal(made["shuffled"].fed, latents[made["shuffled"].donors])
     assert made["noise_2"].fed.std() == pytest.approx(2 * latents.std(), rel=0.15)
-    assert [made[name].layout for name in ("zero", "markers_only", "skipped")] == ["latents", "markers", "skipped"]
+    layouts = {name: made[name].layout for name in ("zero", "markers_only", "skipped", "without_clip")}
+    assert list(layouts.values()) == ["latents", "markers", "skipped", "without_clip"]
 
 
 def test_steps_are_replaced_alone_and_from_there_on(latents):

@@ -27,6 +27,10 @@ from storm_hf.worlds.question import format_answer
 
 
 _PER_TOKEN = ("input_ids", "attention_mask", "mm_token_type_ids", "token_type_ids")
+_ANEW: dict[str, dict[str, Any]] = {  # layouts whose prompts are not the shared one, as `generate` is asked for them
+    "skipped": {"num_latents": 0},
+    "without_clip": {"latent_bottleneck": True},
+}
 _PIXELS = ("pixel_", "video_features", "video_deepstack", "mm_encoder_outputs")  # what the shared part has seen
 
 
@@ -160,9 +164,8 @@ class SharedPrompts:
         return {**seen, "position_ids": self.positions[..., :length]}  # after the prompt, positions count by one
 
     def _generate(self, layout: str, replace: LatentIntervention | None) -> Any:
-        inputs: dict[str, Any]
-        if layout == "skipped":
-            inputs = {**self.inputs, "num_latents": 0}
+        if layout in _ANEW:
+            inputs = {**self.inputs, **_ANEW[layout]}
         else:
             inputs = {**self._inputs(layout), "past_key_values": copy.deepcopy(self.cache)}
         return generate_greedily(
@@ -190,6 +193,9 @@ class SharedPrompts:
         if layout == "skipped":
             inputs = _extend(set_num_latents(self.inputs, 0, self.model.config), tail)
             output = self.model(**inputs, position_ids=self._positions(inputs), logits_to_keep=tail.shape[1] + 1)
+        elif layout == "without_clip":
+            inputs = _extend(self.inputs, tail)
+            output = self.model(**inputs, latent_bottleneck=True, logits_to_keep=tail.shape[1] + 1)
         else:
             output = self._go_on(_extend(self._inputs(layout), tail), replace, logits_to_keep=tail.shape[1] + 1)
         return log_softmax(output.logits.float(), dim=-1)

@@ -14,7 +14,7 @@ from storm_hf.evaluation.replacement import feed
 from storm_hf.model.rollout_storm import LatentIntervention
 
 
-Layout = Literal["latents", "markers", "skipped"]
+Layout = Literal["latents", "markers", "skipped", "without_clip"]
 
 NOISE_SCALES = (0.5, 1.0, 2.0)  # in units of the latents' own spread; at 1 it is called `noise`
 CONTENT_FREE = ("zero", "noise", "mean", "markers_only", "skipped")
@@ -33,6 +33,7 @@ class Intervention:
             Steps that are replaced, counted from 0. By default all. Later steps are thought by the model itself.
         layout (`str`, *optional*, defaults to `"latents"`):
             `markers` keeps the start and end tokens without a latent between them, `skipped` leaves both out (K = 0).
+            `without_clip` thinks as ever and answers from the prompt without its clip: from the latents alone.
         donors (`np.ndarray` of shape `(num_questions,)`, *optional*):
             Whose latents are fed; a question that is its own donor has none.
     """
@@ -80,6 +81,7 @@ def token_replacements(
         ),
         "markers_only": Intervention("Start and end tokens, nothing between", layout="markers"),
         "skipped": Intervention("No latents at all (K = 0)", layout="skipped"),
+        "without_clip": Intervention("Its own latents, the clip taken from the answer", layout="without_clip"),
     }
     if targets is not None:
         made["oracle"] = Intervention("The true thoughts", targets)
