@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from storm_hf.cli import app
 from storm_hf.cli.ask import printable
-from storm_hf.evaluation import ClipQuestion, load_checkpoint, read_clip
+from storm_hf.evaluation import ClipQuestion, ask_with_replaced_latents, load_checkpoint, read_clip
 from storm_hf.evaluation import ask as ask_model
 
 
@@ -123,6 +123,19 @@ def test_replaced_latents_are_compared_on_stderr_and_leave_stdout_alone(ask, cli
     plain, compared = ask(clip, "Where?"), ask(clip, "Where?", "--latents", replacement)
     assert compared.stdout == plain.stdout
     assert f"instead of {plain.stdout[:-1]!r}. The latents decide it." in compared.stderr
+
+
+def test_answer_from_the_latents_alone_is_compared_on_stderr(ask, clip, checkpoint):
+    model, processor = load_checkpoint(checkpoint)
+    question = ClipQuestion(read_clip(clip, processor), "Where?")
+    own = ask_model(model, processor, question, max_new_tokens=8)
+    alone = ask_with_replaced_latents(model, processor, question, own, "alone", max_new_tokens=8)
+    compared = ask(clip, "Where?", "--latents", "alone")
+    assert compared.stdout[:-1] == own.text
+    said = (
+        f"another: {alone.text!r} instead of {own.text!r}." if alone.text != own.text else f"the same: {own.text!r}."
+    )
+    assert f"From the latents alone, without the clip, the answer is {said}" in compared.stderr
 
 
 def test_latents_of_a_model_that_does_not_think_cannot_be_replaced(ask, clip):

@@ -87,7 +87,7 @@ def test_answer_comes_with_the_latents_of_as_many_steps_as_asked(loaded, questio
     assert ask(*loaded, question, num_latents=0, max_new_tokens=2).latents is None
 
 
-@pytest.mark.parametrize("replacement", ["zero", "noise", "mean", "none"])
+@pytest.mark.parametrize("replacement", ["zero", "noise", "mean", "none", "alone"])
 def test_replaced_latents_change_what_a_random_model_says(loaded, question, own, replacement):
     other = ask_with_replaced_latents(*loaded, question, own, replacement, max_new_tokens=8)
     assert other.token_ids != own.token_ids

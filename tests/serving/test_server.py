@@ -76,7 +76,7 @@ def test_request_says_for_how_many_steps_the_model_thinks(served, clip, asked, n
     assert raw.headers["X-Storm-Num-Latents"] == str(num_latents)
 
 
-@pytest.mark.parametrize("latents", ["zero", "noise", "mean", "none"])
+@pytest.mark.parametrize("latents", ["zero", "noise", "mean", "none", "alone"])
 def test_request_may_have_the_latents_replaced(served, clip, asked, own, latents):
     expected = ask_with_replaced_latents(*asked, own, latents, max_new_tokens=6)
     assert text_of(served, about(clip), latents=latents) == expected.text
@@ -147,9 +147,9 @@ def test_server_fetches_and_opens_nothing_unless_it_was_told_to(served, url):
     [
         ({"num_latents": -1}, "between 0 and 64"),
         ({"num_latents": "many"}, "between 0 and 64"),
-        ({"latents": "sharp"}, "own, zero, noise, mean, none, swap"),
+        ({"latents": "sharp"}, "own, zero, noise, mean, none, swap, alone"),
         ({"latents": "swap"}, "donor_messages"),
-        ({"latents": "zero", "num_latents": 0}, "no latents to replace"),
+        ({"latents": "zero", "num_latents": 0}, "cannot be 'zero' with `num_latents` 0"),
         ({"max_tokens": 17}, "1 to 16 tokens"),
         ({"tools": [{"type": "function", "function": {"name": "cut"}}]}, "tools"),
     ],

@@ -32,12 +32,13 @@ The answer alone goes to stdout, everything else to stderr."""
 
 
 class Latents(StrEnum):
-    """What can stand in the place of the model's own latents."""
+    """What can stand in the place of the model's own latents; or `alone`: they stand in the place of the clip."""
 
     zero = "zero"
     noise = "noise"
     mean = "mean"
     none = "none"
+    alone = "alone"
 
 
 _PHRASES = {
@@ -66,7 +67,8 @@ def ask_clip(
         Latents | None,
         typer.Option(
             help="Also answer with the latents replaced by zeros, by noise of their size, by their mean, or with none at "
-            "all. If they matter, the answer changes."
+            "all: if they matter, the answer changes. Or from the latents alone, without the clip: if they hold the answer, it "
+            "stays."
         ),
     ] = None,
     show: Annotated[
@@ -149,11 +151,20 @@ def _compare(
     from storm_hf.evaluation.asking import ask_with_replaced_latents
 
     other = ask_with_replaced_latents(model, processor, question, own, latents.value, max_new_tokens=max_new_tokens)
+    if latents is Latents.alone:
+        tell(_alone(own.text, other.text))
+        return
     phrase = _PHRASES[latents]
     if other.text == own.text:
         tell(f"{phrase}, the answer is the same: {other.text!r}. For this question they do not decide it.")
     else:
         tell(f"{phrase}, the answer is another: {other.text!r} instead of {own.text!r}. The latents decide it.")
+
+
+def _alone(own: str, other: str) -> str:
+    if own == other:
+        return f"From the latents alone, without the clip, the answer is the same: {other!r}. They hold all that it needs."
+    return f"From the latents alone, without the clip, the answer is another: {other!r} instead of {own!r}."
 
 
 def _show_latents(answer: "Answer", checkpoint: str) -> None:

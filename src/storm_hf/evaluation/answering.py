@@ -45,6 +45,7 @@ def answer_questions(
     batch_size: int = 128,
     intervene: Callable[[range], LatentIntervention] | None = None,
     on_batch: Callable[[int], None] | None = None,
+    latent_bottleneck: bool = False,
 ) -> list[Answer]:
     """Answer the questions of `rows` greedily.
 
@@ -63,6 +64,8 @@ def answer_questions(
             Makes the intervention for a batch, given the positions of its rows in `rows`.
         on_batch (`Callable[[int], None]`, *optional*):
             Called with the number of answers after each batch. Progress bars use it.
+        latent_bottleneck (`bool`, *optional*, defaults to `False`):
+            Whether to answer from the latents alone, without the clip; see `generate`.
     """
     model.eval()
     answers: list[Answer] = []
@@ -70,7 +73,14 @@ def answer_questions(
         batch = [rows[index] for index in span]
         inputs = {name: value.to(model.device) for name, value in prompts(batch).items()}
         intervention = None if intervene is None else intervene(span)
-        output = generate_greedily(model, prompts, inputs, max_new_tokens, latent_intervention=intervention)
+        output = generate_greedily(
+            model,
+            prompts,
+            inputs,
+            max_new_tokens,
+            latent_intervention=intervention,
+            latent_bottleneck=latent_bottleneck,
+        )
         answers.extend(read_answers(output, inputs["input_ids"].shape[1], prompts, batch))
         if on_batch is not None:
             on_batch(len(batch))

@@ -101,11 +101,11 @@ def ask_with_replaced_latents(
     processor: ProcessorMixin,
     question: ClipQuestion,
     own: Answer,
-    replacement: Replacement | Literal["none"],
+    replacement: Replacement | Literal["none", "alone"],
     *,
     max_new_tokens: int = MAX_NEW_TOKENS,
 ) -> Answer:
-    """Ask again, with something without content in the place of each latent.
+    """Ask again, with something without content in the place of each latent, or with the latents in the place of the clip.
 
     Args:
         model ([`StormForConditionalGeneration`]):
@@ -117,7 +117,8 @@ def ask_with_replaced_latents(
         own ([`Answer`]):
             What `ask` gave: its latents are replaced.
         replacement (`str`):
-            `zero`, `noise` or `mean` (see `replace_latents`), or `none` to answer without latents.
+            `zero`, `noise` or `mean` (see `replace_latents`), `none` to answer without latents, or `alone` to answer from its
+            own latents without the clip.
         max_new_tokens (`int`, *optional*, defaults to `64`):
             Longest answer.
 
@@ -131,9 +132,11 @@ def ask_with_replaced_latents(
         )
     if replacement == "none":
         return ask(model, processor, question, num_latents=0, max_new_tokens=max_new_tokens)
-    intervene = feed(replace_latents(replacement, own.latents)[None])
     prompts = _prompts(model, processor, len(own.latents))
     rows = [question.row()]
+    if replacement == "alone":
+        return answer_questions(model, prompts, rows, max_new_tokens=max_new_tokens, latent_bottleneck=True)[0]
+    intervene = feed(replace_latents(replacement, own.latents)[None])
     return answer_questions(model, prompts, rows, max_new_tokens=max_new_tokens, intervene=intervene)[0]
 
 

@@ -134,6 +134,8 @@ class StormChatHandler(ChatCompletionHandler):
         """What stands in the place of the model's own latents, made on the thread that runs the model."""
         if wish.latents in ("own", "none"):
             return {}
+        if wish.latents == "alone":
+            return {"latent_bottleneck": True}
         thinking = (
             inputs if wish.donor is None else await asyncio.to_thread(self._encode, wish.donor, wish.num_latents)
         )

@@ -12,7 +12,7 @@ from storm_hf.serving.media import MediaDoor
 
 
 Messages = list[dict[str, Any]]
-LATENTS = ("own", *get_args(Replacement), "none", "swap")
+LATENTS = ("own", *get_args(Replacement), "none", "swap", "alone")
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,8 @@ class LatentWish:
             Number K of latent steps; 0 answers at once.
         latents (`str`, *optional*, defaults to `"own"`):
             `"own"`; `"zero"`, `"noise"` or `"mean"` in the place of its own (see
-            [`~storm_hf.evaluation.replacement.replace_latents`]); `"swap"` feeds those of another conversation.
+            [`~storm_hf.evaluation.replacement.replace_latents`]); `"swap"` feeds those of another conversation; `"alone"`
+            answers from its own without the clip.
         donor (`list[dict]`, *optional*):
             The other conversation.
     """
@@ -61,7 +62,7 @@ def read_wish(body: Mapping[str, Any], *, default: int, most: int) -> LatentWish
             status=422,
         )
     if latents not in ("own", "none") and num_latents == 0:
-        raise RequestError(f"There are no latents to replace by {latents!r} with `num_latents` 0.", status=422)
+        raise RequestError(f"`latents` cannot be {latents!r} with `num_latents` 0: there are none.", status=422)
     return LatentWish(0 if latents == "none" else num_latents, latents, donor)
 
 
