@@ -43,7 +43,7 @@ class Way:
     @property
     def reference(self) -> str:
         """Name of the one-process job that it is compared with."""
-        return f"one-lora-{self.job.stage}" if self.job.lora else f"one-{self.job.stage}"
+        return f"one-{self.job.reference}"
 
 
 def ways() -> Iterator[Way]:
@@ -53,12 +53,19 @@ def ways() -> Iterator[Way]:
     settings = [
         ("one process, the reference", None, "one", {"batch_size": GLOBAL_BATCH}),
         ("one process, LoRA, its reference", None, "one-lora", {"batch_size": GLOBAL_BATCH, "lora": True}),
+        (
+            "one process, latents alone, its reference",
+            None,
+            "one-narrow",
+            {"batch_size": GLOBAL_BATCH, "narrow": True},
+        ),
         ("one process, batch 1 x 8", None, "one-cut", {"batch_size": 1, "accumulate": GLOBAL_BATCH}),
         ("DDP", "ddp", "ddp", half),
         ("DDP, batch 1 x 4", "ddp", "ddp-cut", cut),
         ("DDP, LoRA", "ddp", "ddp-lora", {**half, "lora": True}),
         ("FSDP2", "ddp", "fsdp2", {**half, "fully_shard": True}),
         ("FSDP2, checkpointing", "ddp", "fsdp2-again", {**half, "fully_shard": True, "checkpointing": True}),
+        ("FSDP2, latents alone", "ddp", "fsdp2-narrow", {**half, "fully_shard": True, "narrow": True}),
         ("ZeRO-2", "zero2", "zero2", half),
         ("ZeRO-2, batch 1 x 4", "zero2", "zero2-cut", cut),
         ("ZeRO-3", "zero3", "zero3", half),
@@ -66,6 +73,7 @@ def ways() -> Iterator[Way]:
         ("ZeRO-3, checkpointing", "zero3", "zero3-again", {**half, "checkpointing": True}),
         ("ZeRO-3, LoRA", "zero3", "zero3-lora", {**half, "lora": True}),
         ("ZeRO-3, LoRA, checkpointing", "zero3", "zero3-lora-again", {**half, "lora": True, "checkpointing": True}),
+        ("ZeRO-3, latents alone", "zero3", "zero3-narrow", {**half, "narrow": True, "checkpointing": True}),
         ("ZeRO-3, offload", "zero3_offload", "offload", half),
     ]
     for title, config, name, job in settings:

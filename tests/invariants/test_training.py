@@ -87,10 +87,10 @@ def test_accumulated_batches_equal_one_batch(stage, batch_size, tmp_path):
     assert_close(logged(accumulated, "grad_norm"), logged(whole, "grad_norm"), rtol=1e-4, atol=1e-5)
 
 
-def train_as_rank(rank, stage, folder):
+def train_as_rank(rank, stage, share, folder):
     """One of two processes that train together, each on half of a batch of four."""
     meet(rank, 2, folder / "meeting-point")
-    trainer = tiny_trainer(stage, "qwen2_5_vl", folder, num_rows=8)
+    trainer = tiny_trainer(stage, "qwen2_5_vl", folder, num_rows=8, bottleneck_share=share)
     trainer.train()
     if rank == 0:
         (folder / "log.json").write_text(json.dumps({name: logged(trainer, name) for name in ("loss", "grad_norm")}))
@@ -99,11 +99,12 @@ def train_as_rank(rank, stage, folder):
     assert wrapped() is None, "what holds the process group goes before the group"
 
 
-@pytest.mark.parametrize("stage", STAGES)
-def test_two_processes_equal_one(stage, tmp_path):
-    assert finish_together([start(train_as_rank, rank, stage, tmp_path) for rank in (0, 1)]) == [0, 0]
+@pytest.mark.parametrize(("stage", "share"), [("align", 0.0), ("answer", 0.0), ("answer", 0.5)])
+def test_two_processes_equal_one(stage, share, tmp_path):
+    assert finish_together([start(train_as_rank, rank, stage, share, tmp_path) for rank in (0, 1)]) == [0, 0]
 
-    alone = tiny_trainer(stage, "qwen2_5_vl", tmp_path, num_rows=8, per_device_train_batch_size=4)
+    settings = {"num_rows": 8, "per_device_train_batch_size": 4, "bottleneck_share": share}
+    alone = tiny_trainer(stage, "qwen2_5_vl", tmp_path, **settings)
     alone.train()
     together = json.loads((tmp_path / "log.json").read_text())
     assert_close(together["loss"], logged(alone, "loss"), rtol=1e-5, atol=1e-5)

@@ -27,6 +27,8 @@ class Job:
             Whether layers are recomputed in the backward pass.
         lora (`bool`, *optional*, defaults to `False`):
             Whether only an adapter is trained.
+        narrow (`bool`, *optional*, defaults to `False`):
+            Whether every answer comes from the latents alone.
         fully_shard (`bool`, *optional*, defaults to `False`):
             Whether FSDP2 shards the model, in a plain loop: on a processor accelerate would train with DDP instead.
         latents_of_rank (`tuple` of `int`, *optional*):
@@ -47,12 +49,18 @@ class Job:
     accumulate: int = 1
     checkpointing: bool = False
     lora: bool = False
+    narrow: bool = False
     fully_shard: bool = False
     latents_of_rank: Sequence[int] = ()
     text_only_rank: int = -1
     save_steps: int = 0
     kill_at_step: int = 0
     generates: bool = False
+
+    @property
+    def reference(self) -> str:
+        """What a run of the same by one process is called, behind a name of its own."""
+        return f"{'lora-' * self.lora}{'narrow-' * self.narrow}{self.stage}"
 
 
 def write_jobs(jobs: Sequence[Job], path: Path) -> None:

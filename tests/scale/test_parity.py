@@ -18,14 +18,17 @@ HALF = GLOBAL_BATCH // 2
 ALONE = [
     *(Job(f"alone-{stage}", stage, GLOBAL_BATCH) for stage in ("align", "answer")),
     Job("alone-lora-answer", "answer", GLOBAL_BATCH, lora=True),
+    *(Job(f"alone-narrow-{stage}", stage, GLOBAL_BATCH, narrow=True) for stage in ("align", "answer")),
 ]
 DDP = [
     *(Job(f"ddp-{stage}", stage, HALF) for stage in ("align", "answer")),
     *(Job(f"fsdp2-{stage}", stage, HALF, fully_shard=True) for stage in ("align", "answer")),
+    Job("fsdp2-narrow-answer", "answer", HALF, fully_shard=True, narrow=True),
 ]
 ZERO3 = [
     *(Job(f"zero3-{stage}", stage, 1, accumulate=HALF) for stage in ("align", "answer")),
     *(Job(f"again-{stage}", stage, HALF, checkpointing=True) for stage in ("align", "answer")),
+    *(Job(f"zero3-narrow-{stage}", stage, HALF, checkpointing=True, narrow=True) for stage in ("align", "answer")),
     Job("zero3-lora-answer", "answer", HALF, lora=True, checkpointing=True),
     Job("generates", "answer", HALF, generates=True),
 ]
@@ -47,10 +50,9 @@ def trained(folder):
 
 @pytest.mark.parametrize("job", [*DDP, *ZERO3], ids=lambda job: job.name)
 def test_two_processes_log_what_one_process_logs(job, trained):
-    reference = f"alone-lora-{job.stage}" if job.lora else f"alone-{job.stage}"
     outcome = Outcome.read(trained / job.name)
     assert len(outcome.loss) == NUM_STEPS
-    assert outcome.difference(Outcome.read(trained / reference)) <= TOLERANCE
+    assert outcome.difference(Outcome.read(trained / f"alone-{job.reference}")) <= TOLERANCE
 
 
 def test_reference_moves_by_more_than_the_tolerance(trained):

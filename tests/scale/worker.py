@@ -59,6 +59,7 @@ def make_trainer(job: Job, folder: Path) -> StormTrainer:
         per_device_train_batch_size=job.batch_size,
         gradient_accumulation_steps=job.accumulate,
         gradient_checkpointing=job.checkpointing,
+        bottleneck_share=float(job.narrow),
         max_steps=NUM_STEPS,
         learning_rate=1e-2 if job.lora else 1e-3,
         lr_scheduler_type="constant",

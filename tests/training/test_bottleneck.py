@@ -65,6 +65,17 @@ def test_accumulated_batches_equal_one_batch(stage, tmp_path):
     assert_close(losses[2], losses[0], rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("stage", STAGES)
+def test_layer_checkpointing_changes_no_number(stage, tmp_path):
+    losses = []
+    for is_checkpointing in (False, True):
+        settings = {"gradient_checkpointing": is_checkpointing, "max_steps": 2, "bottleneck_share": 0.5}
+        trainer = tiny_trainer(stage, "qwen2_5_vl", tmp_path / str(is_checkpointing), **settings)
+        trainer.train()
+        losses.append((logged(trainer, "loss"), logged(trainer, "grad_norm")))
+    assert_close(losses[0], losses[1], rtol=1e-5, atol=1e-5)
+
+
 def test_alignment_still_sees_the_clip(tmp_path):
     """Only the answer is narrow: the loss of the latents is what it was."""
     parts = []
