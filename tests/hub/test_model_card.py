@@ -7,7 +7,7 @@ import yaml
 from huggingface_hub import ModelCard
 from peft import get_peft_model
 from PIL import Image
-from tests.hub.card_values import ADAPTER, ANSWER, MODELS
+from tests.hub.card_values import ADAPTER, ALIGN, ANSWER, MODELS
 from tests.hub.test_cards import PLACEHOLDERS
 from tests.tiny import tiny_storm
 
@@ -174,3 +174,10 @@ def test_card_of_an_adapter_says_what_it_belongs_to_and_how_it_is_opened(base, t
     assert str(tmp_path) not in card.content
     assert card.data.base_model == (base or None)
     assert (base or "its base") in card.content
+
+
+def test_share_of_answers_from_the_latents_alone_is_told_where_there_was_one():
+    sentence = "In 50 % of the rows the answer came from the latents alone, without the clip."
+    for facts in (ALIGN, ANSWER):
+        assert sentence in str(model_card(replace(facts, bottleneck_share=0.5)))
+        assert "latents alone" not in str(model_card(facts))

@@ -88,8 +88,8 @@ def test_adapter_is_pushed_with_what_opens_it(store, tmp_path):  # noqa: F811
 
 
 def test_saved_model_lies_beside_its_card(tmp_path):
-    trainer = tiny_trainer("answer", KIND, tmp_path / "run")
+    trainer = tiny_trainer("answer", KIND, tmp_path / "run", bottleneck_share=0.25)
     trainer.save_model(str(tmp_path / "kept"))
     facts = read_facts(tmp_path / "kept")
-    assert (facts.name, facts.stage, facts.num_steps) == ("run", "answer", None)
+    assert (facts.name, facts.stage, facts.num_steps, facts.bottleneck_share) == ("run", "answer", None, 0.25)
     assert (tmp_path / "kept" / "README.md").is_file()

@@ -42,6 +42,8 @@ class ModelFacts:
             Simulated worlds that it was trained on, if it has seen nothing else.
         num_steps (`int`, *optional*):
             Steps that were trained.
+        bottleneck_share (`float`, *optional*):
+            Share of training rows whose answer came from the latents alone.
         license (`str`, *optional*):
             Licence of the weights.
         backbone_license (`str`, *optional*):
@@ -68,6 +70,7 @@ class ModelFacts:
     datasets: tuple[str, ...] = ()
     worlds: tuple[str, ...] = ()
     num_steps: int | None = None
+    bottleneck_share: float | None = None
     license: str | None = None
     backbone_license: str | None = None
     data_license: str | None = None

@@ -58,6 +58,7 @@ class Publishing(SFTTrainer):
             stage=self._stage,
             tags=tuple(self._tag_names),
             num_steps=self.state.global_step or None,
+            bottleneck_share=self.args.bottleneck_share or None,
             datasets=(dataset,) if is_hub_name(dataset) else None,
         )
         write_card(facts, folder)
