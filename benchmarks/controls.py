@@ -40,6 +40,8 @@ RANKS = (8, 16, 32, 64)
 WEIGHTS = (0.3, 1.0, 3.0, 10.0)
 SCALES = (0.05, 0.25, 1.0)
 RATES = (5e-4, 1e-3, 2e-3)
+SHARES = (0.0, 0.25, 0.5, 1.0)
+USE = {"latents zeroed": "zero", "follows a donor": "swap_follows_donor", "without the clip": "without_clip"}
 SECONDS_PER_UPDATE = 0.3  # where nothing has been measured yet: two arms side by side on two cores
 SAME_COST = 0.05  # an arm whose updates cost what STORM's do, but for this share, is not trained twice
 WORKERS = 2
@@ -131,6 +133,13 @@ def ablations(recipe: DemoRecipe) -> list[Variant]:
         for weight in WEIGHTS
         if weight != 3.0  # the default of StormAlignConfig
     ]
+    changes += [
+        dataclasses.replace(
+            storm, name=f"share_{share:g}", title=f"bottleneck share {share:g}", bottleneck_share=share
+        )
+        for share in SHARES
+        if share != storm.bottleneck_share
+    ]
     changes.append(settings("per_slot", "statistics per slot", whitening_statistics="per_slot"))
     return [*changes, storm]
 
@@ -189,6 +198,15 @@ def accuracy_cells(runs: Sequence[Run], name: str) -> list[str]:
     return ["-" if value is None else f"{value:.3f}" for value in values] + [f"{np.mean(known_values):.3f}"]
 
 
+def use_cells(runs: Sequence[Run], name: str) -> list[str]:
+    """Are the latents used? Mean over seeds under replacements; a dash where an arm has no latents."""
+    found = [run.results(name).get("interventions", {}) for run in runs if name in {one.name for one in run.variants}]
+    return [
+        f"{np.mean([one[key] for one in found]):.3f}" if all(key in one for one in found) else "-"
+        for key in USE.values()
+    ]
+
+
 def controls_table(runs: Sequence[Run]) -> str:
     """One row per arm and budget."""
     rows = []
@@ -196,9 +214,10 @@ def controls_table(runs: Sequence[Run]) -> str:
         results = runs[0].results(variant.name)
         budget = "compute" if variant.name.endswith("_compute") else "updates"
         cost = f"{results['forward_passes']:.1f}", f"{1000 * results['seconds_per_answer']:.0f}"
-        rows.append([variant.title, budget, str(variant.num_updates), *accuracy_cells(runs, variant.name), *cost])
+        cells = *accuracy_cells(runs, variant.name), *use_cells(runs, variant.name)
+        rows.append([variant.title, budget, str(variant.num_updates), *cells, *cost])
     rows.sort(key=lambda row: row[1], reverse=True)
-    return table(["arm", "equal", "updates", *_seeds(runs), "mean", "forward passes", "ms per answer"], rows)
+    return table(["arm", "equal", "updates", *_seeds(runs), "mean", *USE, "forward passes", "ms per answer"], rows)
 
 
 def sweep_table(runs: Sequence[Run], tested: Sequence[int]) -> str:
@@ -214,9 +233,9 @@ def sweep_table(runs: Sequence[Run], tested: Sequence[int]) -> str:
         ]
         passes = np.mean([one["forward_passes"] for one in results])
         milliseconds = 1000 * np.median([one["seconds_per_answer"] for one in results])
-        cells = accuracy_cells(runs, variant.name)
+        cells = *accuracy_cells(runs, variant.name), *use_cells(runs, variant.name)
         rows.append([variant.title, *cells, f"{passes:.1f}", f"{milliseconds:.0f}", *others])
-    head = ["trained with", *_seeds(runs), "mean", "forward passes", "ms per answer"]
+    head = ["trained with", *_seeds(runs), "mean", *USE, "forward passes", "ms per answer"]
     return table([*head, *(f"tested with K = {count}" for count in tested)], rows)
 
 

@@ -19,7 +19,7 @@ def thinker(tmp_path_factory):
     return make_thinker(tmp_path_factory.mktemp("thinker"), num_rows=3)
 
 
-@pytest.fixture(params=["shuffle", "lattice"])
+@pytest.fixture(params=["shuffle", "order", "lattice"])
 def recipe(request):
     return demo_recipe(request.param)
 
@@ -30,6 +30,14 @@ def test_storm_is_trained_as_the_recipe_says(recipe):
     assert storm.answer_rate == recipe.trainings["answer"].learning_rate
     assert storm.align["whitening_rank"] == recipe.whitening_rank
     assert storm.align["target_layout"] == recipe.target_layout
+    assert storm.bottleneck_share == recipe.bottleneck_share
+
+
+def test_bottleneck_is_of_storm_and_of_naive_targets_alone(recipe):
+    assert naive_variant(recipe).bottleneck_share == recipe.bottleneck_share
+    assert paper_variant(recipe).bottleneck_share == 0
+    for block in ("none", "pause", "markers", "latents"):
+        assert plain_variant(recipe, "control", "control", block).bottleneck_share == 0
 
 
 def test_every_control_has_the_updates_of_storm(recipe, tmp_path):
@@ -45,7 +53,12 @@ def test_paper_and_naive_differ_from_storm_in_stage_one_alone(recipe):
     storm = storm_variant(recipe)
     assert "target_layout" not in naive_variant(recipe).align  # cells side by side need whitening
     paper = dataclasses.replace(
-        paper_variant(recipe), name=storm.name, title=storm.title, align=storm.align, latent_projector=None
+        paper_variant(recipe),
+        name=storm.name,
+        title=storm.title,
+        align=storm.align,
+        latent_projector=None,
+        bottleneck_share=recipe.bottleneck_share,
     )
     assert paper == storm
 

@@ -44,9 +44,9 @@ def storm_variant(recipe: DemoRecipe, name: str = "storm", title: str = "STORM")
 
 
 def paper_variant(recipe: DemoRecipe) -> Variant:
-    """The paper's targets, loss and feedback, with the updates and rates of STORM."""
+    """The paper's targets, loss and feedback, without a bottleneck, with the updates and rates of STORM."""
     storm = storm_variant(recipe, "paper", CONTROLS["paper"])
-    return dataclasses.replace(storm, latent_projector="identity", align=PAPER)
+    return dataclasses.replace(storm, latent_projector="identity", bottleneck_share=0.0, align=PAPER)
 
 
 def naive_variant(recipe: DemoRecipe) -> Variant:

@@ -145,7 +145,7 @@ def measure_storm(
     targets = trajectory([row["thought_features"] for row in rows]).numpy()  # (N, K, D)
     raw = trajectory.pool([row["thought_features"] for row in rows]).float().numpy()
     interventions = {"none": measures.accuracy}
-    interventions |= _replace(model, prompts, rows, latents, targets, recipe.seed)
+    interventions |= measure_replacements(model, prompts, rows, latents, recipe.seed, targets)
     gallery = make_gallery(data.dataset(folder, "validation", with_thoughts=True), trajectory, recipe)
     gallery.save(folder.storm)
     states = np.array([list(row["states"]) for row in rows])  # (N, K)
@@ -161,15 +161,34 @@ def measure_storm(
     )
 
 
-def _replace(
+def measure_replacements(
     model: StormForConditionalGeneration,
     prompts: PromptEncoder,
-    rows: list[dict[str, Any]],
+    rows: Sequence[dict[str, Any]],
     latents: np.ndarray,
-    targets: np.ndarray,
     seed: int,
+    targets: np.ndarray | None = None,
 ) -> dict[str, float]:
-    """Answer again under every replacement."""
+    """Answer again under every replacement.
+
+    Args:
+        model ([`StormForConditionalGeneration`]):
+            The model.
+        prompts ([`~storm_hf.training.prompts.PromptEncoder`]):
+            Encodes the questions.
+        rows (`Sequence`):
+            The questions.
+        latents (`np.ndarray` of shape `(num_questions, num_latents, hidden_size)`):
+            The model's own.
+        seed (`int`):
+            Of noise and donors.
+        targets (`np.ndarray` of the shape of `latents`, *optional*):
+            The true thoughts, for `oracle`.
+
+    Returns:
+        `dict[str, float]`: Accuracies, of answers from the latents alone (`without_clip`) too; of `swap_follows_donor`, the share
+        of answers that become the donor's.
+    """
     donors = choose_donors([str(row["question"]) for row in rows], [str(row["answer"]) for row in rows], seed)
 
     def answer_with(fed: np.ndarray) -> list[Answer]:
@@ -182,7 +201,10 @@ def _replace(
     has_donor = [index for index, donor in enumerate(donors) if donor != index]
     follows = [swapped[index].choice == rows[donors[index]]["answer"] for index in has_donor]
     results["swap_follows_donor"] = float(np.mean(follows))
-    results["oracle"] = accuracy(answer_with(targets), rows)
+    alone = answer_questions(model, prompts, rows, max_new_tokens=4, batch_size=256, latent_bottleneck=True)
+    results["without_clip"] = accuracy(alone, rows)
+    if targets is not None:
+        results["oracle"] = accuracy(answer_with(targets), rows)
     return results
 
 

@@ -65,6 +65,11 @@ class Interventions:
     swap_follows_donor: float
     oracle: float
 
+    @classmethod
+    def of(cls, measured: Mapping[str, float]) -> "Interventions":
+        """Take the replacements that the report shows."""
+        return cls(**{field.name: measured[field.name] for field in fields(cls)})
+
 
 @dataclass(frozen=True)
 class Retrieval:

@@ -119,7 +119,7 @@ def make_report(folder: DemoFolder, recipe: DemoRecipe, out: Path) -> DemoReport
         num_test=sum(recipe.test_depths[depth] for depth in recipe.deep),
         num_latents=recipe.num_latents,
         arms={name: ArmResult.of(results) for name, results in arms.items()},
-        interventions=Interventions(**storm["interventions"]),
+        interventions=Interventions.of(storm["interventions"]),
         by_depth={
             depth: {"direct": arms["direct"]["by_depth"][depth], "storm": storm["by_depth"][depth]}
             for depth in storm["by_depth"]

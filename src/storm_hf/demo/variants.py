@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from datasets import disable_progress_bars
 from transformers import ProcessorMixin, set_seed
@@ -21,7 +22,7 @@ from storm_hf.answer.trainer import StormAnswerTrainer
 from storm_hf.demo import data
 from storm_hf.demo.arms import ReportProgress, is_finished, longest_answer, train, training_arguments, with_reasoning
 from storm_hf.demo.folder import DemoFolder
-from storm_hf.demo.measure import deep_indices, measure_prompts
+from storm_hf.demo.measure import deep_indices, measure_prompts, measure_replacements
 from storm_hf.demo.recipe import DemoRecipe, Training
 from storm_hf.demo.tasks import Report, Task
 from storm_hf.evaluation.answering import accuracy, answer_questions
@@ -234,6 +235,10 @@ class _Run:
         longest = longest_answer(with_reasoning(rows, self.variant.chain), prompts.processor)
         results = dataclasses.asdict(measure_prompts(model, prompts, tests, self.recipe, max_new_tokens=longest))
         deep = [tests[index] for index in deep_indices(tests, self.recipe)]
+        if self.variant.block == "latents":
+            answers = answer_questions(model, prompts, deep, max_new_tokens=longest, batch_size=256)
+            latents = np.stack([np.asarray(answer.latents) for answer in answers])
+            results["interventions"] = measure_replacements(model, prompts, deep, latents, self.recipe.seed)
         results["by_num_latents"] = {}
         for num_latents in self.variant.test_num_latents:
             other = dataclasses.replace(prompts, num_latents=num_latents)
