@@ -34,6 +34,7 @@ COLUMNS = (
     "noise",
     "mean",
     "skipped",
+    "without clip",
     "follows donor",
     "steered",
     "verdict",
@@ -71,7 +72,7 @@ def diagnose_run(run: Path, limit: int | None) -> Diagnosis:
 
 def _row(run: Path, is_naive: bool, found: Diagnosis) -> str:
     effects, swap = found.effects, found.effects["swap"]
-    shares = [effects[name].accuracy.mean for name in ("own", "zero", "noise", "mean", "skipped")]
+    shares = [effects[name].accuracy.mean for name in ("own", "zero", "noise", "mean", "skipped", "without_clip")]
     follows = float("nan") if swap.follows_donor is None else swap.follows_donor.mean
     steered = (
         "-" if swap.steered is None else f"{swap.steered.mean:.3f} ({swap.steered.low:.3f} to {swap.steered.high:.3f})"
