@@ -10,7 +10,9 @@ from storm_hf.app.changes import Change
 from storm_hf.app.sight import Sight, nearest_states
 from storm_hf.diagnostics.seeing import DecoderConfig, ThoughtDecoder
 from storm_hf.errors import InterventionError, PromptError
+from storm_hf.evaluation.answering import answer_questions
 from storm_hf.evaluation.gallery import Gallery
+from storm_hf.training.prompts import PromptEncoder
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +50,15 @@ def test_another_clip_gives_its_thoughts(session, thinking, examples):
     asked = session.think(other, thinking.question.text, OPTIONS)
     np.testing.assert_allclose(again.reply.latents, asked.own.latents, atol=1e-5)
     assert again.donor == asked.own.text
+
+
+def test_answer_from_the_thought_alone_is_that_of_generation_without_the_clip(session, thinking):
+    again = session.rethink(thinking, Change("alone", 1))
+    question, prompts = thinking.question.row(), PromptEncoder(session.processor, session.model.config, NUM_LATENTS)
+    (expected,) = answer_questions(session.model, prompts, [question], max_new_tokens=64, latent_bottleneck=True)
+    assert (again.reply.text, again.replaced, again.is_alone) == (expected.text, (), True)
+    np.testing.assert_allclose(again.reply.latents, thinking.own.latents, atol=1e-5)
+    assert again.reply.forward_passes == thinking.own.forward_passes + 1  # the second, short reading
 
 
 @pytest.mark.parametrize(

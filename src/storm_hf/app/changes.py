@@ -1,4 +1,4 @@
-"""What a user may put in the place of a model's latents.
+"""What a user may put in the place of a model's latents, or of its clip.
 
 Axes: K latent steps, D hidden size.
 """
@@ -12,7 +12,7 @@ from storm_hf.errors import InterventionError
 from storm_hf.evaluation.replacement import replace_latents
 
 
-Content = Literal["zero", "noise", "mean", "own", "other"]
+Content = Literal["zero", "noise", "mean", "own", "other", "alone"]
 CONTENTS: tuple[Content, ...] = get_args(Content)
 
 
@@ -23,6 +23,7 @@ class Change:
     Args:
         content (`str`):
             What is fed: `zero`, `noise`, the `mean` over the steps, a latent of its `own`, or one of an`other` clip.
+            `alone` changes no latent, and takes the clip from the answer: it is written from the latents alone.
         step (`int`, *optional*):
             The step that is replaced, counted from 0; the model thinks on from there. All steps by default.
         source (`int`, *optional*):
@@ -35,6 +36,8 @@ class Change:
 
     def steps(self, num_latents: int) -> list[int]:
         """The steps that are replaced."""
+        if self.content == "alone":
+            return []
         return list(range(num_latents)) if self.step is None else [self.step]
 
     def latents(self, own: np.ndarray, other: np.ndarray | None = None) -> np.ndarray:
@@ -59,7 +62,7 @@ class Change:
     def _content(self, own: np.ndarray, other: np.ndarray | None) -> np.ndarray:
         if self.content in ("zero", "noise", "mean"):
             return replace_latents(self.content, own)
-        return own if self.content == "own" or other is None else other
+        return other if self.content == "other" and other is not None else own
 
     def _check(self, num_latents: int, other: np.ndarray | None) -> None:
         if self.content not in CONTENTS:

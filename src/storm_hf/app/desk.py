@@ -21,6 +21,7 @@ CONTENT_OF: dict[str, Content] = {
     "the mean of its steps": "mean",
     "another of its steps": "own",
     "another clip's thought": "other",
+    "its own thought, without the clip": "alone",
 }
 
 _T = TypeVar("_T")

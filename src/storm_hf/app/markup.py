@@ -44,7 +44,8 @@ def thinking_markup(thinking: Thinking, truth: str | None = None) -> str:
 def rethought_markup(thinking: Thinking, again: Rethinking) -> str:
     """Show the answer with changed latents beside the own one, and say whether the change made a difference."""
     titles = [("With your change", again.reply, ""), ("Its own answer", thinking.own, "")]
-    verdict = _verdict(thinking.own.text, again.reply.text, again.donor)
+    own, changed = thinking.own.text, again.reply.text
+    verdict = _verdict_alone(own, changed) if again.is_alone else _verdict(own, changed, again.donor)
     return _replies(titles, again.reply, "What it was fed", verdict, replaced=again.replaced)
 
 
@@ -63,6 +64,12 @@ def _verdict(own: str, changed: str, donor: str | None) -> str:
     if changed == donor:
         return "The answer is another: the one that the model gives to the other clip. It follows the thought."
     return "The answer is another: it depends on what you changed."
+
+
+def _verdict_alone(own: str, changed: str) -> str:
+    if changed == own:
+        return "The answer stays the same without the clip: the thought holds all that it needs."
+    return "The answer is another without the clip: the thought does not hold all that it needs."
 
 
 def _replies(

@@ -121,16 +121,16 @@ def _changing(gradio: Any, desk: Desk, thinking: Any) -> list[Any]:
         concurrency_id=QUEUE,
         concurrency_limit=1,
     )
-    content.change(partial(_needed, gradio, desk), content, [source, other_part], api_visibility="private")
+    content.change(partial(_needed, gradio, desk), content, [step, source, other_part], api_visibility="private")
     return [notice, replies]
 
 
-def _needed(gradio: Any, desk: Desk, content: str) -> tuple[Any, Any]:
-    """Show the fields that a content needs: which step it is taken from, and another clip."""
+def _needed(gradio: Any, desk: Desk, content: str) -> tuple[Any, Any, Any]:
+    """Show the fields that a content needs: which step it replaces, which one it is taken from, and another clip."""
     kind = CONTENT_OF[content]
     sources = desk.step_names if kind == "own" else [SAME_STEP, *desk.step_names]
     source = gradio.update(visible=kind in ("own", "other"), choices=sources, value=sources[0])
-    return source, gradio.update(visible=kind == "other")
+    return gradio.update(visible=kind != "alone"), source, gradio.update(visible=kind == "other")
 
 
 def _offer_change(gradio: Any, thinking: Thinking | None) -> tuple[Any, str, str]:

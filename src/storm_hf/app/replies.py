@@ -61,8 +61,11 @@ class Rethinking:
             The steps that were replaced, counted from 0. It thought the others by itself.
         donor (`str`, *optional*):
             What it answers about the clip that the latents came from; None if they came from no other clip.
+        is_alone (`bool`, *optional*, defaults to `False`):
+            Whether it answered from its latents alone, without the clip.
     """
 
     reply: Reply
     replaced: tuple[int, ...]
     donor: str | None = None
+    is_alone: bool = False

@@ -120,7 +120,7 @@ class Session:
         return Thinking(question, own, direct)
 
     def rethink(self, thinking: Thinking, change: Change, other_clip: Path | None = None) -> Rethinking:
-        """Answer again, with latents replaced on the way.
+        """Answer again, with latents replaced on the way, or from the latents alone.
 
         Args:
             thinking ([`Thinking`]):
@@ -139,6 +139,7 @@ class Session:
         donor = self._answer_about(other_clip, thinking.question) if change.content == "other" else None
         given = change.latents(own, None if donor is None else donor.latents)
         steps = change.steps(len(own))
+        is_alone = change.content == "alone"
         prompts = PromptEncoder(self.processor, self.model.config, len(own))
         reply = self._timed(
             lambda: answer_questions(
@@ -147,12 +148,13 @@ class Session:
                 [thinking.question.row()],
                 max_new_tokens=MAX_NEW_TOKENS,
                 intervene=feed(given[None], steps),
+                latent_bottleneck=is_alone,
             )[0]
         )
         fed = _latents(reply).copy()  # what the model would have fed by itself
         fed[steps] = given[steps]
         told = replace(reply, steps=self.sight.look(fed), latents=fed)
-        return Rethinking(told, tuple(steps), None if donor is None else donor.text)
+        return Rethinking(told, tuple(steps), None if donor is None else donor.text, is_alone)
 
     def _answer_about(self, clip: Path | None, question: ClipQuestion) -> Answer | None:
         if clip is None:

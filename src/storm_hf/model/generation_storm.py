@@ -39,9 +39,10 @@ class LatentRecorder:
         self.fed[step] = latent if self.intervene is None else self.intervene(step, latent)
         return self.fed[step]
 
-    def feed_again(self, step: int, latent: torch.Tensor) -> torch.Tensor:
-        """Feed what was fed in `step`, instead of `latent`; beams of a prompt share it."""
-        return self.fed[step].repeat_interleave(len(latent) // len(self.fed[step]), dim=0)
+    @property
+    def fed_latents(self) -> torch.Tensor:
+        """What was fed, (B, K, D)."""
+        return torch.stack([self.fed[step] for step in sorted(self.fed)], dim=1)
 
     def latents(self, num_rows: int) -> torch.Tensor | None:
         """The latents of `num_rows` returned sequences, (num_rows, K, D); beams of a prompt share theirs."""
@@ -202,7 +203,8 @@ class StormGenerationMixin(GenerationMixin):
         self(**inputs, latent_intervention=recorder, use_cache=False, logits_to_keep=1)
         refuse_without_latents(not recorder.steps)
         rows = ClipFreeRows(kwargs["input_ids"], kwargs.get("attention_mask"), self.config)
-        edited = rows.replace({**kwargs, "latent_intervention": recorder.feed_again})
+        given = {"forced_latents": recorder.fed_latents, "latent_intervention": None}
+        edited = rows.replace({**kwargs, **given})
         return _with_lengths(edited, rows.input_ids.shape[1] - kwargs["input_ids"].shape[1])
 
     def _without_latent_tokens(self, processors: list | None) -> LogitsProcessorList | None:
