@@ -45,6 +45,12 @@ def test_extra_is_installed_from_where_the_package_came(origin, command, monkeyp
     assert install_command("app") == command
 
 
+def test_extra_is_named_as_on_an_index_where_nothing_was_installed(monkeypatch, tmp_path):
+    """As with the sources on `PYTHONPATH`."""
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    assert install_command("app") == "pip install 'storm-hf[app]'"
+
+
 def test_package_whose_library_does_not_load_says_why(monkeypatch, tmp_path):
     (tmp_path / "gradio.py").write_text("raise OSError('libmissing.so.1: cannot open shared object file')")
     monkeypatch.delitem(sys.modules, "gradio", raising=False)

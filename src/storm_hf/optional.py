@@ -58,13 +58,14 @@ def require(package: str) -> ModuleType:
         ```
     """
     name = package.partition(".")[0]
-    install = install_command(EXTRA_OF[name])
+    extra = EXTRA_OF[name]
     try:
         return importlib.import_module(package)
     except ModuleNotFoundError as error:
         if error.name != name:
-            raise BrokenExtraError(f"`{name}` needs `{error.name}`. Complete it with: {install}") from error
-        raise MissingExtraError(f"`{name}` is missing. Install it with: {install}") from error
+            command = install_command(extra)
+            raise BrokenExtraError(f"`{name}` needs `{error.name}`. Complete it with: {command}") from error
+        raise MissingExtraError(f"`{name}` is missing. Install it with: {install_command(extra)}") from error
     except (ImportError, OSError, RuntimeError) as error:  # a missing shared library raises any of the three
         reason = str(error).partition("\n")[0].partition(". ")[0].strip()
         raise BrokenExtraError(
@@ -80,7 +81,10 @@ def install_command(extra: str) -> str:
         extra (`str`):
             Its name in `pyproject.toml`.
     """
-    found = importlib.metadata.distribution(DISTRIBUTION).read_text("direct_url.json")
+    try:
+        found = importlib.metadata.distribution(DISTRIBUTION).read_text("direct_url.json")
+    except importlib.metadata.PackageNotFoundError:  # run from its sources, without having been installed
+        found = None
     origin = json.loads(found) if found else {}
     if "dir_info" not in origin:
         return f"pip install '{DISTRIBUTION}[{extra}]'"

@@ -64,7 +64,9 @@ def test_verdict_claims_no_more_than_the_answers_show(asked, own, changed, donor
     assert verdict in rethought_markup(thinking, again)
 
 
-@pytest.mark.parametrize(("changed", "verdict"), [("red", "holds all that it needs"), ("blue", "does not hold all")])
+@pytest.mark.parametrize(
+    ("changed", "verdict"), [("red", "holds what it needs, or the question alone does"), ("blue", "does not hold all")]
+)
 def test_verdict_on_the_thought_alone_is_about_what_it_holds(asked, changed, verdict):
     thinking = replace(asked[2], own=replace(asked[2].own, text="red"))
     again = Rethinking(replace(thinking.own, text=changed), (), is_alone=True)

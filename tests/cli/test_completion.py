@@ -33,7 +33,7 @@ def completed(script, line, folder):
         ("storm build ", ["status"]),
         ("storm build status --j", ["--json"]),
         ("storm ask clip.mp4 why --num", ["--num-latents"]),
-        ("storm ask clip.mp4 why --latents ", ["zero", "noise", "mean", "none"]),
+        ("storm ask clip.mp4 why --latents ", ["zero", "noise", "mean", "none", "alone"]),
         ("storm ask clip.mp4 why --latents z", ["zero"]),
         ("storm ask cl", []),
         ("storm demo --world s", ["shuffle"]),

@@ -1,4 +1,5 @@
 import dataclasses
+import json
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,18 @@ def test_usage_adds_time_and_keeps_the_highest_memory(folder):
 def test_same_recipe_opens_the_folder_again(folder):
     folder.open(demo_recipe("order", seed=3))
     folder.open(demo_recipe("order", seed=3))
+
+
+def test_folder_from_before_a_setting_was_known_has_its_default(folder):
+    """What a later version adds to the recipe, an earlier one did not do."""
+    recipe = demo_recipe("shuffle")
+    folder.open(recipe)
+    file = folder.path / "recipe.json"
+    known = {name: value for name, value in json.loads(file.read_text()).items() if name != "bottleneck_share"}
+    file.write_text(json.dumps(known))
+    folder.open(recipe)
+    with pytest.raises(StaleWorkError, match="bottleneck_share=None, and this run has 0.5"):
+        folder.open(dataclasses.replace(recipe, bottleneck_share=0.5))
 
 
 @pytest.mark.parametrize(

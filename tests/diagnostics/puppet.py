@@ -57,11 +57,15 @@ class _Strings:
 
     def think(self, module: Any, inputs: Any, output: torch.Tensor) -> torch.Tensor:
         noise = 0.1 * torch.randn(output.shape, generator=torch.Generator().manual_seed(len(output)))
-        return self.codes[self.right[: len(output)]] + noise
+        codes = self.codes[self.right[: len(output)]]
+        return (codes if output.ndim == 2 else codes[:, None]) + noise  # (B, D) of a step, or (B, K, D) of given ones
 
     def listen(self, module: Any, args: Any, kwargs: dict[str, Any]) -> None:
         if kwargs.get("input_ids") is None:
-            self.fed, self.has_spoken = kwargs["inputs_embeds"][:, -1].float(), False
+            embeds = kwargs[
+                "inputs_embeds"
+            ]  # of a step, or of a prompt with given latents, which ends in the end token
+            self.fed, self.has_spoken = embeds[:, -1 if embeds.shape[1] == 1 else -2].float(), False
             return
         if kwargs["input_ids"].shape[1] > 1:
             self.fed = None

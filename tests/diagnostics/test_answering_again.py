@@ -113,6 +113,13 @@ def test_markers_alone_are_two_tokens_of_the_backbone(tiny):
     torch.testing.assert_close(output.logits[0], first.float(), atol=2e-3, rtol=1e-3)
 
 
+def test_what_is_fed_counts_in_the_divergence_without_the_clip_too(tiny):
+    _, _, shared = tiny
+    with torch.inference_mode():
+        own, fed = (shared.reply(Intervention("", layout="without_clip"), replace) for replace in (None, shift))
+    assert [reply.divergence for reply in own] != [reply.divergence for reply in fed]
+
+
 @pytest.mark.parametrize("layout", ["latents", "skipped", "without_clip"])
 def test_own_answer_spelled_out_begins_with_what_generation_said(tiny, layout):
     """As far as the layout says the same words."""

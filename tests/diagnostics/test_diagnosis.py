@@ -50,6 +50,7 @@ def test_model_that_answers_from_its_latents_is_said_to_use_them(used):
     assert used.effects["own"].accuracy.mean == 1.0
     assert used.effects["swap"].follows_donor.mean == 1.0
     assert used.effects["swap"].accuracy.mean == 0.0
+    assert used.effects["without_clip"].accuracy.mean == 1.0
     for name in ("zero", "markers_only", "skipped"):  # without anything to read it says the first option
         assert used.effects[name].accuracy.mean < 0.5
 

@@ -228,6 +228,17 @@ def test_report_that_cannot_be_read_is_refused_before_anything_is_sent(content, 
     assert not store.repositories
 
 
+@pytest.mark.parametrize("content", ["{}", "[1]"])
+def test_report_of_something_else_is_refused_before_anything_is_sent(content, folder, api, store, tmp_path):
+    report = tmp_path / "report.json"
+    report.write_text(content)
+    with pytest.raises(PublicationError, match=r"`storm evaluate` wrote but .* has no results and no costs"):
+        push(folder, api, evaluation=report)
+    with pytest.raises(PublicationError, match=r"`storm diagnose` wrote but .* has no verdict and no effects"):
+        push(folder, api, diagnosis=report)
+    assert not store.repositories
+
+
 def test_adapter_is_published_with_the_name_of_its_base(saved, api, store, tmp_path):
     adapter = write_adapter(tmp_path / "adapter", "me/base", saved)
     push(adapter, api)

@@ -119,6 +119,8 @@ def test_diagnosis_becomes_the_table_without_folders_of_this_machine():
     ]
     assert (use.command, use.dataset) == ("storm diagnose storm", "data")
     assert causal_use({**DIAGNOSIS, "command": ""}).command is None
+    quoted = "storm diagnose --model=/home/somebody/storm --dataset '/home/somebody/my clips'"
+    assert causal_use({**DIAGNOSIS, "command": quoted}).command == "storm diagnose --model=storm --dataset 'my clips'"
 
 
 def test_report_of_benchmarks_becomes_results_and_costs():

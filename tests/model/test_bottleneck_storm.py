@@ -216,6 +216,35 @@ def test_beams_of_a_prompt_share_its_latents(model, kind):
         assert torch.equal(output.sequences[2 * row, -3:], alone[0, -3:])
 
 
+@torch.no_grad()
+def test_mask_is_inferred_where_none_is_given(model, kind):
+    prompt = tiny_inputs(kind)
+    arguments = {"latent_bottleneck": True, "max_new_tokens": 3, "do_sample": False, "output_latents": True}
+    expected = model.generate(**prompt, **arguments)
+    mask = prompt.pop("attention_mask")
+    assert not mask.all()
+    inferred = model.generate(**prompt, **arguments)
+    assert torch.equal(inferred.sequences, expected.sequences)
+    assert_close(inferred.latents, expected.latents, **CLOSE)
+
+
+@torch.no_grad()
+def test_pieces_and_positions_of_the_whole_prompt_do_not_reach_the_short_one(model, kind):
+    prompt = tiny_inputs(kind)
+    arguments = {"latent_bottleneck": True, "max_new_tokens": 3, "do_sample": False}
+    expected = model.generate(**prompt, **arguments)
+    known = {name: value for name, value in prompt.items() if name != "input_ids"}
+    positions = model._prepare_position_ids_for_generation(prompt["input_ids"], known)
+    assert torch.equal(model.generate(**prompt, **arguments, position_ids=positions), expected)
+    assert torch.equal(model.generate(**prompt, **arguments, prefill_chunk_size=3), expected)
+
+
+@torch.no_grad()
+def test_false_is_as_if_it_were_left_out(model, inputs):
+    output = model(**inputs, latent_bottleneck=False, use_cache=True)
+    assert output.past_key_values.get_seq_length() == inputs["input_ids"].shape[1]
+
+
 # --- what cannot have it -----------------------------------------------------------------------------------------------
 
 

@@ -68,7 +68,9 @@ def _verdict(own: str, changed: str, donor: str | None) -> str:
 
 def _verdict_alone(own: str, changed: str) -> str:
     if changed == own:
-        return "The answer stays the same without the clip: the thought holds all that it needs."
+        return (
+            "The answer stays the same without the clip: the thought holds what it needs, or the question alone does."
+        )
     return "The answer is another without the clip: the thought does not hold all that it needs."
 
 

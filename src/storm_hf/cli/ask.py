@@ -163,7 +163,10 @@ def _compare(
 
 def _alone(own: str, other: str) -> str:
     if own == other:
-        return f"From the latents alone, without the clip, the answer is the same: {other!r}. They hold all that it needs."
+        return (
+            f"From the latents alone, without the clip, the answer is the same: {other!r}. They hold what it needs, or the "
+            "question alone does."
+        )
     return f"From the latents alone, without the clip, the answer is another: {other!r} instead of {own!r}."
 
 

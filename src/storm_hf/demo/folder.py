@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 
 from storm_hf.demo.recipe import DemoRecipe
@@ -66,7 +66,8 @@ class DemoFolder:
             write_atomically(file, json.dumps(wanted, indent=2) + "\n")
             return
         found = read_json(file)
-        different = [name for name in wanted if wanted[name] != found.get(name)]
+        defaults = {each.name: each.default for each in fields(DemoRecipe) if each.default is not MISSING}
+        different = [name for name in wanted if wanted[name] != found.get(name, defaults.get(name))]
         if different:
             name = different[0]
             raise StaleWorkError(

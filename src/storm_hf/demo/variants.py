@@ -141,7 +141,7 @@ def run_variant(folder: DemoFolder, recipe: DemoRecipe, variant: Variant, report
 def flops_per_update(folder: DemoFolder, recipe: DemoRecipe, variant: Variant) -> float:
     """Model FLOPs of an update on a batch of average length; a latent counts as a position, rolled out or given.
 
-    See [`~storm_hf.training.flops.training_flops`]. The vision tower is frozen and its features are cached: it costs nothing.
+    With a `bottleneck_share`, rows are read a second time without their clips. See [`~storm_hf.training.flops.training_flops`]. The vision tower is frozen and its features are cached: it costs nothing.
     """
     model, config, processor = _start(folder, recipe, variant)
     freeze_vision(model)
@@ -151,10 +151,13 @@ def flops_per_update(folder: DemoFolder, recipe: DemoRecipe, variant: Variant) -
     answers = [
         len(ids) + 1 for ids in processor.tokenizer(list(rows["answer"]), add_special_tokens=False)["input_ids"]
     ]
-    lengths = prompts(list(rows))["attention_mask"].sum(dim=1) + torch.tensor(answers)
+    batch = prompts(list(rows))
+    lengths = batch["attention_mask"].sum(dim=1) + torch.tensor(answers)
+    clips = batch["input_ids"].eq(config.video_token_id or -1).sum(dim=1)
+    again = (lengths - clips) * (variant.bottleneck_share > 0)
     tokens = TokenCounts(
-        decoder=int(lengths.sum()),
-        decoder_pairs=int(lengths.square().sum()),
+        decoder=int((lengths + again).sum()),
+        decoder_pairs=int((lengths.square() + again.square()).sum()),
         supervised=sum(answers),
         latents=variant.num_latents * len(rows) if variant.block == "latents" else 0,
     )

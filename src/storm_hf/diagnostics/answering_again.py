@@ -195,7 +195,8 @@ class SharedPrompts:
             output = self.model(**inputs, position_ids=self._positions(inputs), logits_to_keep=tail.shape[1] + 1)
         elif layout == "without_clip":
             inputs = _extend(self.inputs, tail)
-            output = self.model(**inputs, latent_bottleneck=True, logits_to_keep=tail.shape[1] + 1)
+            given = {"latent_intervention": replace, "latent_bottleneck": True}
+            output = self.model(**inputs, **given, logits_to_keep=tail.shape[1] + 1)
         else:
             output = self._go_on(_extend(self._inputs(layout), tail), replace, logits_to_keep=tail.shape[1] + 1)
         return log_softmax(output.logits.float(), dim=-1)

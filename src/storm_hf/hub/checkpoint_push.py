@@ -105,9 +105,11 @@ class CheckpointPush(Push):
     def _facts_of(self, repo: str) -> ModelFacts:
         facts = replace(self.facts or read_facts(self.folder) or self.checkpoint.facts(repo), name=repo)
         if self.diagnosis is not None:
-            facts = replace(facts, causal_use=causal_use(_read_measured(self.diagnosis)))
+            facts = replace(
+                facts, causal_use=causal_use(_read_measured(self.diagnosis, "diagnose", ("verdict", "effects")))
+            )
         if self.evaluation is not None:
-            report = _read_measured(self.evaluation)
+            report = _read_measured(self.evaluation, "evaluate", ("results", "costs"))
             facts = replace(facts, results=benchmark_results(report), latency=latency(report))
         return facts
 
@@ -128,13 +130,17 @@ class CheckpointPush(Push):
         return None if is_ours or _UNFILLED in text else text
 
 
-def _read_measured(file: Path) -> dict[str, Any]:
+def _read_measured(file: Path, writer: str, keys: tuple[str, ...]) -> dict[str, Any]:
     try:
-        measured: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        measured = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise PublicationError(
-            f"Expected what `storm evaluate` or `storm diagnose` wrote but cannot read {file}: {error}. Name its .json file."
+            f"Expected what `storm {writer}` wrote but cannot read {file}: {error}. Name its .json file."
         ) from error
+    if not isinstance(measured, dict) or not set(keys) <= set(measured):
+        raise PublicationError(
+            f"Expected what `storm {writer}` wrote but {file} has no {' and no '.join(keys)}. Name its .json file."
+        )
     return measured
 
 

@@ -1,5 +1,6 @@
 """What a model card says was measured, each number with the command that printed it and with who read the answers."""
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -143,7 +144,7 @@ def causal_use(diagnosis: Mapping[str, Any]) -> CausalUse:
         headline=verdict["headline"],
         sentence=verdict["sentence"],
         rows=tuple(_replaced(effect) for effect in diagnosis["effects"].values()),
-        command=" ".join(map(last_name, diagnosis["command"].split())) or None,
+        command=_without_folders(diagnosis["command"]) or None,
         dataset=last_name(diagnosis["dataset"]),
         num_questions=diagnosis["num_questions"],
         chance=diagnosis["chance"],
@@ -225,4 +226,10 @@ def _command(measured: Mapping[str, Any]) -> str:
             "Expected a report that says which command made it but this one does not. Give the same `storm evaluate` again: "
             "it keeps the answers, and writes the report anew."
         )
-    return " ".join(map(last_name, command.split()))
+    return _without_folders(command)
+
+
+def _without_folders(command: str) -> str:
+    """A command with the names alone of folders of this machine, also where one stands behind an option and `=`."""
+    words = (word.rpartition("=") if word.startswith("--") else ("", "", word) for word in shlex.split(command))
+    return shlex.join(option + equals + last_name(value) for option, equals, value in words)

@@ -86,7 +86,7 @@ def answer_without_clip(
             All else that the backbone takes, pixels among it.
 
     Returns:
-        [`StormModelOutput`]: Of the first pass; in narrow rows, the last hidden states beside clip and latents are those of the
+        [`StormModelOutput`]: Of the first pass; in narrow rows, the last hidden states of all tokens but the clip's are those of the
         second. Without a cache: going on from it would show the clip.
 
     Raises:

@@ -198,14 +198,25 @@ class StormGenerationMixin(GenerationMixin):
                 "Leave `past_key_values` out."
             )
         refuse_without_latents(kwargs.get("input_ids") is None)
+        kwargs = {**kwargs, "attention_mask": self._mask_of(kwargs)}
         seen = ("input_ids", "attention_mask", *PER_TOKEN_INPUTS)
         inputs = {name: value for name, value in kwargs.items() if name in seen or name.startswith(VISION_INPUTS)}
         self(**inputs, latent_intervention=recorder, use_cache=False, logits_to_keep=1)
         refuse_without_latents(not recorder.steps)
-        rows = ClipFreeRows(kwargs["input_ids"], kwargs.get("attention_mask"), self.config)
-        given = {"forced_latents": recorder.fed_latents, "latent_intervention": None}
+        rows = ClipFreeRows(kwargs["input_ids"], kwargs["attention_mask"], self.config)
+        given = {"forced_latents": recorder.fed_latents, "latent_intervention": None, "prefill_chunk_size": None}
         edited = rows.replace({**kwargs, **given})
+        edited.pop("position_ids", None)  # of the prompt with its clip
         return _with_lengths(edited, rows.input_ids.shape[1] - kwargs["input_ids"].shape[1])
+
+    def _mask_of(self, kwargs: dict[str, Any]) -> torch.Tensor:
+        """The mask that was given, or what stock generation infers: all but the padding."""
+        if (mask := kwargs.get("attention_mask")) is not None:
+            return mask
+        settings = kwargs.get("generation_config") or self.generation_config
+        padding = kwargs.get("pad_token_id", settings.pad_token_id)
+        prompt = kwargs["input_ids"]
+        return torch.ones_like(prompt) if padding is None else (prompt != padding).long()
 
     def _without_latent_tokens(self, processors: list | None) -> LogitsProcessorList | None:
         """Add a processor that makes latent tokens impossible to sample."""

@@ -171,7 +171,7 @@ class StormModel(StormPreTrainedModel):
             if position_ids is None:
                 position_ids = self._positions(input_ids, attention_mask, past_key_values, inputs)
             thought = Thought(self, block, past_key_values, forced_latents, latent_intervention, rollout_gradient)
-            if latent_bottleneck is None:
+            if latent_bottleneck is None or latent_bottleneck is False:
                 output = thought(input_ids, attention_mask, position_ids, use_cache, inputs)
             else:
                 output = answer_without_clip(
