@@ -64,6 +64,16 @@ def test_return_dict_false_gives_the_same_as_a_tuple(kind, storm):
 
 
 @torch.no_grad()
+def test_rows_of_one_length_need_no_mask(kind, storm):
+    inputs = tiny_inputs(kind, prompt_lengths=(4, 4), suffix=SUFFIX)
+    expected = storm(**inputs)
+    assert inputs.pop("attention_mask").all()
+    output = storm(**inputs)
+    assert_close(output.logits, expected.logits, rtol=1e-4, atol=5e-6)
+    assert_close(output.latents, expected.latents, rtol=1e-4, atol=5e-6)
+
+
+@torch.no_grad()
 def test_logits_to_keep_projects_the_last_positions_only(model, inputs):
     assert torch.equal(model(**inputs, logits_to_keep=2).logits, model(**inputs).logits[:, -2:])
 

@@ -215,6 +215,8 @@ class StormModel(StormPreTrainedModel):
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None, cache: Cache | None, inputs: dict[str, Any]
     ) -> torch.Tensor:
         """Positions of the whole sequence, latents included, as the backbone itself prepares them for generation."""
+        if attention_mask is None and cache is None:  # Qwen's own code expects one of several rows
+            attention_mask = torch.ones_like(input_ids)
         known = {"attention_mask": attention_mask, "past_key_values": cache, **inputs}
         known = {name: value for name, value in known.items() if value is not None}
         positions = self.backbone._prepare_position_ids_for_generation(input_ids, known)
