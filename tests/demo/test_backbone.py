@@ -96,3 +96,8 @@ def test_weights_follow_the_seed(config):
 def test_order_of_the_words_does_not_matter():
     one, other = (tiny_processor(words, NUM_LATENTS, 1024) for words in (["red", "cup", "red"], ["cup", "red"]))
     assert one.tokenizer.get_vocab() == other.tokenizer.get_vocab()
+
+
+def test_rotary_base_of_a_recipe_reaches_the_backbone(processor):
+    config = tiny_config(processor, NUM_LATENTS, rope_theta=4.0)
+    assert config.get_text_config().rope_parameters["rope_theta"] == 4.0

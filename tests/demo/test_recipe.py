@@ -40,6 +40,11 @@ def test_world_has_the_depths_and_one_step_for_each_latent(recipe):
     assert world.num_steps == recipe.num_latents
 
 
+def test_processor_leaves_a_frame_the_pixels_that_were_drawn(recipe):
+    height, width = make_world(recipe.world, **recipe.knobs).frame_size
+    assert recipe.frame_pixels == height * width
+
+
 def test_seed_and_naive_targets_change_nothing_else():
     usual, other = demo_recipe("shuffle"), demo_recipe("shuffle", seed=7, naive_targets=True)
     assert (other.seed, other.naive_targets) == (7, True)

@@ -52,6 +52,12 @@ def test_videos_are_real_files_that_show_a_frame_pair_per_step(examples):
     assert len(example.thought.read()) == 2 * len(example.states)
 
 
+def test_canvas_of_a_recipe_is_the_size_of_its_frames(tmp_path):
+    recipe = WorldRecipe.from_dict({"world": "shuffle", "splits": {"train": {"count": 1}}, "canvas": [48, 64]})
+    (example,) = render_world(recipe, tmp_path)["train"]
+    assert example.thought.read().shape[1:3] == (4 * 48, 4 * 64)
+
+
 def test_rendering_again_keeps_every_file(folder, examples):
     times = {path: path.stat().st_mtime_ns for path in folder.rglob("*.mp4")}
     again = render_world(RECIPE, folder)

@@ -14,7 +14,14 @@ KNOBS = {
     "order": {},
     "order-longer": {"num_shapes": 6, "num_steps": 10},
     "lattice": {},
-    "lattice-small": {"num_rows": 2, "num_columns": 4, "num_steps": 8, "min_operations": 0, "max_operations": 8},
+    "lattice-small": {
+        "num_rows": 2,
+        "num_columns": 4,
+        "tile_px": 8,
+        "num_steps": 8,
+        "min_operations": 0,
+        "max_operations": 8,
+    },
 }
 
 

@@ -8,7 +8,7 @@ import pytest
 from storm_hf.errors import StaleWorkError, WorldError
 from storm_hf.video import read_video
 from storm_hf.worlds import make_world, read_episodes, world_of_clip, write_episodes
-from storm_hf.worlds.render import ENLARGEMENT
+from storm_hf.worlds.render import BACKGROUND, ENLARGEMENT
 
 
 SHUFFLE = make_world("shuffle")
@@ -109,3 +109,25 @@ def test_clip_knows_the_world_that_drew_it(tmp_path):
     files = write_episodes(world, [3], tmp_path)[0]
     assert world_of_clip(files.clip_path) == world_of_clip(files.thought_path) == world
     assert world_of_clip(tmp_path / "elsewhere" / "clips" / "a.mp4") is None
+
+
+def test_canvas_pads_frames_and_changes_nothing_else(tmp_path):
+    (plain,) = write_episodes(SHUFFLE, [3], tmp_path / "plain")
+    (padded,) = write_episodes(SHUFFLE, [3], tmp_path / "padded", canvas=(48, 64))
+    frames = small(read_video(padded.thought_path).frames)
+    assert frames.shape[1:3] == (48, 64)
+    assert np.abs(frames[:, :16] - small(read_video(plain.thought_path).frames)).mean() < 3
+    assert np.abs(frames[:, 17:] - np.array(BACKGROUND)).mean() < 3
+    assert padded.question == plain.question
+    assert world_of_clip(padded.clip_path) == SHUFFLE
+
+
+def test_canvas_that_is_too_small_is_refused(tmp_path):
+    with pytest.raises(WorldError, match="at least 64 x 256 pixels but got 64 x 192"):
+        write_episodes(SHUFFLE, [0], tmp_path, canvas=(16, 48))
+
+
+def test_folder_of_another_canvas_is_refused(tmp_path):
+    write_episodes(SHUFFLE, [0], tmp_path)
+    with pytest.raises(StaleWorkError, match="canvas"):
+        write_episodes(SHUFFLE, [0], tmp_path, canvas=(48, 64))

@@ -9,7 +9,7 @@ from storm_hf.worlds import make_world, split_words
 from storm_hf.worlds.lattice import OPERATIONS, LatticePlan, Patterns
 
 
-SMALL = make_world("lattice", num_rows=2, num_columns=4, num_steps=1, min_operations=0, max_operations=1)
+SMALL = make_world("lattice", num_rows=2, num_columns=4, tile_px=8, num_steps=1, min_operations=0, max_operations=1)
 START = "11000101"
 AFTER = {"left": "10011010", "down": "01011100", "across": "10100111", "below": "11001001"}
 

@@ -180,6 +180,8 @@ def test_unknown_world_and_knob_are_refused_with_the_known_ones():
         ("order", {"num_steps": 4}),
         ("lattice", {"num_rows": 5}),
         ("lattice", {"num_columns": 2}),
+        ("lattice", {"num_columns": 6}),
+        ("lattice", {"tile_px": 6}),
         ("lattice", {"max_operations": 7}),
     ],
 )

@@ -11,6 +11,7 @@ storm              Stage I, then Stage II
 import dataclasses
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from storm_hf.demo.recipe import DemoRecipe
 from storm_hf.demo.tasks import Report
 from storm_hf.model import StormForConditionalGeneration
 from storm_hf.reporting import write_atomically
+from storm_hf.thought_video import WorldExample
 from storm_hf.training.checkpoints import StopOnInterrupt
 from storm_hf.training.config import StormTrainingConfig
 from storm_hf.training.perception import caption_rows
@@ -52,12 +54,21 @@ class ReportProgress(TrainerCallback):
 
 
 def train_base(folder: DemoFolder, recipe: DemoRecipe, report: Report) -> None:
-    """Teach a random backbone to see, by captions of the clips and of the thought videos. Worker."""
+    """Teach a random backbone to see a world. Worker."""
+    words = make_world(recipe.world, **recipe.knobs).vocabulary
+    learn_to_see(folder.base, recipe, data.examples_of(folder, recipe)["train"], words, report)
+
+
+def learn_to_see(
+    base: Path, recipe: DemoRecipe, examples: Sequence[WorldExample], words: Sequence[str], report: Report
+) -> None:
+    """Teach a random backbone to see, by captions of the clips and of the thought videos, whatever world they show."""
     disable_progress_bars()
-    world = make_world(recipe.world, **recipe.knobs)
-    processor = tiny_processor((*world.vocabulary, "Describe", "clip"), recipe.num_latents, recipe.frame_pixels)
+    processor = tiny_processor((*words, "Describe", "clip"), recipe.num_latents, recipe.frame_pixels)
     set_seed(recipe.seed)
-    model = StormForConditionalGeneration(tiny_config(processor, recipe.num_latents, recipe.latent_scale))
+    model = StormForConditionalGeneration(
+        tiny_config(processor, recipe.num_latents, recipe.latent_scale, recipe.rope_theta)
+    )
     rows = [
         {
             "video": str(example.video),
@@ -65,18 +76,18 @@ def train_base(folder: DemoFolder, recipe: DemoRecipe, report: Report) -> None:
             "clip_caption": example.clip_caption,
             "thought_caption": example.thought_caption,
         }
-        for example in data.examples_of(folder, recipe)["train"]
+        for example in examples
     ]
     trainer = StormAnswerTrainer(
         model=model,
-        args=training_arguments(StormAnswerConfig, folder.base, recipe, "base", num_latents=0, freeze_vision=False),
+        args=training_arguments(StormAnswerConfig, base, recipe, "base", num_latents=0, freeze_vision=False),
         train_dataset=caption_rows(Dataset.from_list(rows)),
         processing_class=processor,
         callbacks=[ReportProgress(report)],
     )
     train(trainer)
-    trainer.save_model(str(folder.base))
-    processor.save_pretrained(folder.base)
+    trainer.save_model(str(base))
+    processor.save_pretrained(base)
 
 
 def run_text_arm(folder: DemoFolder, recipe: DemoRecipe, arm: str, report: Report) -> None:

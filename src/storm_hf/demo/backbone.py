@@ -90,7 +90,9 @@ def tiny_processor(words: Iterable[str], num_latents: int, frame_pixels: int) ->
     return add_latent_tokens(processor, num_latents)
 
 
-def tiny_config(processor: Qwen2_5_VLProcessor, num_latents: int, latent_scale: float = 1.0) -> StormConfig:
+def tiny_config(
+    processor: Qwen2_5_VLProcessor, num_latents: int, latent_scale: float = 1.0, rope_theta: float = 1e4
+) -> StormConfig:
     """Configure a STORM around a Qwen2.5-VL of under one million parameters (three layers of width 128).
 
     Args:
@@ -100,6 +102,9 @@ def tiny_config(processor: Qwen2_5_VLProcessor, num_latents: int, latent_scale: 
             Number K of latent steps.
         latent_scale (`float`, *optional*, defaults to `1.0`):
             See [`StormConfig`].
+        rope_theta (`float`, *optional*, defaults to `1e4`):
+            Base of the rotary frequencies. Qwen2.5-VL gives height and width the slowest ones, which at 1e4 turn a thousandth of a
+            radian from one cell to the next: a model this small then cannot tell the cells of a frame apart.
     """
     token_id = processor.tokenizer.convert_tokens_to_ids
     backbone = Qwen2_5_VLConfig(
@@ -111,7 +116,7 @@ def tiny_config(processor: Qwen2_5_VLProcessor, num_latents: int, latent_scale: 
             "num_attention_heads": 4,
             "num_key_value_heads": 2,
             "max_position_embeddings": 1024,
-            "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [8, 4, 4]},
+            "rope_parameters": {"rope_type": "default", "rope_theta": rope_theta, "mrope_section": [8, 4, 4]},
             "initializer_range": 0.05,
             "bos_token_id": None,
             "eos_token_id": processor.tokenizer.eos_token_id,

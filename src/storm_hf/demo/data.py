@@ -25,7 +25,7 @@ def world_recipe(recipe: DemoRecipe) -> WorldRecipe:
         "validation": WorldSplit(count=recipe.num_gallery),
         "test": WorldSplit(depths=dict(recipe.test_depths)),
     }
-    return WorldRecipe(recipe.world, splits, recipe.knobs, recipe.seed)
+    return WorldRecipe(recipe.world, splits, recipe.knobs, recipe.seed, recipe.canvas)
 
 
 def render(folder: DemoFolder, recipe: DemoRecipe, workers: int, report: Report) -> None:

@@ -68,12 +68,16 @@ class WorldRecipe:
             Of the world, in all splits.
         seed (`int`, *optional*, defaults to `0`):
             Base seed. No two base seeds share an episode's seed, nor do two splits.
+        canvas (`tuple[int, int]`, *optional*):
+            Height and width that frames are padded to, in pixels before enlargement: a data set of several worlds has frames of
+            one size.
     """
 
     world: str
     splits: Mapping[str, WorldSplit]
     knobs: Mapping[str, int] = field(default_factory=dict)
     seed: int = 0
+    canvas: tuple[int, int] | None = None
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> "WorldRecipe":
@@ -85,7 +89,8 @@ class WorldRecipe:
         if missing := sorted({"world", "splits"} - set(content)):
             raise WorldError(f"Expected a recipe with world and splits but {' and '.join(missing)} is missing.")
         splits = {name: WorldSplit(**split) for name, split in content["splits"].items()}
-        return cls(content["world"], splits, content.get("knobs", {}), content.get("seed", 0))
+        canvas = tuple(content["canvas"]) if content.get("canvas") else None
+        return cls(content["world"], splits, content.get("knobs", {}), content.get("seed", 0), canvas)
 
     @property
     def num_episodes(self) -> int:
@@ -137,6 +142,7 @@ def render_world(
             workers=workers,
             start_method=start_method,
             depths=split.depth_of_each,
+            canvas=recipe.canvas,
             on_finished=on_finished,
         )
         generator = SimulatorGenerator(world)

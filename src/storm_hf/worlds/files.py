@@ -19,6 +19,7 @@ from storm_hf.errors import StaleWorkError, WorldError
 from storm_hf.video import write_video
 from storm_hf.worlds.episode import EpisodeText
 from storm_hf.worlds.registry import make_world
+from storm_hf.worlds.render import ENLARGEMENT, on_canvas
 from storm_hf.worlds.world import World
 from storm_hf.writing import written_whole
 
@@ -55,6 +56,7 @@ def write_episodes(
     workers: int = 1,
     start_method: str = "spawn",
     depths: int | Sequence[int] | None = None,
+    canvas: tuple[int, int] | None = None,
     on_finished: Callable[[EpisodeFiles], None] | None = None,
 ) -> list[EpisodeFiles]:
     """Render episodes to mp4 files, keeping those that are there already.
@@ -73,6 +75,9 @@ def write_episodes(
             process without threads.
         depths (`int` or `Sequence[int]`, *optional*):
             Depth of all episodes, or of each. Left out, the world draws them.
+        canvas (`tuple[int, int]`, *optional*):
+            Height and width that frames are padded to, in pixels before enlargement, so that one model can see several worlds.
+            The world does not read padded frames.
         on_finished (`Callable[[EpisodeFiles], None]`, *optional*):
             Called once per episode, in order, when its files are complete. Progress bars use it.
 
@@ -80,12 +85,13 @@ def write_episodes(
         `list[EpisodeFiles]`: One per seed, in their order.
 
     Raises:
-        WorldError: If seeds and depths differ in number, or the world has no such depth.
+        WorldError: If seeds and depths differ in number, the world has no such depth, or the canvas is too small.
         StaleWorkError: If the folder holds another world or other knobs.
     """
     folder = Path(folder)
-    _claim(folder, world)
-    tasks = [(world, folder, seed, depth) for seed, depth in zip(seeds, _one_each(depths, len(seeds)), strict=True)]
+    _claim(folder, world, canvas)
+    depth_of_each = _one_each(depths, len(seeds))
+    tasks = [(world, folder, seed, depth, canvas) for seed, depth in zip(seeds, depth_of_each, strict=True)]
     written = []
     for files in _render(tasks, workers, start_method):
         if on_finished is not None:
@@ -123,10 +129,12 @@ def world_of_clip(clip: str | os.PathLike[str]) -> World[Any] | None:
         return None
     knobs = json.loads(path.read_text(encoding="utf-8"))
     del knobs["drawing_version"]
+    knobs.pop("canvas", None)
     return make_world(knobs.pop("world"), **knobs)
 
 
-_Task = tuple[World[Any], Path, int, int | None]
+_Canvas = tuple[int, int] | None
+_Task = tuple[World[Any], Path, int, int | None, _Canvas]
 
 
 def _render(tasks: list[_Task], workers: int, start_method: str) -> Iterator[EpisodeFiles]:
@@ -138,14 +146,14 @@ def _render(tasks: list[_Task], workers: int, start_method: str) -> Iterator[Epi
 
 
 def _render_one(task: _Task) -> EpisodeFiles:
-    world, folder, seed, depth = task
+    world, folder, seed, depth, canvas = task
     episode_id = f"{world.name}-{seed:09d}" + ("" if depth is None else f"-d{depth}")
     clip_path = folder / "clips" / f"{episode_id}.mp4"
     thought_path = folder / "thoughts" / f"{episode_id}.mp4"
     if not (clip_path.exists() and thought_path.exists()):
         episode = world.episode(seed, depth=depth)
-        write_video(clip_path, episode.clip, fps=episode.fps)
-        write_video(thought_path, episode.thought, fps=episode.fps)
+        for path, frames in ((clip_path, episode.clip), (thought_path, episode.thought)):
+            write_video(path, frames if canvas is None else on_canvas(frames, *_enlarged(canvas)), fps=episode.fps)
     text = world.describe(seed, depth=depth)
     return EpisodeFiles(**vars(text), id=episode_id, clip_path=clip_path, thought_path=thought_path)
 
@@ -158,9 +166,15 @@ def _one_each(depths: int | Sequence[int] | None, count: int) -> Sequence[int | 
     return depths
 
 
-def _claim(folder: Path, world: World[Any]) -> None:
+def _enlarged(canvas: tuple[int, int]) -> tuple[int, int]:
+    return ENLARGEMENT * canvas[0], ENLARGEMENT * canvas[1]
+
+
+def _claim(folder: Path, world: World[Any], canvas: _Canvas) -> None:
     """Say in the folder which world it holds, or make sure that it is this one."""
     mine = {"world": world.name, **asdict(world), "drawing_version": _DRAWING_VERSION}  # type: ignore[call-overload]
+    if canvas is not None:
+        mine["canvas"] = list(canvas)
     path = folder / _WORLD_FILE
     if not path.exists():
         _write_lines(path, [json.dumps(mine, indent=2)])

@@ -20,11 +20,10 @@ from typing import ClassVar
 import numpy as np
 
 from storm_hf.worlds.question import NUMBER_WORDS, number_pairs, wording
-from storm_hf.worlds.render import BACKGROUND, CELL_PX, PALETTE, Colour, canvas, fill
+from storm_hf.worlds.render import CELL_PX, PALETTE, Colour, canvas, fill
 from storm_hf.worlds.world import Words, World, check_knob, check_num_steps
 
 
-_TILE_PX = CELL_PX // 2
 _GRID = 1  # dark pixels between tiles
 _ON: Colour = (235, 205, 60)
 _OFF: Colour = (40, 60, 120)
@@ -99,10 +98,13 @@ class Lattice(World[LatticePlan]):
     """A pattern of tiles that are on or off.
 
     Args:
-        num_rows (`int`, *optional*, defaults to 6):
-            Rows of tiles, even, 2 to 12.
-        num_columns (`int`, *optional*, defaults to 8):
-            Columns of tiles, even, 4 to 12. A state has as many bits as there are tiles.
+        num_rows (`int`, *optional*, defaults to 4):
+            Rows of tiles, up to 12, in whole cells of 16 pixels.
+        num_columns (`int`, *optional*, defaults to 12):
+            Columns of tiles, 4 to 12, in whole cells. A state has as many bits as there are tiles.
+        tile_px (`int`, *optional*, defaults to 4):
+            Pixels along a tile before enlargement, 4 or 8. With 4, three tokens of the vision tower hold 48 tiles; with 8 it takes
+            twelve, and a model of three layers does not gather those in one latent.
         num_steps (`int`, *optional*, defaults to 6):
             Steps K after the pattern was shown, idle ones included.
         min_operations (`int`, *optional*, defaults to 3):
@@ -113,8 +115,9 @@ class Lattice(World[LatticePlan]):
 
     name: ClassVar[str] = "lattice"
 
-    num_rows: int = 6
-    num_columns: int = 8
+    num_rows: int = 4
+    num_columns: int = 12
+    tile_px: int = 4
     num_steps: int = 6
     min_operations: int = 3
     max_operations: int = 6
@@ -122,8 +125,12 @@ class Lattice(World[LatticePlan]):
     def __post_init__(self) -> None:
         """Check the knobs."""
         check_num_steps(self.name, self.num_steps)
-        check_knob(self.name, "num_rows / 2", self.num_rows / 2, 1, _MAX_TILES // 2)
-        check_knob(self.name, "num_columns / 2", self.num_columns / 2, 2, _MAX_TILES // 2)
+        check_knob(self.name, "tile_px / 4", self.tile_px / 4, 1, 2)
+        per_cell = CELL_PX // self.tile_px  # tiles along a side
+        check_knob(self.name, f"num_rows / {per_cell}", self.num_rows / per_cell, 1, _MAX_TILES // per_cell)
+        check_knob(
+            self.name, f"num_columns / {per_cell}", self.num_columns / per_cell, 4 // per_cell, _MAX_TILES // per_cell
+        )
         check_knob(self.name, "max_operations", self.max_operations, 0, self.num_steps)
         check_knob(self.name, "min_operations", self.min_operations, 0, self.max_operations)
 
@@ -144,8 +151,8 @@ class Lattice(World[LatticePlan]):
 
     @property
     def frame_size(self) -> tuple[int, int]:
-        """A cell for each block of two by two tiles."""
-        return _TILE_PX * self.num_rows, _TILE_PX * self.num_columns
+        """Whole cells."""
+        return self.tile_px * self.num_rows, self.tile_px * self.num_columns
 
     @property
     def vocabulary(self) -> tuple[str, ...]:
@@ -157,7 +164,7 @@ class Lattice(World[LatticePlan]):
 
     def _read_frame(self, frame: np.ndarray) -> str:
         """See whether each tile is nearer to on or to off."""
-        tiles = frame.reshape(self.num_rows, _TILE_PX, self.num_columns, _TILE_PX, 3)[:, _GRID:, :, _GRID:]
+        tiles = frame.reshape(self.num_rows, self.tile_px, self.num_columns, self.tile_px, 3)[:, _GRID:, :, _GRID:]
         colours = tiles.mean(axis=(1, 3))  # (R, C, 3)
         far_from_on, far_from_off = (((colours - np.array(colour)) ** 2).sum(axis=-1) for colour in (_ON, _OFF))
         return _state(far_from_on < far_from_off)
@@ -213,20 +220,24 @@ class Lattice(World[LatticePlan]):
         return np.stack([self._draw_pattern(state) for state in self._states(plan)]).repeat(2, axis=0)  # (T, H, W, 3)
 
     def _draw_pattern(self, state: str) -> np.ndarray:
-        frame = canvas(self.num_rows // 2, self.num_columns // 2)
+        frame = self._canvas()
         for (row, column), is_on in np.ndenumerate(self._tiles(state)):
-            corner = _TILE_PX * row + _GRID, _TILE_PX * column + _GRID
-            fill(frame, *corner, _TILE_PX - _GRID, _TILE_PX - _GRID, _ON if is_on else _OFF)
+            corner = self.tile_px * row + _GRID, self.tile_px * column + _GRID
+            fill(frame, *corner, self.tile_px - _GRID, self.tile_px - _GRID, _ON if is_on else _OFF)
         return frame
 
     def _draw_sign(self, operation: str | None) -> np.ndarray:
-        frame = canvas(self.num_rows // 2, self.num_columns // 2, BACKGROUND)
+        frame = self._canvas()
         if operation is not None:
             colour, boxes = _SIGNS[operation]
-            for row, column in np.ndindex(self.num_rows // 2, self.num_columns // 2):
+            for row, column in np.ndindex(frame.shape[0] // CELL_PX, frame.shape[1] // CELL_PX):
                 for top, left, height, width in boxes:
                     fill(frame, CELL_PX * row + top, CELL_PX * column + left, height, width, colour)
         return frame
+
+    def _canvas(self) -> np.ndarray:
+        height, width = self.frame_size
+        return canvas(height // CELL_PX, width // CELL_PX)
 
 
 def _question(row: int) -> str:

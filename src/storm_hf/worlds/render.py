@@ -85,6 +85,22 @@ def enlarge(frames: np.ndarray, factor: int = ENLARGEMENT) -> np.ndarray:
     return frames.repeat(factor, axis=1).repeat(factor, axis=2)  # (T, factor * H, factor * W, 3)
 
 
+def on_canvas(frames: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Put frames into the top left corner of larger ones, so that clips of several worlds have one size.
+
+    Raises:
+        WorldError: If the canvas is smaller than the frames.
+    """
+    below, beside = height - frames.shape[1], width - frames.shape[2]
+    if min(below, beside) < 0:
+        raise WorldError(
+            f"Expected a canvas of at least {frames.shape[1]} x {frames.shape[2]} pixels but got {height} x {width}."
+        )
+    padded = np.pad(frames, ((0, 0), (0, below), (0, beside), (0, 0)))
+    padded[:, frames.shape[1] :] = padded[:, :, frames.shape[2] :] = BACKGROUND
+    return padded  # (T, height, width, 3)
+
+
 def shrink(frame: np.ndarray, height: int, width: int) -> np.ndarray:
     """Average a frame down to a size that it is a multiple of: the way back from `enlarge`.
 
