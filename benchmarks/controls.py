@@ -141,6 +141,9 @@ def ablations(recipe: DemoRecipe) -> list[Variant]:
         if share != storm.bottleneck_share
     ]
     changes.append(settings("per_slot", "statistics per slot", whitening_statistics="per_slot"))
+    changes.append(
+        dataclasses.replace(storm, name="step", title="latents keep to their step", latent_attention="step")
+    )
     return [*changes, storm]
 
 

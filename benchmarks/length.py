@@ -1,6 +1,8 @@
 """Longer than trained: a model that learned on six steps answers clips of 7, 8, 10 and 16, with as many latents as steps.
 
     python benchmarks/length.py runs/worlds/shuffle-0 runs/worlds/shuffle-1 --steps 6 7 8 10 16
+    python benchmarks/controls.py --world shuffle --part ablations --arms step
+    python benchmarks/length.py runs/worlds/shuffle-0 runs/worlds/shuffle-1 --arm step
 
 Each folder is a finished run of `storm demo`, on a world whose clip shows its steps (`shuffle`, `lattice`). The new clips have seeds of
 their own and lie in the folder under `longer/`; the checkpoint is not trained again. How many steps are updates is drawn as in
@@ -14,6 +16,7 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
+from transformers.trainer_utils import get_last_checkpoint
 from worlds import table
 
 from storm_hf.demo import data
@@ -54,6 +57,19 @@ def longer_episodes(folder: DemoFolder, num_steps: int, depth: str, count: int) 
     )
 
 
+def checkpoint_of(folder: DemoFolder, arm: str) -> Path:
+    """Where an arm's weights are. Those of controls.py keep their last checkpoint."""
+    if arm == "storm":
+        return folder.storm
+    trained = folder.arm(arm)
+    if (trained / "config.json").exists():
+        return trained
+    last = get_last_checkpoint(str(trained / "answer")) if (trained / "answer").exists() else None
+    if last is None:
+        raise WorldError(f"Expected an arm with Stage II under {trained} but there is no checkpoint. Train it first.")
+    return Path(last)
+
+
 def to_row(episode: EpisodeFiles) -> dict[str, Any]:
     """What a model is asked."""
     words = {"question": episode.question, "options": list(episode.options), "answer": episode.answer}
@@ -77,14 +93,12 @@ def main() -> None:
     parser.add_argument("--steps", type=int, nargs="+", default=[6, 7, 8, 10, 16])
     parser.add_argument("--depth", default="drawn", choices=("drawn", "all"), help="steps that are updates")
     parser.add_argument("--clips", type=int, default=256, help="of each length")
-    parser.add_argument(
-        "--stage", default="storm", choices=("storm", "align"), help="after Stage II, or Stage I alone"
-    )
+    parser.add_argument("--arm", default="storm", help="`storm`, `align` (Stage I alone), or an arm of controls.py")
     arguments = parser.parse_args()
     rows, chance = [], 0.0
     for path in arguments.folders:
         folder = DemoFolder(path.resolve())
-        checkpoint = folder.storm if arguments.stage == "storm" else folder.arm("align")
+        checkpoint = checkpoint_of(folder, arguments.arm)
         lengths = [measure(folder, steps, arguments.depth, arguments.clips, checkpoint) for steps in arguments.steps]
         chance = lengths[0].chance
         rows.append([path.name, *(f"{one.accuracy:.3f}" for one in lengths)])
@@ -93,7 +107,7 @@ def main() -> None:
     out = Console(soft_wrap=True)
     head = ["run", *(f"{steps} steps" for steps in arguments.steps)]
     out.print(
-        f"{arguments.stage}, {arguments.clips} clips of each length, depth {arguments.depth}, chance {chance:.3f}\n"
+        f"{arguments.arm}, {arguments.clips} clips of each length, depth {arguments.depth}, chance {chance:.3f}\n"
     )
     out.print(table(head, rows), markup=False)
 

@@ -50,13 +50,11 @@ def test_storm_is_loaded_with_its_own_weights(storm_checkpoint, num_latents, exp
         assert torch.equal(model.state_dict()[name], weight), name
 
 
-def test_projector_and_scale_of_a_plain_checkpoint_can_be_chosen(qwen_checkpoint):
-    args = StormModelConfig(
-        model_name_or_path=str(qwen_checkpoint), latent_projector="identity", latent_scale=1.0, dtype="bfloat16"
-    )
+def test_projector_scale_and_attention_of_a_plain_checkpoint_can_be_chosen(qwen_checkpoint):
+    chosen = {"latent_projector": "identity", "latent_scale": 1.0, "latent_attention": "step"}
+    args = StormModelConfig(model_name_or_path=str(qwen_checkpoint), dtype="bfloat16", **chosen)
     model, _ = load_storm(args, 2)
-    assert model.config.latent_projector == "identity"
-    assert model.config.latent_scale == 1.0
+    assert {name: getattr(model.config, name) for name in chosen} == chosen
     assert model.dtype == torch.bfloat16
 
 
@@ -64,6 +62,12 @@ def test_storm_keeps_its_projector(storm_checkpoint):
     args = StormModelConfig(model_name_or_path=str(storm_checkpoint), latent_projector="identity")
     with pytest.raises(CheckpointError, match="Expected `latent_projector: linear`"):
         load_storm(args)
+
+
+def test_storm_keeps_its_attention_unless_told_otherwise(storm_checkpoint):
+    kept, _ = load_storm(StormModelConfig(model_name_or_path=str(storm_checkpoint)))
+    changed, _ = load_storm(StormModelConfig(model_name_or_path=str(storm_checkpoint), latent_attention="step"))
+    assert (kept.config.latent_attention, changed.config.latent_attention) == ("full", "step")
 
 
 def test_number_of_frames_is_saved_with_the_processor(qwen_checkpoint, tmp_path):
@@ -82,7 +86,8 @@ with_adapters = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` i
 def adapter(request, qwen_checkpoint, storm_checkpoint, tmp_path):
     """An adapter of Stage I with three latents and a scale of its own, on a plain checkpoint and on a STORM."""
     base = {"plain": qwen_checkpoint, "storm": storm_checkpoint}[request.param]
-    args = StormModelConfig(model_name_or_path=str(base), use_peft=True, lora_r=4, latent_scale=0.25)
+    chosen = {"latent_scale": 0.25, "latent_attention": "step"}
+    args = StormModelConfig(model_name_or_path=str(base), use_peft=True, lora_r=4, **chosen)
     model, processor = load_storm(args, 3)
     adapted = get_peft_model(model, peft_config(args, model))
     with torch.no_grad():
@@ -111,6 +116,7 @@ def test_stage_two_goes_on_with_the_adapter_of_stage_one(adapter):
     assert isinstance(model, PeftModel)
     assert peft_config(args, model) is None
     assert (model.config.num_latents, model.config.latent_scale, num_placeholders(processor)) == (3, 0.25, 3)
+    assert model.config.latent_attention == "step"
     trained = {name for name, weight in model.named_parameters() if weight.requires_grad}
     assert trained == {name for name, weight in adapted.named_parameters() if weight.requires_grad}
     assert torch.equal(logits_of(model), logits_of(adapted))
@@ -123,7 +129,7 @@ def test_without_an_adapter_of_its_own_stage_two_trains_the_merged_model(adapter
     assert type(model) is StormForConditionalGeneration
     assert all(weight.requires_grad for weight in model.parameters())
     assert not any("lora" in name for name, _ in model.named_parameters())
-    torch.testing.assert_close(logits_of(model), logits_of(adapted), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(logits_of(model), logits_of(adapted), rtol=1e-5, atol=5e-5)
 
 
 @with_adapters

@@ -68,6 +68,8 @@ class Variant:
             Instead of the base's.
         latent_projector (`str`, *optional*):
             Instead of the base's.
+        latent_attention (`str`, *optional*):
+            Instead of the base's.
         bottleneck_share (`float`, *optional*, defaults to `0.0`):
             Of both stages; see [`StormTrainingConfig`].
         align (`Mapping[str, Any]`, *optional*):
@@ -87,6 +89,7 @@ class Variant:
     num_latents: int = 6
     latent_scale: float | None = None
     latent_projector: str | None = None
+    latent_attention: str | None = None
     bottleneck_share: float = 0.0
     align: Mapping[str, Any] = field(default_factory=dict)
     test_num_latents: tuple[int, ...] = ()
@@ -173,6 +176,7 @@ def _start(
     config.num_latents = variant.num_latents
     config.latent_scale = config.latent_scale if variant.latent_scale is None else variant.latent_scale
     config.latent_projector = variant.latent_projector or config.latent_projector
+    config.latent_attention = variant.latent_attention or config.latent_attention
     set_seed(recipe.seed)
     model = StormForConditionalGeneration(copy.deepcopy(config))
     if variant.latent_projector is None:

@@ -33,8 +33,7 @@ class ClipFreeRows:
     """
 
     def __init__(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None, config: StormConfig) -> None:
-        vision_ids = [one for one in (config.video_token_id, config.image_token_id) if one is not None]
-        is_left_out = torch.isin(input_ids, input_ids.new_tensor(vision_ids))  # (B, S)
+        is_left_out = torch.isin(input_ids, input_ids.new_tensor(config.vision_token_ids))  # (B, S)
         if attention_mask is not None:
             is_left_out = is_left_out | (attention_mask == 0)
         order = is_left_out.int().argsort(dim=1, descending=True, stable=True)  # what is left out comes first

@@ -17,6 +17,7 @@ _CLASS_OF_AUTO = {
     "AutoModelForMultimodalLM": "modeling_storm.StormForConditionalGeneration",
 }
 PROJECTOR_KINDS = ("linear", "mlp", "identity")
+ATTENTION_KINDS = ("full", "step")
 
 
 @strict
@@ -41,6 +42,9 @@ class StormConfig(PreTrainedConfig):
     latent_scale (`float`, *optional*, defaults to `1.0`):
         Factor between a latent, which lives in the unit space of the target trajectories, and the input embedding that is
         fed. `from_backbone` sets it to the root mean square of the token embeddings.
+    latent_attention (`str`, *optional*, defaults to `"full"`):
+        What a latent is made from: `"full"`, everything before it, or `"step"`, its own stretch of the clip and the latent
+        before. With `"step"`, which assumes that steps are spread evenly over the clip, a model thinks for longer than trained.
     """
 
     model_type = "storm"
@@ -55,6 +59,7 @@ class StormConfig(PreTrainedConfig):
     latent_end_token_id: int | None = None
     latent_projector: str = "linear"
     latent_scale: float = 1.0
+    latent_attention: str = "full"
 
     def __post_init__(self, **kwargs: Any) -> None:
         auto_map = kwargs.pop("auto_map", None)
@@ -66,6 +71,10 @@ class StormConfig(PreTrainedConfig):
         if self.latent_projector not in PROJECTOR_KINDS:
             raise ConfigurationError(
                 f"`latent_projector` must be one of {PROJECTOR_KINDS}, got {self.latent_projector!r}."
+            )
+        if self.latent_attention not in ATTENTION_KINDS:
+            raise ConfigurationError(
+                f"`latent_attention` must be one of {ATTENTION_KINDS}, got {self.latent_attention!r}."
             )
         if not 0 <= self.num_latents <= self.max_num_latents:
             raise ConfigurationError(
@@ -121,6 +130,11 @@ class StormConfig(PreTrainedConfig):
     def video_token_id(self) -> int | None:
         """The backbone's video placeholder; `None` where videos are read as images."""
         return getattr(self.vlm_config, "video_token_id", None)
+
+    @property
+    def vision_token_ids(self) -> list[int]:
+        """The backbone's placeholders of videos and images."""
+        return [one for one in (self.video_token_id, self.image_token_id) if one is not None]
 
 
 __all__ = ["StormConfig"]

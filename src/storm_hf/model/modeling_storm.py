@@ -19,6 +19,7 @@ from transformers.cache_utils import Cache
 from transformers.modeling_outputs import ModelOutput
 from transformers.utils import can_return_tuple
 
+from .attention_storm import hide_thought, hides_thought
 from .bottleneck_storm import answer_without_clip, refuse_without_latents
 from .configuration_storm import StormConfig
 from .errors_storm import BackboneError
@@ -164,6 +165,12 @@ class StormModel(StormPreTrainedModel):
             block = find_latent_block(input_ids, self.config, in_pieces=past_key_values is not None)
         if block is None or input_ids is None:
             refuse_without_latents(latent_bottleneck)
+            if hides_thought(past_key_values):
+                new = inputs_embeds if input_ids is None else input_ids
+                assert new is not None
+                if position_ids is None and input_ids is not None:
+                    position_ids = self._positions(input_ids, attention_mask, past_key_values, inputs)
+                attention_mask = hide_thought(attention_mask, past_key_values, new.shape[1])
             output = self._forward_without_latents(
                 input_ids, attention_mask, position_ids, past_key_values, inputs_embeds, use_cache, inputs
             )
@@ -268,6 +275,7 @@ class StormForConditionalGeneration(StormPreTrainedModel, StormGenerationMixin):
         processor: Any = None,
         latent_projector: str = "linear",
         latent_scale: float | None = None,
+        latent_attention: str = "full",
         **kwargs: Any,
     ) -> "StormForConditionalGeneration":
         """Make a STORM of a plain video-language checkpoint: its weights, a new projector, three new tokens.
@@ -283,6 +291,8 @@ class StormForConditionalGeneration(StormPreTrainedModel, StormGenerationMixin):
                 See [`StormConfig`].
             latent_scale (`float`, *optional*):
                 See [`StormConfig`]. By default the root mean square of the token embeddings.
+            latent_attention (`str`, *optional*, defaults to `"full"`):
+                See [`StormConfig`].
             kwargs:
                 Passed to `from_pretrained`; a `revision` and what else says where the checkpoint lies also holds for its
                 configuration and its processor.
@@ -302,6 +312,7 @@ class StormForConditionalGeneration(StormPreTrainedModel, StormGenerationMixin):
             latent_token_id=token_ids[1],
             latent_end_token_id=token_ids[2],
             latent_projector=latent_projector,
+            latent_attention=latent_attention,
         )
         model = cls.from_pretrained(name_or_path, config=config, key_mapping={r"^": "model.backbone."}, **kwargs)
         # save_pretrained would revert the key mapping and write names that from_pretrained cannot read back.

@@ -33,6 +33,7 @@ _OF_STORM = (
     "latent_end_token_id",
     "latent_projector",
     "latent_scale",
+    "latent_attention",
     "trained_on",
 )
 
@@ -144,6 +145,7 @@ def load_adapted(folder: AdapterFolder, processor: ProcessorMixin, **kwargs: Any
             processor=processor,
             latent_projector=folder.storm["latent_projector"],
             latent_scale=folder.storm["latent_scale"],
+            latent_attention=folder.storm.get("latent_attention", StormConfig.latent_attention),
             **folder.place,
             **kwargs,
         )

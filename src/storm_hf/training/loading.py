@@ -29,6 +29,9 @@ class StormModelConfig(ModelConfig):
         latent_scale (`float`, *optional*):
             Factor between a latent and the embedding that is fed; see [`StormConfig`]. By default the checkpoint's own, and
             for a plain one the root mean square of its token embeddings.
+        latent_attention (`str`, *optional*):
+            What a latent is made from, `"full"` or `"step"`; see [`StormConfig`]. By default the checkpoint's own, and for a plain
+            one `"full"`.
         num_frames (`int`, *optional*):
             Number of frames that are read of each clip, saved with the processor. By default what the processor says.
 
@@ -40,6 +43,9 @@ class StormModelConfig(ModelConfig):
     )
     latent_scale: float | None = field(
         default=None, metadata={"help": "Factor between a latent and the embedding that is fed."}
+    )
+    latent_attention: Literal["full", "step"] | None = field(
+        default=None, metadata={"help": "What a latent is made from: all before it, or its own stretch of the clip."}
     )
     num_frames: int | None = field(default=None, metadata={"help": "Number of frames that are read of each clip."})
 
@@ -106,6 +112,7 @@ def _load_whole(
         processor=processor,
         latent_projector=args.latent_projector or StormConfig.latent_projector,
         latent_scale=args.latent_scale,
+        latent_attention=args.latent_attention or StormConfig.latent_attention,
         **loading,
     )
     return model, processor
@@ -123,6 +130,7 @@ def _load_adapter(
         "model_revision": adapter.revision or StormModelConfig.model_revision,
         "latent_projector": adapter.storm.get("latent_projector"),
         "latent_scale": adapter.storm.get("latent_scale") if args.latent_scale is None else args.latent_scale,
+        "latent_attention": args.latent_attention or adapter.storm.get("latent_attention"),
     }
     model, _ = _load_whole(replace(args, **of_base), num_latents)
     processor = AutoProcessor.from_pretrained(adapter.path)
@@ -141,9 +149,13 @@ def _loading(args: StormModelConfig) -> dict[str, Any]:
 
 
 def _adapted(config: PreTrainedConfig, args: StormModelConfig, num_latents: int | None) -> PreTrainedConfig:
-    """The configuration of a STORM with another K or scale."""
+    """The configuration of a STORM with another K, scale or attention."""
     _check_projector(args, config.latent_projector)
-    wanted = {"num_latents": num_latents, "latent_scale": args.latent_scale}
+    wanted = {
+        "num_latents": num_latents,
+        "latent_scale": args.latent_scale,
+        "latent_attention": args.latent_attention,
+    }
     return with_storm(config, {name: value for name, value in wanted.items() if value is not None})
 
 

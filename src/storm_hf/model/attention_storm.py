@@ -1,0 +1,124 @@
+"""What each latent may see when it keeps to its own step (`latent_attention="step"`).
+
+The tokens of the clip are cut into K + 1 stretches of equal length: how it begins, then one for each step. A latent is made from
+the stretch of its step, the first one also from the beginning, and from the latent before, which is what its slot is fed. So a step is read the same however
+many came before, and a model can think for longer than it was trained to. What follows the block sees the text and the last
+latent. The clip and the question see what they always do.
+
+Axes: B batch, S sequence, K latent steps.
+"""
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+from transformers.cache_utils import Cache
+
+from .configuration_storm import StormConfig
+from .errors_storm import CacheError, ConfigurationError
+from .layout_storm import LatentBlock
+
+
+def step_attention(
+    input_ids: torch.Tensor, attention_mask: torch.Tensor | None, block: LatentBlock, config: StormConfig
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Say which columns each column may see, and which of them the tokens to come may see.
+
+    Args:
+        input_ids (`torch.LongTensor` of shape `(batch_size, sequence_length)`):
+            Whole prompts whose blocks lie in the same columns.
+        attention_mask (`torch.Tensor` of shape `(batch_size, sequence_length)`, *optional*):
+            1 where a token is.
+        block ([`LatentBlock`]):
+            Where the latents are.
+        config ([`StormConfig`]):
+            Knows which tokens stand for videos and images.
+
+    Returns:
+        `tuple[torch.BoolTensor, torch.BoolTensor]`: Of shape `(batch_size, sequence_length, sequence_length)` and
+        `(batch_size, sequence_length)`.
+    """
+    is_token = torch.ones_like(input_ids, dtype=torch.bool) if attention_mask is None else attention_mask.bool()
+    is_clip = is_token & torch.isin(input_ids, input_ids.new_tensor(config.vision_token_ids))  # (B, S)
+    columns = torch.arange(input_ids.shape[1], device=input_ids.device)
+    is_earlier_thought = (columns >= block.start - 1) & (
+        columns < block.stop - 1
+    )  # the start token and all latents but one
+    is_seen_later = is_token & ~is_clip & ~is_earlier_thought  # (B, S)
+    is_past = columns[:, None] >= columns  # (S, S)
+    sees = (is_past & is_token[:, None]).clone()  # (B, S, S)
+    sees[:, block.start - 1 : block.stop - 1] = _stretches(is_clip, block.num_latents)
+    sees[:, block.stop - 1] = False
+    sees[:, block.stop :] = (is_past & is_seen_later[:, None])[:, block.stop :]
+    return sees | (columns[:, None] == columns), is_seen_later
+
+
+def _stretches(is_clip: torch.Tensor, num_latents: int) -> torch.Tensor:
+    """The tokens of the clip (B, S) that each latent is made from, (B, K, S)."""
+    step = torch.arange(num_latents, device=is_clip.device)
+    place, total = is_clip.cumsum(dim=1) - 1, is_clip.sum(dim=1, keepdim=True)  # (B, S), (B, 1)
+    first = (step + 1) * total // (num_latents + 1) * (step > 0)  # (B, K)
+    last = -(-(step + 2) * total // (num_latents + 1))  # rounded up
+    return is_clip[:, None] & (place[:, None] >= first[..., None]) & (place[:, None] < last[..., None])
+
+
+def as_mask(sees: torch.Tensor, decoder: PreTrainedModel) -> torch.Tensor:
+    """Give a decoder its mask, (B, 1, S, S), in the form that its attention takes.
+
+    Raises:
+        ConfigurationError: If it takes none of its own, or a layer has other attention than a full one.
+    """
+    kinds = set(getattr(decoder.config, "layer_types", None) or ["full_attention"])
+    implementation = decoder.config._attn_implementation
+    if kinds != {"full_attention"} or implementation not in ("sdpa", "eager"):
+        raise ConfigurationError(
+            "`latent_attention='step'` needs layers of full attention with attn_implementation='sdpa' or 'eager', but the "
+            f"backbone has {', '.join(sorted(kinds))} with {implementation!r}. Load it with one of the two, or use 'full'."
+        )
+    if implementation == "sdpa":
+        return sees[:, None]
+    dtype = next(decoder.parameters()).dtype
+    return torch.zeros_like(sees, dtype=dtype).masked_fill(~sees, torch.finfo(dtype).min)[:, None]
+
+
+def check_whole(block: LatentBlock, input_ids: torch.Tensor, cache: Cache | None) -> None:
+    """Refuse a prompt that comes in pieces: which stretch a latent sees depends on all of it.
+
+    Raises:
+        CacheError: If there is a past, the block goes on in the next piece, or the cache is a static one, whose mask generation
+            prepares.
+    """
+    if cache is not None and cache.is_compileable:
+        raise CacheError(
+            f"With `latent_attention='step'` a prompt has its own mask, which no {type(cache).__name__} takes: it is static. Leave "
+            "`cache_implementation` and `past_key_values` out."
+        )
+    if (cache is not None and cache.get_seq_length()) or block.stop == input_ids.shape[1]:
+        raise CacheError(
+            "With `latent_attention='step'` a prompt must be read whole: the clip, the block and `<|latent_end|>`. Leave "
+            "`past_key_values` and `prefill_chunk_size` out."
+        )
+
+
+def hides_thought(cache: Cache | None) -> bool:
+    """Whether the prompt in a cache has columns that its answer may not see."""
+    return getattr(cache, "storm_is_seen_later", None) is not None
+
+
+def hide_thought(attention_mask: torch.Tensor | None, cache: Cache, num_new: int) -> torch.Tensor:
+    """Take what an answer may not see out of its mask.
+
+    Args:
+        attention_mask (`torch.Tensor` of shape `(batch_size, length)`, *optional*):
+            1 where a token is, the cached past included.
+        cache ([`~transformers.Cache`]):
+            With the prompt, and what `step_attention` said of it.
+        num_new (`int`):
+            Tokens that come now.
+    """
+    is_seen_later = cache.storm_is_seen_later
+    num_after = cache.get_seq_length() + num_new - is_seen_later.shape[1]
+    seen = nn.functional.pad(is_seen_later, (0, num_after), value=True)
+    return seen.long() if attention_mask is None else attention_mask * seen
+
+
+__all__ = ["step_attention"]
