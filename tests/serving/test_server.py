@@ -60,7 +60,7 @@ def test_answer_about_a_video_is_that_of_storm_ask(served, clip, own):
 
 def test_streamed_answer_is_the_whole_answer_in_pieces(served, clip, own):
     pieces = [chunk.choices[0].delta.content or "" for chunk in complete(served, about(clip), stream=True)]
-    assert "".join(pieces) == own.text
+    assert "".join(pieces) == own.text.rstrip("\ufffd")  # a stream leaves out a character that the limit cut in two
     assert sum(map(bool, pieces)) > 1
 
 
