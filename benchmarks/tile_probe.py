@@ -1,0 +1,71 @@
+"""Where a lattice goes wrong: how many of its tiles a linear probe reads off each latent, given true thoughts and rolled out.
+
+    python benchmarks/tile_probe.py runs/worlds/lattice-0 --arm align --clips 512
+
+The probe is fitted on the true targets of clips of training, so it says what a latent holds in the place where the target has it.
+"""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from length import checkpoint_of
+from rich.console import Console
+from worlds import table
+
+from storm_hf.demo import data
+from storm_hf.demo.folder import DemoFolder
+from storm_hf.diagnostics import feed
+from storm_hf.evaluation.answering import accuracy, answer_questions
+from storm_hf.target_trajectory import TargetTrajectory
+from storm_hf.target_trajectory.ridge import ridge_weights
+from storm_hf.training.prompts import PromptEncoder
+
+
+NUM_FITTED = 2000
+RIDGE = 1e-3
+
+
+def tiles_of(rows: Sequence[dict[str, Any]]) -> torch.Tensor:
+    """The true tiles after each step, 1 or -1, (N, K, tiles)."""
+    return torch.tensor([[[2.0 * int(bit) - 1 for bit in state] for state in row["states"]] for row in rows])
+
+
+def probe(latents: torch.Tensor, weights: torch.Tensor, tiles: torch.Tensor) -> list[str]:
+    """Share of tiles that are read off the latents of each step."""
+    return [f"{value:.3f}" for value in ((latents @ weights > 0) == (tiles > 0)).float().mean(dim=(0, 2)).tolist()]
+
+
+def main() -> None:
+    """Fit on true targets; read off targets, latents after true thoughts, and latents rolled out."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, help="a run on `lattice`")
+    parser.add_argument("--arm", default="storm", help="`storm`, `align` (Stage I alone), or an arm of controls.py")
+    parser.add_argument("--clips", type=int, default=512, help="of all depths")
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    folder = DemoFolder(arguments.folder.resolve())
+    trajectory = TargetTrajectory.load(folder.arm("align"))
+    fitted = list(data.dataset(folder, "train", with_thoughts=True).select(range(NUM_FITTED)))
+    tests = data.dataset(folder, "test", with_thoughts=True)
+    drawn = np.random.default_rng(arguments.seed).permutation(len(tests))[: arguments.clips]
+    rows = list(tests.select(drawn.tolist()))
+    known = trajectory([row["thought_features"] for row in fitted]).double()
+    weights = ridge_weights(known.flatten(0, 1), tiles_of(fitted).double().flatten(0, 1), RIDGE).float()
+    targets, tiles = trajectory([row["thought_features"] for row in rows]).float(), tiles_of(rows)
+    model, processor = data.load(checkpoint_of(folder, arguments.arm))
+    prompts = PromptEncoder(processor, model.config, targets.shape[1])
+    found = [["the true targets", "-", *probe(targets, weights, tiles)]]
+    for name, intervene in {"latents after true thoughts": feed(targets.numpy()), "latents rolled out": None}.items():
+        answers = answer_questions(model, prompts, rows, max_new_tokens=4, intervene=intervene)
+        latents = torch.from_numpy(np.stack([np.asarray(answer.latents) for answer in answers])).float()
+        found.append([name, f"{accuracy(answers, rows):.3f}", *probe(latents, weights, tiles)])
+    head = ["tiles read off", "answers", *(f"step {step + 1}" for step in range(targets.shape[1]))]
+    Console(soft_wrap=True).print(table(head, found), markup=False)
+
+
+if __name__ == "__main__":
+    main()
