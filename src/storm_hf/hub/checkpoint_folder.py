@@ -155,6 +155,7 @@ class CheckpointFolder:
             stage="base",
             backbone=backbone,
             num_latents=self.config["num_latents"],
+            latent_attention=self.config.get("latent_attention", StormConfig.latent_attention),
             num_parameters=self._num_parameters(),
             is_adapter=self.is_adapter,
             base_model=base if is_hub_name(base) else None,
