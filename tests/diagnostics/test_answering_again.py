@@ -42,11 +42,14 @@ class TinyPrompts:
 OPEN = [{"question": "what?"}, {"question": "why?"}]
 
 
-@pytest.fixture(params=KINDS)
+@pytest.fixture(
+    params=[*((kind, "full") for kind in KINDS), ("qwen2_5_vl", "step"), ("smolvlm", "step")], ids="-".join
+)
 def tiny(request):
-    model = tiny_storm(request.param)
+    kind, attention = request.param
+    model = tiny_storm(kind, latent_attention=attention)
     model.generation_config.suppress_tokens = [IMAGE, VIDEO]  # no backbone says its placeholders, but a random one may
-    prompts = TinyPrompts(request.param)
+    prompts = TinyPrompts(kind)
     with torch.inference_mode():
         shared = SharedPrompts(model, prompts, OPEN, max_new_tokens=5)
     return model, prompts, shared

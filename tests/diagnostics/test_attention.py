@@ -16,6 +16,16 @@ def test_every_layer_gives_a_share_of_one_to_the_latents(thinker):
         assert 0 < layer.uniform < 0.3
 
 
+def test_whole_prompts_of_latents_that_keep_to_their_step_are_measured_too(thinker, monkeypatch):
+    monkeypatch.setattr(thinker.model.config, "latent_attention", "step")
+    layers = measure_attention(thinker.model, thinker.prompts(), thinker.rows)
+    for layer in layers:
+        assert layer.by_step[:-1] == pytest.approx(
+            [0.0] * (NUM_LATENTS - 1), abs=1e-7
+        )  # the answer sees the last one alone
+        assert 0 < layer.by_step[-1] < 1
+
+
 def test_batches_change_nothing(thinker):
     whole = measure_attention(thinker.model, thinker.prompts(), thinker.rows)
     pieces = measure_attention(thinker.model, thinker.prompts(), thinker.rows, batch_size=2)

@@ -10,13 +10,14 @@ from transformers import StaticCache
 from storm_hf.errors import CacheError, ConfigurationError
 from storm_hf.model import StormConfig
 from storm_hf.model.attention_storm import step_attention
+from storm_hf.model.gradient_storm import RolloutGradient
 from storm_hf.model.layout_storm import find_latent_block
 
 
 KINDS = ("qwen2_5_vl", "qwen3_vl", "llava_onevision", "smolvlm", "internvl")  # full attention in every layer
 SUFFIX = (LATENT_END, 7, 8)
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}
-LATENT_TOKENS = (LATENT_START, LATENT, LATENT_END)
+BLOCK = (LATENT_START, LATENT, LATENT_END)
 CLIP, OPEN, SLOT, CLOSED = 1, 2, 3, 4  # a vocabulary of its own, to write masks down by hand
 
 
@@ -103,6 +104,13 @@ def test_one_pass_over_given_latents_equals_the_rollout(model, inputs):
 
 
 @torch.no_grad()
+def test_enough_parallel_sweeps_equal_the_rollout(model, inputs):
+    rolled_out, swept = model(**inputs), model(**inputs, rollout_gradient=RolloutGradient(jacobi_sweeps=3))
+    assert_close(swept.latents, rolled_out.latents, **CLOSE)
+    assert_close(swept.logits[:, -3:], rolled_out.logits[:, -3:], **CLOSE)
+
+
+@torch.no_grad()
 def test_batch_equals_its_rows_and_padding_may_be_on_either_side(model, inputs):
     batch, right = model(**inputs), model(**pad_on_the_right(inputs))
     assert_close(right.latents, batch.latents, **CLOSE)
@@ -118,19 +126,44 @@ def test_cached_answer_equals_an_uncached_one(model, inputs):
     longer = inputs
     for step in range(4):
         logits = model(**longer).logits[:, -1]
-        logits[:, [EOS, *LATENT_TOKENS]] = -torch.inf  # what generation may not write here
+        logits[:, [EOS, *BLOCK]] = -torch.inf  # what generation may not write here
         expected = logits.argmax(dim=-1)
         assert torch.equal(answer[:, step], expected)
         longer = append(longer, expected[:, None])
 
 
-@torch.no_grad()
-def test_cached_logits_equal_uncached_ones(model, inputs):
+@pytest.mark.parametrize("has_gradient", [False, True])
+def test_cached_logits_equal_uncached_ones(model, inputs, has_gradient):
     tokens = torch.tensor([[5, 6], [9, 4]])
     longer = append(inputs, tokens)
+    with torch.set_grad_enabled(has_gradient):
+        past = model(**inputs, use_cache=True).past_key_values
+        found = model(input_ids=tokens, attention_mask=longer["attention_mask"], past_key_values=past)
+        assert_close(found.logits, model(**longer).logits[:, -2:], **CLOSE)
+
+
+@torch.no_grad()
+def test_answer_from_embeddings_equals_one_from_tokens(model, inputs):
+    tokens = torch.tensor([[5, 6], [9, 4]])
+    mask = append(inputs, tokens)["attention_mask"]
+    embeds = model.get_input_embeddings()(tokens)
+
+    def answer(**given):
+        past = model(**inputs, use_cache=True).past_key_values
+        return model(**given, attention_mask=mask, past_key_values=past).logits
+
+    assert_close(answer(inputs_embeds=embeds), answer(input_ids=tokens), **CLOSE)
+
+
+@torch.no_grad()
+def test_cache_that_was_emptied_hides_nothing(model, inputs):
+    tokens = torch.randint(4, 50, (2, 60), generator=torch.Generator().manual_seed(1))
     past = model(**inputs, use_cache=True).past_key_values
-    found = model(input_ids=tokens, attention_mask=longer["attention_mask"], past_key_values=past)
-    assert_close(found.logits, model(**longer).logits[:, -2:], **CLOSE)
+    past.reset()
+    past.crop(0)
+    model(input_ids=tokens[:, :50], past_key_values=past)
+    found = model(input_ids=tokens[:, 50:], past_key_values=past)
+    assert_close(found.logits, model(input_ids=tokens).logits[:, 50:], **CLOSE)
 
 
 @torch.no_grad()
@@ -203,9 +236,16 @@ def test_other_settings_are_refused():
 
 
 def test_backbone_with_other_layers_is_refused():
-    model = tiny_storm("qwen3_5", latent_attention="step")
     with pytest.raises(ConfigurationError, match="linear_attention"):
-        model(**tiny_inputs("qwen3_5"))
+        tiny_storm("qwen3_5", latent_attention="step")
+
+
+@torch.no_grad()
+def test_attention_that_takes_no_mask_is_refused(inputs, kind):
+    model = tiny_storm(kind, latent_attention="step")
+    model.get_decoder().config._attn_implementation = "flash_attention_2"
+    with pytest.raises(ConfigurationError, match="'sdpa' or 'eager'.*'flash_attention_2'"):
+        model(**inputs)
 
 
 @torch.no_grad()

@@ -129,7 +129,8 @@ def test_without_an_adapter_of_its_own_stage_two_trains_the_merged_model(adapter
     assert type(model) is StormForConditionalGeneration
     assert all(weight.requires_grad for weight in model.parameters())
     assert not any("lora" in name for name, _ in model.named_parameters())
-    torch.testing.assert_close(logits_of(model), logits_of(adapted), rtol=1e-5, atol=5e-5)
+    # In double precision only the rounding of the merged weights is left.
+    torch.testing.assert_close(logits_of(model.double()), logits_of(adapted.double()), rtol=0, atol=2e-6)
 
 
 @with_adapters

@@ -1,7 +1,8 @@
 """Answer the same questions again and again, each time with other latents, and compute each prompt once.
 
 Clip and question come before the latents, so what is computed for them is shared by all interventions: the prompt runs up to
-the start token, and each intervention goes on from a copy of that cache, through the same `generate` that answers.
+the start token, and each intervention goes on from a copy of that cache, through the same `generate` that answers. Where latents
+keep to their step (`latent_attention="step"`) a prompt with latents is read whole, each time.
 
 Axes: B batch, S sequence, L answer tokens, M options, K latent steps, D hidden size, V vocabulary.
 """
@@ -141,7 +142,7 @@ class SharedPrompts:
 
     def run_block(self, **arguments: Any) -> Any:
         """Think, and return what the model itself does, for what `generate` does not return, such as attention."""
-        return self._go_on(self._inputs("latents"), None, **arguments)
+        return self._go_on("latents", self._inputs("latents"), None, **arguments)
 
     def _positions(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
         known = {name: value for name, value in inputs.items() if name != "input_ids"}
@@ -155,19 +156,23 @@ class SharedPrompts:
         return cache
 
     def _inputs(self, layout: str) -> dict[str, torch.Tensor]:
-        """Model inputs of a layout, whose first `start` columns the cache holds."""
-        seen = {name: value for name, value in self.inputs.items() if not name.startswith(_PIXELS)}
+        """Model inputs of a layout, without the pixels that the cache has seen."""
+        is_whole = not self._num_shared(layout)
+        seen = {name: value for name, value in self.inputs.items() if is_whole or not name.startswith(_PIXELS)}
         if layout == "markers":
             columns = [*range(self.start), *range(self.start + self.num_latents, self.inputs["input_ids"].shape[1])]
             seen = {name: value[:, columns] if name in _PER_TOKEN else value for name, value in seen.items()}
         length = seen["input_ids"].shape[1]
         return {**seen, "position_ids": self.positions[..., :length]}  # after the prompt, positions count by one
 
+    def _num_shared(self, layout: str) -> int:
+        """How many columns of a prompt the cache holds."""
+        return 0 if layout == "latents" and self.model.config.latent_attention == "step" else self.start
+
     def _generate(self, layout: str, replace: LatentIntervention | None) -> Any:
-        if layout in _ANEW:
-            inputs = {**self.inputs, **_ANEW[layout]}
-        else:
-            inputs = {**self._inputs(layout), "past_key_values": copy.deepcopy(self.cache)}
+        inputs = {**self.inputs, **_ANEW[layout]} if layout in _ANEW else self._inputs(layout)
+        if layout not in _ANEW and self._num_shared(layout):
+            inputs["past_key_values"] = copy.deepcopy(self.cache)
         return generate_greedily(
             self.model, self.prompts, inputs, self.max_new_tokens, output_logits=True, latent_intervention=replace
         )
@@ -198,19 +203,21 @@ class SharedPrompts:
             given = {"latent_intervention": replace, "latent_bottleneck": True}
             output = self.model(**inputs, **given, logits_to_keep=tail.shape[1] + 1)
         else:
-            output = self._go_on(_extend(self._inputs(layout), tail), replace, logits_to_keep=tail.shape[1] + 1)
+            inputs = _extend(self._inputs(layout), tail)
+            output = self._go_on(layout, inputs, replace, logits_to_keep=tail.shape[1] + 1)
         return log_softmax(output.logits.float(), dim=-1)
 
-    def _go_on(self, inputs: dict[str, torch.Tensor], replace: LatentIntervention | None, **arguments: Any) -> Any:
+    def _go_on(
+        self, layout: str, inputs: dict[str, torch.Tensor], replace: LatentIntervention | None, **arguments: Any
+    ) -> Any:
         """Run what comes after the shared part, in one pass."""
-        piece = {
-            name: value[..., self.start :] if name in (*_PER_TOKEN, "position_ids") else value
-            for name, value in inputs.items()
-            if name in (*_PER_TOKEN, "position_ids")
-        }
+        given = {"use_cache": True, "latent_intervention": replace, **arguments}
+        num_shared = self._num_shared(layout)
+        if not num_shared:
+            return self.model(**inputs, **given)
+        piece = {name: inputs[name][..., num_shared:] for name in (*_PER_TOKEN, "position_ids") if name in inputs}
         piece["attention_mask"] = inputs["attention_mask"]  # of the past too
-        cache = copy.deepcopy(self.cache)
-        return self.model(**piece, past_key_values=cache, use_cache=True, latent_intervention=replace, **arguments)
+        return self.model(**piece, past_key_values=copy.deepcopy(self.cache), **given)
 
 
 def _extend(inputs: dict[str, torch.Tensor], tail: torch.Tensor) -> dict[str, torch.Tensor]:

@@ -1,9 +1,9 @@
 """What each latent may see when it keeps to its own step (`latent_attention="step"`).
 
 The tokens of the clip are cut into K + 1 stretches of equal length: how it begins, then one for each step. A latent is made from
-the stretch of its step, the first one also from the beginning, and from the latent before, which is what its slot is fed. So a step is read the same however
-many came before, and a model can think for longer than it was trained to. What follows the block sees the text and the last
-latent. The clip and the question see what they always do.
+the stretch of its step, the first one also from the beginning, and from the latent before, which is what its slot is fed. So a
+step is read the same however many came before, and a model can think for longer than it was trained to. What follows the block
+sees the text and the last latent. The clip and the question see what they always do.
 
 Axes: B batch, S sequence, K latent steps.
 """
@@ -42,14 +42,15 @@ def step_attention(
     columns = torch.arange(input_ids.shape[1], device=input_ids.device)
     is_earlier_thought = (columns >= block.start - 1) & (
         columns < block.stop - 1
-    )  # the start token and all latents but one
+    )  # the start token, all latents but one
     is_seen_later = is_token & ~is_clip & ~is_earlier_thought  # (B, S)
     is_past = columns[:, None] >= columns  # (S, S)
-    sees = (is_past & is_token[:, None]).clone()  # (B, S, S)
+    sees = is_past & is_token[:, None]  # (B, S, S)
     sees[:, block.start - 1 : block.stop - 1] = _stretches(is_clip, block.num_latents)
     sees[:, block.stop - 1] = False
-    sees[:, block.stop :] = (is_past & is_seen_later[:, None])[:, block.stop :]
-    return sees | (columns[:, None] == columns), is_seen_later
+    sees[:, block.stop :] = is_past[block.stop :] & is_seen_later[:, None]
+    sees.diagonal(dim1=1, dim2=2).fill_(True)  # whoever sees nobody else, such as padding, sees itself
+    return sees, is_seen_later
 
 
 def _stretches(is_clip: torch.Tensor, num_latents: int) -> torch.Tensor:
@@ -65,19 +66,32 @@ def as_mask(sees: torch.Tensor, decoder: PreTrainedModel) -> torch.Tensor:
     """Give a decoder its mask, (B, 1, S, S), in the form that its attention takes.
 
     Raises:
-        ConfigurationError: If it takes none of its own, or a layer has other attention than a full one.
+        ConfigurationError: If it takes none of its own.
     """
-    kinds = set(getattr(decoder.config, "layer_types", None) or ["full_attention"])
     implementation = decoder.config._attn_implementation
-    if kinds != {"full_attention"} or implementation not in ("sdpa", "eager"):
+    if implementation not in ("sdpa", "eager"):
         raise ConfigurationError(
-            "`latent_attention='step'` needs layers of full attention with attn_implementation='sdpa' or 'eager', but the "
-            f"backbone has {', '.join(sorted(kinds))} with {implementation!r}. Load it with one of the two, or use 'full'."
+            "`latent_attention='step'` needs attn_implementation='sdpa' or 'eager', but the backbone was loaded with "
+            f"{implementation!r}. Load it with one of the two, or use 'full'."
         )
     if implementation == "sdpa":
         return sees[:, None]
-    dtype = next(decoder.parameters()).dtype
-    return torch.zeros_like(sees, dtype=dtype).masked_fill(~sees, torch.finfo(dtype).min)[:, None]
+    hidden = torch.finfo(decoder.dtype).min
+    return torch.zeros_like(sees, dtype=decoder.dtype).masked_fill(~sees, hidden)[:, None]
+
+
+def check_layers(decoder: PreTrainedModel) -> None:
+    """Refuse a decoder that has layers without a mask to replace.
+
+    Raises:
+        ConfigurationError: If a layer has other attention than a full one.
+    """
+    kinds = set(getattr(decoder.config, "layer_types", None) or ["full_attention"])
+    if kinds != {"full_attention"}:
+        raise ConfigurationError(
+            "`latent_attention='step'` needs a backbone whose layers have full attention, but this one has "
+            f"{', '.join(sorted(kinds))}. Use 'full', or another backbone."
+        )
 
 
 def check_whole(block: LatentBlock, input_ids: torch.Tensor, cache: Cache | None) -> None:
@@ -105,7 +119,7 @@ def hides_thought(cache: Cache | None) -> bool:
 
 
 def hide_thought(attention_mask: torch.Tensor | None, cache: Cache, num_new: int) -> torch.Tensor:
-    """Take what an answer may not see out of its mask.
+    """Take what an answer may not see out of its mask, and remember that it may see the new tokens.
 
     Args:
         attention_mask (`torch.Tensor` of shape `(batch_size, length)`, *optional*):
@@ -114,11 +128,12 @@ def hide_thought(attention_mask: torch.Tensor | None, cache: Cache, num_new: int
             With the prompt, and what `step_attention` said of it.
         num_new (`int`):
             Tokens that come now.
+
+    Returns:
+        `torch.LongTensor` of shape `(batch_size, length)`: 0 also where the prompt's thought hides a column.
     """
-    is_seen_later = cache.storm_is_seen_later
-    num_after = cache.get_seq_length() + num_new - is_seen_later.shape[1]
-    seen = nn.functional.pad(is_seen_later, (0, num_after), value=True)
+    length = cache.get_seq_length()
+    is_seen_later = cache.storm_is_seen_later[:, :length]  # less than the prompt, if the cache was cropped or reset
+    seen = nn.functional.pad(is_seen_later, (0, length + num_new - is_seen_later.shape[1]), value=True)
+    cache.storm_is_seen_later = seen
     return seen.long() if attention_mask is None else attention_mask * seen
-
-
-__all__ = ["step_attention"]

@@ -135,7 +135,9 @@ class Thought:
         if not torch.is_grad_enabled():
             is_cut = self.block.stop == input_ids.shape[1]  # the block may go on in the next piece of the prompt
             num_thought = self._num_thought() + self.block.num_latents if is_cut else 0
-            keep_state(runner.cache, runner.pieces[-1].last_hidden_state, num_thought, is_seen_later)
+            keep_state(runner.cache, runner.pieces[-1].last_hidden_state, num_thought)
+        if runner.cache is not None:
+            runner.cache.storm_is_seen_later = is_seen_later
         return StormModelOutput(
             last_hidden_state=runner.last_hidden_state,
             past_key_values=None if use_cache is False or isinstance(runner.cache, ReplayCache) else runner.cache,
@@ -268,21 +270,10 @@ class Thought:
         return 0 if self.block.start else getattr(self.cache, "storm_num_thought", 0)
 
 
-def keep_state(
-    cache: Cache | None,
-    hidden_states: torch.Tensor,
-    num_thought: int = 0,
-    is_seen_later: torch.Tensor | None = None,
-) -> None:
-    """Keep with the cache what the next call goes on from.
-
-    The last hidden state and how far the thought got, since a chunked prefill may go on with a latent, and which columns the
-    answer may see, if not all.
-    """
+def keep_state(cache: Cache | None, hidden_states: torch.Tensor, num_thought: int = 0) -> None:
+    """Keep the last hidden state, and how far the thought got, with the cache: a chunked prefill may go on with a latent."""
     if cache is not None:
         cache.storm_state, cache.storm_num_thought = hidden_states[:, -1], num_thought
-        if is_seen_later is not None:
-            cache.storm_is_seen_later = is_seen_later
 
 
 def _move_back(output: StormModelOutput, rows: RowAlignment) -> StormModelOutput:

@@ -5,9 +5,10 @@
     processor and card; after Stage I the statistics of the targets
 
 The base may be a STORM, whose folder carries the code: then `AutoModelForImageTextToText.from_pretrained(folder)` opens the
-adapter. It may as well be a plain checkpoint such as Qwen2.5-VL, and nothing of it is copied: then `load_adapted` opens it, as
-`storm ask` and the trainers do; the Auto classes would look for the adapter's modules in the plain model, and say so. After
-`merge_and_unload` and `save_pretrained` either is a checkpoint like any other.
+adapter, with the base's own scale and attention: one that was trained with others (`latent_scale`, `latent_attention`) is
+opened by `load_adapted`, or merged. The base may as well be a plain checkpoint such as Qwen2.5-VL, and nothing of it is copied:
+then `load_adapted` opens it, as `storm ask` and the trainers do; the Auto classes would look for the adapter's modules in the
+plain model, and say so. After `merge_and_unload` and `save_pretrained` either is a checkpoint like any other.
 """
 
 import json
