@@ -20,18 +20,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from length import checkpoint_of
 from rich.console import Console
 from worlds import table
 
-from storm_hf.demo import DemoRecipe, demo_recipe
+from storm_hf.demo import DemoRecipe, data, demo_recipe
 from storm_hf.demo.arms import run_storm
 from storm_hf.demo.controls import naive_variant, paper_variant, plain_variant, storm_variant
 from storm_hf.demo.folder import DemoFolder
+from storm_hf.demo.measure import NUM_TIMED
 from storm_hf.demo.recipe import Training
 from storm_hf.demo.stages import prepare
 from storm_hf.demo.tasks import Task, run_tasks
 from storm_hf.demo.variants import Variant, flops_per_update, variant_task
+from storm_hf.evaluation.cost import measure_cost
 from storm_hf.reporting.page import duration
+from storm_hf.training.prompts import PromptEncoder
 from storm_hf.worlds import WORLD_NAMES
 from storm_hf.writing import read_json
 
@@ -41,6 +45,7 @@ WEIGHTS = (0.3, 1.0, 3.0, 10.0)
 SCALES = (0.05, 0.25, 1.0)
 RATES = (5e-4, 1e-3, 2e-3)
 SHARES = (0.0, 0.25, 0.5, 1.0)
+NOISES = (0.0, 0.3)
 USE = {"latents zeroed": "zero", "follows a donor": "swap_follows_donor", "without the clip": "without_clip"}
 SECONDS_PER_UPDATE = 0.3  # where nothing has been measured yet: two arms side by side on two cores
 SAME_COST = 0.05  # an arm whose updates cost what STORM's do, but for this share, is not trained twice
@@ -140,6 +145,11 @@ def ablations(recipe: DemoRecipe) -> list[Variant]:
         for share in SHARES
         if share != storm.bottleneck_share
     ]
+    changes += [
+        settings(f"noise_{noise:g}", f"noise {noise:g} on the teacher's inputs", teacher_noise=noise)
+        for noise in NOISES
+        if noise != recipe.teacher_noise
+    ]
     changes.append(settings("per_slot", "statistics per slot", whitening_statistics="per_slot"))
     changes.append(
         dataclasses.replace(storm, name="step", title="latents keep to their step", latent_attention="step")
@@ -216,11 +226,10 @@ def controls_table(runs: Sequence[Run]) -> str:
     for variant in runs[0].variants:
         results = runs[0].results(variant.name)
         budget = "compute" if variant.name.endswith("_compute") else "updates"
-        cost = f"{results['forward_passes']:.1f}", f"{1000 * results['seconds_per_answer']:.0f}"
         cells = *accuracy_cells(runs, variant.name), *use_cells(runs, variant.name)
-        rows.append([variant.title, budget, str(variant.num_updates), *cells, *cost])
+        rows.append([variant.title, budget, str(variant.num_updates), *cells, f"{results['forward_passes']:.1f}"])
     rows.sort(key=lambda row: row[1], reverse=True)
-    return table(["arm", "equal", "updates", *_seeds(runs), "mean", *USE, "forward passes", "ms per answer"], rows)
+    return table(["arm", "equal", "updates", *_seeds(runs), "mean", *USE, "forward passes"], rows)
 
 
 def sweep_table(runs: Sequence[Run], tested: Sequence[int]) -> str:
@@ -235,11 +244,34 @@ def sweep_table(runs: Sequence[Run], tested: Sequence[int]) -> str:
             for count in tested
         ]
         passes = np.mean([one["forward_passes"] for one in results])
-        milliseconds = 1000 * np.median([one["seconds_per_answer"] for one in results])
         cells = *accuracy_cells(runs, variant.name), *use_cells(runs, variant.name)
-        rows.append([variant.title, *cells, f"{passes:.1f}", f"{milliseconds:.0f}", *others])
-    head = ["trained with", *_seeds(runs), "mean", *USE, "forward passes", "ms per answer"]
+        rows.append([variant.title, *cells, f"{passes:.1f}", *others])
+    head = ["trained with", *_seeds(runs), "mean", *USE, "forward passes"]
     return table([*head, *(f"tested with K = {count}" for count in tested)], rows)
+
+
+def latency_table(run: Run) -> str:
+    """How long an answer takes with each number of latents, to the first of them. Each question is asked of all in turn."""
+    rows = list(data.dataset(run.folder, "test", with_thoughts=False))[:NUM_TIMED]
+    arms = []
+    for variant in run.variants:
+        model, processor = data.load(checkpoint_of(run.folder, variant.name))
+        arms.append((model, PromptEncoder(processor, model.config, variant.num_latents)))
+    seconds = [[measure_cost(*arm, [row], max_new_tokens=4).seconds for arm in arms] for row in rows]
+    medians = np.median(seconds, axis=0)
+    ratios = [f"{value:.2f}" for value in medians / medians[0]]
+    return table(["", *(variant.title for variant in run.variants)], [["time of an answer", *ratios]])
+
+
+def depths_table(runs: Sequence[Run]) -> str:
+    """Accuracy on the clips of each depth, mean over seeds."""
+    depths = sorted(runs[0].recipe.test_depths)
+    rows = []
+    for variant in runs[0].variants:
+        known = [run for run in runs if variant.name in {one.name for one in run.variants}]
+        found = [run.results(variant.name)["by_depth"] for run in known]
+        rows.append([variant.title, *(f"{np.mean([one[str(depth)] for one in found]):.3f}" for depth in depths)])
+    return table(["arm, by depth", *map(str, depths)], rows)
 
 
 def _seeds(runs: Sequence[Run]) -> list[str]:
@@ -247,7 +279,7 @@ def _seeds(runs: Sequence[Run]) -> list[str]:
 
 
 def main() -> None:
-    """Prepare, estimate, train what is missing, print one table."""
+    """Prepare, estimate, train what is missing, print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--world", default="shuffle", choices=WORLD_NAMES)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
@@ -274,6 +306,9 @@ def main() -> None:
     out.print(f"{arguments.world}, seeds {arguments.seeds}, {date.today()}, {platform.machine()}\n", markup=False)
     tested = arguments.test_num_latents if arguments.part == "latents" else []
     out.print(controls_table(runs) if arguments.part == "controls" else sweep_table(runs, tested), markup=False)
+    out.print(f"\n{depths_table(runs)}", markup=False)
+    if arguments.part == "latents":
+        out.print(f"\n{latency_table(runs[0])}", markup=False)
 
 
 if __name__ == "__main__":

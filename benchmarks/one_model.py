@@ -1,50 +1,54 @@
-"""One model for all worlds: one base, one Stage I and one Stage II on the clips of several worlds at once.
+"""One model for all worlds: one base, and each arm trained once, on the clips of several worlds at once.
 
-    python benchmarks/one_model.py --worlds shuffle bounce order lattice --seed 0
+    python benchmarks/one_model.py --worlds shuffle bounce order --seed 0
+    python benchmarks/one_model.py --updates 3 --num-train 48      a rehearsal, in which nothing is learned
 
-Frames of all worlds are padded to one canvas, so that a slot keeps every cell and one whitening serves all. A model sees as many
-clips of each world as it would alone; batches mix them. What is trained is kept under `--out`, and the same command continues.
+Frames of all worlds are padded to one canvas, so that a slot keeps every cell and one whitening serves all. There are as many
+clips and as many updates as the worlds have alone, in sum; batches mix them. The same command continues.
 """
 
 import argparse
 import dataclasses
 import platform
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
+from functools import partial
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-from datasets import Dataset, concatenate_datasets, disable_progress_bars
+from controls import USE, rehearsal
 from rich.console import Console
 from worlds import table
 
-from storm_hf.align.config import StormAlignConfig
-from storm_hf.align.trainer import StormAlignTrainer
-from storm_hf.answer.config import StormAnswerConfig
-from storm_hf.answer.trainer import StormAnswerTrainer
 from storm_hf.demo import DemoRecipe, data, demo_recipe
-from storm_hf.demo.arms import ReportProgress, learn_to_see, train, training_arguments
+from storm_hf.demo.arms import is_finished, learn_to_see
+from storm_hf.demo.controls import plain_variant, storm_variant
 from storm_hf.demo.folder import DemoFolder
-from storm_hf.demo.measure import deep_indices, measure_replacements
 from storm_hf.demo.recipe import Training
 from storm_hf.demo.tasks import Report, Task, run_tasks
-from storm_hf.evaluation.answering import accuracy, answer_questions
-from storm_hf.training.prompts import PromptEncoder
+from storm_hf.demo.variants import Variant, measure_variant, train_variant
 from storm_hf.worlds import WORLD_NAMES, make_world
+from storm_hf.writing import read_json
 
 
 CANVAS = (48, 64)  # pixels before enlargement: the largest board and the longest row of cups
-RANK = 128  # all that a latent of the tiny model holds
-LATENT_SCALE = 0.25
-BOTTLENECK_SHARE = 0.5
-RATES = {"base": 2e-3, "align": 2e-3, "answer": 1e-4, "direct": 1e-3}
-ROLLED_OUT = ("zero", "swap_follows_donor", "without_clip")
+SHARED = {
+    "canvas": CANVAS,
+    "frame_pixels": CANVAS[0] * CANVAS[1],
+    "target_layout": "concat",
+    "whitening_rank": 128,  # all that a latent of the tiny model holds
+    "latent_scale": 0.25,
+    "rope_theta": 4.0,
+    "bottleneck_share": 0.5,
+    "teacher_noise": 0.0,
+}
+RATES = {"base": 2e-3, "align": 2e-3, "answer": 1e-4}
 
 
+@dataclass(frozen=True)
 class Part(DemoFolder):
-    """The folder of one world. The base is everyone's."""
+    """The folder of one world in a mixture. The base is everyone's."""
+
+    recipe: DemoRecipe
 
     @property
     def base(self) -> Path:
@@ -53,146 +57,85 @@ class Part(DemoFolder):
 
 
 @dataclass(frozen=True)
-class Mixture:
-    """The worlds of one run, each with its folder and its recipe, and where the shared checkpoints lie."""
+class Mixture(DemoFolder):
+    """The folder of a run: what is trained lies here, clips and results lie in those of its worlds."""
 
-    path: Path
-    parts: tuple[tuple[Part, DemoRecipe], ...]
+    worlds: tuple[Part, ...]
 
     @property
     def recipe(self) -> DemoRecipe:
-        """What the worlds share is the same in the recipe of each."""
-        return self.parts[0][1]
+        """What training reads of a recipe is the same in that of each world."""
+        return self.worlds[0].recipe
 
-    def rows(self, split: str, *, with_thoughts: bool) -> Dataset:
-        """Rows of all worlds, as columns that all have."""
-        rows = [data.dataset(folder, split, with_thoughts=with_thoughts) for folder, _ in self.parts]
-        shared = set.intersection(*(set(each.column_names) for each in rows))
-        ordered = [name for name in rows[0].column_names if name in shared]
-        return concatenate_datasets([each.select_columns(ordered) for each in rows]).with_format("numpy")
+    @property
+    def variants(self) -> tuple[Variant, Variant]:
+        """The arms."""
+        return plain_variant(self.recipe, "direct_equal", "direct", "none"), storm_variant(self.recipe)
 
 
 def make_mixture(arguments: argparse.Namespace) -> Mixture:
     """Say for each world what is drawn, and for all of them how long is trained."""
-    updates = {name: getattr(arguments, f"{name}_updates") for name in RATES}
-    shared = {
-        "canvas": CANVAS,
-        "frame_pixels": CANVAS[0] * CANVAS[1],
-        "target_layout": "concat",
-        "whitening_rank": RANK,
-        "latent_scale": LATENT_SCALE,
-        "bottleneck_share": BOTTLENECK_SHARE,
-        "trainings": {name: Training(updates[name], rate) for name, rate in RATES.items()},
-    }
-    if arguments.num_train is not None:
-        shared["num_train"] = arguments.num_train
-    path = (arguments.out / f"{'-'.join(arguments.worlds)}-{arguments.seed}").resolve()
-    recipes = [dataclasses.replace(demo_recipe(world, arguments.seed), **shared) for world in arguments.worlds]
-    return Mixture(path, tuple((Part(path / recipe.world), recipe) for recipe in recipes))
-
-
-def draw(mixture: Mixture, report: Report) -> None:
-    """Render every world. Worker."""
-    for folder, recipe in mixture.parts:
-        folder.open(recipe)
-        data.render(folder, recipe, 2, lambda _: None)
-        report(recipe.num_train)
+    recipes = [demo_recipe(world, arguments.seed) for world in arguments.worlds]
+    sums = {name: sum(recipe.trainings[name].num_updates for recipe in recipes) for name in RATES}
+    trainings = {name: Training(sums[name], rate) for name, rate in RATES.items()}
+    recipes = [dataclasses.replace(recipe, **SHARED, trainings=trainings) for recipe in recipes]
+    name = f"{'-'.join(arguments.worlds)}-{arguments.seed}"
+    if arguments.updates is not None:
+        name += f"-{arguments.updates}-updates"
+        recipes = [rehearsal(recipe, arguments.updates, arguments.num_train) for recipe in recipes]
+    path = (arguments.out / name).resolve()
+    return Mixture(path, tuple(Part(path / recipe.world, recipe) for recipe in recipes))
 
 
 def see(mixture: Mixture, report: Report) -> None:
     """Teach one base to see all worlds. Worker."""
-    examples = [one for folder, recipe in mixture.parts for one in data.examples_of(folder, recipe)["train"]]
-    worlds = [make_world(recipe.world, **recipe.knobs) for _, recipe in mixture.parts]
+    examples = [one for part in mixture.worlds for one in data.examples_of(part, part.recipe)["train"]]
+    worlds = [make_world(part.recipe.world, **part.recipe.knobs) for part in mixture.worlds]
     words = sorted({word for world in worlds for word in world.vocabulary})
-    learn_to_see(mixture.path / "base", mixture.recipe, examples, words, report)
+    learn_to_see(mixture.base, mixture.recipe, examples, words, report)
 
 
-def encode(mixture: Mixture, report: Report) -> None:
-    """Encode clips and thought videos of every world. Worker."""
-    for folder, recipe in mixture.parts:
-        data.encode_thoughts(folder, recipe, lambda _: None)
-        data.encode_clips(folder, recipe, lambda _: None)
+def learn(mixture: Mixture, variant: Variant, report: Report) -> None:
+    """Train an arm on all worlds and test it on each. Worker."""
+    waiting = [part for part in mixture.worlds if not is_finished(part, variant.name)]
+    if waiting:
+        model, prompts, seconds = train_variant(mixture, mixture.recipe, variant, report, mixture.worlds)
+        for part in waiting:
+            measure_variant(part, part.recipe, variant, model, prompts, seconds)
 
 
-def learn(mixture: Mixture, report: Report) -> None:
-    """Stage I, then Stage II, on all worlds. Worker."""
-    disable_progress_bars()
-    model, processor = data.load(mixture.path / "base")
-    settings = {"whitening_rank": RANK, "target_layout": "concat", "bottleneck_share": BOTTLENECK_SHARE}
-    align = StormAlignTrainer(
-        model=model,
-        args=training_arguments(StormAlignConfig, mixture.path / "align", mixture.recipe, "align", **settings),
-        train_dataset=mixture.rows("train", with_thoughts=True),
-        processing_class=processor,
-        callbacks=[ReportProgress(report)],
-    )
-    train(align)
-    answer = StormAnswerTrainer(
-        model=align.model,
-        args=training_arguments(
-            StormAnswerConfig, mixture.path / "storm", mixture.recipe, "answer", bottleneck_share=BOTTLENECK_SHARE
-        ),
-        train_dataset=mixture.rows("train", with_thoughts=False),
-        processing_class=processor,
-        callbacks=[ReportProgress(report, mixture.recipe.trainings["align"].num_updates)],
-    )
-    train(answer)
-    answer.save_model(str(mixture.path / "storm"))
-    processor.save_pretrained(mixture.path / "storm")
-
-
-def learn_direct(mixture: Mixture, report: Report) -> None:
-    """The arm that answers at once, on all worlds. Worker."""
-    disable_progress_bars()
-    model, processor = data.load(mixture.path / "base")
-    direct = StormAnswerTrainer(
-        model=model,
-        args=training_arguments(StormAnswerConfig, mixture.path / "direct", mixture.recipe, "direct", num_latents=0),
-        train_dataset=mixture.rows("train", with_thoughts=False),
-        processing_class=processor,
-        callbacks=[ReportProgress(report)],
-    )
-    train(direct)
-    direct.save_model(str(mixture.path / "direct"))
-    processor.save_pretrained(mixture.path / "direct")
-
-
-def measure(mixture: Mixture) -> list[list[str]]:
-    """Test both arms on the deep clips of each world, and replace the latents."""
-    storm, direct = data.load(mixture.path / "storm"), data.load(mixture.path / "direct")
-    rows = []
-    for folder, recipe in mixture.parts:
-        tests = list(data.dataset(folder, "test", with_thoughts=False))
-        deep = [tests[index] for index in deep_indices(tests, recipe)]
-        prompts = PromptEncoder(storm[1], storm[0].config, recipe.num_latents)
-        answers = answer_questions(storm[0], prompts, deep, max_new_tokens=4, batch_size=256)
-        latents = np.stack([np.asarray(answer.latents) for answer in answers])
-        use: dict[str, Any] = measure_replacements(storm[0], prompts, deep, latents, recipe.seed)
-        plain = PromptEncoder(direct[1], direct[0].config, 0)
-        at_once = accuracy(answer_questions(direct[0], plain, deep, max_new_tokens=4, batch_size=256), deep)
-        chance = make_world(recipe.world, **recipe.knobs).chance
-        values = chance, at_once, accuracy(answers, deep), *(use[name] for name in ROLLED_OUT)
-        rows.append([recipe.world, str(len(deep)), *(f"{value:.3f}" for value in values)])
-    return rows
-
-
-def stages(mixture: Mixture) -> Sequence[tuple[str, list[Task]]]:
+def stages(mixture: Mixture) -> dict[str, list[Task]]:
     """What is done once, in this order; tasks of a stage run side by side."""
-    updates = {name: training.num_updates for name, training in mixture.recipe.trainings.items()}
-    both = updates["align"] + updates["answer"]
-    clips = sum(recipe.num_train for _, recipe in mixture.parts)
-    return [
-        ("1_render", [Task("render", "Drawing clips and thought videos", clips, draw, (mixture,))]),
-        ("2_base", [Task("base", "Learning to see", updates["base"], see, (mixture,))]),
-        ("3_encode", [Task("encode", "Encoding clips and thought videos", clips, encode, (mixture,))]),
-        (
-            "4_arms",
-            [
-                Task("storm", "STORM: Stage I, then Stage II", both, learn, (mixture,)),
-                Task("direct", "Direct answers", updates["direct"], learn_direct, (mixture,)),
-            ],
-        ),
+    counts = [data.world_recipe(part.recipe).num_episodes for part in mixture.worlds]
+    worlds = [
+        (part.recipe.world, count, (part, part.recipe)) for part, count in zip(mixture.worlds, counts, strict=True)
     ]
+    encoders = {"thoughts": data.encode_thoughts, "clips": data.encode_clips}
+    return {
+        "1_render": [
+            Task(f"render_{world}", f"Drawing {world}", count, data.render, (*known, 1))
+            for world, count, known in worlds
+        ],
+        "2_base": [Task("base", "Learning to see", mixture.recipe.trainings["base"].num_updates, see, (mixture,))],
+        "3_encode": [
+            Task(f"{kind}_{world}", f"Encoding {kind} of {world}", count, encode, known)
+            for world, count, known in worlds
+            for kind, encode in encoders.items()
+        ],
+        "4_arms": [Task(one.name, one.title, one.num_updates, learn, (mixture, one)) for one in mixture.variants],
+    }
+
+
+def row_of(part: Part, names: tuple[str, ...]) -> list[str]:
+    """Accuracy of each arm on the deep clips of a world, then what replaced latents do to the last one."""
+    results = [read_json(part.arm(name) / "results.json") for name in names]
+    chance = make_world(part.recipe.world, **part.recipe.knobs).chance
+    values = [
+        chance,
+        *(one["accuracy"] for one in results),
+        *(results[-1]["interventions"][key] for key in USE.values()),
+    ]
+    return [part.recipe.world, *(f"{value:.3f}" for value in values)]
 
 
 def main() -> None:
@@ -200,21 +143,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--worlds", nargs="+", choices=WORLD_NAMES, default=list(WORLD_NAMES))
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--base-updates", type=int, default=1200)
-    parser.add_argument("--align-updates", type=int, default=2500)
-    parser.add_argument("--answer-updates", type=int, default=400)
-    parser.add_argument("--direct-updates", type=int, default=2900)
-    parser.add_argument("--num-train", type=int, help="clips of each world, instead of its recipe's")
+    parser.add_argument("--updates", type=int, help="of every training, for a rehearsal in a folder of its own")
+    parser.add_argument("--num-train", type=int, default=48, help="clips of each world in a rehearsal")
     parser.add_argument("--out", type=Path, default=Path("runs/one"))
     arguments = parser.parse_args()
     mixture, console = make_mixture(arguments), Console(stderr=True)
-    whole = DemoFolder(mixture.path)
-    for stage, tasks in stages(mixture):
-        whole.once(stage, lambda tasks=tasks: run_tasks(tasks, whole.logs, workers=2, console=console))
+    for part in mixture.worlds:
+        part.open(part.recipe)
+    for stage, tasks in stages(mixture).items():
+        mixture.once(stage, partial(run_tasks, tasks, mixture.logs, workers=2, console=console))
+    names, titles = zip(*((one.name, one.title) for one in mixture.variants), strict=True)
     out = Console(soft_wrap=True)
     out.print(f"seed {arguments.seed}, {date.today()}, {platform.machine()}\n", markup=False)
-    names = ["latents zeroed", "follows a donor", "without the clip"]
-    out.print(table(["world", "clips", "chance", "direct", "STORM", *names], measure(mixture)), markup=False)
+    rows = [row_of(part, names) for part in mixture.worlds]
+    out.print(table(["world", "chance", *titles, *USE], rows), markup=False)
 
 
 if __name__ == "__main__":

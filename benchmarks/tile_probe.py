@@ -27,6 +27,13 @@ from storm_hf.training.prompts import PromptEncoder
 
 NUM_FITTED = 2000
 RIDGE = 1e-3
+ARMS = (
+    "storm",
+    "align",
+    "align_only",
+    "noise_0.3",
+    "step",
+)  # whose targets are those of `align`, which the probe reads
 
 
 def tiles_of(rows: Sequence[dict[str, Any]]) -> torch.Tensor:
@@ -43,7 +50,7 @@ def main() -> None:
     """Fit on true targets; read off targets, latents after true thoughts, and latents rolled out."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="a run on `lattice`")
-    parser.add_argument("--arm", default="storm", help="`storm`, `align` (Stage I alone), or an arm of controls.py")
+    parser.add_argument("--arm", default="storm", choices=ARMS)
     parser.add_argument("--clips", type=int, default=512, help="of all depths")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()

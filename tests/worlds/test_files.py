@@ -119,12 +119,13 @@ def test_canvas_pads_frames_and_changes_nothing_else(tmp_path):
     assert np.abs(frames[:, :16] - small(read_video(plain.thought_path).frames)).mean() < 3
     assert np.abs(frames[:, 17:] - np.array(BACKGROUND)).mean() < 3
     assert padded.question == plain.question
-    assert world_of_clip(padded.clip_path) == SHUFFLE
+    assert world_of_clip(padded.clip_path) is None  # it reads no padded frames
 
 
 def test_canvas_that_is_too_small_is_refused(tmp_path):
-    with pytest.raises(WorldError, match="at least 64 x 256 pixels but got 64 x 192"):
+    with pytest.raises(WorldError, match="at least 16 x 64 pixels but got 16 x 48"):
         write_episodes(SHUFFLE, [0], tmp_path, canvas=(16, 48))
+    assert len(write_episodes(SHUFFLE, [0], tmp_path, canvas=(48, 64))) == 1  # nothing was begun
 
 
 def test_folder_of_another_canvas_is_refused(tmp_path):

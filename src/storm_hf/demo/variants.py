@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from datasets import disable_progress_bars
+from datasets import Dataset, concatenate_datasets, disable_progress_bars
 from transformers import ProcessorMixin, set_seed
 
 from storm_hf.align.config import StormAlignConfig
@@ -128,23 +128,65 @@ def run_variant(folder: DemoFolder, recipe: DemoRecipe, variant: Variant, report
     """Train and test an arm, unless that was done before. Worker."""
     if is_finished(folder, variant.name):
         return
+    model, prompts, seconds = train_variant(folder, recipe, variant, report)
+    measure_variant(folder, recipe, variant, model, prompts, seconds)
+
+
+def train_variant(
+    folder: DemoFolder,
+    recipe: DemoRecipe,
+    variant: Variant,
+    report: Report,
+    sources: Sequence[DemoFolder] | None = None,
+) -> tuple[StormForConditionalGeneration, PromptEncoder, float]:
+    """Train an arm from where it stopped, on the rows of its folder or of several `sources`.
+
+    Returns its model, what writes its prompts, and the seconds.
+    """
     disable_progress_bars()
     model, config, processor = _start(folder, recipe, variant)
     recipe = dataclasses.replace(recipe, trainings={**recipe.trainings, **_trainings(variant)})
-    run, seconds = _Run(folder, recipe, variant, report), 0.0
+    training, seconds = _Training(folder, recipe, variant, report, sources or (folder,)), 0.0
     if variant.align_updates:
-        seconds += run.align(model, processor)
+        seconds += training.align(model, processor)
     prompts = _encoder(variant, processor, config)
     if variant.answer_updates:
-        seconds += run.answer(model, prompts)
-    record = {**run.test(model, prompts), "train_seconds": seconds, "num_updates": variant.num_updates}
+        seconds += training.answer(model, prompts)
+    return model, prompts, seconds
+
+
+def measure_variant(
+    folder: DemoFolder,
+    recipe: DemoRecipe,
+    variant: Variant,
+    model: StormForConditionalGeneration,
+    prompts: PromptEncoder,
+    train_seconds: float,
+) -> None:
+    """Test an arm, also with other numbers of latents and with replaced ones, and write what was found."""
+    rows = data.dataset(folder, "test", with_thoughts=False)
+    tests = list(rows)
+    longest = longest_answer(with_reasoning(rows, variant.chain), prompts.processor)
+    results = dataclasses.asdict(measure_prompts(model, prompts, tests, recipe, max_new_tokens=longest))
+    deep = [tests[index] for index in deep_indices(tests, recipe)]
+    if variant.block == "latents":
+        answers = answer_questions(model, prompts, deep, max_new_tokens=longest, batch_size=256)
+        latents = np.stack([np.asarray(answer.latents) for answer in answers])
+        results["interventions"] = measure_replacements(model, prompts, deep, latents, recipe.seed)
+    results["by_num_latents"] = {}
+    for num_latents in variant.test_num_latents:
+        other = dataclasses.replace(prompts, num_latents=num_latents)
+        answers = answer_questions(model, other, deep, max_new_tokens=longest, batch_size=256)
+        results["by_num_latents"][str(num_latents)] = accuracy(answers, deep)
+    record = {**results, "train_seconds": train_seconds, "num_updates": variant.num_updates}
     write_atomically(folder.arm(variant.name) / "results.json", json.dumps(record, indent=1) + "\n")
 
 
 def flops_per_update(folder: DemoFolder, recipe: DemoRecipe, variant: Variant) -> float:
     """Model FLOPs of an update on a batch of average length; a latent counts as a position, rolled out or given.
 
-    With a `bottleneck_share`, rows are read a second time without their clips. See [`~storm_hf.training.flops.training_flops`]. The vision tower is frozen and its features are cached: it costs nothing.
+    With a `bottleneck_share`, rows are read a second time without their clips. The vision tower is frozen and its features are
+    cached: it costs nothing. See [`~storm_hf.training.flops.training_flops`].
     """
     model, config, processor = _start(folder, recipe, variant)
     freeze_vision(model)
@@ -202,13 +244,14 @@ def _trainings(variant: Variant) -> dict[str, Training]:
 
 
 @dataclass(frozen=True)
-class _Run:
-    """The stages and the test of one arm, whose trainings the recipe has."""
+class _Training:
+    """The stages of one arm, whose trainings the recipe has."""
 
     folder: DemoFolder
     recipe: DemoRecipe
     variant: Variant
     report: Report
+    sources: Sequence[DemoFolder]
 
     def align(self, model: StormForConditionalGeneration, processor: ProcessorMixin) -> float:
         """Train Stage I; returns its seconds."""
@@ -216,7 +259,7 @@ class _Run:
         trainer = StormAlignTrainer(
             model=model,
             args=self._arguments(StormAlignConfig, "align", **settings),
-            train_dataset=data.dataset(self.folder, "train", with_thoughts=True),
+            train_dataset=self._rows(with_thoughts=True),
             processing_class=processor,
             callbacks=[ReportProgress(self.report)],
         )
@@ -224,7 +267,7 @@ class _Run:
 
     def answer(self, model: StormForConditionalGeneration, prompts: PromptEncoder) -> float:
         """Train on answers; returns the seconds."""
-        rows = data.dataset(self.folder, "train", with_thoughts=False)
+        rows = self._rows(with_thoughts=False)
         trainer = StormAnswerTrainer(
             model=model,
             args=self._arguments(StormAnswerConfig, "answer", num_latents=prompts.num_latents),
@@ -235,23 +278,10 @@ class _Run:
         )
         return train(trainer)
 
-    def test(self, model: StormForConditionalGeneration, prompts: PromptEncoder) -> dict[str, Any]:
-        """Test as every arm is tested, and with other numbers of latent steps on the deep clips."""
-        rows = data.dataset(self.folder, "test", with_thoughts=False)
-        tests = list(rows)
-        longest = longest_answer(with_reasoning(rows, self.variant.chain), prompts.processor)
-        results = dataclasses.asdict(measure_prompts(model, prompts, tests, self.recipe, max_new_tokens=longest))
-        deep = [tests[index] for index in deep_indices(tests, self.recipe)]
-        if self.variant.block == "latents":
-            answers = answer_questions(model, prompts, deep, max_new_tokens=longest, batch_size=256)
-            latents = np.stack([np.asarray(answer.latents) for answer in answers])
-            results["interventions"] = measure_replacements(model, prompts, deep, latents, self.recipe.seed)
-        results["by_num_latents"] = {}
-        for num_latents in self.variant.test_num_latents:
-            other = dataclasses.replace(prompts, num_latents=num_latents)
-            answers = answer_questions(model, other, deep, max_new_tokens=longest, batch_size=256)
-            results["by_num_latents"][str(num_latents)] = accuracy(answers, deep)
-        return results
+    def _rows(self, *, with_thoughts: bool) -> Dataset:
+        return concatenate_datasets(
+            [data.dataset(source, "train", with_thoughts=with_thoughts) for source in self.sources]
+        )
 
     def _arguments(self, kind: type[StormTrainingConfig], stage: str, **settings: Any) -> Any:
         settings["bottleneck_share"] = self.variant.bottleneck_share

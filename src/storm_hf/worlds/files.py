@@ -19,7 +19,7 @@ from storm_hf.errors import StaleWorkError, WorldError
 from storm_hf.video import write_video
 from storm_hf.worlds.episode import EpisodeText
 from storm_hf.worlds.registry import make_world
-from storm_hf.worlds.render import ENLARGEMENT, on_canvas
+from storm_hf.worlds.render import check_canvas, on_canvas
 from storm_hf.worlds.world import World
 from storm_hf.writing import written_whole
 
@@ -89,6 +89,8 @@ def write_episodes(
         StaleWorkError: If the folder holds another world or other knobs.
     """
     folder = Path(folder)
+    if canvas is not None:
+        check_canvas(world.frame_size, canvas)
     _claim(folder, world, canvas)
     depth_of_each = _one_each(depths, len(seeds))
     tasks = [(world, folder, seed, depth, canvas) for seed, depth in zip(seeds, depth_of_each, strict=True)]
@@ -122,14 +124,15 @@ def world_of_clip(clip: str | os.PathLike[str]) -> World[Any] | None:
             A clip, or a thought video, that `write_episodes` wrote.
 
     Returns:
-        [`World`] or `None`: Nothing where no world left its name.
+        [`World`] or `None`: Nothing where no world left its name, or where frames were padded to a canvas: no world reads those.
     """
     path = Path(clip).parent.parent / _WORLD_FILE
     if not path.is_file():
         return None
     knobs = json.loads(path.read_text(encoding="utf-8"))
+    if "canvas" in knobs:
+        return None
     del knobs["drawing_version"]
-    knobs.pop("canvas", None)
     return make_world(knobs.pop("world"), **knobs)
 
 
@@ -153,7 +156,7 @@ def _render_one(task: _Task) -> EpisodeFiles:
     if not (clip_path.exists() and thought_path.exists()):
         episode = world.episode(seed, depth=depth)
         for path, frames in ((clip_path, episode.clip), (thought_path, episode.thought)):
-            write_video(path, frames if canvas is None else on_canvas(frames, *_enlarged(canvas)), fps=episode.fps)
+            write_video(path, frames if canvas is None else on_canvas(frames, canvas), fps=episode.fps)
     text = world.describe(seed, depth=depth)
     return EpisodeFiles(**vars(text), id=episode_id, clip_path=clip_path, thought_path=thought_path)
 
@@ -164,10 +167,6 @@ def _one_each(depths: int | Sequence[int] | None, count: int) -> Sequence[int | 
     if len(depths) != count:
         raise WorldError(f"Expected one depth per seed, {count}, but got {len(depths)}.")
     return depths
-
-
-def _enlarged(canvas: tuple[int, int]) -> tuple[int, int]:
-    return ENLARGEMENT * canvas[0], ENLARGEMENT * canvas[1]
 
 
 def _claim(folder: Path, world: World[Any], canvas: _Canvas) -> None:

@@ -85,17 +85,28 @@ def enlarge(frames: np.ndarray, factor: int = ENLARGEMENT) -> np.ndarray:
     return frames.repeat(factor, axis=1).repeat(factor, axis=2)  # (T, factor * H, factor * W, 3)
 
 
-def on_canvas(frames: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Put frames into the top left corner of larger ones, so that clips of several worlds have one size.
+def check_canvas(frame_size: tuple[int, int], canvas: tuple[int, int]) -> None:
+    """Refuse a canvas that frames do not fit on; heights and widths before enlargement.
 
     Raises:
-        WorldError: If the canvas is smaller than the frames.
+        WorldError: If it is smaller than they are.
     """
-    below, beside = height - frames.shape[1], width - frames.shape[2]
-    if min(below, beside) < 0:
+    if canvas[0] < frame_size[0] or canvas[1] < frame_size[1]:
         raise WorldError(
-            f"Expected a canvas of at least {frames.shape[1]} x {frames.shape[2]} pixels but got {height} x {width}."
+            f"Expected a canvas of at least {frame_size[0]} x {frame_size[1]} pixels but got {canvas[0]} x {canvas[1]}."
         )
+
+
+def on_canvas(frames: np.ndarray, canvas: tuple[int, int]) -> np.ndarray:
+    """Put enlarged frames into the top left corner of larger ones, so that clips of several worlds have one size.
+
+    Args:
+        frames (`np.ndarray` of shape `(num_frames, height, width, 3)`):
+            Enlarged, as clips are.
+        canvas (`tuple[int, int]`):
+            Height and width before enlargement, as `check_canvas` takes them.
+    """
+    below, beside = ENLARGEMENT * canvas[0] - frames.shape[1], ENLARGEMENT * canvas[1] - frames.shape[2]
     padded = np.pad(frames, ((0, 0), (0, below), (0, beside), (0, 0)))
     padded[:, frames.shape[1] :] = padded[:, :, frames.shape[2] :] = BACKGROUND
     return padded  # (T, height, width, 3)
