@@ -60,7 +60,7 @@ ANSWER = replace(
                 what="Latents of a clip with another answer", accuracy=0.0, low=0.0, high=0.007, follows_donor=1.0
             ),
         ),
-        command="storm diagnose storm-hf/storm-shuffle --data runs/demo",
+        command="storm diagnose --model storm-hf/storm-shuffle --dataset runs/demo --depth 5 --depth 6 --out runs/diagnosis",
         dataset="shuffle",
         num_questions=512,
         chance=0.25,

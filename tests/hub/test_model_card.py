@@ -97,7 +97,9 @@ def test_tables_have_their_numbers_and_commands():
 
 
 def test_unmeasured_use_of_latents_is_said_and_not_praised():
-    assert "This was not measured yet: `storm diagnose some`" in str(model_card(LEAST))
+    assert "This was not measured yet: `storm diagnose --model some --dataset DATA --out runs/diagnosis`" in str(
+        model_card(LEAST)
+    )
     assert "not measured" not in str(model_card(ANSWER))
 
 
@@ -183,3 +185,9 @@ def test_share_of_answers_from_the_latents_alone_is_told_where_there_was_one():
     for facts in (ALIGN, ANSWER):
         assert sentence in str(model_card(replace(facts, bottleneck_share=0.5)))
         assert "latents alone" not in str(model_card(facts))
+
+
+def test_card_says_when_latents_keep_to_their_step():
+    for attention, is_said in {"full": False, "step": True}.items():
+        facts = facts_of_model(tiny_storm("qwen2_5_vl", latent_attention=attention), name="some", stage="align")
+        assert ("its own stretch of the clip" in str(model_card(facts))) is is_said

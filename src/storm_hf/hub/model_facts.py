@@ -32,6 +32,8 @@ class ModelFacts:
             Length K of the rollout.
         num_parameters (`int`):
             Of the model, or of the adapter alone.
+        latent_attention (`str`, *optional*, defaults to `"full"`):
+            What a latent is made from; see [`StormConfig`].
         is_adapter (`bool`, *optional*, defaults to `False`):
             Whether it is a LoRA adapter.
         base_model (`str`, *optional*):
@@ -65,6 +67,7 @@ class ModelFacts:
     backbone: str
     num_latents: int
     num_parameters: int
+    latent_attention: str = "full"
     is_adapter: bool = False
     base_model: str | None = None
     datasets: tuple[str, ...] = ()
@@ -120,6 +123,7 @@ def facts_of_model(model: Any, *, name: str, stage: Stage, **known: Any) -> Mode
         "stage": stage,
         "backbone": model.config.vlm_config.model_type,
         "num_latents": model.config.num_latents,
+        "latent_attention": model.config.latent_attention,
         "num_parameters": sum(weight.numel() for weight in weights),
         "is_adapter": is_adapter,
         "base_model": place if is_hub_name(place) else None,
