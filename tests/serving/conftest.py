@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import torch
 from openai import OpenAI
 from tests.tiny import tiny_processor
 from tests.video import clips
@@ -32,6 +33,7 @@ class Served:
 def storm_folder(qwen_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny STORM with its processor."""
     folder = tmp_path_factory.mktemp("served") / "tiny-storm"
+    torch.manual_seed(0)  # the projector is new
     model = StormForConditionalGeneration.from_backbone(str(qwen_checkpoint), num_latents=NUM_LATENTS)
     model.save_pretrained(folder)
     add_latent_tokens(tiny_processor(), NUM_LATENTS).save_pretrained(folder)
