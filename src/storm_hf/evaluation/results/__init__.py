@@ -3,12 +3,14 @@
 samples     what was asked and answered, read from `*_samples_*.jsonl`
 documents   a benchmark's own fields as a question of ours
 score       accuracy with its denominator, its error and what could not be read
-report      every arm, task, sub-score and scorer; the differences between arms
+report      what a run shows: every arm, task, sub-score and scorer; the differences between arms
+rescoring   the logged samples read by each scorer, into a report
 table       the same on a terminal
 page        the same as JSON and as HTML
 """
 
-from storm_hf.evaluation.results.report import Report, report_run
+from storm_hf.evaluation.results.report import Report
+from storm_hf.evaluation.results.rescoring import report_run
 from storm_hf.evaluation.results.samples import Sample, read_samples
 from storm_hf.evaluation.results.score import Score, score_readings
 from storm_hf.evaluation.results.table import report_table
