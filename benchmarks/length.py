@@ -64,10 +64,16 @@ def checkpoint_of(folder: DemoFolder, arm: str) -> Path:
     trained = folder.arm(arm)
     if (trained / "config.json").exists():
         return trained
-    last = get_last_checkpoint(str(trained / "answer")) if (trained / "answer").exists() else None
-    if last is None:
-        raise WorldError(f"Expected an arm with Stage II under {trained} but there is no checkpoint. Train it first.")
-    return Path(last)
+    stages = [last for stage in ("answer", "align") if (last := last_of(trained / stage))]
+    if not stages:
+        raise WorldError(f"Expected a trained arm under {trained} but there is no checkpoint. Train it first.")
+    return stages[0]
+
+
+def last_of(stage: Path) -> Path | None:
+    """The last checkpoint of a stage, or nothing if it was not trained."""
+    last = get_last_checkpoint(str(stage)) if stage.exists() else None
+    return None if last is None else Path(last)
 
 
 def to_row(episode: EpisodeFiles) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from length import checkpoint_of
+from length import checkpoint_of, last_of
 from rich.console import Console
 from worlds import table
 
@@ -27,18 +27,16 @@ from storm_hf.training.prompts import PromptEncoder
 
 NUM_FITTED = 2000
 RIDGE = 1e-3
-ARMS = (
-    "storm",
-    "align",
-    "align_only",
-    "noise_0.3",
-    "step",
-)  # whose targets are those of `align`, which the probe reads
 
 
 def tiles_of(rows: Sequence[dict[str, Any]]) -> torch.Tensor:
     """The true tiles after each step, 1 or -1, (N, K, tiles)."""
     return torch.tensor([[[2.0 * int(bit) - 1 for bit in state] for state in row["states"]] for row in rows])
+
+
+def targets_of(folder: DemoFolder, arm: str) -> TargetTrajectory:
+    """The targets that an arm was aligned with; STORM's lie with the arm that is its Stage I."""
+    return TargetTrajectory.load(last_of(folder.arm(arm) / "align") or folder.arm("align"))
 
 
 def probe(latents: torch.Tensor, weights: torch.Tensor, tiles: torch.Tensor) -> list[str]:
@@ -50,12 +48,12 @@ def main() -> None:
     """Fit on true targets; read off targets, latents after true thoughts, and latents rolled out."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="a run on `lattice`")
-    parser.add_argument("--arm", default="storm", choices=ARMS)
+    parser.add_argument("--arm", default="storm", help="one with Stage I")
     parser.add_argument("--clips", type=int, default=512, help="of all depths")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     folder = DemoFolder(arguments.folder.resolve())
-    trajectory = TargetTrajectory.load(folder.arm("align"))
+    trajectory = targets_of(folder, arguments.arm)
     fitted = list(data.dataset(folder, "train", with_thoughts=True).select(range(NUM_FITTED)))
     tests = data.dataset(folder, "test", with_thoughts=True)
     drawn = np.random.default_rng(arguments.seed).permutation(len(tests))[: arguments.clips]
