@@ -1,6 +1,7 @@
 """Where a lattice goes wrong: how many of its tiles a linear probe reads off each latent, given true thoughts and rolled out.
 
     python benchmarks/tile_probe.py runs/worlds/lattice-0 --arm align --clips 512
+    python benchmarks/tile_probe.py runs/worlds/lattice-0 --ranks 32 48 64 96      targets of other ranks; no arm has to be trained
 
 The probe is fitted on the true targets of clips of training, so it says what a latent holds in the place where the target has it.
 """
@@ -27,9 +28,10 @@ from storm_hf.training.prompts import PromptEncoder
 
 NUM_FITTED = 2000
 RIDGE = 1e-3
+Rows = Sequence[dict[str, Any]]
 
 
-def tiles_of(rows: Sequence[dict[str, Any]]) -> torch.Tensor:
+def tiles_of(rows: Rows) -> torch.Tensor:
     """The true tiles after each step, 1 or -1, (N, K, tiles)."""
     return torch.tensor([[[2.0 * int(bit) - 1 for bit in state] for state in row["states"]] for row in rows])
 
@@ -39,37 +41,71 @@ def targets_of(folder: DemoFolder, arm: str) -> TargetTrajectory:
     return TargetTrajectory.load(last_of(folder.arm(arm) / "align") or folder.arm("align"))
 
 
-def probe(latents: torch.Tensor, weights: torch.Tensor, tiles: torch.Tensor) -> list[str]:
+def encode(trajectory: TargetTrajectory, rows: Rows) -> torch.Tensor:
+    """The targets of rows, (N, K, hidden size)."""
+    return trajectory([row["thought_features"] for row in rows])
+
+
+def fit(trajectory: TargetTrajectory, rows: Rows) -> torch.Tensor:
+    """What reads the tiles off a target, (hidden size, tiles)."""
+    known, tiles = encode(trajectory, rows).double(), tiles_of(rows).double()
+    return ridge_weights(known.flatten(0, 1), tiles.flatten(0, 1), RIDGE).float()
+
+
+def read(latents: torch.Tensor, weights: torch.Tensor, tiles: torch.Tensor) -> list[str]:
     """Share of tiles that are read off the latents of each step."""
     return [f"{value:.3f}" for value in ((latents @ weights > 0) == (tiles > 0)).float().mean(dim=(0, 2)).tolist()]
 
 
+def rank_table(fitted: Rows, rows: Rows, ranks: Sequence[int]) -> str:
+    """What targets of each rank say of the tiles: read right, and how much of a tile's variance is read."""
+    tiles, found = tiles_of(rows), []
+    features = [row["thought_features"] for row in fitted]
+    for rank in ranks:
+        trajectory = TargetTrajectory.fit(features, num_latents=tiles.shape[1], rank=rank, layout="concat")
+        readings = encode(trajectory, rows).float() @ fit(trajectory, fitted)
+        right = ((readings > 0) == (tiles > 0)).float()
+        explained = 1 - (readings - tiles).square().mean()
+        worst = right.mean(dim=(0, 1)).min()
+        found.append([str(rank), f"{right.mean():.4f}", f"{worst:.4f}", f"{explained:.3f}"])
+    return table(["rank", "tiles read off", "the worst tile", "variance of tiles explained"], found)
+
+
+def arm_table(folder: DemoFolder, arm: str, fitted: Rows, rows: Rows) -> str:
+    """What is read off targets, latents after true thoughts, and latents rolled out."""
+    trajectory = targets_of(folder, arm)
+    weights, tiles = fit(trajectory, fitted), tiles_of(rows)
+    targets = encode(trajectory, rows).float()
+    model, processor = data.load(checkpoint_of(folder, arm))
+    prompts = PromptEncoder(processor, model.config, targets.shape[1])
+    found = [["the true targets", "-", *read(targets, weights, tiles)]]
+    for name, intervene in {"latents after true thoughts": feed(targets.numpy()), "latents rolled out": None}.items():
+        answers = answer_questions(model, prompts, rows, max_new_tokens=4, intervene=intervene)
+        latents = torch.from_numpy(np.stack([np.asarray(answer.latents) for answer in answers])).float()
+        found.append([name, f"{accuracy(answers, rows):.3f}", *read(latents, weights, tiles)])
+    return table(["tiles read off", "answers", *(f"step {step + 1}" for step in range(targets.shape[1]))], found)
+
+
 def main() -> None:
-    """Fit on true targets; read off targets, latents after true thoughts, and latents rolled out."""
+    """Draw the clips and print the table that is asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="a run on `lattice`")
     parser.add_argument("--arm", default="storm", help="one with Stage I")
+    parser.add_argument("--ranks", type=int, nargs="+", help="of targets; instead of an arm")
     parser.add_argument("--clips", type=int, default=512, help="of all depths")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     folder = DemoFolder(arguments.folder.resolve())
-    trajectory = targets_of(folder, arguments.arm)
     fitted = list(data.dataset(folder, "train", with_thoughts=True).select(range(NUM_FITTED)))
     tests = data.dataset(folder, "test", with_thoughts=True)
     drawn = np.random.default_rng(arguments.seed).permutation(len(tests))[: arguments.clips]
     rows = list(tests.select(drawn.tolist()))
-    known = trajectory([row["thought_features"] for row in fitted]).double()
-    weights = ridge_weights(known.flatten(0, 1), tiles_of(fitted).double().flatten(0, 1), RIDGE).float()
-    targets, tiles = trajectory([row["thought_features"] for row in rows]).float(), tiles_of(rows)
-    model, processor = data.load(checkpoint_of(folder, arguments.arm))
-    prompts = PromptEncoder(processor, model.config, targets.shape[1])
-    found = [["the true targets", "-", *probe(targets, weights, tiles)]]
-    for name, intervene in {"latents after true thoughts": feed(targets.numpy()), "latents rolled out": None}.items():
-        answers = answer_questions(model, prompts, rows, max_new_tokens=4, intervene=intervene)
-        latents = torch.from_numpy(np.stack([np.asarray(answer.latents) for answer in answers])).float()
-        found.append([name, f"{accuracy(answers, rows):.3f}", *probe(latents, weights, tiles)])
-    head = ["tiles read off", "answers", *(f"step {step + 1}" for step in range(targets.shape[1]))]
-    Console(soft_wrap=True).print(table(head, found), markup=False)
+    shown = (
+        rank_table(fitted, rows, arguments.ranks)
+        if arguments.ranks
+        else arm_table(folder, arguments.arm, fitted, rows)
+    )
+    Console(soft_wrap=True).print(shown, markup=False)
 
 
 if __name__ == "__main__":
