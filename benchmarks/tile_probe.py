@@ -21,7 +21,8 @@ from storm_hf.demo import data
 from storm_hf.demo.folder import DemoFolder
 from storm_hf.diagnostics import feed
 from storm_hf.evaluation.answering import accuracy, answer_questions
-from storm_hf.target_trajectory import TargetTrajectory
+from storm_hf.target_trajectory import RankReport, TargetTrajectory, choose_rank
+from storm_hf.target_trajectory.pool import pool_clips
 from storm_hf.target_trajectory.ridge import ridge_weights
 from storm_hf.training.prompts import PromptEncoder
 
@@ -57,18 +58,10 @@ def read(latents: torch.Tensor, weights: torch.Tensor, tiles: torch.Tensor) -> l
     return [f"{value:.3f}" for value in ((latents @ weights > 0) == (tiles > 0)).float().mean(dim=(0, 2)).tolist()]
 
 
-def rank_table(fitted: Rows, rows: Rows, ranks: Sequence[int]) -> str:
-    """What targets of each rank say of the tiles: read right, and how much of a tile's variance is read."""
-    tiles, found = tiles_of(rows), []
-    features = [row["thought_features"] for row in fitted]
-    for rank in ranks:
-        trajectory = TargetTrajectory.fit(features, num_latents=tiles.shape[1], rank=rank, layout="concat")
-        readings = encode(trajectory, rows).float() @ fit(trajectory, fitted)
-        right = ((readings > 0) == (tiles > 0)).float()
-        explained = 1 - (readings - tiles).square().mean()
-        worst = right.mean(dim=(0, 1)).min()
-        found.append([str(rank), f"{right.mean():.4f}", f"{worst:.4f}", f"{explained:.3f}"])
-    return table(["rank", "tiles read off", "the worst tile", "variance of tiles explained"], found)
+def rank_report(rows: Rows, ranks: Sequence[int]) -> RankReport:
+    """How much of the targets' variance each rank explains, and how often the tile is right that is read worst."""
+    features, tiles = [np.asarray(row["thought_features"]) for row in rows], tiles_of(rows)
+    return choose_rank(pool_clips(features, tiles.shape[1], layout="concat"), tiles.numpy(), ranks)
 
 
 def arm_table(folder: DemoFolder, arm: str, fitted: Rows, rows: Rows) -> str:
@@ -97,15 +90,13 @@ def main() -> None:
     arguments = parser.parse_args()
     folder = DemoFolder(arguments.folder.resolve())
     fitted = list(data.dataset(folder, "train", with_thoughts=True).select(range(NUM_FITTED)))
+    console = Console(soft_wrap=True)
+    if arguments.ranks:
+        console.print(str(rank_report(fitted, arguments.ranks)), markup=False)
+        return
     tests = data.dataset(folder, "test", with_thoughts=True)
     drawn = np.random.default_rng(arguments.seed).permutation(len(tests))[: arguments.clips]
-    rows = list(tests.select(drawn.tolist()))
-    shown = (
-        rank_table(fitted, rows, arguments.ranks)
-        if arguments.ranks
-        else arm_table(folder, arguments.arm, fitted, rows)
-    )
-    Console(soft_wrap=True).print(shown, markup=False)
+    console.print(arm_table(folder, arguments.arm, fitted, list(tests.select(drawn.tolist()))), markup=False)
 
 
 if __name__ == "__main__":

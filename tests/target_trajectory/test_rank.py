@@ -38,6 +38,14 @@ def test_states_of_many_parts_are_probed_part_by_part(world):
     assert choose_rank(trajectories, tiles).rank == 32
 
 
+def test_rank_that_holds_most_parts_but_not_all_is_not_enough():
+    tiles = torch.randint(0, 2, (300, 3, 40), generator=torch.Generator().manual_seed(0))
+    loud = torch.cat([10.0 * tiles[..., :39], 1.0 * tiles[..., 39:]], dim=-1)
+    report = choose_rank(loud, tiles.numpy(), ranks=(39, 40))
+    assert report.rank == 40
+    assert report.accuracy[0] < 0.7
+
+
 def test_ranks_beyond_the_latent_are_left_out(world):
     assert choose_rank(world[0], ranks=(8, 16, 32, 128), hidden_size=16).ranks == (8, 16)
 

@@ -26,7 +26,8 @@ class TargetSettings:
         num_latents (`int`):
             Number K of latent steps.
         rank (`int` or `"auto"`, *optional*, defaults to `"auto"`):
-            Principal components to keep. `auto` lets `choose_rank` decide, by a probe where the states are known.
+            Principal components to keep. `auto` lets `choose_rank` decide, by a probe where the states are known: of the whole state, or,
+            where there are more states than clips, of each of its characters.
         pooling (`str`, *optional*, defaults to `"temporal"`):
             See [`pool_to_trajectory`].
         layout (`str`, *optional*, defaults to `"average"`):
@@ -77,11 +78,19 @@ def _choose_rank(shards: Sequence[Path], settings: TargetSettings) -> RankReport
     """Choose a rank on the first clips of the training split, by their states if there is one per slot."""
     clips = list(islice((clip for batch in _features(shards) for clip in batch), _NUM_PROBED))
     pooled = pool_clips(clips, settings.num_latents, pooling=settings.pooling, layout=settings.layout)
-    states = list(islice(_states(shards), _NUM_PROBED))
-    has_labels = len(states) == len(clips) and all(len(of_clip) == settings.num_latents for of_clip in states)
-    return choose_rank(
-        pooled, states if has_labels else None, statistics=settings.statistics, hidden_size=clips[0].shape[-1]
-    )
+    labels = _labels(list(islice(_states(shards), _NUM_PROBED)), len(clips), settings.num_latents)
+    return choose_rank(pooled, labels, statistics=settings.statistics, hidden_size=clips[0].shape[-1])
+
+
+def _labels(states: Sequence[Sequence[str]], num_clips: int, num_latents: int) -> np.ndarray | None:
+    """The states as a probe can learn them: whole, or, where there are more of them than clips, character by character."""
+    if len(states) != num_clips or any(len(of_clip) != num_latents for of_clip in states):
+        return None
+    table = np.asarray(states)
+    if len(np.unique(table)) <= num_clips:
+        return table
+    has_characters = len({len(state) for state in table.flat}) == 1
+    return np.asarray([[list(state) for state in of_clip] for of_clip in states]) if has_characters else None
 
 
 def _features(shards: Sequence[Path]) -> Iterator[list[np.ndarray]]:

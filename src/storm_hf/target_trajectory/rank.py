@@ -34,7 +34,8 @@ class RankReport:
         explained (`tuple[float, ...]`):
             Share of the variance that each holds.
         accuracy (`tuple[float, ...]`, *optional*):
-            Of a linear probe that reads the state off each, on clips it was not fitted on.
+            Of a linear probe that reads the state off each, on clips it was not fitted on; of the part of the state that it
+            reads worst.
     """
 
     rank: int
@@ -72,7 +73,7 @@ def choose_rank(
         trajectories (`torch.Tensor` of shape `(num_clips, num_latents, slot_size)`):
             Pooled, of the training split.
         labels (sequence of shape `(num_clips, num_latents)` or `(num_clips, num_latents, num_parts)`, *optional*):
-            State of each slot. A state of many parts, such as tiles, is probed part by part.
+            State of each slot. A state of many parts, such as tiles, is probed part by part, and every part has to be there.
         ranks (`Sequence[int]`, *optional*):
             The ranks to try. Those that do not fit the slots are left out.
         statistics (`str`, *optional*, defaults to `"pooled"`):
@@ -139,5 +140,5 @@ def _probe(
             (inputs[split:, : rank + 1] @ weight).argmax(1) == part[split:].argmax(1)
             for weight, part in zip(fitted, states, strict=True)
         ]
-        accuracy.append(float(torch.stack(right).double().mean()))
+        accuracy.append(float(torch.stack(right).double().mean(dim=1).min()))
     return tuple(accuracy)
