@@ -203,13 +203,18 @@ def opened(kind, tmp_path_factory):
     return save_adapter(kind, tmp_path_factory.mktemp(kind))
 
 
-def save_adapter(kind, root):
-    adapted = adapted_storm(kind, root / "base")
+def disturbed(adapted):
+    """An adapter as training leaves it: the updates are not zero."""
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for weight in adapted.parameters():
             if weight.requires_grad:
                 weight.add_(torch.randn(weight.shape, generator=generator) * 0.05)
+    return adapted
+
+
+def save_adapter(kind, root):
+    adapted = disturbed(adapted_storm(kind, root / "base"))
     adapted.save_pretrained(root / "adapter")
     torch.save(answer_of(adapted, kind), root / "adapter" / "expected.pt")
     merged = adapted.merge_and_unload()
@@ -240,13 +245,13 @@ def test_peft_opens_an_adapter(opened, kind):
         assert torch.equal(part, expected)
 
 
-def test_merged_model_is_the_adapted_one(opened, kind):
-    merged = torch.load(opened / "merged" / "expected.pt")
-    adapted = torch.load(opened / "adapter" / "expected.pt")
-    scale = adapted[0].abs().max()
-    assert_close(merged[0] / scale, adapted[0] / scale, rtol=0, atol=1e-6)
-    assert_close(merged[1], adapted[1], rtol=1e-5, atol=1e-5)
-    assert torch.equal(merged[2], adapted[2])
+def test_merged_model_is_the_adapted_one(kind):
+    adapted = disturbed(adapted_storm(kind)).double()  # in single precision, a machine's rounding is compared
+    logits, latents, tokens = answer_of(adapted, kind)
+    merged = answer_of(adapted.merge_and_unload(), kind)
+    assert_close(merged[0] / logits.abs().max(), logits / logits.abs().max(), rtol=0, atol=1e-6)
+    assert_close(merged[1], latents, rtol=0, atol=1e-6)
+    assert torch.equal(merged[2], tokens)
 
 
 CHILD = """
