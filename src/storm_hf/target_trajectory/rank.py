@@ -133,12 +133,11 @@ def _probe(
     scale = (variances + 1e-9 * variances[0]).rsqrt()
     whitened = ((trajectories.double() - moments.mean) @ components * scale).flatten(0, 1)  # (N * K, F)
     inputs = torch.cat([torch.ones_like(whitened[:, :1]), whitened], dim=1)
+    together = torch.cat(states, dim=1)
     accuracy = []
     for rank in ranks:
-        fitted = [ridge_weights(inputs[:split, : rank + 1], part[:split], _RIDGE) for part in states]
-        right = [
-            (inputs[split:, : rank + 1] @ weight).argmax(1) == part[split:].argmax(1)
-            for weight, part in zip(fitted, states, strict=True)
-        ]
+        weights = ridge_weights(inputs[:split, : rank + 1], together[:split], _RIDGE)
+        read = (inputs[split:, : rank + 1] @ weights).split([part.shape[1] for part in states], dim=1)
+        right = [scores.argmax(1) == part[split:].argmax(1) for scores, part in zip(read, states, strict=True)]
         accuracy.append(float(torch.stack(right).double().mean(dim=1).min()))
     return tuple(accuracy)
