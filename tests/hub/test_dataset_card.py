@@ -11,7 +11,7 @@ from storm_hf.hub.dataset_card import Published, dataset_card
 MANIFEST = {
     "num_rows": {"train": 1200, "test": 10},
     "num_rejected": {"20_prompts": {"no prompt": 2}, "30_thought_videos": {"unreadable": 31}},
-    "feature_shape": [4, 8],
+    "feature_shape": [4, 2048],
     "encoder": "Qwen/Qwen2.5-VL-3B-Instruct",
     "encoder_revision": "0123abcd",
     "settings": {"num_latents": 8, "rank": 64},

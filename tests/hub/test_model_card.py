@@ -78,6 +78,12 @@ def test_metadata_is_what_the_hub_reads():
     assert not {"license", "base_model", "datasets", "model-index"} & set(metadata(LEAST))
 
 
+def test_licence_that_the_hub_does_not_list_is_named_by_the_backbones():
+    other = replace(LEAST, license="other", backbone_license="Qwen Research")
+    assert metadata(other)["license_name"] == "qwen-research"
+    assert "license_name" not in metadata(replace(other, license="apache-2.0"))
+
+
 def test_result_is_an_evaluation_with_its_command_and_scorer():
     card = ModelCard(str(model_card(ANSWER)))
     (result,) = card.data.eval_results

@@ -60,6 +60,8 @@ def _metadata(facts: ModelFacts, title: str) -> ModelCardData:
         optional = {"model_name": title, "eval_results": [_eval_result(result) for result in facts.results]}
     if facts.base_model and facts.is_adapter:
         optional["base_model_relation"] = "adapter"
+    if facts.license == "other" and facts.backbone_license:
+        optional["license_name"] = facts.backbone_license.strip().lower().replace(" ", "-")
     return ModelCardData(
         base_model=facts.base_model,
         license=facts.license,
