@@ -21,7 +21,7 @@ export HF_HUB_OFFLINE := 1
 export HF_HUB_DISABLE_TELEMETRY := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo test test-all evaluation test-ray test-evaluation test-browser test-upstream docs lint format clean help
+.PHONY: demo test test-all evaluation app test-ray test-evaluation test-browser test-upstream docs lint format clean help
 
 demo: $(READY)  ## Train and question a tiny STORM on this machine; the report is runs/demo/report.html
 	$(VENV)/bin/storm demo --out $(OUT)
@@ -34,6 +34,9 @@ test-all: test $(SCALE) test-evaluation  ## Also the slow tests, among them the 
 
 evaluation: $(EVALUATION)  ## What `storm evaluate` needs, in an environment of its own: .venv-evaluation/bin/storm evaluate ...
 	@echo "Ready: .venv-evaluation/bin/storm evaluate --help"
+
+app: $(APP)  ## What `storm app` needs, in an environment of its own: .venv-app/bin/storm app ...
+	@echo "Ready: .venv-app/bin/storm app --model runs/demo/storm"
 
 test-ray: $(RAY)  ## The builder on Ray Data, in an environment of its own (.venv-ray)
 	OMP_NUM_THREADS=1 .venv-ray/bin/python -m pytest -m ray

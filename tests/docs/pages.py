@@ -13,7 +13,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
-LANGUAGES = {"python", "bash", "json", "yaml"}  # each has a test
+LANGUAGES = {"python", "bash", "json", "yaml", "bibtex"}  # each has a test
 
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", flags=re.DOTALL | re.MULTILINE)
 _COMMAND = re.compile(r"^(?:[A-Z_]+=\S+ )*(?:storm|make|python|accelerate|pip|bash)\s")

@@ -13,6 +13,7 @@ from tests.serving.conftest import wait_for_address
 from storm_hf.annotations import SourceConfig, read_annotations
 from storm_hf.annotations.record import Annotation
 from storm_hf.builder import ThoughtsRecipe
+from storm_hf.hub.cards import CITATION
 
 
 SERVER = "http://localhost:8000/"
@@ -34,6 +35,11 @@ def test_every_block_has_a_language_that_is_tested():
     assert [
         f"{block}: {block.language or 'no language'}" for block in blocks() if block.language not in LANGUAGES
     ] == []
+
+
+@pytest.mark.parametrize("block", blocks("bibtex"), ids=str)
+def test_citation_is_that_of_the_cards(block):
+    assert block.text in CITATION
 
 
 @pytest.mark.slow

@@ -22,8 +22,8 @@ class StormAlignConfig(StormTrainingConfig):
 
     Parameters:
         align_weight (`float`, *optional*, defaults to `3.0`):
-            Weight of L_align beside L_answer. The paper has 0.1 without whitening; with whitened targets 3 beats 1 (1.000
-            against .962 on shuffle at equal updates).
+            Weight of L_align beside L_answer. The paper has 0.1, without whitening. With whitened targets 0.3 to 10 are
+            equally right on shuffle (`benchmarks/controls.py --part ablations`).
         align_loss (`str`, *optional*, defaults to `"cosine_mse"`):
             `"cosine_mse"`, `"mse"` (the paper's), `"cosine"` or `"infonce"`.
         align_reduction (`str`, *optional*, defaults to `"mean"`):

@@ -12,8 +12,7 @@ class StormAnswerConfig(StormTrainingConfig):
 
     Parameters:
         learning_rate (`float`, *optional*, defaults to `1e-6`):
-            A tenth of Stage I's. At Stage I's rate the rollout that Stage I built is destroyed before it is repaired
-            (measured: bounce falls from .909 to .496).
+            A tenth of Stage I's. At Stage I's rate the rollout that Stage I built can be destroyed before it is repaired.
     """
 
     learning_rate: float = field(
