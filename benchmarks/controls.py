@@ -40,7 +40,7 @@ from storm_hf.worlds import WORLD_NAMES
 from storm_hf.writing import read_json
 
 
-RANKS = (8, 16, 32, 64)
+RANKS = (8, 16, 32, 48, 64)
 WEIGHTS = (0.3, 1.0, 3.0, 10.0)
 SCALES = (0.05, 0.25, 1.0)
 RATES = (5e-4, 1e-3, 2e-3)
@@ -264,14 +264,14 @@ def latency_table(run: Run) -> str:
 
 
 def depths_table(runs: Sequence[Run]) -> str:
-    """Accuracy on the clips of each depth, mean over seeds."""
+    """Accuracy on the first clips of each depth, mean over seeds."""
     depths = sorted(runs[0].recipe.test_depths)
     rows = []
     for variant in runs[0].variants:
         known = [run for run in runs if variant.name in {one.name for one in run.variants}]
         found = [run.results(variant.name)["by_depth"] for run in known]
         rows.append([variant.title, *(f"{np.mean([one[str(depth)] for one in found]):.3f}" for depth in depths)])
-    return table(["arm, by depth", *map(str, depths)], rows)
+    return table(["arm, first clips of each depth", *map(str, depths)], rows)
 
 
 def _seeds(runs: Sequence[Run]) -> list[str]:
@@ -293,6 +293,9 @@ def main() -> None:
     arguments = parser.parse_args()
     console = Console(stderr=True)
     runs = [make_run(arguments, seed, console) for seed in arguments.seeds]
+    known = {variant.name for run in runs for variant in run.variants}
+    if unknown := sorted({*(arguments.arms or ())} - known):
+        parser.error(f"no arm is called {', '.join(unknown)}; this part has {', '.join(sorted(known))}")
     if arguments.arms:
         runs = [
             dataclasses.replace(run, variants=tuple(one for one in run.variants if one.name in arguments.arms))

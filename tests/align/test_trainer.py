@@ -107,4 +107,7 @@ def test_targets_that_the_builder_saved_are_used_unless_others_are_asked_for(tmp
     assert saved_trajectory(tmp_path / "data", 3, StormAlignConfig(target_pooling="sequence", **arguments)) is None
     assert "have the pooling 'temporal', but 'sequence' is asked for" in caplog.text
     assert saved_trajectory(tmp_path / "data", 3, StormAlignConfig(target_layout="concat", **arguments)) is None
+    assert (
+        saved_trajectory(tmp_path / "data", 3, StormAlignConfig(whitening_statistics="per_slot", **arguments)) is None
+    )
     assert saved_trajectory(tmp_path / "elsewhere", 3, StormAlignConfig(**arguments)) is None

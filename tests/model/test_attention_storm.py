@@ -5,11 +5,11 @@ import torch
 from tests.reference import append, pad_on_the_right, row_of
 from tests.tiny import EOS, LATENT, LATENT_END, LATENT_START, tiny_inputs, tiny_storm
 from torch.testing import assert_close
-from transformers import StaticCache
+from transformers import MistralConfig, MistralModel, StaticCache
 
 from storm_hf.errors import CacheError, ConfigurationError
 from storm_hf.model import StormConfig
-from storm_hf.model.attention_storm import step_attention
+from storm_hf.model.attention_storm import check_layers, step_attention
 from storm_hf.model.gradient_storm import RolloutGradient
 from storm_hf.model.layout_storm import find_latent_block
 
@@ -238,6 +238,14 @@ def test_other_settings_are_refused():
 def test_backbone_with_other_layers_is_refused():
     with pytest.raises(ConfigurationError, match="linear_attention"):
         tiny_storm("qwen3_5", latent_attention="step")
+
+
+def test_backbone_whose_window_slides_in_every_layer_is_refused():
+    decoder = MistralModel(MistralConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=1, vocab_size=8))
+    with pytest.raises(ConfigurationError, match="sliding_attention"):
+        check_layers(decoder)
+    decoder.config.sliding_window = None
+    check_layers(decoder)
 
 
 @torch.no_grad()

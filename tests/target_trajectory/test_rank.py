@@ -20,9 +20,9 @@ def test_probe_finds_the_rank_that_holds_the_state_though_it_varies_little(world
     trajectories, states = world
     labels = [[f"cup{state}" for state in clip] for clip in states.tolist()]
     report = choose_rank(trajectories, labels)
-    assert report.rank == 32
+    assert report.rank == 24
     assert report.accuracy[report.ranks.index(16)] < 0.5
-    assert report.accuracy[report.ranks.index(32)] > 0.99
+    assert report.accuracy[report.ranks.index(24)] > 0.99
 
 
 def test_variance_decides_without_labels_and_misses_a_small_state(world):
@@ -35,7 +35,7 @@ def test_variance_decides_without_labels_and_misses_a_small_state(world):
 def test_states_of_many_parts_are_probed_part_by_part(world):
     trajectories, states = world
     tiles = torch.stack([states % 2, states // 2], dim=-1).numpy()
-    assert choose_rank(trajectories, tiles).rank == 32
+    assert choose_rank(trajectories, tiles).rank == 24
 
 
 def test_rank_that_holds_most_parts_but_not_all_is_not_enough():
@@ -44,6 +44,22 @@ def test_rank_that_holds_most_parts_but_not_all_is_not_enough():
     report = choose_rank(loud, tiles.numpy(), ranks=(39, 40))
     assert report.rank == 40
     assert report.accuracy[0] < 0.7
+
+
+def test_part_that_no_rank_shows_does_not_choose(caplog):
+    generator = torch.Generator().manual_seed(0)
+    tiles = torch.randint(0, 2, (300, 3, 41), generator=generator)
+    shown = 1.0 * tiles[..., :40]
+    for ranks in ((8, 16, 40), (40, 16, 8)):
+        assert choose_rank(shown, tiles.numpy(), ranks).rank == 40
+    assert "1 of 41 parts" in caplog.text
+
+
+def test_variance_decides_where_no_part_can_be_read(world):
+    noise = torch.randint(0, 4, (300, 3), generator=torch.Generator().manual_seed(1)).numpy()
+    report = choose_rank(world[0], noise, ranks=(8, 20, 32))
+    assert report.rank == 20
+    assert report.accuracy is None
 
 
 def test_ranks_beyond_the_latent_are_left_out(world):

@@ -194,8 +194,8 @@ def saved_trajectory(
         num_latents (`int`):
             Number K of latent steps.
         args ([`StormAlignConfig`]):
-            Ask for others with `whitening_rank`, with `target_normalize` other than `"whiten"`, or with a pooling or layout
-            that is neither the default nor the saved one, which is logged.
+            Ask for others with `whitening_rank`, with `target_normalize` other than `"whiten"`, or with a pooling, layout or
+            `whitening_statistics` that is neither the default nor the saved one, which is logged.
 
     Raises:
         TrajectoryShapeError: If the saved statistics know another number of slots.
@@ -205,14 +205,19 @@ def saved_trajectory(
     saved = find_targets(dataset_folder)
     if saved is None:
         return None
-    asked = {"pooling": (args.target_pooling, "temporal"), "layout": (args.target_layout, "average")}
-    for name, (wanted, default) in asked.items():
-        if wanted not in (default, getattr(saved, name)):
+    is_pooled = saved.statistics is None or saved.statistics.num_latents is None
+    asked = {
+        "pooling": (args.target_pooling, "temporal", saved.pooling),
+        "layout": (args.target_layout, "average", saved.layout),
+        "statistics": (args.whitening_statistics, "pooled", "pooled" if is_pooled else "per_slot"),
+    }
+    for name, (wanted, default, known) in asked.items():
+        if wanted not in (default, known):
             logger.warning(
                 "The targets saved with %s have the %s %r, but %r is asked for: others are fitted to its training split.",
                 dataset_folder,
                 name,
-                getattr(saved, name),
+                known,
                 wanted,
             )
             return None

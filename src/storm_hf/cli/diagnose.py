@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 NUM_PICTURED = 3  # questions whose latents are drawn
 EPILOG = """Examples:
 
-[bold]storm diagnose --model runs/demo/storm --dataset runs/demo --out runs/diagnosis[/bold]
+[bold]storm diagnose --model runs/demo/storm --dataset runs/demo/data --depth 5 --depth 6 --out runs/diagnosis[/bold]
 
 [bold]storm diagnose -m me/my-storm -d me/storm-thoughts --limit 500 --out runs/diagnosis[/bold]
 

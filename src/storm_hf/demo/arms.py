@@ -19,7 +19,7 @@ from datasets import Dataset, disable_progress_bars
 from transformers import ProcessorMixin, TrainerCallback, set_seed
 
 from storm_hf.align.config import StormAlignConfig
-from storm_hf.align.trainer import StormAlignTrainer
+from storm_hf.align.trainer import StormAlignTrainer, saved_trajectory
 from storm_hf.answer.config import StormAnswerConfig
 from storm_hf.answer.trainer import StormAnswerTrainer
 from storm_hf.demo import data
@@ -149,11 +149,13 @@ def _align(folder: DemoFolder, recipe: DemoRecipe, tests: list[dict[str, Any]], 
         "bottleneck_share": recipe.bottleneck_share,
         "target_normalize": "layernorm" if recipe.naive_targets else "whiten",
     }
+    args = training_arguments(StormAlignConfig, folder.arm("align"), recipe, "align", **settings)
     trainer = StormAlignTrainer(
         model=model,
-        args=training_arguments(StormAlignConfig, folder.arm("align"), recipe, "align", **settings),
+        args=args,
         train_dataset=data.dataset(folder, "train", with_thoughts=True),
         processing_class=processor,
+        trajectory=saved_trajectory(folder.data, recipe.num_latents, args),
         callbacks=[ReportProgress(report)],
     )
     seconds = train(trainer)

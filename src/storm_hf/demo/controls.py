@@ -50,7 +50,7 @@ def paper_variant(recipe: DemoRecipe) -> Variant:
 
 
 def naive_variant(recipe: DemoRecipe) -> Variant:
-    """Targets as they are pooled, brought to unit size and not whitened."""
+    """Targets as they are pooled on average over space, brought to unit size and not whitened."""
     storm = storm_variant(recipe, "naive", "Naive targets")
     settings = {"target_normalize": "layernorm", "teacher_noise": recipe.teacher_noise}
     return dataclasses.replace(storm, align=settings)

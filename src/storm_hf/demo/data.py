@@ -49,7 +49,7 @@ def encode_thoughts(folder: DemoFolder, recipe: DemoRecipe, report: Report) -> N
     """Encode the thought videos with the frozen vision tower and write the data set as Parquet. Worker."""
     disable_progress_bars()
     model, processor = load(folder.base)
-    settings = TargetSettings(recipe.num_latents, rank=recipe.whitening_rank, layout=recipe.target_layout)
+    settings = TargetSettings(recipe.num_latents, rank=recipe.whitening_rank or "auto", layout=recipe.target_layout)
     finished = itertools.count(1)
     build_thoughts(
         folder.data,

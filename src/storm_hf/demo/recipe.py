@@ -46,8 +46,8 @@ class DemoRecipe:
             Whether the targets are pooled features of unit size that were not whitened.
         frame_pixels (`int`):
             Pixels that the video processor leaves of a frame.
-        whitening_rank (`int`):
-            Principal components of the targets.
+        whitening_rank (`int`, *optional*):
+            Principal components of the targets. Left out, a probe of the states chooses the fewest that hold them.
         target_layout (`str`):
             What a target keeps of a thought frame: the `"average"` over space, or all cells, `"concat"`.
         teacher_noise (`float`):
@@ -83,7 +83,7 @@ class DemoRecipe:
     seed: int
     naive_targets: bool
     frame_pixels: int
-    whitening_rank: int
+    whitening_rank: int | None
     target_layout: Layout
     teacher_noise: float
     trainings: Mapping[str, Training]
@@ -110,7 +110,7 @@ class _World:
     test_depths: Mapping[int, int]
     deep: tuple[int, ...]
     frame_pixels: int
-    whitening_rank: int
+    whitening_rank: int | None
     updates: Mapping[str, int]
     rates: Mapping[str, float] = field(default_factory=dict)
     target_layout: Layout = "average"
@@ -195,9 +195,10 @@ _WORLDS = {
         test_depths={0: 64, 1: 64, 2: 64, 3: 64, 4: 64, 5: 256, 6: 256},
         deep=(5, 6),
         frame_pixels=16 * 48,
-        whitening_rank=56,  # a probe reads all 48 tiles from 48 components of one base and from 52 of another
+        whitening_rank=None,  # a probe reads all 48 tiles from 48 components of one base and from 52 of another
         target_layout="concat",  # averaged over space, tiles are lost
         bottleneck_share=0.5,  # without it the answer learned the clips by heart: right on those trained on, chance on others
+        teacher_noise=0.3,  # an operation that mixes tiles spreads the errors of the step before
         latent_scale=0.25,  # with scale 1 and half the rate, a smaller lattice was not learned
         rope_theta=4.0,  # the first latent has to tell the cells of the pattern apart
         num_train=12000,
@@ -209,7 +210,10 @@ _WORLDS = {
             "chain_of_thought": 4400,
             "terse_chain": 4400,
         },
-        rates={"align": 2e-3},
+        rates={
+            "align": 2e-3,
+            "answer": 3e-5,  # at 1e-4 the rollout that Stage I built loses tiles that no answer asks for
+        },
     ),
 }
 

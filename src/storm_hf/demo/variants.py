@@ -16,7 +16,7 @@ from datasets import Dataset, concatenate_datasets, disable_progress_bars
 from transformers import ProcessorMixin, set_seed
 
 from storm_hf.align.config import StormAlignConfig
-from storm_hf.align.trainer import StormAlignTrainer
+from storm_hf.align.trainer import StormAlignTrainer, saved_trajectory
 from storm_hf.answer.config import StormAnswerConfig
 from storm_hf.answer.trainer import StormAnswerTrainer
 from storm_hf.demo import data
@@ -256,11 +256,13 @@ class _Training:
     def align(self, model: StormForConditionalGeneration, processor: ProcessorMixin) -> float:
         """Train Stage I; returns its seconds."""
         settings = {"num_latents": self.variant.num_latents, **self.variant.align}
+        args = self._arguments(StormAlignConfig, "align", **settings)
         trainer = StormAlignTrainer(
             model=model,
-            args=self._arguments(StormAlignConfig, "align", **settings),
+            args=args,
             train_dataset=self._rows(with_thoughts=True),
             processing_class=processor,
+            trajectory=saved_trajectory(self.folder.data, self.variant.num_latents, args),
             callbacks=[ReportProgress(self.report)],
         )
         return train(trainer)

@@ -86,7 +86,8 @@ def check_layers(decoder: PreTrainedModel) -> None:
     Raises:
         ConfigurationError: If a layer has other attention than a full one.
     """
-    kinds = set(getattr(decoder.config, "layer_types", None) or ["full_attention"])
+    every_layer = "sliding_attention" if getattr(decoder.config, "sliding_window", None) else "full_attention"
+    kinds = set(getattr(decoder.config, "layer_types", None) or [every_layer])
     if kinds != {"full_attention"}:
         raise ConfigurationError(
             "`latent_attention='step'` needs a backbone whose layers have full attention, but this one has "

@@ -3,6 +3,7 @@
 Axes: N clips, K latent steps, F features of a slot, R rank.
 """
 
+import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -15,11 +16,14 @@ from storm_hf.target_trajectory.ridge import ridge_weights
 from storm_hf.target_trajectory.whiten import SlotMoments, SlotStatistics, principal_components
 
 
-RANKS = (8, 16, 32, 64, 128)
+RANKS = (8, 16, 24, 32, 40, 48, 56, 64, 96, 128)
+_ABOVE_GUESSING = 0.05  # by which a probe beats the most frequent value, where it reads anything
 _TOLERANCE = 0.01  # of the accuracy of the best probe
 _EXPLAINED = 0.95  # of the variance, where there is nothing to probe
 _TRAIN_SHARE = 0.8
 _RIDGE = 0.01  # per clip, on components of unit variance
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -35,7 +39,7 @@ class RankReport:
             Share of the variance that each holds.
         accuracy (`tuple[float, ...]`, *optional*):
             Of a linear probe that reads the state off each, on clips it was not fitted on; of the part of the state that it
-            reads worst.
+            reads worst, among those that it reads at some rank.
     """
 
     rank: int
@@ -73,7 +77,8 @@ def choose_rank(
         trajectories (`torch.Tensor` of shape `(num_clips, num_latents, slot_size)`):
             Pooled, of the training split.
         labels (sequence of shape `(num_clips, num_latents)` or `(num_clips, num_latents, num_parts)`, *optional*):
-            State of each slot. A state of many parts, such as tiles, is probed part by part, and every part has to be there.
+            State of each slot. A state of many parts, such as tiles, is probed part by part, and every part has to be there
+            that any rank shows; a warning tells of those that none does.
         ranks (`Sequence[int]`, *optional*):
             The ranks to try. Those that do not fit the slots are left out.
         statistics (`str`, *optional*, defaults to `"pooled"`):
@@ -82,8 +87,8 @@ def choose_rank(
             Size of the latents, which no rank exceeds. Defaults to the size of a slot.
 
     Returns:
-        [`RankReport`]: With labels, the smallest rank whose probe is within .01 of the best one; without, the smallest that
-        explains .95 of the variance, or the largest if none does.
+        [`RankReport`]: With labels, the smallest rank whose probe is within .01 of the best one; without, or where no probe
+        reads anything, the smallest that explains .95 of the variance, or the largest if none does.
 
     Raises:
         TrajectoryShapeError: If no rank fits, or the labels do not belong to the trajectories.
@@ -94,11 +99,12 @@ def choose_rank(
     if not ranks:
         raise TrajectoryShapeError(f"Expected ranks from 1 to {largest}, the size of a slot, but got none of them.")
     explained = _explained(moments, ranks)
-    if labels is None:
+    accuracy = None
+    if labels is not None:
+        accuracy = _probe(trajectories, moments, _one_hot(labels, trajectories.shape[:2]), ranks)
+    if accuracy is None:
         enough = [rank for rank, share in zip(ranks, explained, strict=True) if share >= _EXPLAINED]
         return RankReport(enough[0] if enough else ranks[-1], ranks, explained)
-    states = _one_hot(labels, trajectories.shape[:2])
-    accuracy = _probe(trajectories, moments, states, ranks)
     best = max(accuracy)
     rank = next(rank for rank, value in zip(ranks, accuracy, strict=True) if value >= best - _TOLERANCE)
     return RankReport(rank, ranks, explained, accuracy)
@@ -123,8 +129,11 @@ def _one_hot(labels: Sequence[Sequence[object]] | np.ndarray, shape: torch.Size)
 
 def _probe(
     trajectories: torch.Tensor, moments: SlotMoments, states: list[torch.Tensor], ranks: tuple[int, ...]
-) -> tuple[float, ...]:
-    """Fit a ridge regression from the first r components to the states and read its accuracy on held-out clips."""
+) -> tuple[float, ...] | None:
+    """Fit a ridge regression from the first r components to the states and read its accuracy on held-out clips.
+
+    Returns that of the part read worst, at each rank; nothing if no part can be read.
+    """
     num_clips, num_latents = trajectories.shape[:2]
     split = int(num_clips * _TRAIN_SHARE) * num_latents
     if not 0 < split < num_clips * num_latents:
@@ -134,10 +143,19 @@ def _probe(
     whitened = ((trajectories.double() - moments.mean) @ components * scale).flatten(0, 1)  # (N * K, F)
     inputs = torch.cat([torch.ones_like(whitened[:, :1]), whitened], dim=1)
     together = torch.cat(states, dim=1)
-    accuracy = []
+    of_parts = []
     for rank in ranks:
         weights = ridge_weights(inputs[:split, : rank + 1], together[:split], _RIDGE)
         read = (inputs[split:, : rank + 1] @ weights).split([part.shape[1] for part in states], dim=1)
         right = [scores.argmax(1) == part[split:].argmax(1) for scores, part in zip(read, states, strict=True)]
-        accuracy.append(float(torch.stack(right).double().mean(dim=1).min()))
-    return tuple(accuracy)
+        of_parts.append(torch.stack(right).double().mean(dim=1))
+    accuracy = torch.stack(of_parts)  # (ranks, parts)
+    guessing = torch.stack([part[split:].mean(dim=0).max() for part in states])
+    is_read = accuracy.amax(dim=0) > guessing + _ABOVE_GUESSING
+    if not is_read.all():
+        logger.warning(
+            "%d of %d parts of the state can be read at no rank: the backbone does not see them in the thought videos.",
+            int((~is_read).sum()),
+            len(states),
+        )
+    return tuple(accuracy[:, is_read].amin(dim=1).tolist()) if is_read.any() else None
