@@ -55,6 +55,13 @@ def test_part_that_no_rank_shows_does_not_choose(caplog):
     assert "1 of 41 parts" in caplog.text
 
 
+def test_part_that_never_changes_is_no_obstacle(world, caplog):
+    trajectories, states = world
+    parts = torch.stack([states, torch.zeros_like(states)], dim=-1).numpy()
+    assert choose_rank(trajectories, parts).rank == 24
+    assert caplog.text == ""
+
+
 def test_variance_decides_where_no_part_can_be_read(world):
     noise = torch.randint(0, 4, (300, 3), generator=torch.Generator().manual_seed(1)).numpy()
     report = choose_rank(world[0], noise, ranks=(8, 20, 32))
