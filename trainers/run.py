@@ -3,7 +3,8 @@
 # ///
 """A run of several stages as one command: Stage I, then Stage II, or any other curriculum.
 
-    python trainers/run.py --config trainers/recipes/worlds_tiny_run.yaml
+    python trainers/run.py --config trainers/recipes/worlds_tiny_run.yaml \
+        --model_name_or_path runs/demo/base --dataset_name runs/demo/data
 
 Each stage is a process of its own, `accelerate launch trainers/align.py` or its like, which starts from what the one before
 it saved. Ctrl-C finishes the running step, saves and stops; the same command goes on there, and repeats nothing. Other
