@@ -13,7 +13,7 @@ All arms learn at the rates of the recipe. It says how long it will take before 
 import argparse
 import dataclasses
 import platform
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -24,6 +24,7 @@ from length import checkpoint_of
 from rich.console import Console
 from worlds import table
 
+from storm_hf.align.config import StormAlignConfig
 from storm_hf.demo import DemoRecipe, data, demo_recipe
 from storm_hf.demo.arms import run_storm
 from storm_hf.demo.controls import naive_variant, paper_variant, plain_variant, storm_variant
@@ -44,6 +45,7 @@ RANKS = (8, 16, 32, 48, 64)
 WEIGHTS = (0.3, 1.0, 3.0, 10.0)
 SCALES = (0.05, 0.25, 1.0)
 RATES = (5e-4, 1e-3, 2e-3)
+ANSWER_RATES = (1e-5, 1e-4)
 SHARES = (0.0, 0.25, 0.5, 1.0)
 NOISES = (0.0, 0.3)
 USE = {"latents zeroed": "zero", "follows a donor": "swap_follows_donor", "without the clip": "without_clip"}
@@ -115,46 +117,41 @@ def ablations(recipe: DemoRecipe) -> list[Variant]:
     """STORM with one thing changed. What equals the recipe is STORM itself and is not trained again."""
     storm = storm_variant(recipe)
 
-    def settings(name: str, title: str, **changed: Any) -> Variant:
-        return dataclasses.replace(storm, name=name, title=title, align={**storm.align, **changed})
+    def align(**changed: Any) -> dict[str, Any]:
+        return {"align": {**storm.align, **changed}}
 
+    sweeps: list[tuple[str, str, Sequence[float], float | None, Callable[[float], dict[str, Any]]]] = [
+        ("scale", "latent scale {:g}", SCALES, recipe.latent_scale, lambda value: {"latent_scale": value}),
+        ("rate", "learning rate {:g}", RATES, storm.align_rate, lambda value: {"align_rate": value}),
+        ("answer_rate", "Stage II at {:g}", ANSWER_RATES, storm.answer_rate, lambda value: {"answer_rate": value}),
+        ("rank", "whitening rank {:g}", RANKS, recipe.whitening_rank, lambda value: align(whitening_rank=value)),
+        (
+            "weight",
+            "align weight {:g}",
+            WEIGHTS,
+            StormAlignConfig.align_weight,
+            lambda value: align(align_weight=value),
+        ),
+        ("share", "bottleneck share {:g}", SHARES, storm.bottleneck_share, lambda value: {"bottleneck_share": value}),
+        (
+            "noise",
+            "noise {:g} on the teacher's inputs",
+            NOISES,
+            recipe.teacher_noise,
+            lambda value: align(teacher_noise=value),
+        ),
+    ]
     changes = [
-        dataclasses.replace(storm, name=f"scale_{scale:g}", title=f"latent scale {scale:g}", latent_scale=scale)
-        for scale in SCALES
-        if scale != recipe.latent_scale
+        dataclasses.replace(storm, name=f"{name}_{value:g}", title=title.format(value), **change(value))
+        for name, title, values, usual, change in sweeps
+        for value in values
+        if value != usual
     ]
-    changes += [
-        dataclasses.replace(storm, name=f"rate_{rate:g}", title=f"learning rate {rate:g}", align_rate=rate)
-        for rate in RATES
-        if rate != storm.align_rate
-    ]
-    changes += [
-        settings(f"rank_{rank}", f"whitening rank {rank}", whitening_rank=rank)
-        for rank in RANKS
-        if rank != recipe.whitening_rank
-    ]
-    changes += [
-        settings(f"weight_{weight:g}", f"align weight {weight:g}", align_weight=weight)
-        for weight in WEIGHTS
-        if weight != 3.0  # the default of StormAlignConfig
-    ]
-    changes += [
-        dataclasses.replace(
-            storm, name=f"share_{share:g}", title=f"bottleneck share {share:g}", bottleneck_share=share
-        )
-        for share in SHARES
-        if share != storm.bottleneck_share
-    ]
-    changes += [
-        settings(f"noise_{noise:g}", f"noise {noise:g} on the teacher's inputs", teacher_noise=noise)
-        for noise in NOISES
-        if noise != recipe.teacher_noise
-    ]
-    changes.append(settings("per_slot", "statistics per slot", whitening_statistics="per_slot"))
-    changes.append(
-        dataclasses.replace(storm, name="step", title="latents keep to their step", latent_attention="step")
-    )
-    return [*changes, storm]
+    if recipe.whitening_rank is not None:  # statistics per slot are fitted anew, at a rank that has to be given
+        per_slot = align(whitening_statistics="per_slot")
+        changes.append(dataclasses.replace(storm, name="per_slot", title="statistics per slot", **per_slot))
+    step = dataclasses.replace(storm, name="step", title="latents keep to their step", latent_attention="step")
+    return [*changes, step, storm]
 
 
 def make_run(arguments: argparse.Namespace, seed: int, console: Console) -> Run:

@@ -249,8 +249,8 @@ def test_merged_model_is_the_adapted_one(kind):
     adapted = disturbed(adapted_storm(kind)).double()  # in single precision, a machine's rounding is compared
     logits, latents, tokens = answer_of(adapted, kind)
     merged = answer_of(adapted.merge_and_unload(), kind)
-    assert_close(merged[0] / logits.abs().max(), logits / logits.abs().max(), rtol=0, atol=1e-6)
-    assert_close(merged[1], latents, rtol=0, atol=1e-6)
+    assert_close(merged[0] / logits.abs().max(), logits / logits.abs().max(), rtol=0, atol=1e-12)
+    assert_close(merged[1], latents, rtol=0, atol=1e-12)
     assert torch.equal(merged[2], tokens)
 
 

@@ -214,7 +214,7 @@ def saved_trajectory(
     for name, (wanted, default, known) in asked.items():
         if wanted not in (default, known):
             logger.warning(
-                "The targets saved with %s have the %s %r, but %r is asked for: others are fitted to its training split.",
+                "The targets saved with %s have the %s %r, but %r is asked for: others are fitted to its training split, of rank `whitening_rank`.",
                 dataset_folder,
                 name,
                 known,

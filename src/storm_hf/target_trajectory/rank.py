@@ -101,7 +101,8 @@ def choose_rank(
     explained = _explained(moments, ranks)
     accuracy = None
     if labels is not None:
-        accuracy = _probe(trajectories, moments, _one_hot(labels, trajectories.shape[:2]), ranks)
+        states = _one_hot(labels, trajectories.shape[:2])
+        accuracy = _worst_part(_probe(trajectories, moments, states, ranks), states)
     if accuracy is None:
         enough = [rank for rank, share in zip(ranks, explained, strict=True) if share >= _EXPLAINED]
         return RankReport(enough[0] if enough else ranks[-1], ranks, explained)
@@ -129,11 +130,8 @@ def _one_hot(labels: Sequence[Sequence[object]] | np.ndarray, shape: torch.Size)
 
 def _probe(
     trajectories: torch.Tensor, moments: SlotMoments, states: list[torch.Tensor], ranks: tuple[int, ...]
-) -> tuple[float, ...] | None:
-    """Fit a ridge regression from the first r components to the states and read its accuracy on held-out clips.
-
-    Returns that of the part read worst, at each rank; nothing if no part can be read.
-    """
+) -> torch.Tensor:
+    """Fit a ridge regression from the first r components to the states and read its accuracy on held-out clips, (ranks, parts)."""
     num_clips, num_latents = trajectories.shape[:2]
     split = int(num_clips * _TRAIN_SHARE) * num_latents
     if not 0 < split < num_clips * num_latents:
@@ -143,14 +141,18 @@ def _probe(
     whitened = ((trajectories.double() - moments.mean) @ components * scale).flatten(0, 1)  # (N * K, F)
     inputs = torch.cat([torch.ones_like(whitened[:, :1]), whitened], dim=1)
     together = torch.cat(states, dim=1)
-    of_parts = []
+    accuracy = []
     for rank in ranks:
         weights = ridge_weights(inputs[:split, : rank + 1], together[:split], _RIDGE)
         read = (inputs[split:, : rank + 1] @ weights).split([part.shape[1] for part in states], dim=1)
         right = [scores.argmax(1) == part[split:].argmax(1) for scores, part in zip(read, states, strict=True)]
-        of_parts.append(torch.stack(right).double().mean(dim=1))
-    accuracy = torch.stack(of_parts)  # (ranks, parts)
-    guessing = torch.stack([part[split:].mean(dim=0).max() for part in states])
+        accuracy.append(torch.stack(right).double().mean(dim=1))
+    return torch.stack(accuracy)
+
+
+def _worst_part(accuracy: torch.Tensor, states: list[torch.Tensor]) -> tuple[float, ...] | None:
+    """Of the parts that some rank shows, the accuracy of the one read worst, at each rank; nothing if none is shown."""
+    guessing = torch.stack([part.mean(dim=0).max() for part in states])
     is_read = accuracy.amax(dim=0) >= guessing + _READ * (1 - guessing)
     if not is_read.all():
         logger.warning(
