@@ -229,7 +229,7 @@ def compare_decoding(model: StormForConditionalGeneration, row: Row, repetitions
 
     def prefilled() -> DynamicCache:
         cache = DynamicCache(config=model.config.get_text_config())
-        model.model(input_ids=prompt, attention_mask=torch.ones_like(prompt), past_key_values=cache)
+        model.model(input_ids=prompt, attention_mask=torch.ones_like(prompt), cache=cache)
         return cache
 
     for _ in range(repetitions + 1):
@@ -242,7 +242,7 @@ def compare_decoding(model: StormForConditionalGeneration, row: Row, repetitions
             input_ids=block,
             attention_mask=mask,
             position_ids=positions[..., prompt.shape[1] :],
-            past_key_values=cache,
+            cache=cache,
         )
         times["latent"].append(_now(prompt.is_cuda) - begin)
         cache = prefilled()
@@ -252,7 +252,7 @@ def compare_decoding(model: StormForConditionalGeneration, row: Row, repetitions
                 input_ids=block[:, :1],
                 attention_mask=mask[:, : column + 1],
                 position_ids=positions[..., column : column + 1],
-                past_key_values=cache,
+                cache=cache,
                 use_cache=True,
             )
         times["greedy"].append(_now(prompt.is_cuda) - begin)

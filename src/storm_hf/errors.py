@@ -24,6 +24,7 @@
     ├── StaleWorkError             finished work that was made with other parameters
     ├── TrajectoryShapeError       a target trajectory that does not fit the rollout
     ├── UnsupportedGenerationError a way of generating that cannot think in latents
+    ├── VersionError               an installed package that is too old
     ├── VideoReadError             a video that cannot be read
     ├── VideoWriteError            frames that cannot be written as a video
     └── WorldError                 a world, split or episode that cannot exist as asked
@@ -39,6 +40,7 @@ from storm_hf.model.errors_storm import (
     LatentShapeError,
     StormError,
     UnsupportedGenerationError,
+    VersionError,
 )
 
 
@@ -179,6 +181,7 @@ __all__ = [
     "StormError",
     "TrajectoryShapeError",
     "UnsupportedGenerationError",
+    "VersionError",
     "VideoReadError",
     "VideoWriteError",
     "WorldError",

@@ -103,12 +103,12 @@ def test_what_is_cut_off_counts_as_computed_by_another_model(model, batch, num_w
     if "mm_token_type_ids" in inputs:
         prompt["mm_token_type_ids"] = inputs["mm_token_type_ids"][:, :cut]
     with torch.no_grad():
-        frozen(**prompt, position_ids=positions[..., :cut], past_key_values=cache)
+        frozen(**prompt, position_ids=positions[..., :cut], cache=cache)
     loss = model(
         input_ids=inputs["input_ids"][:, cut:],
         attention_mask=inputs["attention_mask"],
         position_ids=positions[..., cut:],
-        past_key_values=cache,
+        cache=cache,
         labels=batch["labels"][:, cut:],
     ).loss
     expected = gradients(model, loss)
@@ -169,11 +169,11 @@ def test_reentrant_checkpointing_is_refused(model, batch):
         model.activation_checkpointing_disable()
 
 
-@pytest.mark.parametrize("conflict", ["forced_latents", "past_key_values"])
+@pytest.mark.parametrize("conflict", ["forced_latents", "cache"])
 def test_gradient_of_what_is_no_whole_rollout_is_not_cut(model, batch, conflict):
     given = {
         "forced_latents": torch.zeros(2, NUM_LATENTS, model.config.hidden_size),
-        "past_key_values": DifferentiableCache(model.config.get_text_config()),
+        "cache": DifferentiableCache(model.config.get_text_config()),
     }
     with pytest.raises(ConfigurationError, match="Leave one of the two out"):
         model(**batch, rollout_gradient=RolloutGradient(detach_prompt=True), **{conflict: given[conflict]})

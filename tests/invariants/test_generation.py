@@ -102,7 +102,7 @@ def test_generation_goes_on_from_the_returned_cache(storm, inputs, answer):
     kept = ("input_ids", "attention_mask", "mm_token_type_ids", "video_grid_thw", "second_per_grid_ts")
     rest = storm.generate(
         **{name: longer[name] for name in kept if name in longer},
-        past_key_values=first.past_key_values,
+        cache=first.cache,
         **{**GREEDY, "max_new_tokens": NUM_TOKENS - 2},
     )
     assert torch.equal(new_tokens(rest, inputs), answer)
@@ -110,6 +110,12 @@ def test_generation_goes_on_from_the_returned_cache(storm, inputs, answer):
 
 def test_prompt_lookup_equals_the_reference(storm, inputs, answer):
     row = row_of(inputs, 0)
+    if "linear_attention" in (
+        getattr(storm.config.get_text_config(), "layer_types", None) or ()
+    ):  # since transformers 5.24: drafts are taken back, which a recurrent state cannot be
+        with pytest.raises(ValueError, match="Assisted decoding requires a cache that can be cropped"):
+            storm.generate(**row, **GREEDY, prompt_lookup_num_tokens=2)
+        return
     sequences = storm.generate(**row, **GREEDY, prompt_lookup_num_tokens=2)
     assert torch.equal(new_tokens(sequences, row)[0], answer[0])
 

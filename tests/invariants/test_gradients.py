@@ -112,5 +112,5 @@ def test_gradients_of_forced_latents_survive_checkpointing(request, model, input
 
 def test_gradient_through_a_static_cache_is_refused(model, inputs):
     cache = StaticCache(config=model.config.get_text_config(), max_cache_len=64)
-    with pytest.raises(CacheError, match="Leave `past_key_values` out"):
-        model(**inputs, past_key_values=cache)
+    with pytest.raises(CacheError, match="Leave `cache` out"):
+        model(**inputs, cache=cache)

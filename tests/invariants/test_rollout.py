@@ -171,13 +171,13 @@ def test_prompt_in_two_pieces_cut_inside_the_block_thinks_the_same(storm, inputs
     first = dict(inputs, input_ids=input_ids[:, :cut], attention_mask=mask[:, :cut], position_ids=positions[..., :cut])
     if "mm_token_type_ids" in inputs:
         first["mm_token_type_ids"] = inputs["mm_token_type_ids"][:, :cut]
-    cache = storm(**first, use_cache=True, past_key_values=empty_cache).past_key_values
+    cache = storm(**first, use_cache=True, cache=empty_cache).cache
     steps = []
     rest = storm(
         input_ids=input_ids[:, cut:],
         attention_mask=mask,
         position_ids=positions[..., cut:],
-        past_key_values=cache,
+        cache=cache,
         latent_intervention=lambda step, latent: steps.append(step) or latent,
     )
     assert steps == [2, 3]

@@ -101,7 +101,10 @@ def assert_recorded(figures: Figures, key: str) -> None:
     assert figures.keys() == expected.keys()
     for name, value in figures.items():
         torch.testing.assert_close(
-            torch.tensor(value), torch.tensor(expected[name]), **TOLERANCE, msg=lambda text, name=name: f"{name}: {text}"
+            torch.tensor(value),
+            torch.tensor(expected[name]),
+            **TOLERANCE,
+            msg=lambda text, name=name: f"{name}: {text}",
         )
 
 

@@ -137,8 +137,8 @@ def test_cached_logits_equal_uncached_ones(model, inputs, has_gradient):
     tokens = torch.tensor([[5, 6], [9, 4]])
     longer = append(inputs, tokens)
     with torch.set_grad_enabled(has_gradient):
-        past = model(**inputs, use_cache=True).past_key_values
-        found = model(input_ids=tokens, attention_mask=longer["attention_mask"], past_key_values=past)
+        past = model(**inputs, use_cache=True).cache
+        found = model(input_ids=tokens, attention_mask=longer["attention_mask"], cache=past)
         assert_close(found.logits, model(**longer).logits[:, -2:], **CLOSE)
 
 
@@ -149,8 +149,8 @@ def test_answer_from_embeddings_equals_one_from_tokens(model, inputs):
     embeds = model.get_input_embeddings()(tokens)
 
     def answer(**given):
-        past = model(**inputs, use_cache=True).past_key_values
-        return model(**given, attention_mask=mask, past_key_values=past).logits
+        past = model(**inputs, use_cache=True).cache
+        return model(**given, attention_mask=mask, cache=past).logits
 
     assert_close(answer(inputs_embeds=embeds), answer(input_ids=tokens), **CLOSE)
 
@@ -158,11 +158,11 @@ def test_answer_from_embeddings_equals_one_from_tokens(model, inputs):
 @torch.no_grad()
 def test_cache_that_was_emptied_hides_nothing(model, inputs):
     tokens = torch.randint(4, 50, (2, 60), generator=torch.Generator().manual_seed(1))
-    past = model(**inputs, use_cache=True).past_key_values
+    past = model(**inputs, use_cache=True).cache
     past.reset()
     past.crop(0)
-    model(input_ids=tokens[:, :50], past_key_values=past)
-    found = model(input_ids=tokens[:, 50:], past_key_values=past)
+    model(input_ids=tokens[:, :50], cache=past)
+    found = model(input_ids=tokens[:, 50:], cache=past)
     assert_close(found.logits, model(input_ids=tokens).logits[:, 50:], **CLOSE)
 
 
@@ -267,4 +267,4 @@ def test_static_cache_is_refused(inputs, kind):
     model = tiny_storm(kind, latent_attention="step")
     cache = StaticCache(config=model.config.get_text_config(), max_cache_len=200)
     with pytest.raises(CacheError, match="static"):
-        model(**inputs, past_key_values=cache)
+        model(**inputs, cache=cache)

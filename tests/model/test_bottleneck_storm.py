@@ -242,7 +242,7 @@ def test_pieces_and_positions_of_the_whole_prompt_do_not_reach_the_short_one(mod
 @torch.no_grad()
 def test_false_is_as_if_it_were_left_out(model, inputs):
     output = model(**inputs, latent_bottleneck=False, use_cache=True)
-    assert output.past_key_values.get_seq_length() == inputs["input_ids"].shape[1]
+    assert output.cache.get_seq_length() == inputs["input_ids"].shape[1]
 
 
 # --- what cannot have it -----------------------------------------------------------------------------------------------
@@ -252,10 +252,10 @@ def test_false_is_as_if_it_were_left_out(model, inputs):
 def test_cache_is_refused(inputs):
     model, inputs = tiny_storm("qwen3_vl"), tiny_inputs("qwen3_vl")
     cache = DynamicCache(config=model.config.get_text_config())
-    with pytest.raises(CacheError, match="Leave `past_key_values` out"):
-        model(**inputs, past_key_values=cache, latent_bottleneck=True)
-    with pytest.raises(CacheError, match="Leave `past_key_values` out"):
-        model.generate(**inputs, past_key_values=cache, latent_bottleneck=True)
+    with pytest.raises(CacheError, match="Leave `cache` out"):
+        model(**inputs, cache=cache, latent_bottleneck=True)
+    with pytest.raises(CacheError, match="Leave `cache` out"):
+        model.generate(**inputs, cache=cache, latent_bottleneck=True)
 
 
 @torch.no_grad()

@@ -182,9 +182,9 @@ def test_length_of_a_prompt_without_tokens_is_refused(qwen3_vl):
 
 def test_length_after_a_cache_is_refused(qwen3_vl):
     inputs = tiny_inputs("qwen3_vl")
-    cache = qwen3_vl.generate(**inputs, **GREEDY, return_dict_in_generate=True).past_key_values
-    with pytest.raises(LatentLayoutError, match="got past_key_values"):
-        qwen3_vl.generate(**inputs, past_key_values=cache, num_latents=2)
+    cache = qwen3_vl.generate(**inputs, **GREEDY, return_dict_in_generate=True).cache
+    with pytest.raises(LatentLayoutError, match="got cache"):
+        qwen3_vl.generate(**inputs, cache=cache, num_latents=2)
 
 
 def test_length_of_a_model_without_latent_tokens_is_refused():

@@ -48,9 +48,9 @@ def test_output_has_logits_latents_and_a_cache_of_the_whole_sequence(kind, storm
     length = inputs["input_ids"].shape[1]
     assert output.logits.shape == (2, length, 128)
     assert output.latents.shape == (2, 4, 32)
-    assert output.past_key_values.get_seq_length() == length
+    assert output.cache.get_seq_length() == length
     assert (output.loss, output.hidden_states, output.attentions) == (None, None, None)
-    assert storm(**inputs, use_cache=False).past_key_values is None
+    assert storm(**inputs, use_cache=False).cache is None
 
 
 @torch.no_grad()
@@ -83,7 +83,7 @@ def test_static_cache_gives_the_same_as_a_dynamic_one(kind, storm):
     inputs = tiny_inputs(kind, suffix=SUFFIX)
     cache = StaticCache(config=storm.config.get_text_config(), max_cache_len=64)
     is_token = inputs["attention_mask"].bool()
-    output, expected = storm(**inputs, past_key_values=cache), storm(**inputs)
+    output, expected = storm(**inputs, cache=cache), storm(**inputs)
     assert_close(output.logits[is_token], expected.logits[is_token], rtol=1e-4, atol=5e-6)
     assert_close(output.latents, expected.latents, rtol=1e-4, atol=5e-6)
 
@@ -199,9 +199,9 @@ def test_forced_latents_that_do_not_fit_the_block_are_refused(model, inputs, sha
 
 @torch.no_grad()
 def test_block_that_begins_behind_a_foreign_cache_is_refused(model):
-    cache = model.backbone(input_ids=torch.tensor([[5, 6]])).past_key_values
+    cache = model.backbone(input_ids=torch.tensor([[5, 6]])).cache
     with pytest.raises(LatentLayoutError, match="this cache holds none"):
-        model(input_ids=torch.tensor([[LATENT, LATENT_END]]), past_key_values=cache)
+        model(input_ids=torch.tensor([[LATENT, LATENT_END]]), cache=cache)
 
 
 def test_text_only_backbone_is_refused():

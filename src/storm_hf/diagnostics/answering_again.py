@@ -152,7 +152,7 @@ class SharedPrompts:
         inputs = {name: value[:, : self.start] if name in _PER_TOKEN else value for name, value in self.inputs.items()}
         cache = DynamicCache(config=self.model.config.get_text_config(decoder=True))
         positions = self.positions[..., : self.start]
-        self.model(**inputs, position_ids=positions, past_key_values=cache, use_cache=True, logits_to_keep=1)
+        self.model(**inputs, position_ids=positions, cache=cache, use_cache=True, logits_to_keep=1)
         return cache
 
     def _inputs(self, layout: str) -> dict[str, torch.Tensor]:
@@ -172,7 +172,7 @@ class SharedPrompts:
     def _generate(self, layout: str, replace: LatentIntervention | None) -> Any:
         inputs = {**self.inputs, **_ANEW[layout]} if layout in _ANEW else self._inputs(layout)
         if layout not in _ANEW and self._num_shared(layout):
-            inputs["past_key_values"] = copy.deepcopy(self.cache)
+            inputs["cache"] = copy.deepcopy(self.cache)
         return generate_greedily(
             self.model, self.prompts, inputs, self.max_new_tokens, output_logits=True, latent_intervention=replace
         )
@@ -217,7 +217,7 @@ class SharedPrompts:
             return self.model(**inputs, **given)
         piece = {name: inputs[name][..., num_shared:] for name in (*_PER_TOKEN, "position_ids") if name in inputs}
         piece["attention_mask"] = inputs["attention_mask"]  # of the past too
-        return self.model(**piece, past_key_values=copy.deepcopy(self.cache), **given)
+        return self.model(**piece, cache=copy.deepcopy(self.cache), **given)
 
 
 def _extend(inputs: dict[str, torch.Tensor], tail: torch.Tensor) -> dict[str, torch.Tensor]:

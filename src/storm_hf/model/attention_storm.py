@@ -105,12 +105,12 @@ def check_whole(block: LatentBlock, input_ids: torch.Tensor, cache: Cache | None
     if cache is not None and cache.is_compileable:
         raise CacheError(
             f"With `latent_attention='step'` a prompt has its own mask, which no {type(cache).__name__} takes: it is static. Leave "
-            "`cache_implementation` and `past_key_values` out."
+            "`cache_implementation` and `cache` out."
         )
     if (cache is not None and cache.get_seq_length()) or block.stop == input_ids.shape[1]:
         raise CacheError(
             "With `latent_attention='step'` a prompt must be read whole: the clip, the block and `<|latent_end|>`. Leave "
-            "`past_key_values` and `prefill_chunk_size` out."
+            "`cache` and `prefill_chunk_size` out."
         )
 
 

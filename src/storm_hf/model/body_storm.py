@@ -14,6 +14,7 @@ import torch
 from transformers.cache_utils import Cache
 from transformers.modeling_outputs import ModelOutput
 from transformers.utils import can_return_tuple
+from transformers.utils.deprecation import deprecate_kwarg
 
 from .attention_storm import check_layers, hide_thought, hides_thought
 from .backbone_storm import build_backbone
@@ -55,13 +56,14 @@ class StormModel(StormPreTrainedModel):
         """The backbone's video encoder."""
         return self.backbone.get_video_features
 
+    @deprecate_kwarg("past_key_values", "6.0.0", new_name="cache")  # the name before transformers 5.24
     @can_return_tuple
     def forward(
         self,
         input_ids: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
         position_ids: torch.Tensor | None = None,
-        past_key_values: Cache | None = None,
+        cache: Cache | None = None,
         inputs_embeds: torch.Tensor | None = None,
         use_cache: bool | None = None,
         mm_encoder_outputs: dict[str, ModelOutput] | None = None,
@@ -88,16 +90,16 @@ class StormModel(StormPreTrainedModel):
             inputs["mm_encoder_outputs"] = mm_encoder_outputs
         block = None
         if input_ids is not None and input_ids.shape[1] > 1:  # a decoding step never looks for a block
-            block = find_latent_block(input_ids, self.config, in_pieces=past_key_values is not None)
+            block = find_latent_block(input_ids, self.config, in_pieces=cache is not None)
         if block is None or input_ids is None:
             refuse_without_latents(latent_bottleneck)
             output = self._forward_without_latents(
-                input_ids, attention_mask, position_ids, past_key_values, inputs_embeds, use_cache, inputs
+                input_ids, attention_mask, position_ids, cache, inputs_embeds, use_cache, inputs
             )
         else:
             if position_ids is None:
-                position_ids = self._positions(input_ids, attention_mask, past_key_values, inputs)
-            thought = Thought(self, block, past_key_values, forced_latents, latent_intervention, rollout_gradient)
+                position_ids = self._positions(input_ids, attention_mask, cache, inputs)
+            thought = Thought(self, block, cache, forced_latents, latent_intervention, rollout_gradient)
             if latent_bottleneck is None or latent_bottleneck is False:
                 output = thought(input_ids, attention_mask, position_ids, use_cache, inputs)
             else:
@@ -113,32 +115,32 @@ class StormModel(StormPreTrainedModel):
         input_ids: torch.Tensor | None,
         attention_mask: torch.Tensor | None,
         position_ids: torch.Tensor | None,
-        past_key_values: Cache | None,
+        cache: Cache | None,
         inputs_embeds: torch.Tensor | None,
         use_cache: bool | None,
         inputs: dict[str, Any],
     ) -> StormModelOutput:
         """The backbone itself, to the last bit; an answer does not see what its prompt's thought hides."""
         read = inputs_embeds if input_ids is None else input_ids
-        if read is not None and hides_thought(past_key_values):
+        if read is not None and hides_thought(cache):
             if position_ids is None:
-                position_ids = self._positions(read, attention_mask, past_key_values, inputs)
-            attention_mask = hide_thought(attention_mask, past_key_values, read.shape[1])
+                position_ids = self._positions(read, attention_mask, cache, inputs)
+            attention_mask = hide_thought(attention_mask, cache, read.shape[1])
         output = self.backbone.base_model(
             input_ids=input_ids,
             attention_mask=attention_mask,
             position_ids=position_ids,
-            past_key_values=past_key_values,
+            cache=cache,
             inputs_embeds=inputs_embeds,
             use_cache=use_cache,
             return_dict=True,
             **inputs,
         )
         if output.last_hidden_state.shape[1] > 1 and not torch.is_grad_enabled():
-            keep_state(output.past_key_values, output.last_hidden_state)
+            keep_state(output.cache, output.last_hidden_state)
         return StormModelOutput(
             last_hidden_state=output.last_hidden_state,
-            past_key_values=output.past_key_values,
+            cache=output.cache,
             hidden_states=output.get("hidden_states"),
             attentions=output.get("attentions"),
         )
@@ -149,7 +151,7 @@ class StormModel(StormPreTrainedModel):
         """Positions of the whole sequence, latents included, as the backbone itself prepares them for generation."""
         if attention_mask is None and cache is None:  # Qwen's own code expects one of several rows
             attention_mask = torch.ones_like(input_ids)
-        known = {"attention_mask": attention_mask, "past_key_values": cache, **inputs}
+        known = {"attention_mask": attention_mask, "cache": cache, **inputs}
         known = {name: value for name, value in known.items() if value is not None}
         positions = self.backbone._prepare_position_ids_for_generation(input_ids, known)
         return positions[..., -input_ids.shape[1] :]

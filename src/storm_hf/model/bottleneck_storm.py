@@ -95,7 +95,7 @@ def answer_without_clip(
     if thought.cache is not None:
         raise CacheError(
             "`latent_bottleneck` reads the whole prompt a second time without its clip, so no cache can be gone on from. Leave "
-            "`past_key_values` out, and let `generate(latent_bottleneck=True)` write the answer."
+            "`cache` out, and let `generate(latent_bottleneck=True)` write the answer."
         )
     is_narrow = _narrow_rows(latent_bottleneck, input_ids)
     rows = ClipFreeRows(input_ids, attention_mask, thought.config)

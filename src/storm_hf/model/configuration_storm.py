@@ -2,11 +2,15 @@
 
 from typing import Any
 
-from huggingface_hub.dataclasses import strict
-from transformers import AutoConfig, PreTrainedConfig
-from transformers.configuration_utils import SubConfigSpec
-
 from .errors_storm import ConfigurationError
+from .versions_storm import check_transformers
+
+
+check_transformers()  # this file is loaded first, and the next names are those of a supported version
+
+from huggingface_hub.dataclasses import strict  # noqa: E402
+from transformers import AutoConfig, PreTrainedConfig  # noqa: E402
+from transformers.configuration_utils import SubConfigSpec  # noqa: E402
 
 
 _CLASS_OF_AUTO = {
@@ -49,7 +53,7 @@ class StormConfig(PreTrainedConfig):
 
     model_type = "storm"
     sub_configs_defaults = {"vlm_config": SubConfigSpec(AutoConfig, model_type="qwen2_5_vl")}
-    keys_to_ignore_at_inference = ["past_key_values", "latents"]
+    keys_to_ignore_at_inference = ["cache", "latents"]
 
     vlm_config: dict | PreTrainedConfig | None = None
     num_latents: int = 8

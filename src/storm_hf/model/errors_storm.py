@@ -31,3 +31,7 @@ class CacheError(StormError, ValueError):
 
 class ConfigurationError(StormError, ValueError):
     """A setting of a model or of a training run that is out of its range, or contradicts another."""
+
+
+class VersionError(StormError, ImportError):
+    """An installed package is too old for this code."""

@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 import torch
 from transformers import GenerationMixin, LogitsProcessorList, SuppressTokensLogitsProcessor
 from transformers.generation.utils import GenerateOutput
+from transformers.utils.deprecation import deprecate_kwarg
 
 from .bottleneck_storm import VISION_INPUTS, ClipFreeRows, refuse_without_latents
 from .configuration_storm import StormConfig
@@ -116,6 +117,7 @@ def _length_of_last_block(prompt: torch.Tensor, attention_mask: torch.Tensor | N
 class StormGenerationMixin(GenerationMixin):
     """Stock generation for a model whose prompt thinks. Whatever generation asks of a model, the backbone answers."""
 
+    @deprecate_kwarg("past_key_values", "6.0.0", new_name="cache")
     def generate(
         self,
         inputs: torch.Tensor | None = None,
@@ -161,7 +163,7 @@ class StormGenerationMixin(GenerationMixin):
         if "video_features" in kwargs:
             features, deepstack = kwargs.pop("video_features"), kwargs.pop("video_deepstack", None)
             kwargs["mm_encoder_outputs"] = unflatten_features(features, kwargs.get("video_grid_thw"), deepstack)
-        if kwargs.get("input_ids") is not None and kwargs.get("past_key_values") is None:
+        if kwargs.get("input_ids") is not None and kwargs.get("cache") is None:
             find_latent_block(kwargs["input_ids"], self.config)  # whole here; `forward` may see it in pieces
         if output_latents:
             kwargs.setdefault("return_dict_in_generate", True)
@@ -180,10 +182,10 @@ class StormGenerationMixin(GenerationMixin):
     def _with_num_latents(
         self, prompt: torch.Tensor | None, num_latents: int, kwargs: dict[str, Any]
     ) -> dict[str, Any]:
-        if prompt is None or kwargs.get("past_key_values") is not None:
+        if prompt is None or kwargs.get("cache") is not None:
             raise LatentLayoutError(
                 "`num_latents` edits a prompt of `input_ids` before anything is cached; got "
-                f"{'no input_ids' if prompt is None else 'past_key_values'}. Render the prompt with "
+                f"{'no input_ids' if prompt is None else 'cache'}. Render the prompt with "
                 "`apply_chat_template(..., num_latents=k)` instead."
             )
         edited = set_num_latents({**kwargs, "input_ids": prompt}, num_latents, self.config)
@@ -192,10 +194,10 @@ class StormGenerationMixin(GenerationMixin):
     @torch.no_grad()
     def _think_first(self, kwargs: dict[str, Any], recorder: LatentRecorder) -> dict[str, Any]:
         """Think with the clip in sight; return what generates from the same prompt without it and with the same latents."""
-        if kwargs.get("past_key_values") is not None:
+        if kwargs.get("cache") is not None:
             raise CacheError(
                 "`latent_bottleneck` writes the answer to a prompt without its clip, but a cache that has seen it was given. "
-                "Leave `past_key_values` out."
+                "Leave `cache` out."
             )
         refuse_without_latents(kwargs.get("input_ids") is None)
         kwargs = {**kwargs, "attention_mask": self._mask_of(kwargs)}

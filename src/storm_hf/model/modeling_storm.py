@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 from transformers.cache_utils import Cache
 from transformers.modeling_outputs import ModelOutput
 from transformers.utils import can_return_tuple
+from transformers.utils.deprecation import deprecate_kwarg
 
 from .backbone_storm import FromBackboneMixin
 from .body_storm import StormModel
@@ -32,7 +33,7 @@ class StormCausalLMOutput(ModelOutput):
 
     loss: torch.Tensor | None = None
     logits: torch.Tensor | None = None
-    past_key_values: Cache | None = None
+    cache: Cache | None = None
     hidden_states: tuple[torch.Tensor | None, ...] | None = None
     attentions: tuple[torch.Tensor | None, ...] | None = None
     latents: torch.Tensor | None = None
@@ -93,13 +94,14 @@ class StormForConditionalGeneration(StormPreTrainedModel, FromBackboneMixin, Sto
             logits = torch.tanh(logits / cap) * cap
         return logits
 
+    @deprecate_kwarg("past_key_values", "6.0.0", new_name="cache")  # the name before transformers 5.24
     @can_return_tuple
     def forward(
         self,
         input_ids: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
         position_ids: torch.Tensor | None = None,
-        past_key_values: Cache | None = None,
+        cache: Cache | None = None,
         inputs_embeds: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
         use_cache: bool | None = None,
@@ -122,7 +124,7 @@ class StormForConditionalGeneration(StormPreTrainedModel, FromBackboneMixin, Sto
                 1 where a token is, 0 where padding is.
             position_ids (`torch.LongTensor`, *optional*):
                 By default what the backbone prepares for the whole sequence.
-            past_key_values ([`~transformers.Cache`], *optional*):
+            cache ([`~transformers.Cache`], *optional*):
                 Cache to go on from.
             inputs_embeds (`torch.Tensor`, *optional*):
                 Instead of `input_ids`, for prompts without latents.
@@ -164,7 +166,7 @@ class StormForConditionalGeneration(StormPreTrainedModel, FromBackboneMixin, Sto
             input_ids=input_ids,
             attention_mask=attention_mask,
             position_ids=position_ids,
-            past_key_values=past_key_values,
+            cache=cache,
             inputs_embeds=inputs_embeds,
             use_cache=use_cache,
             mm_encoder_outputs=mm_encoder_outputs,
@@ -185,7 +187,7 @@ class StormForConditionalGeneration(StormPreTrainedModel, FromBackboneMixin, Sto
         return StormCausalLMOutput(
             loss=loss,
             logits=logits,
-            past_key_values=output.past_key_values,
+            cache=output.cache,
             hidden_states=output.hidden_states,
             attentions=output.attentions,
             latents=output.latents,

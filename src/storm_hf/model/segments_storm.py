@@ -61,7 +61,7 @@ class SegmentRunner:
         piece = self.body(
             attention_mask=self._mask(self.attention_mask, start, stop),
             position_ids=self.position_ids[..., start:stop],
-            past_key_values=self.cache,
+            cache=self.cache,
             use_cache=keeps_cache,
             return_dict=True,
             **self.options,

@@ -31,7 +31,7 @@ class StormModelOutput(ModelOutput):
     """What the body returns: a backbone's output and the model's own latents (B, K, D), in target space."""
 
     last_hidden_state: torch.Tensor | None = None
-    past_key_values: Cache | None = None
+    cache: Cache | None = None
     hidden_states: tuple[torch.Tensor | None, ...] | None = None
     attentions: tuple[torch.Tensor | None, ...] | None = None
     latents: torch.Tensor | None = None
@@ -77,14 +77,14 @@ class Thought:
         if torch.is_grad_enabled() and self.cache is not None and self.cache.is_compileable:
             raise CacheError(
                 f"Gradients cannot pass through a {type(self.cache).__name__}, which is written in place. Leave "
-                "`past_key_values` out, or wrap the call in `torch.no_grad()`."
+                "`cache` out, or wrap the call in `torch.no_grad()`."
             )
 
     def _check_gradient(self) -> None:
         if self.gradient != RolloutGradient() and (self.forced_latents is not None or self.cache is not None):
             raise ConfigurationError(
                 f"{self.gradient} cuts the gradient of a whole rollout, which there is neither with `forced_latents` nor with "
-                "`past_key_values`. Leave one of the two out."
+                "`cache`. Leave one of the two out."
             )
         if self.gradient.jacobi_sweeps is not None and self.intervene is not None:
             raise ConfigurationError(
@@ -140,7 +140,7 @@ class Thought:
             runner.cache.storm_is_seen_later = is_seen_later
         return StormModelOutput(
             last_hidden_state=runner.last_hidden_state,
-            past_key_values=None if use_cache is False or isinstance(runner.cache, ReplayCache) else runner.cache,
+            cache=None if use_cache is False or isinstance(runner.cache, ReplayCache) else runner.cache,
             hidden_states=runner.hidden_states,
             attentions=runner.attentions,
             latents=latents,
