@@ -13,6 +13,9 @@ RAY := .venv-ray/.ready
 EVALUATION := .venv-evaluation/.ready
 APP := .venv-app/.ready
 DOCS := .venv-docs/.ready
+# What a new version of a dependency breaks: loading with and without the package, every cache, both stages, LoRA, a small demo.
+LATEST := tests/invariants tests/test_remote_code.py tests/training/test_loading.py tests/training/test_trainer.py \
+    tests/training/test_adapter.py tests/align/test_trainer.py tests/answer tests/end_to_end/test_demo.py
 TESTS := OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest
 
 # Nothing below needs the network once it is installed.
@@ -21,7 +24,7 @@ export HF_HUB_OFFLINE := 1
 export HF_HUB_DISABLE_TELEMETRY := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo test test-all evaluation app test-ray test-evaluation test-browser test-upstream docs lint format clean help
+.PHONY: demo test test-all test-latest evaluation app test-ray test-evaluation test-browser test-upstream docs lint format clean help
 
 demo: $(READY)  ## Train and question a tiny STORM on this machine; the report is runs/demo/report.html
 	$(VENV)/bin/storm demo --out $(OUT)
@@ -32,6 +35,9 @@ test: $(READY)  ## The core tests: minutes on two cores, no network, no GPU
 test-all: test $(SCALE) test-evaluation  ## Also the slow tests, among them the built wheel, and DeepSpeed on two processes
 	$(TESTS) -m "(slow or scale) and not ray and not lmms and not browser and not gpu and not ffmpeg"
 
+test-latest:  ## The versions that pip resolves today, without constraints, in an environment made anew (.venv-latest)
+	tools/latest.sh .venv-latest $(LATEST) -m "not scale and not gpu"
+
 evaluation: $(EVALUATION)  ## What `storm evaluate` needs, in an environment of its own: .venv-evaluation/bin/storm evaluate ...
 	@echo "Ready: .venv-evaluation/bin/storm evaluate --help"
 
@@ -41,7 +47,10 @@ app: $(APP)  ## What `storm app` needs, in an environment of its own: .venv-app/
 test-ray: $(RAY)  ## The builder on Ray Data, in an environment of its own (.venv-ray)
 	OMP_NUM_THREADS=1 .venv-ray/bin/python -m pytest -m ray
 
-test-evaluation: $(EVALUATION)  ## lmms-eval's own tasks on stand-in data, in an environment of its own (.venv-evaluation)
+test-test-latest:  ## The versions that pip resolves today, without constraints, in an environment made anew (.venv-latest)
+	tools/latest.sh .venv-latest $(LATEST) -m "not scale and not gpu"
+
+evaluation: $(EVALUATION)  ## lmms-eval's own tasks on stand-in data, in an environment of its own (.venv-evaluation)
 	OMP_NUM_THREADS=1 .venv-evaluation/bin/python -m pytest -m lmms tests/evaluation tests/cli
 
 test-browser: $(APP)  ## The app and the reports in a real browser (apt install chromium), in an environment of its own (.venv-app)

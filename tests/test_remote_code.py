@@ -60,6 +60,17 @@ for folder in sorted(root.glob("kind_*")):
             report["error"] = [type(error).__name__, type(error).__mro__[1].__name__]
 print(json.dumps(report))
 """
+CHILD_WITH_ANOTHER_VERSION = """
+import sys
+
+sys.modules["storm_hf"] = None
+
+import transformers
+
+transformers.__version__ = sys.argv[2]
+model = transformers.AutoModel.from_pretrained(sys.argv[1], trust_remote_code=True)
+print(type(model).__name__)
+"""
 
 
 @pytest.fixture(scope="module")
@@ -118,3 +129,26 @@ def test_installed_package_reads_the_same_checkpoint_with_its_own_code(checkpoin
     saved = torch.load(checkpoints / "kind_qwen2_5_vl" / "expected.pt")
     with torch.no_grad():
         assert torch.equal(model(**saved["inputs"]).logits, saved["logits"])
+
+
+def run_with_version(folder, version):
+    command = [sys.executable, "-c", CHILD_WITH_ANOTHER_VERSION, str(folder / "kind_qwen2_5_vl"), version]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+def test_checkpoint_loaded_by_an_older_transformers_says_what_to_install(checkpoints):
+    child = run_with_version(checkpoints, "5.23.0")
+    assert child.returncode == 1
+    assert (
+        child.stderr.strip()
+        .splitlines()[-1]
+        .endswith(
+            "VersionError: STORM needs transformers 5.24 or newer, got 5.23.0. Run `pip install --upgrade 'transformers>=5.24'`."
+        )
+    )
+
+
+def test_checkpoint_loaded_by_a_newer_transformers_warns_and_loads(checkpoints):
+    child = run_with_version(checkpoints, "5.99.0")
+    assert child.stdout.strip() == "StormForConditionalGeneration"
+    assert "STORM was tested with transformers up to 5.24, and this is 5.99.0" in child.stderr

@@ -10,11 +10,12 @@ say() { printf '[weekly] %s\n' "$*"; }
 
 oldest=$(sed -n 's/.*"transformers>=\([0-9.]*\).*/\1/p' pyproject.toml | head -1)
 
-make_environment() { # NAME REQUIREMENT: with the extra that opens adapters
+make_environment() { # NAME REQUIREMENT: with the extra that opens adapters, and a transformers that may lie beyond our range
     local python=$folder/$1/bin/python
     [ -x "$python" ] || ${PYTHON:-python3} -m venv "$folder/$1"
     "$python" -m pip install -qq --disable-pip-version-check --upgrade torch
-    "$python" -m pip install -qq --disable-pip-version-check --upgrade "$2" ".[train]"
+    "$python" -m pip install -qq --disable-pip-version-check --upgrade ".[train]"
+    "$python" -m pip install -qq --disable-pip-version-check --upgrade --no-deps "$2"
     "$python" tools/repair_torchvision.py
     say "$1: transformers $("$python" -c 'import importlib.metadata as m; print(m.version("transformers"))')"
 }
