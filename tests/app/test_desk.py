@@ -91,7 +91,7 @@ def test_picture_is_drawn_of_every_latent_but_zeros(asked):
     )
     replies = thinking_markup(replace(asked[2], own=replace(asked[2].own, steps=steps)))
     assert replies.count("<img") == 3
-    assert "the two may differ" in replies
+    assert "two readings of a latent and may differ" in replies
 
 
 def test_right_answer_is_told_where_a_simulator_drew_the_clip(desk, examples, stranger):

@@ -7,7 +7,9 @@ import pytest
 from tests.evaluation.world_checkpoint import HIDDEN_SIZE, NUM_LATENTS, OPTIONS
 
 from storm_hf.app.changes import Change
+from storm_hf.app.markup import heading_markup
 from storm_hf.app.sight import Sight, nearest_states
+from storm_hf.diagnostics.retrieval import ThoughtGallery
 from storm_hf.diagnostics.seeing import DecoderConfig, ThoughtDecoder
 from storm_hf.errors import InterventionError, PromptError
 from storm_hf.evaluation.answering import answer_questions
@@ -81,10 +83,36 @@ def test_clip_beyond_the_limit_is_refused(session, stranger):
         replace(session, max_seconds=2.0).think(stranger, "where ?")
 
 
-def test_share_counts_the_nearest_known_thoughts():
-    latents = np.concatenate([np.eye(2)[[0] * 8], np.eye(2)[[1] * 4]])
-    gallery = Gallery(latents.astype(np.float32), ["left"] * 8 + ["right"] * 4)
-    assert nearest_states(np.array([[1.0, 0.1], [0.0, 0.0]]), gallery) == [(("left", 0.8), ("right", 0.2)), ()]
+def test_nearest_known_thought_is_named_first_as_ask_and_report_name_it():
+    """The eight nearest are mostly another state: a vote among them named that one."""
+    known = np.concatenate([np.eye(4)[:1], 0.9 * np.eye(4)[[0] * 8] + 0.45 * np.eye(4)[[1] * 8], np.eye(4)[[2] * 4]])
+    gallery = Gallery(known.astype(np.float32), ["left"] + ["right"] * 8 + ["middle"] * 4)
+    latent = np.array([[1.0, 0.02, 0.01, 0.0]])
+    (named,) = nearest_states(latent, gallery)
+    found = ThoughtGallery(gallery.latents, gallery.states, np.zeros((13, 1, 1, 3), np.uint8)).neighbours(latent)
+    assert named[0] == (found.state[0], pytest.approx(found.share[0]))
+    assert [state for state, _ in named] == [gallery.nearest(latent)[0][0], "right"] == ["left", "right"]
+    assert sum(share for _, share in named) <= 1
+
+
+def test_zero_resembles_no_known_thought():
+    gallery = Gallery(np.eye(2, dtype=np.float32), ["left", "right"])
+    assert nearest_states(np.array([[1.0, 0.0], [0.0, 0.0]]), gallery) == [(("left", pytest.approx(1, abs=1e-3)),), ()]
+
+
+@pytest.mark.parametrize(("has_data", "dataset"), [(True, "data"), (False, "DATASET")])
+def test_page_without_a_decoder_names_the_command_that_makes_one(session, tmp_path, has_data, dataset):
+    if has_data:
+        (tmp_path / "data").mkdir()
+        (tmp_path / "data" / "manifest.json").touch()
+        dataset = tmp_path / dataset
+    local = replace(session, folder=str(tmp_path / "storm"))
+    command = f"storm imagine --model {tmp_path / 'storm'} --dataset {dataset} --out runs/imagined"
+    assert local.decoder_command == command
+    assert command in heading_markup(local)
+    drawing = replace(local, sight=Sight(ThoughtDecoder(DecoderConfig(HIDDEN_SIZE, 16, 32, "targets"))))
+    for other in (drawing, replace(session, folder="")):  # it has one, or it lies on the Hub
+        assert "storm imagine" not in heading_markup(other)
 
 
 def test_checkpoint_with_a_decoder_draws(thinking, tmp_path):

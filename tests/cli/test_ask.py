@@ -1,3 +1,4 @@
+import re
 import subprocess
 import sys
 
@@ -9,7 +10,7 @@ from typer.testing import CliRunner
 
 from storm_hf.cli import app
 from storm_hf.cli.ask import printable
-from storm_hf.evaluation import ClipQuestion, ask_with_replaced_latents, load_checkpoint, read_clip
+from storm_hf.evaluation import ClipQuestion, ask_with_replaced_latents, asking, load_checkpoint, read_clip
 from storm_hf.evaluation import ask as ask_model
 
 
@@ -19,6 +20,7 @@ ONLY_WORLDS = (
     "storm: This model has only ever seen the `shuffle` world (tiny drawn videos): its answer about a real clip is a "
     "guess.\n"
 )
+CAUTION = "One question proves little: `storm diagnose` asks many."
 # A file that is no video, by what is wrong with it, and a part of the sentence that says so.
 NO_VIDEOS = {
     "missing": "does not exist.",
@@ -122,7 +124,7 @@ def test_one_option_is_no_choice(ask, clip):
 def test_replaced_latents_are_compared_on_stderr_and_leave_stdout_alone(ask, clip, replacement):
     plain, compared = ask(clip, "Where?"), ask(clip, "Where?", "--latents", replacement)
     assert compared.stdout == plain.stdout
-    assert f"instead of {plain.stdout[:-1]!r}. The latents decide it." in compared.stderr
+    assert f"instead of {plain.stdout[:-1]!r}. {CAUTION}" in compared.stderr
 
 
 def test_answer_from_the_latents_alone_is_compared_on_stderr(ask, clip, checkpoint):
@@ -135,7 +137,17 @@ def test_answer_from_the_latents_alone_is_compared_on_stderr(ask, clip, checkpoi
     said = (
         f"another: {alone.text!r} instead of {own.text!r}." if alone.text != own.text else f"the same: {own.text!r}."
     )
-    assert f"From the latents alone, without the clip, the answer is {said}" in compared.stderr
+    assert f"From the latents alone, without the clip, the answer is {said} {CAUTION}" in compared.stderr
+
+
+@pytest.mark.parametrize("replacement", ["zero", "noise", "mean", "none", "alone"])
+def test_one_answer_is_never_called_evidence(ask, clip, replacement, monkeypatch):
+    """Where the answer stays, as where it changes."""
+    monkeypatch.setattr(asking, "ask_with_replaced_latents", lambda model, processor, question, own, *_, **__: own)
+    said = ask(clip, "Where?", "--latents", replacement).stderr.splitlines()[-1]
+    assert "the answer is the same: " in said
+    assert said.endswith(CAUTION)
+    assert not re.search(r"decide|hold|matter", said)
 
 
 def test_latents_of_a_model_that_does_not_think_cannot_be_replaced(ask, clip):

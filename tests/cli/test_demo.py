@@ -1,3 +1,6 @@
+import json
+import shlex
+import shutil
 import sys
 from pathlib import Path
 
@@ -10,7 +13,7 @@ from storm_hf.cli import app
 from storm_hf.cli.demo import WorldName
 from storm_hf.errors import StaleWorkError
 from storm_hf.optional import install_command
-from storm_hf.worlds import WORLD_NAMES
+from storm_hf.worlds import WORLD_NAMES, make_world
 
 
 @pytest.fixture
@@ -44,11 +47,48 @@ def test_summary_shows_arms_interventions_and_where_the_page_is(run):
     result, _ = run(made_up_report(storm=0.9961), "--out", "runs/x")
     assert result.exit_code == 0
     rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in result.stdout.splitlines() if "│" in line]
-    assert ["storm", "99.6%", "8.0", "27"] in rows
-    assert ["chain of thought", "99.8%", "62.0", "211"] in rows
-    assert ["zeros", "25.8%"] in rows
-    assert ["another clip's: the answer is that clip's", "99.4%"] in rows
-    assert result.stdout.splitlines()[-1] == "Report: runs/x/report.html"
+    assert ["STORM", "99.6%", "99.0%", "8"] in rows
+    assert ["Chain of thought, in sentences", "99.8%", "99.6%", "62"] in rows
+    assert ["zeros", "25.8%", "26.2%"] in rows
+    assert ["another clip's: the answer is that clip's", "99.4%", "98.8%"] in rows
+    assert "512 held-out clips with 5 or 6 swaps of the shuffle world, chance 25%" in result.stdout.replace("\n", " ")
+    assert "Open runs/x/report.html. Then:" in result.stdout
+
+
+def test_terse_chain_has_a_row_where_the_run_has_its_results(run, tmp_path):
+    results = {"accuracy": 0.5, "open": {"accuracy": 0.25}, "forward_passes": 7.0}
+    (tmp_path / "arms" / "terse_chain").mkdir(parents=True)
+    (tmp_path / "arms" / "terse_chain" / "results.json").write_text(json.dumps(results))
+    result, _ = run(made_up_report(), "--out", str(tmp_path))
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in result.stdout.splitlines() if "│" in line]
+    assert ["Terse chain, one word a step", "50.0%", "25.0%", "7"] in rows
+
+
+@pytest.mark.parametrize("world", WORLD_NAMES)
+def test_summary_ends_with_commands_that_this_program_takes(run, tmp_path, world):
+    depth = max(demo.demo_recipe(world).deep)
+    clips = tmp_path / "my run" / "data" / "videos" / "test" / "clips"
+    clips.mkdir(parents=True)
+    for seed in (2000578, 2000576):
+        (clips / f"{world}-{seed:09d}-d{depth}.mp4").touch()
+    out = str(tmp_path / "my run")
+    result, _ = run(made_up_report(checkpoint=f"{out}/storm"), "--out", out, "--world", world)
+    commands = [shlex.split(line) for line in result.stdout.splitlines() if line.startswith("  storm ")]
+    assert [words[1] for words in commands] == ["ask", "imagine", "diagnose"]
+    ask = commands[0]
+    assert ask[2] == str(clips / f"{world}-002000576-d{depth}.mp4")
+    assert ask[3] == make_world(world, **demo.demo_recipe(world).knobs).describe(2000576, depth=depth).question
+    for _, verb, *words in commands:
+        known = CliRunner().invoke(app, [verb, "--help"]).output
+        assert all(word in known for word in words if word.startswith("--"))
+        assert words[words.index("--model") + 1] == f"{out}/storm"
+
+
+@pytest.mark.parametrize("is_found", [True, False])
+def test_environment_is_activated_first_where_the_command_is_not_found(run, monkeypatch, is_found):
+    monkeypatch.setattr(shutil, "which", lambda name: "/usr/bin/storm" if is_found else None)
+    result, _ = run(made_up_report())
+    assert ("/bin/activate" in result.stdout) is not is_found
 
 
 def test_interruption_says_how_to_go_on(run):

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from storm_hf.demo.record import ArmResult, DemoReport, Interventions, Retrieval
+from storm_hf.demo.record import ArmResult, DemoReport, Interventions, OpenQuestions, Retrieval
 from storm_hf.demo.story import ArmTraining, DemoStory, ExampleClip, ImaginedStep, Neighbour, TargetCosines
 from storm_hf.video import write_video
 from storm_hf.worlds import make_world
@@ -47,6 +47,12 @@ def made_up_report(storm: float = 0.9961, direct: float = 0.2832, **replaced: ob
         "cpu_seconds": 803.7,
         "peak_rss_mib": 2310.4,
         "checkpoint": "runs/demo/storm",
+        "open": OpenQuestions(
+            arms={"direct": 0.2715, "chain_of_thought": 0.9961, "align": 0.8594, "storm": 0.9902},
+            interventions=Interventions(
+                none=0.9902, zero=0.2617, noise=0.2441, mean=0.252, swap_follows_donor=0.9883, oracle=1.0
+            ),
+        ),
     }
     return DemoReport(**values | replaced)
 

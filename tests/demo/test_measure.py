@@ -5,8 +5,9 @@ import pytest
 from tests.diagnostics.thinker import NUM_LATENTS, WORLD, make_thinker, saying
 
 from storm_hf.demo import demo_recipe
-from storm_hf.demo.measure import deep_indices, make_gallery, measure_arm, pair_cosine
+from storm_hf.demo.measure import deep_indices, make_gallery, measure_arm, measure_open, pair_cosine
 from storm_hf.target_trajectory import TargetTrajectory
+from storm_hf.training.prompts import PromptEncoder
 from storm_hf.video import write_video
 
 
@@ -62,6 +63,12 @@ def test_unreadable_answers_are_kept_as_none(thinker, tests, recipe):
     with saying(thinker, "swap swap"):
         measures = measure_arm(thinker.model, thinker.processor, tests, recipe, num_latents=0)
     assert (measures.choices, measures.accuracy) == ([None] * 8, 0)
+
+
+def test_open_questions_are_tested_on_the_deep_clips_and_read_by_the_known_options(thinker, tests, recipe):
+    prompts = PromptEncoder(thinker.processor, thinker.model.config, NUM_LATENTS, question_style="none")
+    with saying(thinker, "red"):
+        assert measure_open(thinker.model, prompts, tests, recipe) == {"accuracy": 0.5}
 
 
 def test_cosine_of_pairs_compares_different_clips_at_the_same_step():

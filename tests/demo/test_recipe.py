@@ -4,6 +4,7 @@ import json
 import pytest
 
 from storm_hf.demo import demo_recipe
+from storm_hf.demo.data import world_recipe
 from storm_hf.errors import WorldError
 from storm_hf.worlds import WORLD_NAMES, make_world
 
@@ -55,6 +56,11 @@ def test_recipe_can_be_kept_as_json(recipe):
     kept = json.loads(json.dumps(recipe.to_dict()))
     assert kept["trainings"]["align"] == dataclasses.asdict(recipe.trainings["align"])
     assert set(kept) == {field.name for field in dataclasses.fields(recipe)}
+
+
+def test_training_asks_half_of_its_questions_without_options(recipe):
+    splits = world_recipe(recipe).splits
+    assert {name: split.open_share for name, split in splits.items()} == {"train": 0.5, "validation": 0.0, "test": 0.0}
 
 
 def test_unknown_world_is_named_with_those_that_are_known():

@@ -6,12 +6,14 @@ from html.parser import HTMLParser
 import pytest
 from tests.demo.demo_story import arm, made_up_report, made_up_story
 
-from storm_hf.demo.record import Retrieval
+from storm_hf.demo.record import ARMS, OpenQuestions, Retrieval
 from storm_hf.demo.report import write_report
 from storm_hf.demo.story import TargetCosines
 from storm_hf.errors import ReportError, VideoReadError
 
 
+INTERVENTIONS = made_up_report().interventions
+ONE_OF_FOUR = "Answer with one word: red, blue, green or yellow."
 VOID = {"br", "hr", "img", "input", "link", "meta"}
 
 
@@ -77,20 +79,23 @@ def shape(value: object) -> object:
 def test_json_has_exactly_the_agreed_keys(story, tmp_path):
     write_report(tmp_path, made_up_report(), story)
     result = dict.fromkeys(("accuracy", "forward_passes", "seconds_per_answer", "train_seconds"))
+    arms = ("direct", "chain_of_thought", "align", "storm")
+    interventions = dict.fromkeys(("none", "zero", "noise", "mean", "swap_follows_donor", "oracle"))
     assert shape(json.loads((tmp_path / "report.json").read_text())) == {
         "world": None,
         "seed": None,
         "chance": None,
         "num_test": None,
         "num_latents": None,
-        "arms": dict.fromkeys(("direct", "chain_of_thought", "align", "storm"), result),
-        "interventions": dict.fromkeys(("none", "zero", "noise", "mean", "swap_follows_donor", "oracle")),
+        "arms": dict.fromkeys(arms, result),
+        "interventions": interventions,
         "by_depth": {str(depth): {"direct": None, "storm": None} for depth in range(7)},
         "retrieval": dict.fromkeys(("top1_state", "gallery", "chance")),
         "wall_seconds": None,
         "cpu_seconds": None,
         "peak_rss_mib": None,
         "checkpoint": None,
+        "open": {"arms": dict.fromkeys(arms), "interventions": interventions},
     }
 
 
@@ -115,6 +120,8 @@ def test_folder_holds_the_two_files_and_nothing_else(story, tmp_path):
         ({"by_depth": {"0": {"storm": -1.0, "direct": 0.0}}}, r"by_depth\.0\.storm"),
         ({"cpu_seconds": float("nan")}, "cpu_seconds of the report to be a finite number"),
         ({"retrieval": Retrieval(99.0, 256, 0.25)}, r"retrieval\.top1_state"),
+        ({"open": OpenQuestions({"storm": 1.0}, INTERVENTIONS)}, "Expected the arms of open to name direct"),
+        ({"open": OpenQuestions({**dict.fromkeys(ARMS, 0.5), "storm": 1.5}, INTERVENTIONS)}, r"open\.arms\.storm"),
     ],
 )
 def test_report_that_cannot_be_true_is_refused(replaced, message):
@@ -194,6 +201,13 @@ def test_numbers_stand_in_tables_too(page):
         assert cell in page.words
 
 
+def test_accuracy_of_both_question_forms_stands_side_by_side(page, story, tmp_path):
+    assert "Asked without options, STORM answers 99% right; with zeros for its latents 26.2%" in page.words
+    assert "Right, asked without options" in page.words
+    closed_only = made_up_report(open=None)
+    assert "without options" not in Page(write_report(tmp_path, closed_only, story).read_text()).words
+
+
 def test_terse_chain_stands_honestly_beside(page):
     assert "needs 8 passes and answers 99.2% right" in page.words
     assert "the same class of cost" in page.words
@@ -208,7 +222,9 @@ def test_page_without_a_terse_chain_says_that_it_was_not_measured(story, tmp_pat
 
 def test_page_says_how_to_make_it_again_and_how_to_load_the_checkpoint(page):
     assert "storm demo --out runs/demo --seed 0" in page.words
-    assert 'AutoModel.from_pretrained("runs/demo/storm", trust_remote_code=True)' in page.words
+    assert 'from_pretrained("runs/demo/storm", trust_remote_code=True)' in page.words
+    assert 'AutoProcessor.from_pretrained("runs/demo/storm", trust_remote_code=False)' in page.words  # asks nothing
+    assert f"Which cup holds the ball at the end? {ONE_OF_FOUR}" in page.words.replace("\\u0027", "'")
     assert "transformers 5.23.0" in page.words
 
 

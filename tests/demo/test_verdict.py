@@ -3,7 +3,7 @@ import dataclasses
 import pytest
 from tests.demo.demo_story import made_up_report, made_up_story
 
-from storm_hf.demo.record import Interventions, Retrieval
+from storm_hf.demo.record import Interventions, OpenQuestions, Retrieval
 from storm_hf.demo.story import TargetCosines
 from storm_hf.demo.verdict import judge
 from storm_hf.evaluation.bootstrap import wilson_interval
@@ -22,6 +22,11 @@ def intervened(**replaced: float) -> Interventions:
     return dataclasses.replace(made_up_report().interventions, **replaced)
 
 
+def open_questions(**replaced: float) -> OpenQuestions:
+    asked = made_up_report().open
+    return dataclasses.replace(asked, arms={**asked.arms, **replaced})
+
+
 def test_good_run_works_and_says_by_how_much(story):
     verdict = judge(made_up_report(), story)
     assert verdict.outcome == "works"
@@ -34,6 +39,7 @@ def test_good_run_works_and_says_by_how_much(story):
     [
         ({"storm": 0.90}, "stays below 95%"),
         ({"direct": 0.99}, "direct answering is as good"),
+        ({"open": open_questions(storm=0.4)}, "asked without options, STORM answers 40% right"),
         ({"interventions": intervened(noise=0.5)}, "with noise for latents 50% are still right"),
         ({"interventions": intervened(swap_follows_donor=0.8)}, "swapped latents steer 80%"),
         ({"retrieval": Retrieval(0.6, 256, 0.25)}, "60% of the latents lie nearest"),

@@ -16,7 +16,7 @@ import pytest
 from rich.console import Console
 from tests.end_to_end.mini_demo import mini_recipe
 
-from storm_hf.demo import reload, run_demo, stages
+from storm_hf.demo import data, reload, run_demo, stages
 from storm_hf.demo.controls import CONTROLS, control_tasks
 from storm_hf.demo.folder import DemoFolder
 from storm_hf.errors import CheckpointError, StaleWorkError
@@ -57,12 +57,14 @@ def shape(value: object) -> object:
 
 def test_json_has_exactly_the_agreed_keys(finished):
     arm = dict.fromkeys(("accuracy", "forward_passes", "seconds_per_answer", "train_seconds"))
+    arms = ("direct", "chain_of_thought", "align", "storm")
     interventions = ("none", "zero", "noise", "mean", "swap_follows_donor", "oracle")
     numbers = ("world", "seed", "chance", "num_test", "num_latents", "wall_seconds", "cpu_seconds", "peak_rss_mib")
     assert shape(read_json(finished.path / "report.json")) == {
         **dict.fromkeys((*numbers, "checkpoint")),
-        "arms": dict.fromkeys(("direct", "chain_of_thought", "align", "storm"), arm),
+        "arms": dict.fromkeys(arms, arm),
         "interventions": dict.fromkeys(interventions),
+        "open": {"arms": dict.fromkeys(arms), "interventions": dict.fromkeys(interventions)},
         "by_depth": {str(depth): {"direct": None, "storm": None} for depth in range(7)},
         "retrieval": dict.fromkeys(("top1_state", "gallery", "chance")),
     }
@@ -74,6 +76,7 @@ def test_json_says_what_the_recipe_asked_for_and_the_arms_measured(finished):
     assert (report["num_test"], report["num_latents"], report["retrieval"]["gallery"]) == (8, 6, 4)
     storm = read_json(finished.arm("storm") / "results.json")
     assert report["arms"]["storm"]["accuracy"] == report["interventions"]["none"] == storm["accuracy"]
+    assert report["open"]["arms"]["storm"] == report["open"]["interventions"]["none"] == storm["open"]["accuracy"]
     assert len(storm["choices"]) == sum(recipe.test_depths.values())
     assert storm["num_updates"] == recipe.trainings["align"].num_updates + recipe.trainings["answer"].num_updates
     assert all(arm["train_seconds"] > 0 for arm in report["arms"].values())
@@ -129,6 +132,20 @@ def times(folder: DemoFolder) -> dict[str, int]:
     """When each file was written, in nanoseconds."""
     files = (path for path in folder.path.rglob("*") if path.is_file())
     return {str(path.relative_to(folder.path)): path.stat().st_mtime_ns for path in files}
+
+
+def test_half_of_the_training_questions_name_their_options_and_the_test_asks_both_forms(finished):
+    train = data.dataset(finished, "train", with_thoughts=False)
+    is_open = [len(options) == 0 for options in train["options"]]
+    assert 6 <= sum(is_open) <= 18  # of 24, half of them on average
+    _, processor = load_checkpoint(str(finished.storm))
+    asked = processor.tokenizer.batch_decode(train["prompt_input_ids"])
+    assert ["Answer with one word" not in text for text in asked] == is_open
+    for open_form in (False, True):
+        test = data.dataset(finished, "test", with_thoughts=False, is_open=open_form)
+        assert all(len(options) == 4 for options in test["options"])
+        asked = processor.tokenizer.batch_decode(test["prompt_input_ids"])
+        assert ["Answer with one word" not in text for text in asked] == [open_form] * len(test)
 
 
 def test_second_call_does_nothing_but_write_the_report_again(finished, monkeypatch):

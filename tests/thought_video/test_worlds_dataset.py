@@ -52,6 +52,21 @@ def test_videos_are_real_files_that_show_a_frame_pair_per_step(examples):
     assert len(example.thought.read()) == 2 * len(example.states)
 
 
+def test_share_of_open_questions_is_drawn_by_the_seed_alone(tmp_path):
+    recipe = WorldRecipe.from_dict({"world": "shuffle", "splits": {"train": {"count": 40, "open_share": 0.5}}})
+    examples = render_world(recipe, tmp_path)["train"]
+    split = recipe.splits["train"]
+    assert [example.options == () for example in examples] == [split.is_open(one.thought.seed) for one in examples]
+    assert {example.options for example in examples} == {(), recipe.world_of("train").options}
+    assert all(example.answer in recipe.world_of("train").options for example in examples)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.25, 0.5, 1.0])
+def test_share_of_open_questions_is_as_asked(share):
+    split = WorldSplit(count=4000, open_share=share)
+    assert np.mean([split.is_open(seed) for seed in range(4000)]) == pytest.approx(share, abs=0.02)
+
+
 def test_canvas_of_a_recipe_is_the_size_of_its_frames(tmp_path):
     recipe = WorldRecipe.from_dict({"world": "shuffle", "splits": {"train": {"count": 1}}, "canvas": [48, 64]})
     (example,) = render_world(recipe, tmp_path)["train"]
@@ -99,6 +114,12 @@ def test_generator_rejects_a_question_of_another_episode(examples):
 def test_split_needs_a_count_or_depths(split):
     with pytest.raises(WorldError, match="either a count or depths"):
         WorldSplit(**split)
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.5])
+def test_share_of_open_questions_is_a_share(share):
+    with pytest.raises(WorldError, match="open_share from 0 to 1"):
+        WorldSplit(count=1, open_share=share)
 
 
 def test_recipe_without_splits_is_refused():

@@ -9,8 +9,8 @@ from storm_hf.reporting import frame_data_uri, render_page
 
 _PACKAGE = "storm_hf.app"
 _DRAWN = "Pictures: drawn by a small decoder that has only ever seen true thoughts."
-_NAMED = "Words: what the ten known thoughts nearest to a latent show, and how many of them show it."
-_COARSER = "That is a coarser reading than a picture, and the two may differ."
+_NAMED = "Words: the state of the known thought nearest to a latent, and the share of its similarity that falls on that state."
+_TWO_READINGS = "Pictures and words are two readings of a latent and may differ."
 _NUMBERS = (
     "This checkpoint has neither a decoder nor a gallery of known thoughts, so its latents are described in numbers."
 )
@@ -98,5 +98,10 @@ def _explanation(shown: Reply) -> str:
         return ""
     is_drawn = any(step.picture is not None for step in shown.steps)
     is_named = any(step.resembles for step in shown.steps)
-    told = {_DRAWN: is_drawn, _NAMED: is_named, _COARSER: is_drawn and is_named, _NUMBERS: not (is_drawn or is_named)}
+    told = {
+        _DRAWN: is_drawn,
+        _NAMED: is_named,
+        _TWO_READINGS: is_drawn and is_named,
+        _NUMBERS: not (is_drawn or is_named),
+    }
     return " ".join(sentence for sentence, is_so in told.items() if is_so)

@@ -23,6 +23,7 @@ from storm_hf.evaluation.cost import counted_passes, passes_until_first_token
 from storm_hf.evaluation.loading import load_checkpoint, worlds_only
 from storm_hf.evaluation.replacement import feed
 from storm_hf.model.modeling_storm import StormForConditionalGeneration
+from storm_hf.target_trajectory.shards import MANIFEST
 from storm_hf.training.prompts import PromptEncoder
 from storm_hf.video import VideoClip, read_video
 
@@ -47,6 +48,8 @@ class Session:
             Shows latents.
         max_seconds (`float`, *optional*, defaults to `600.0`):
             Longest clip.
+        folder (`str`, *optional*, defaults to `""`):
+            Of the checkpoint, where it lies on this machine.
     """
 
     name: str
@@ -54,6 +57,7 @@ class Session:
     processor: ProcessorMixin
     sight: Sight
     max_seconds: float = MAX_SECONDS
+    folder: str = ""
 
     @classmethod
     def load(
@@ -77,8 +81,9 @@ class Session:
             CheckpointError: If there is no such checkpoint, or it is not whole.
         """
         model, processor = (load or _load)(name_or_path)
-        name = Path(name_or_path).name if Path(name_or_path).is_dir() else name_or_path
-        return cls(name, model, processor, Sight.of(_folder_of(name_or_path)), max_seconds)
+        is_local = Path(name_or_path).is_dir()
+        name, folder = (Path(name_or_path).name, name_or_path) if is_local else (name_or_path, "")
+        return cls(name, model, processor, Sight.of(_folder_of(name_or_path)), max_seconds, folder)
 
     @property
     def num_latents(self) -> int:
@@ -89,6 +94,15 @@ class Session:
     def worlds(self) -> tuple[str, ...]:
         """The worlds that the model was trained on, if it has seen nothing else."""
         return worlds_only(self.model.config)
+
+    @property
+    def decoder_command(self) -> str:
+        """The command that makes the decoder of a checkpoint on this machine; empty where there is one already."""
+        if self.sight.decoder is not None or not self.folder:
+            return ""
+        data = Path(self.folder).parent / "data"  # of a demo's run
+        dataset = data if (data / MANIFEST).is_file() else "DATASET"
+        return f"storm imagine --model {self.folder} --dataset {dataset} --out runs/imagined"
 
     def think(self, clip: Path, text: str, options: Sequence[str] = ()) -> Thinking:
         """Answer a question about a clip, after thinking and directly.

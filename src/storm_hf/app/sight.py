@@ -3,18 +3,19 @@
 Axes: K latent steps, N entries of the gallery, D hidden size, H height, W width, in pixels.
 """
 
-from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from storm_hf.diagnostics.retrieval import TEMPERATURE
 from storm_hf.diagnostics.seeing import ThoughtDecoder
 from storm_hf.evaluation.gallery import Gallery, describe_latents, unit_vectors
 
 
-_NUM_NEIGHBOURS = 10
 _NUM_NAMED = 2
+_SMALLEST_SHARE = 0.01  # of a second state that is named
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,8 +28,8 @@ class SeenStep:
         cosine_to_previous (`float` or `None`):
             Cosine to the latent before it; None at the first step.
         resembles (`tuple[tuple[str, float], ...]`):
-            States of the ten nearest known thoughts, most frequent first, each with its share of them. Empty without a
-            gallery.
+            State of the known thought nearest to it, and the runner-up, each with the share of the similarity that falls on
+            known thoughts of that state. Empty without a gallery.
         picture (`np.ndarray` of shape `(height, width, 3)`, *optional*):
             The latent, drawn, `uint8`. None without a decoder.
     """
@@ -79,14 +80,19 @@ class Sight:
 
 
 def nearest_states(latents: np.ndarray, gallery: Gallery) -> list[tuple[tuple[str, float], ...]]:
-    """Name the states of the known thoughts nearest to each latent (K, D), with the share of each; a zero resembles none."""
+    """Name the state of the known thought nearest to each latent (K, D) and the runner-up; a zero resembles none.
+
+    Shares are those of the demo's report: a softmax over the cosines to all known thoughts, summed by state.
+    """
     cosines = unit_vectors(latents) @ unit_vectors(gallery.latents).T  # (K, N)
-    nearest = np.argsort(-cosines, axis=1, kind="stable")[:, :_NUM_NEIGHBOURS]
-    return [
-        _shares([gallery.states[index] for index in row]) if latent.any() else ()
-        for latent, row in zip(latents, nearest, strict=True)
-    ]
+    return [_shares(row, gallery.states) if latent.any() else () for latent, row in zip(latents, cosines, strict=True)]
 
 
-def _shares(states: list[str]) -> tuple[tuple[str, float], ...]:
-    return tuple((state, count / len(states)) for state, count in Counter(states).most_common(_NUM_NAMED))
+def _shares(cosines: np.ndarray, states: Sequence[str]) -> tuple[tuple[str, float], ...]:
+    weights = np.exp((cosines - cosines.max()) / TEMPERATURE)
+    share_of = dict.fromkeys([states[int(cosines.argmax())]], 0.0)  # the nearest comes first
+    for state, weight in zip(states, weights / weights.sum(), strict=True):
+        share_of[state] = share_of.get(state, 0.0) + float(weight)
+    nearest, *others = share_of.items()
+    runners_up = sorted((one for one in others if one[1] >= _SMALLEST_SHARE), key=lambda one: -one[1])
+    return (nearest, *runners_up)[:_NUM_NAMED]

@@ -150,7 +150,7 @@ def _episodes(world_recipe: WorldRecipe, split: str, rows_per_shard: int, folder
             id=name,
             video=clip.absolute(),
             question=text.question,
-            options=text.options,
+            options=() if how_many.is_open(seed) else text.options,
             answer=text.answer,
             license=_LICENSE_OF_WORLDS,
             source=world.name,

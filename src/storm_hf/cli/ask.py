@@ -41,11 +41,13 @@ class Latents(StrEnum):
     alone = "alone"
 
 
+_CAUTION = "One question proves little: `storm diagnose` asks many."
 _PHRASES = {
     Latents.zero: "With zeros for latents",
     Latents.noise: "With noise for latents",
     Latents.mean: "With their mean for latents",
     Latents.none: "Without latents",
+    Latents.alone: "From the latents alone, without the clip",
 }
 
 
@@ -67,8 +69,7 @@ def ask_clip(
         Latents | None,
         typer.Option(
             help="Also answer with the latents replaced by zeros, by noise of their size, by their mean, or with none at "
-            "all: if they matter, the answer changes. Or from the latents alone, without the clip: if they hold the answer, it "
-            "stays."
+            "all, or from the latents alone, without the clip. One question proves little; [bold]storm diagnose[/bold] asks many."
         ),
     ] = None,
     show: Annotated[
@@ -147,27 +148,14 @@ def _compare(
     latents: Latents,
     max_new_tokens: int,
 ) -> None:
-    """Ask again with replaced latents, and say whether that makes a difference."""
+    """Ask again with replaced latents, and print both answers."""
     from storm_hf.evaluation.asking import ask_with_replaced_latents
 
     other = ask_with_replaced_latents(model, processor, question, own, latents.value, max_new_tokens=max_new_tokens)
-    if latents is Latents.alone:
-        tell(_alone(own.text, other.text))
-        return
-    phrase = _PHRASES[latents]
-    if other.text == own.text:
-        tell(f"{phrase}, the answer is the same: {other.text!r}. For this question they do not decide it.")
-    else:
-        tell(f"{phrase}, the answer is another: {other.text!r} instead of {own.text!r}. The latents decide it.")
-
-
-def _alone(own: str, other: str) -> str:
-    if own == other:
-        return (
-            f"From the latents alone, without the clip, the answer is the same: {other!r}. They hold what it needs, or the "
-            "question alone does."
-        )
-    return f"From the latents alone, without the clip, the answer is another: {other!r} instead of {own!r}."
+    comparison = (
+        f"the same: {other.text!r}" if other.text == own.text else f"another: {other.text!r} instead of {own.text!r}"
+    )
+    tell(f"{_PHRASES[latents]}, the answer is {comparison}. {_CAUTION}")
 
 
 def _show_latents(answer: "Answer", checkpoint: str) -> None:

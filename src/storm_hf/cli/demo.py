@@ -1,5 +1,10 @@
 """`storm demo`: all of STORM on this machine, from rendered clips to a page that says whether it worked."""
 
+import os
+import shlex
+import shutil
+import sys
+from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -7,11 +12,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from storm_hf.cli.exits import INTERRUPTED, tell
+from storm_hf.cli.loading import DEFAULT_MODEL
 
 
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from storm_hf.demo.recipe import DemoRecipe
     from storm_hf.demo.record import DemoReport
 
 
@@ -19,7 +26,7 @@ REPORT_PAGE = "report.html"
 # The first that is missing names the extra that brings it; `demo` brings all.
 _PACKAGES = ("jinja2", "psutil", "pyarrow", "datasets", "trl")
 _INTERVENTIONS = {
-    "none": "its own",
+    "none": "nothing",
     "zero": "zeros",
     "noise": "noise",
     "mean": "their mean",
@@ -67,43 +74,87 @@ def run_demo(
         require(package)
     from storm_hf import demo
 
+    recipe = demo.demo_recipe(world.value, seed, naive_targets)
     try:
         report = demo.run_demo(out=out, world=world.value, seed=seed, naive_targets=naive_targets)
     except KeyboardInterrupt as interrupt:
         tell("Interrupted. Run the same command again to continue.")
         raise typer.Exit(INTERRUPTED) from interrupt
-    _print_summary(report, out)
+    _print_summary(report, recipe, out)
 
 
-def _print_summary(report: "DemoReport", out: Path) -> None:
+def _print_summary(report: "DemoReport", recipe: "DemoRecipe", out: Path) -> None:
     from rich.console import Console
 
     console = Console()
-    console.print(_arms(report), _interventions(report), sep="\n")
-    typer.echo(f"Model:  {report.checkpoint}")
-    typer.echo(f"Report: {out / REPORT_PAGE}")
+    title = f"{report.num_test} held-out {recipe.deep_clips} of the {report.world} world, chance {report.chance:.0%}"
+    console.print(_arms(report, out, title), _interventions(report), sep="\n")
+    typer.echo(f"Open {out / REPORT_PAGE}. Then:")
+    for command in _next_commands(report, recipe, out):
+        typer.echo(f"  {command}")
 
 
-def _arms(report: "DemoReport") -> "Table":
+def _arms(report: "DemoReport", out: Path, title: str) -> "Table":
     from rich.table import Table
 
-    title = f"{report.num_test} held-out clips of the {report.world} world, chance {report.chance:.0%}"
+    from storm_hf.demo.figures import ARM_LABELS
+
     table = Table("way of answering", title=title, title_justify="left")
-    for column in ("right", "forward passes", "ms per answer"):
+    for column in ("accuracy", "without options", "forward passes"):
         table.add_column(column, justify="right")
-    for name, arm in report.arms.items():
-        cells = (f"{arm.accuracy:.1%}", f"{arm.forward_passes:.1f}", f"{1000 * arm.seconds_per_answer:.0f}")
-        table.add_row(name.replace("_", " "), *cells, style="bold" if name == "storm" else "")
+    for name, (accuracy, asked_openly, passes) in _figures_of_arms(report, out).items():
+        cells = (f"{accuracy:.1%}", "" if asked_openly is None else f"{asked_openly:.1%}", f"{passes:.0f}")
+        table.add_row(ARM_LABELS[name], *cells, style="bold" if name == "storm" else "")
     return table
+
+
+def _figures_of_arms(report: "DemoReport", out: Path) -> dict[str, tuple[float, float | None, float]]:
+    """Collect accuracy, accuracy without options and passes of each arm, also of one that the report leaves out."""
+    from storm_hf.demo.folder import DemoFolder
+    from storm_hf.writing import read_json
+
+    asked_openly = {} if report.open is None else report.open.arms
+    figures = {name: (arm.accuracy, asked_openly.get(name), arm.forward_passes) for name, arm in report.arms.items()}
+    results = DemoFolder(out).arm("terse_chain") / "results.json"
+    if results.is_file():
+        terse = read_json(results)
+        figures["terse_chain"] = (terse["accuracy"], terse["open"]["accuracy"], terse["forward_passes"])
+    return figures
 
 
 def _interventions(report: "DemoReport") -> "Table":
     from rich.table import Table
 
-    table = Table("STORM is fed, for its latents", title="Do the latents matter?", title_justify="left")
-    table.add_column("right", justify="right")
+    table = Table("STORM, its latents replaced by", title="Do the latents matter?", title_justify="left")
+    columns = [("accuracy", report.interventions)]
+    if report.open is not None:
+        columns.append(("without options", report.open.interventions))
+    for title, _ in columns:
+        table.add_column(title, justify="right")
     for name, words in _INTERVENTIONS.items():
-        table.add_row(words, f"{getattr(report.interventions, name):.1%}")
+        table.add_row(words, *(f"{getattr(measured, name):.1%}" for _, measured in columns))
     table.add_section()
-    table.add_row("another clip's: the answer is that clip's", f"{report.interventions.swap_follows_donor:.1%}")
+    shares = (f"{measured.swap_follows_donor:.1%}" for _, measured in columns)
+    table.add_row("another clip's: the answer is that clip's", *shares)
     return table
+
+
+def _next_commands(report: "DemoReport", recipe: "DemoRecipe", out: Path) -> Iterator[str]:
+    """Write what to do with the model: ask it, draw its latents, test them."""
+    if shutil.which("storm") is None:
+        yield f"source {shlex.quote(os.path.relpath(sys.prefix))}/bin/activate"
+    model = "" if Path(report.checkpoint) == DEFAULT_MODEL else f" --model {shlex.quote(report.checkpoint)}"
+    if clips := sorted((out / "data" / "videos" / "test" / "clips").glob(f"*-d{max(recipe.deep)}.mp4")):
+        yield f'storm ask {shlex.quote(str(clips[0]))} "{_question_about(clips[0], recipe)}"{model} --latents zero'
+    known = f"--model {shlex.quote(report.checkpoint)} --dataset {shlex.quote(str(out / 'data'))}"
+    depths = " ".join(f"--depth {depth}" for depth in recipe.deep)
+    yield f"storm imagine {known} --out runs/imagined"
+    yield f"storm diagnose {known} {depths} --out runs/diagnosis"
+
+
+def _question_about(clip: Path, recipe: "DemoRecipe") -> str:
+    """Ask what the world asks about a clip, whose name holds seed and depth."""
+    from storm_hf.worlds import make_world
+
+    _, seed, depth = clip.stem.split("-")
+    return make_world(recipe.world, **recipe.knobs).describe(int(seed), depth=int(depth.removeprefix("d"))).question

@@ -7,6 +7,7 @@ import typer
 
 from storm_hf.cli.exits import given_command, tell
 from storm_hf.cli.loading import load_model
+from storm_hf.cli.progress import progress_bar
 
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 
 NUM_PICTURED = 3  # questions whose latents are drawn
+FEWEST_KNOWN = 8  # further questions, whose true thoughts the latents are compared with
 EPILOG = """Examples:
 
 [bold]storm diagnose --model runs/demo/storm --dataset runs/demo/data --depth 5 --depth 6 --out runs/diagnosis[/bold]
@@ -83,16 +85,20 @@ def diagnose_model(
     for reason in questions.absent.values():
         tell(reason)
     names = {"model": model, "dataset": dataset, "split": split, "command": given_command()}
-    found = diagnose(
-        network,
-        processor,
-        questions,
-        max_new_tokens=max_new_tokens,
-        batch_size=batch_size,
-        seed=seed,
-        names=names,
-    )
-    _print(found, write_diagnosis(out, found, _pictures(network, processor, questions, model, dataset)))
+    with progress_bar("Asking under each replacement", 2 * len(questions.rows)) as count_up:
+        found = diagnose(
+            network,
+            processor,
+            questions,
+            max_new_tokens=max_new_tokens,
+            batch_size=batch_size,
+            seed=seed,
+            names=names,
+            report=count_up,
+        )
+    page = write_diagnosis(out, found)  # before the pictures: what was measured is not lost with them
+    pictures = _pictures(network, processor, questions, model, dataset)
+    _print(found, page if pictures is None else write_diagnosis(out, found, pictures))
 
 
 def _pictures(
@@ -109,11 +115,17 @@ def _pictures(
     from storm_hf.target_trajectory import TargetTrajectory
 
     decoder, statistics = ThoughtDecoder.load(Path(model)), find_statistics(dataset, model)
+    pictured, known = questions.rows[:NUM_PICTURED], questions.rows[NUM_PICTURED:]
     if decoder is None or statistics is None or not all(row.get("thought_video") for row in questions.rows):
+        return None
+    if len(known) < FEWEST_KNOWN:
+        tell(
+            f"No pictures of the latents: they are compared with {FEWEST_KNOWN} other questions, and there are {len(known)}."
+        )
         return None
     trajectory = TargetTrajectory.load(statistics).with_num_latents(network.config.num_latents)
     painter = Painter(network, processor, decoder, trajectory)
-    return painter.pictures(questions.rows[:NUM_PICTURED], questions.rows[NUM_PICTURED:])
+    return painter.pictures(pictured, known)
 
 
 def _print(found: "Diagnosis", page: Path) -> None:

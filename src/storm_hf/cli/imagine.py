@@ -1,8 +1,5 @@
 """`storm imagine`: draw what a model thinks before it answers."""
 
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +7,7 @@ import typer
 
 from storm_hf.cli.exits import tell
 from storm_hf.cli.loading import load_model
+from storm_hf.cli.progress import progress_bar
 from storm_hf.errors import DatasetError
 
 
@@ -51,7 +49,7 @@ def imagine_clips(
     trajectory = find_trajectory(model, dataset).with_num_latents(network.config.num_latents)
     home = Path(model) if Path(model).is_dir() else out
     training = DecoderTraining(num_updates=updates, seed=seed)
-    decoder = decoder_of(home, trajectory, splits, training=training, progress=_bar)
+    decoder = decoder_of(home, trajectory, splits, training=training, progress=progress_bar)
     asked = splits[split].shuffle(seed=seed)
     asked = asked.select(range(min(rows, len(asked)))).to_list()
     report = imagine_rows(
@@ -62,19 +60,9 @@ def imagine_clips(
         name=Path(model).name,
         command=f"storm imagine --model {model} --dataset {dataset} --out {out} --rows {rows} --seed {seed}",
         num_scenes=scenes,
-        progress=_bar,
+        progress=progress_bar,
     )
     if report.drawn_right is not None:
         tell(f"{report.drawn_right:.1%} of {report.num_frames} drawn frames show the true state.")
     tell(f"{report.accuracy:.1%} of {report.num_read} answers are right.")
     typer.echo(str(out / "imagine.html"))
-
-
-@contextmanager
-def _bar(title: str, total: int) -> Iterator[Callable[[], None]]:
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty()) as progress:
-        task = progress.add_task(title, total=total)
-        yield lambda: progress.advance(task)

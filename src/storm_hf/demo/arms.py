@@ -11,7 +11,7 @@ storm              Stage I, then Stage II
 import dataclasses
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,15 +25,17 @@ from storm_hf.answer.trainer import StormAnswerTrainer
 from storm_hf.demo import data
 from storm_hf.demo.backbone import tiny_config, tiny_processor
 from storm_hf.demo.folder import DemoFolder
-from storm_hf.demo.measure import measure_arm, measure_storm
+from storm_hf.demo.measure import measure_arm, measure_open, measure_storm
 from storm_hf.demo.recipe import DemoRecipe
 from storm_hf.demo.tasks import Report
 from storm_hf.model import StormForConditionalGeneration
 from storm_hf.reporting import write_atomically
+from storm_hf.target_trajectory import TargetTrajectory
 from storm_hf.thought_video import WorldExample
 from storm_hf.training.checkpoints import StopOnInterrupt
 from storm_hf.training.config import StormTrainingConfig
 from storm_hf.training.perception import caption_rows
+from storm_hf.training.prompts import PromptEncoder
 from storm_hf.training.trainer import StormTrainer
 from storm_hf.worlds import make_world
 from storm_hf.writing import read_json
@@ -108,7 +110,9 @@ def run_text_arm(folder: DemoFolder, recipe: DemoRecipe, arm: str, report: Repor
     tests = data.dataset(folder, "test", with_thoughts=False)
     longest = longest_answer(with_reasoning(tests, column), processor)
     results = measure_arm(trainer.model, processor, list(tests), recipe, num_latents=0, max_new_tokens=longest)
-    _finish(folder, recipe, arm, trainer, results, seconds)
+    prompts = PromptEncoder(processor, trainer.model.config, 0)
+    open_results = measure_open(trainer.model, prompts, _open_tests(folder), recipe, max_new_tokens=longest)
+    _finish(folder, recipe, arm, trainer, results, open_results, seconds)
 
 
 def run_storm(folder: DemoFolder, recipe: DemoRecipe, report: Report) -> None:
@@ -131,10 +135,13 @@ def run_storm(folder: DemoFolder, recipe: DemoRecipe, report: Report) -> None:
     )
     seconds += train(trainer)
     results = measure_storm(trainer.model, processor, tests, folder, recipe)
+    prompts = PromptEncoder(processor, trainer.model.config, recipe.num_latents)
+    trajectory = TargetTrajectory.load(folder.arm("align"))
+    open_results = measure_open(trainer.model, prompts, _open_tests(folder), recipe, trajectory=trajectory)
     trainer.model.config.trained_on = [f"world:{recipe.world}"]
     trainer.save_model(str(folder.storm))
     processor.save_pretrained(folder.storm)
-    _finish(folder, recipe, "storm", trainer, results, seconds)
+    _finish(folder, recipe, "storm", trainer, results, open_results, seconds)
 
 
 def _align(folder: DemoFolder, recipe: DemoRecipe, tests: list[dict[str, Any]], report: Report) -> float:
@@ -160,10 +167,17 @@ def _align(folder: DemoFolder, recipe: DemoRecipe, tests: list[dict[str, Any]], 
     )
     seconds = train(trainer)
     results = measure_arm(trainer.model, processor, tests, recipe, num_latents=recipe.num_latents)
+    prompts = PromptEncoder(processor, trainer.model.config, recipe.num_latents)
+    open_results = measure_open(trainer.model, prompts, _open_tests(folder), recipe)
     trainer.save_model(str(folder.arm("align")))
     processor.save_pretrained(folder.arm("align"))
-    _finish(folder, recipe, "align", trainer, results, seconds)
+    _finish(folder, recipe, "align", trainer, results, open_results, seconds)
     return seconds
+
+
+def _open_tests(folder: DemoFolder) -> list[dict[str, Any]]:
+    """Read the test rows with prompts that ask without options."""
+    return list(data.dataset(folder, "test", with_thoughts=True, is_open=True))
 
 
 def with_reasoning(rows: Dataset, column: str | None) -> Dataset:
@@ -253,11 +267,13 @@ def _finish(
     arm: str,
     trainer: StormTrainer,
     results: Any,
+    open_results: Mapping[str, Any],
     train_seconds: float,
 ) -> None:
     names = {"align": ("align",), "storm": ("align", "answer")}.get(arm, (arm,))
     record = {
         **dataclasses.asdict(results),
+        "open": open_results,
         "train_seconds": train_seconds,
         "num_updates": sum(recipe.trainings[name].num_updates for name in names),
         "num_parameters": sum(p.numel() for p in trainer.model.parameters() if p.requires_grad),

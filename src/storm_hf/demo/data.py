@@ -1,6 +1,7 @@
 """The demo's data: real mp4 files, the thought-video data set made of them, and question clips encoded once."""
 
 import itertools
+from dataclasses import replace
 from pathlib import Path
 
 from datasets import Dataset, concatenate_datasets, disable_progress_bars, load_from_disk
@@ -16,12 +17,13 @@ from storm_hf.training.features import cache_video_features
 
 
 _ROWS_PER_SHARD = 512
+_OPEN_TEST = "test_open"  # the test clips again, with open questions
 
 
 def world_recipe(recipe: DemoRecipe) -> WorldRecipe:
     """The episodes that the demo needs: train, validation (the gallery), test (so many of each depth)."""
     splits = {
-        "train": WorldSplit(count=recipe.num_train),
+        "train": WorldSplit(count=recipe.num_train, open_share=recipe.open_share),
         "validation": WorldSplit(count=recipe.num_gallery),
         "test": WorldSplit(depths=dict(recipe.test_depths)),
     }
@@ -64,11 +66,13 @@ def encode_thoughts(folder: DemoFolder, recipe: DemoRecipe, report: Report) -> N
 
 
 def encode_clips(folder: DemoFolder, recipe: DemoRecipe, report: Report) -> None:
-    """Encode the question clips once. Worker."""
+    """Encode the question clips once, those of the test with open questions too. Worker."""
     disable_progress_bars()
     model, processor = load(folder.base)
     done = 0
-    for split, examples in examples_of(folder, recipe).items():
+    splits = examples_of(folder, recipe)
+    splits[_OPEN_TEST] = [replace(example, options=()) for example in splits["test"]]
+    for split, examples in splits.items():
         rows = [
             {
                 "video": str(example.video),
@@ -83,7 +87,7 @@ def encode_clips(folder: DemoFolder, recipe: DemoRecipe, report: Report) -> None
         report(done)
 
 
-def dataset(folder: DemoFolder, split: str, *, with_thoughts: bool) -> Dataset:
+def dataset(folder: DemoFolder, split: str, *, with_thoughts: bool, is_open: bool = False) -> Dataset:
     """Rows of a split: the thought-video data set with the encoded question clips beside it.
 
     Args:
@@ -93,11 +97,14 @@ def dataset(folder: DemoFolder, split: str, *, with_thoughts: bool) -> Dataset:
             `train`, `validation` or `test`.
         with_thoughts (`bool`):
             Whether to keep the columns of the thought videos. All arms but Stage I train without them.
+        is_open (`bool`, *optional*, defaults to `False`):
+            Whether the encoded prompts of `test` ask without options. The column `options` stays, to read answers by.
     """
     rows = load_thoughts(folder.data)[split]
     if not with_thoughts:
         rows = rows.remove_columns([name for name in rows.column_names if name.startswith("thought_")])
-    return concatenate_datasets([rows, load_from_disk(folder.cached / split)], axis=1).with_format("numpy")
+    cached = load_from_disk(folder.cached / (_OPEN_TEST if is_open else split))
+    return concatenate_datasets([rows, cached], axis=1).with_format("numpy")
 
 
 def load(checkpoint: Path) -> tuple[StormForConditionalGeneration, ProcessorMixin]:

@@ -161,6 +161,45 @@ def measure_storm(
     )
 
 
+def measure_open(
+    model: StormForConditionalGeneration,
+    prompts: PromptEncoder,
+    tests: Sequence[dict[str, Any]],
+    recipe: DemoRecipe,
+    *,
+    max_new_tokens: int = 4,
+    trajectory: TargetTrajectory | None = None,
+) -> dict[str, Any]:
+    """Test an arm on the deep clips once more, asked without options.
+
+    Args:
+        model ([`StormForConditionalGeneration`]):
+            The model.
+        prompts ([`~storm_hf.training.prompts.PromptEncoder`]):
+            Encodes the questions.
+        tests (`Sequence`):
+            Test rows whose encoded prompts are open questions.
+        recipe ([`DemoRecipe`]):
+            Says which clips are deep.
+        max_new_tokens (`int`, *optional*, defaults to `4`):
+            Longest answer.
+        trajectory ([`~storm_hf.target_trajectory.TargetTrajectory`], *optional*):
+            Of the latents; with it the latents are replaced too.
+
+    Returns:
+        `dict[str, Any]`: `accuracy`, and `interventions` as in [`StormMeasures`].
+    """
+    rows = [tests[index] for index in deep_indices(tests, recipe)]
+    answers = answer_questions(model, prompts, rows, max_new_tokens=max_new_tokens, batch_size=256)
+    measured: dict[str, Any] = {"accuracy": accuracy(answers, rows)}
+    if trajectory is not None:
+        latents = np.stack([np.asarray(answer.latents) for answer in answers])  # (N, K, D)
+        targets = trajectory([row["thought_features"] for row in rows]).numpy()  # (N, K, D)
+        replaced = measure_replacements(model, prompts, rows, latents, recipe.seed, targets)
+        measured["interventions"] = {"none": measured["accuracy"], **replaced}
+    return measured
+
+
 def measure_replacements(
     model: StormForConditionalGeneration,
     prompts: PromptEncoder,

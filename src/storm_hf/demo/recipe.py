@@ -72,6 +72,8 @@ class DemoRecipe:
             Number K of latent steps, one for each step of the world.
         canvas (`tuple[int, int]`, *optional*):
             Height and width that frames are padded to; see [`WorldRecipe`].
+        open_share (`float`):
+            Share of the training questions that are asked without their options; see [`WorldSplit`].
     """
 
     world: str
@@ -96,6 +98,12 @@ class DemoRecipe:
     batch_size: int = 48
     num_latents: int = 6
     canvas: tuple[int, int] | None = None
+    open_share: float = 0.0
+
+    @property
+    def deep_clips(self) -> str:
+        """Name the clips that arms and interventions are tested on, such as `"clips with 5 or 6 swaps"`."""
+        return f"clips with {' or '.join(map(str, self.deep))} {self.depth_unit}"
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as plain values, to be kept beside the run."""
@@ -121,6 +129,7 @@ class _World:
     num_train: int = 3000
 
 
+_OPEN_SHARE = 0.5  # trained on questions with options only, a model guesses when it is asked without them
 _RATES = {
     "base": 2e-3,
     "align": 1e-3,
@@ -254,4 +263,5 @@ def demo_recipe(world: str = "shuffle", seed: int = 0, naive_targets: bool = Fal
         rope_theta=known.rope_theta,
         num_train=known.num_train,
         trainings={name: Training(updates, rates[name]) for name, updates in known.updates.items()},
+        open_share=_OPEN_SHARE,
     )

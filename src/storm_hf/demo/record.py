@@ -89,6 +89,21 @@ class Retrieval:
     chance: float
 
 
+@dataclass(frozen=True)
+class OpenQuestions:
+    """The deep clips asked about without options.
+
+    Args:
+        arms (`Mapping[str, float]`):
+            Accuracy of each arm.
+        interventions (`Interventions`):
+            What replaced latents do to STORM.
+    """
+
+    arms: Mapping[str, float]
+    interventions: Interventions
+
+
 @dataclass(frozen=True, kw_only=True)
 class DemoReport:
     """The numbers of a demo, field for field what `report.json` says.
@@ -120,6 +135,8 @@ class DemoReport:
             Most memory it held, in MiB.
         checkpoint (`str`):
             Folder of the trained model.
+        open ([`OpenQuestions`], *optional*):
+            The same clips asked about without options; all other figures are of questions with options.
 
     Raises:
         ReportError: If an arm is missing or superfluous, a share does not lie between 0 and 1, or a number is not
@@ -139,9 +156,12 @@ class DemoReport:
     cpu_seconds: float
     peak_rss_mib: float
     checkpoint: str
+    open: OpenQuestions | None = None
 
     def __post_init__(self) -> None:
         check_names("arms", self.arms, ARMS)
+        if self.open is not None:
+            check_names("the arms of open", self.open.arms, ARMS)
         for depth, accuracy_of in self.by_depth.items():
             check_names(f"by_depth at {depth}", accuracy_of, ARMS_BY_DEPTH)
         for name, number in _numbers(asdict(self)):
@@ -172,7 +192,7 @@ def _numbers(values: Mapping[str, object], prefix: str = "") -> Iterator[tuple[s
 
 def _check_number(name: str, number: float) -> None:
     group, _, last = name.rpartition(".")
-    is_share = last in ("accuracy", "chance", "top1_state") or group.startswith(("interventions", "by_depth"))
+    is_share = last in ("accuracy", "chance", "top1_state") or group.startswith(("interventions", "by_depth", "open"))
     if not math.isfinite(number) or number < 0 or (is_share and number > 1):
         expected = "a share from 0 to 1" if is_share else "a finite number of 0 or more"
         raise ReportError(f"Expected {name} of the report to be {expected} but got {number}.")

@@ -12,6 +12,7 @@ from storm_hf.demo.verdict import judge
 from storm_hf.errors import ReportError
 from storm_hf.reporting import frame_data_uri, render_page, video_data_uri, write_atomically
 from storm_hf.video import read_video
+from storm_hf.worlds import format_question
 
 
 def write_report(folder: str | os.PathLike[str], report: DemoReport, story: DemoStory) -> Path:
@@ -49,6 +50,7 @@ def _page_values(report: DemoReport, story: DemoStory) -> dict[str, object]:
         "arm_label": figures.arm_label,
         "depths": sorted(report.by_depth, key=int),
         "films": _films(story.examples[0], story.frames_per_step),
+        "asked": _asked(report, story.examples[0]),
         "examples": [(example, [_pictures(step) for step in example.steps]) for example in story.examples],
         "charts": {
             "by_depth": figures.accuracy_by_depth(report, story),
@@ -58,6 +60,14 @@ def _page_values(report: DemoReport, story: DemoStory) -> dict[str, object]:
             "retrieval": figures.retrieval(report),
         },
     }
+
+
+def _asked(report: DemoReport, example: ExampleClip) -> dict[str, str]:
+    """Name the clip and write the question of an example, as code of the page asks it."""
+    run = Path(report.checkpoint).parent
+    clip = Path(example.clip)
+    shown = run / clip.relative_to(run.resolve()) if clip.is_relative_to(run.resolve()) else clip
+    return {"clip": str(shown), "text": format_question(example.question, example.options)}
 
 
 def _films(example: ExampleClip, frames_per_step: int) -> dict[str, object]:

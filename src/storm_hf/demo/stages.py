@@ -12,7 +12,7 @@ from rich.console import Console
 
 from storm_hf.demo.folder import DemoFolder
 from storm_hf.demo.recipe import DemoRecipe, demo_recipe
-from storm_hf.demo.record import ARMS, ArmResult, DemoReport, Interventions, Retrieval
+from storm_hf.demo.record import ARMS, ArmResult, DemoReport, Interventions, OpenQuestions, Retrieval
 from storm_hf.demo.report import write_report
 from storm_hf.demo.tasks import Task, run_tasks
 from storm_hf.demo.telling import tell
@@ -90,6 +90,7 @@ def _stages(folder: DemoFolder, recipe: DemoRecipe) -> dict[str, list[Task]]:
     episodes = data.world_recipe(recipe).num_episodes
     updates = {name: training.num_updates for name, training in recipe.trainings.items()}
     updates["storm"] = updates["align"] + updates["answer"]
+    asked = episodes + sum(recipe.test_depths.values())  # the test clips in both forms
     works: dict[str, tuple[Callable[..., None], tuple[Any, ...]]]
     works = {name: (arms.run_text_arm, (folder, recipe, name)) for name in ARM_TITLES}
     works["storm"] = (arms.run_storm, (folder, recipe))
@@ -98,7 +99,7 @@ def _stages(folder: DemoFolder, recipe: DemoRecipe) -> dict[str, list[Task]]:
         "2_base": [Task("base", "Learning to see", updates["base"], arms.train_base, (folder, recipe))],
         "3_encode": [
             Task("thoughts", "Encoding thought videos", episodes, data.encode_thoughts, (folder, recipe)),
-            Task("clips", "Encoding question clips", episodes, data.encode_clips, (folder, recipe)),
+            Task("clips", "Encoding question clips", asked, data.encode_clips, (folder, recipe)),
         ],
         "4_arms": [Task(name, ARM_TITLES[name], updates[name], *work) for name, work in works.items()],
         "5_reload": [
@@ -125,6 +126,10 @@ def make_report(folder: DemoFolder, recipe: DemoRecipe, out: Path) -> DemoReport
             for depth in storm["by_depth"]
         },
         retrieval=Retrieval(storm["top1_state"], recipe.num_gallery, storm["retrieval_chance"]),
+        open=OpenQuestions(
+            arms={name: results["open"]["accuracy"] for name, results in arms.items()},
+            interventions=Interventions.of(storm["open"]["interventions"]),
+        ),
         wall_seconds=usage.wall_seconds,
         cpu_seconds=usage.cpu_seconds,
         peak_rss_mib=usage.peak_rss_mib,

@@ -40,10 +40,9 @@ def tell(folder: DemoFolder, recipe: DemoRecipe, command: str, machine: str, ver
     """
     arms = {name: read_json(folder.arm(name) / "results.json") for name in ARMS}
     storm = arms["storm"]
-    depths = " or ".join(str(depth) for depth in recipe.deep)
     return DemoStory(
         task=recipe.task,
-        deep_clips=f"clips with {depths} {recipe.depth_unit}",
+        deep_clips=recipe.deep_clips,
         depth_unit=recipe.depth_unit,
         num_train=recipe.num_train,
         num_per_depth=recipe.num_per_depth,

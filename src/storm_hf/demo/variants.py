@@ -22,7 +22,7 @@ from storm_hf.answer.trainer import StormAnswerTrainer
 from storm_hf.demo import data
 from storm_hf.demo.arms import ReportProgress, is_finished, longest_answer, train, training_arguments, with_reasoning
 from storm_hf.demo.folder import DemoFolder
-from storm_hf.demo.measure import deep_indices, measure_prompts, measure_replacements
+from storm_hf.demo.measure import deep_indices, measure_open, measure_prompts, measure_replacements
 from storm_hf.demo.recipe import DemoRecipe, Training
 from storm_hf.demo.tasks import Report, Task
 from storm_hf.evaluation.answering import accuracy, answer_questions
@@ -168,6 +168,8 @@ def measure_variant(
     tests = list(rows)
     longest = longest_answer(with_reasoning(rows, variant.chain), prompts.processor)
     results = dataclasses.asdict(measure_prompts(model, prompts, tests, recipe, max_new_tokens=longest))
+    open_tests = list(data.dataset(folder, "test", with_thoughts=False, is_open=True))
+    results["open"] = measure_open(model, prompts, open_tests, recipe, max_new_tokens=longest)
     deep = [tests[index] for index in deep_indices(tests, recipe)]
     if variant.block == "latents":
         answers = answer_questions(model, prompts, deep, max_new_tokens=longest, batch_size=256)

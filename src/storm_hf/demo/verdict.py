@@ -129,11 +129,13 @@ def _shortfalls(report: DemoReport, story: DemoStory) -> list[str]:
     cut = report.interventions
     storm, direct = (report.arms[name].accuracy for name in ("storm", "direct"))
     depth, lowest = min(((depth, by_arm["storm"]) for depth, by_arm in report.by_depth.items()), key=lambda at: at[1])
+    asked_openly = storm if report.open is None else report.open.arms["storm"]
     without = {"zeros": cut.zero, "noise": cut.noise, "their mean": cut.mean}
     kind, best = max(without.items(), key=lambda replaced: replaced[1])
     storm_low, direct_high = wilson_interval(storm, report.num_test)[0], wilson_interval(direct, report.num_test)[1]
     checks = [
         (storm < _GOOD_ACCURACY, f"the accuracy stays below {percent(_GOOD_ACCURACY)}"),
+        (asked_openly < _GOOD_ACCURACY, f"asked without options, STORM answers {percent(asked_openly)} right"),
         (lowest < _GOOD_ACCURACY, f"at {depth} {story.depth_unit} STORM answers {percent(lowest)} right"),
         (storm_low <= direct_high, "direct answering is as good within the error of the test"),
         (best > report.chance + _ABOVE_CHANCE, f"with {kind} for latents {percent(best)} are still right"),

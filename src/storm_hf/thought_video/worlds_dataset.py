@@ -4,10 +4,13 @@ folder/videos/<split>/  clips/<id>.mp4  thoughts/<id>.mp4  episodes.jsonl
 """
 
 import os
+import zlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from storm_hf.errors import WorldError
 from storm_hf.thought_video.generator import SimulatorGenerator
@@ -16,6 +19,7 @@ from storm_hf.worlds import EpisodeFiles, World, make_world, split_seeds, write_
 
 
 VIDEOS = "videos"
+_QUESTION_FORM = zlib.crc32(b"question form")  # so that the form of a question is drawn apart from its episode
 
 
 @dataclass(frozen=True)
@@ -29,18 +33,24 @@ class WorldSplit:
             How many episodes of each depth, instead of `count`.
         knobs (`Mapping[str, int]`, *optional*):
             What differs from the knobs of the recipe, for example more steps than trained on.
+        open_share (`float`, *optional*, defaults to `0.0`):
+            Share of the rows whose `options` are empty, so that their question is asked as an open one, 0 to 1. A model
+            that is to answer both forms is trained on both.
 
     Raises:
-        WorldError: If not exactly one of count and depths is given.
+        WorldError: If not exactly one of count and depths is given, or the share is none.
     """
 
     count: int | None = None
     depths: Mapping[int, int] | None = None
     knobs: Mapping[str, int] = field(default_factory=dict)
+    open_share: float = 0.0
 
     def __post_init__(self) -> None:
         if (self.count is None) == (self.depths is None):
             raise WorldError(f"Expected a split with either a count or depths but got {self}.")
+        if not 0 <= self.open_share <= 1:
+            raise WorldError(f"Expected an open_share from 0 to 1 but got {self.open_share}.")
 
     @property
     def num_episodes(self) -> int:
@@ -53,6 +63,10 @@ class WorldSplit:
         if self.depths is None:
             return None
         return [depth for depth, count in self.depths.items() for _ in range(count)]
+
+    def is_open(self, seed: int) -> bool:
+        """Tell if the question of an episode is asked without its options; its seed alone decides."""
+        return bool(np.random.default_rng([seed, _QUESTION_FORM]).random() < self.open_share)
 
 
 @dataclass(frozen=True)
@@ -146,5 +160,8 @@ def render_world(
             on_finished=on_finished,
         )
         generator = SimulatorGenerator(world)
-        examples[name] = [generator.example(episode) for episode in files]
+        told = [generator.example(episode) for episode in files]
+        examples[name] = [
+            replace(example, options=()) if split.is_open(example.thought.seed) else example for example in told
+        ]
     return examples

@@ -43,7 +43,7 @@ def test_everything_there_is_to_see_is_written(thinker, trajectory, splits, tmp_
     assert report.num_frames == 4 * NUM_LATENTS
     assert 0 <= report.drawn_right <= 1
     film = read_video(tmp_path / "out" / "film_0.mp4").frames
-    assert len(film) == len(read_video(splits["test"][0]["video"]).frames)
+    assert len(film) == NUM_LATENTS + 1  # the steps, then what precedes them
     with Image.open(tmp_path / "out" / "film_0.gif") as moving:
         assert moving.n_frames > 1
 
@@ -64,14 +64,23 @@ def test_missing_split_is_told(trajectory, splits, tmp_path, missing):
         decoder_of(tmp_path, trajectory, kept)
 
 
-def test_film_ends_with_the_last_picture_of_each():
-    clip, thought = (np.full((count, 16, 32, 3), shade, np.uint8) for count, shade in ((10, 10), (6, 20)))
-    imagined = np.stack([np.full((8, 16, 3), 100 + step, np.uint8) for step in range(3)])
-    film = thought_film(clip, thought, imagined, height=16)
-    assert film.shape == (10, 16, 3 * 32 + 2 * 8, 3)
-    assert film[:, 0, 0, 0].tolist() == [10] * 10
-    assert film[:, 0, 40, 0].tolist() == [20] * 10
-    assert film[:, 0, -1, 0].tolist() == [100] * 6 + [101] * 2 + [102] * 2
+def numbered(first: int, count: int) -> np.ndarray:
+    return np.stack([np.full((16, 32, 3), first + index, np.uint8) for index in range(count)])
+
+
+@pytest.mark.parametrize(
+    ("num_frames", "seen"),
+    [(10, [5, 7, 9, 0, 2]), (6, [1, 3, 5]), (3, [0, 0, 2])],
+    ids=["longer clip", "equal", "shorter clip"],
+)
+def test_each_picture_of_the_film_shows_the_end_of_one_step_in_all_three_panels(num_frames, seen):
+    film = thought_film(numbered(0, num_frames), numbered(50, 6), numbered(100, 3), height=16)
+    assert film.shape == (len(seen), 16, 3 * 32 + 2 * 8, 3)
+    left, middle, right = (film[:, 0, column, 0].tolist() for column in (0, 40, -1))
+    assert left == seen
+    assert middle[:3] == [51, 53, 55]
+    assert right[:3] == [100, 101, 102]
+    assert middle[3:] == right[3:] == [48] * (len(seen) - 3)  # nothing is thought yet
 
 
 def test_plane_is_where_targets_differ_and_its_signs_are_fixed():

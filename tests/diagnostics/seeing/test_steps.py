@@ -16,6 +16,14 @@ def test_frames_are_those_that_show_the_state(thought_rows, trajectory):
     assert np.allclose(steps.targets, trajectory([row["thought_features"] for row in thought_rows]).numpy(), atol=1e-5)
 
 
+@pytest.mark.parametrize("form", [list, np.array, tuple], ids=["list", "array", "tuple"])
+def test_states_are_read_in_any_format_of_a_row(thought_rows, trajectory, form):
+    rows = [{**row, "states": form(row["states"])} for row in thought_rows[:2]]
+    assert read_steps(rows, trajectory).states == [[str(state) for state in row["states"]] for row in rows]
+    for absent in (None, form([])):
+        assert read_steps([{**rows[0], "states": absent}], trajectory).states == [[""] * NUM_LATENTS]
+
+
 def test_gallery_holds_one_step_of_each_row(thought_rows, trajectory):
     steps = read_steps(thought_rows, trajectory)
     gallery = steps.gallery(seed=1)

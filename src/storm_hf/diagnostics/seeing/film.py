@@ -1,27 +1,30 @@
-"""A film of three pictures side by side: the clip, the true thought, and what the model imagined.
+"""A film of three pictures side by side, one for each latent step: the clip, the true thought, and what the model imagined.
 
 Axes: T frames, K latent steps, H height, W width, in pixels.
 """
 
+import math
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from storm_hf.diagnostics.seeing.steps import resize
+from storm_hf.diagnostics.seeing.steps import last_frames, resize
 from storm_hf.reporting import side_by_side
 from storm_hf.writing import written_whole
 
 
 HEIGHT_PX = 128
 _GIF_SECONDS_PER_UNIT = 1000
+_NOTHING_YET = 48  # shade of a panel while the clip shows what precedes the first step
 
 
 def thought_film(clip: np.ndarray, thought: np.ndarray, imagined: np.ndarray, height: int = HEIGHT_PX) -> np.ndarray:
-    """Lay clip, true thought and imagined thought side by side, in step.
+    """Lay clip, true thought and imagined thought side by side, one frame for each step.
 
-    The thought video sets the pace: each imagined picture stands as long as its slot of it. Where the clip is longer or
-    shorter, both end together, and the shorter one holds its first frame.
+    All three show the end of the step, since a latent stands for the last frame of its slot. Clip and thought video end
+    together; a shorter clip holds its first frame. What a longer clip shows before the first step closes the film, with
+    empty panels beside it: the film is a loop, and its first picture is a step.
 
     Args:
         clip (`np.ndarray` of shape `(num_frames, height, width, 3)`):
@@ -32,10 +35,16 @@ def thought_film(clip: np.ndarray, thought: np.ndarray, imagined: np.ndarray, he
             What it imagined.
         height (`int`, *optional*, defaults to `128`):
             Of the film, in pixels.
+
+    Returns:
+        `np.ndarray` of shape `(num_frames, height, width, 3)`: Frames for `len(imagined)` steps, then the beginning of the clip.
     """
-    slots = np.arange(len(thought)) * len(imagined) // len(thought)  # (T,)
-    seen, true, drawn = (_to_height(film, height) for film in (clip, thought, imagined))
-    return side_by_side(side_by_side(seen, true, align="end"), drawn[_at_the_end(slots, len(seen))], align="end")
+    ends = np.array(last_frames(len(thought), len(imagined)))  # (K,)
+    num_before = len(clip) - len(thought)
+    begin = clip[: max(0, num_before) : math.ceil(len(thought) / len(imagined))]
+    films = (np.concatenate([clip[np.maximum(0, ends + num_before)], begin]), thought[ends], imagined)
+    seen, true, drawn = (_to_height(film, height) for film in films)
+    return side_by_side(side_by_side(seen, _then_nothing(true, len(begin))), _then_nothing(drawn, len(begin)))
 
 
 def write_gif(path: Path, frames: np.ndarray, *, fps: float) -> Path:
@@ -53,9 +62,9 @@ def write_gif(path: Path, frames: np.ndarray, *, fps: float) -> Path:
     return path
 
 
-def _at_the_end(slots: np.ndarray, num_frames: int) -> np.ndarray:
-    """Hold the first slot while a longer clip begins."""
-    return np.pad(slots, (max(0, num_frames - len(slots)), 0), mode="edge")
+def _then_nothing(film: np.ndarray, num_frames: int) -> np.ndarray:
+    empty = np.full((num_frames, *film.shape[1:]), _NOTHING_YET, dtype=np.uint8)
+    return np.concatenate([film, empty])
 
 
 def _to_height(film: np.ndarray, height: int) -> np.ndarray:

@@ -122,7 +122,7 @@ def make_scene(
             plane, gallery.latents, steps.targets[0], imagination.latents, title="True and imagined trajectory"
         ),
         film=thought_film(read_video(str(row["video"])).frames, thought.frames, imagination.frames),
-        fps=float(row.get("thought_fps") or 2.0),
+        fps=float(row.get("thought_fps") or 2.0) * len(imagination.frames) / len(thought.frames),
     )
 
 

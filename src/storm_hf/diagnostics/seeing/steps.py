@@ -108,8 +108,10 @@ def read_steps(
         film = read_video(str(row["thought_video"])).frames
         size = size or picture_size(film.shape[1], film.shape[2], max_pixels)
         targets.append(trajectory([np.asarray(row["thought_features"])])[0].numpy())
-        frames.append(np.stack([resize(film[index], *size) for index in _last_of_slots(len(film), trajectory)]))
-        states.append([str(state) for state in row.get("states") or [""] * trajectory.num_latents])
+        frames.append(
+            np.stack([resize(film[index], *size) for index in last_frames(len(film), trajectory.num_latents)])
+        )
+        states.append(_states(row, trajectory.num_latents))
         if on_row is not None:
             on_row()
     if not frames:
@@ -128,11 +130,16 @@ def resize(frame: np.ndarray, height: int, width: int) -> np.ndarray:
     return np.asarray(Image.fromarray(frame).resize((width, height), Image.Resampling.BOX))
 
 
+def _states(row: Mapping[str, Any], num_latents: int) -> list[str]:
+    """States of a row in any format of `datasets`, or empty strings."""
+    states = row.get("states")
+    return [""] * num_latents if states is None or not len(states) else [str(state) for state in states]
+
+
 def _multiple(pixels: float) -> int:
     return max(PATCH_PX, PATCH_PX * math.floor(pixels / PATCH_PX + 1e-6))
 
 
-def _last_of_slots(num_frames: int, trajectory: TargetTrajectory) -> list[int]:
-    """Last frame of each slot, where the stretches of `pool_to_trajectory` end."""
-    num_latents = trajectory.num_latents
+def last_frames(num_frames: int, num_latents: int) -> list[int]:
+    """Index the last frame of each slot, where the stretches of `pool_to_trajectory` end."""
     return [math.ceil((slot + 1) * num_frames / num_latents) - 1 for slot in range(num_latents)]
