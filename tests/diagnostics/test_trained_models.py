@@ -2,13 +2,17 @@
 
 import pytest
 from tests.diagnostics.pupils import NUM_TESTED, examine, prepare, small_recipe, teach
+from typer.testing import CliRunner
 
+from storm_hf.cli import app
 from storm_hf.demo import data
+from storm_hf.evaluation import ClipQuestion, ask, load_checkpoint, read_clip
 
 
 pytestmark = pytest.mark.slow
 
 RECIPE = small_recipe()
+NUM_ASKED, NUM_RIGHT = 32, 30
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +53,40 @@ def test_model_that_learned_from_whitened_targets_is_said_to_use_its_latents(wel
 def test_without_content_in_its_latents_it_guesses(well_taught, content_free):
     _, found = well_taught
     assert is_near_chance(found.effects[content_free].accuracy.mean, found.chance)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(well_taught, tmp_path_factory):
+    folder, pupil = tmp_path_factory.mktemp("checkpoint") / "storm", well_taught[0]
+    pupil.model.save_pretrained(folder)
+    pupil.processor.save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture(params=[False, True], ids=["open", "with options"])
+def options(request, rows):
+    return [str(option) for option in rows[0]["options"]] if request.param else []
+
+
+@pytest.fixture
+def asked(rows):
+    return [rows[index] for index in range(NUM_ASKED)]
+
+
+def test_both_question_forms_are_answered_as_the_readme_asks(checkpoint, asked, options):
+    model, processor = load_checkpoint(checkpoint)
+    said = []
+    for row in asked:
+        clip = read_clip(str(row["video"]), processor)
+        said.append(ask(model, processor, ClipQuestion(clip, "Which cup holds the ball at the end?", options)).text)
+    assert sum(text == row["answer"] for text, row in zip(said, asked, strict=True)) >= NUM_RIGHT
+
+
+def test_both_question_forms_are_answered_on_the_command_line(checkpoint, asked, options):
+    question = ["Which cup holds the ball at the end?", "--model", checkpoint]
+    given = [word for option in options for word in ("-o", option)]
+    said = [CliRunner().invoke(app, ["ask", str(row["video"]), *question, *given]).stdout.strip() for row in asked]
+    assert sum(text == row["answer"] for text, row in zip(said, asked, strict=True)) >= NUM_RIGHT
 
 
 def test_latent_edited_on_the_way_leads_where_the_simulator_says(well_taught):
