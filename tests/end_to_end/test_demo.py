@@ -135,17 +135,19 @@ def times(folder: DemoFolder) -> dict[str, int]:
 
 
 def test_half_of_the_training_questions_name_their_options_and_the_test_asks_both_forms(finished):
-    train = data.dataset(finished, "train", with_thoughts=False)
-    is_open = [len(options) == 0 for options in train["options"]]
-    assert 6 <= sum(is_open) <= 18  # of 24, half of them on average
-    _, processor = load_checkpoint(str(finished.storm))
-    asked = processor.tokenizer.batch_decode(train["prompt_input_ids"])
-    assert ["Answer with one word" not in text for text in asked] == is_open
-    for open_form in (False, True):
-        test = data.dataset(finished, "test", with_thoughts=False, is_open=open_form)
-        assert all(len(options) == 4 for options in test["options"])
-        asked = processor.tokenizer.batch_decode(test["prompt_input_ids"])
-        assert ["Answer with one word" not in text for text in asked] == [open_form] * len(test)
+    _, processor = data.load(finished.storm)
+
+    def names_options(row):
+        return "Answer with one word" in processor.tokenizer.decode(row["prompt_input_ids"].tolist())
+
+    train = list(data.dataset(finished, "train", with_thoughts=False))
+    has_options = [len(row["options"]) == 4 for row in train]
+    assert 6 <= sum(has_options) <= 18  # of 24, half of them on average
+    assert [names_options(row) for row in train] == has_options
+    for is_open in (False, True):
+        test = list(data.dataset(finished, "test", with_thoughts=False, is_open=is_open))
+        assert all(len(row["options"]) == 4 for row in test)  # to read answers by
+        assert [names_options(row) for row in test] == [not is_open] * len(test)
 
 
 def test_second_call_does_nothing_but_write_the_report_again(finished, monkeypatch):
