@@ -13,7 +13,8 @@ from torch.utils.data import BatchSampler, DataLoader
 
 from storm_hf.align.collator import AlignCollator
 from storm_hf.errors import ConfigurationError, VideoReadError
-from storm_hf.training import prompts as prompts_file
+from storm_hf.training import media as media_file
+from storm_hf.training.media import load_clip
 from storm_hf.training.collator import AnswerCollator, append_answers
 from storm_hf.training.features import cache_video_features
 from storm_hf.training.lengths import (
@@ -53,7 +54,7 @@ def test_length_of_a_cached_row_is_exact(num_latents, tiny, rows):
 def test_length_of_a_qwen_row_is_known_from_the_header_of_its_video(num_latents, tiny, rows, monkeypatch):
     encoder = prompt_encoder(*tiny, num_latents=num_latents)
     expected = real_lengths(rows, encoder)
-    monkeypatch.setattr(prompts_file, "read_video", lambda *args, **kwargs: pytest.fail("a frame was decoded"))
+    monkeypatch.setattr(media_file, "read_video", lambda *args, **kwargs: pytest.fail("a frame was decoded"))
     assert sequence_lengths(rows, encoder) == expected
     assert len(set(expected)) > 1
 
@@ -67,7 +68,13 @@ def test_conversation_is_as_long_as_the_row_it_says(tiny, rows):
 
 @pytest.mark.parametrize(
     ("sampler", "num_frames"),
-    [({"num_frames": 3, "fps": None}, 3), ({"num_frames": None, "fps": 2}, 2), ({"num_frames": None, "fps": None}, 4)],
+    [
+        ({"num_frames": 3, "fps": None}, 3),
+        ({"num_frames": None, "fps": 2, "min_frames": 1}, 2),
+        ({"num_frames": None, "fps": 2, "min_frames": 3}, 3),
+        ({"num_frames": None, "fps": 4, "max_frames": 3}, 3),
+        ({"num_frames": None, "fps": None}, 4),
+    ],
 )
 def test_frames_are_those_that_the_video_processor_asks_for(sampler, num_frames, tiny, rows, monkeypatch):
     processor = tiny[1].video_processor
@@ -76,6 +83,7 @@ def test_frames_are_those_that_the_video_processor_asks_for(sampler, num_frames,
         monkeypatch.setattr(processor, name, value)
     video = rows[0]["video"]
     assert clip_size(video, tiny[1]) == (num_frames, 56, 56)
+    assert len(load_clip(video, tiny[1]).frames) == num_frames
     assert clip_size({"path": video}, tiny[1]) == (num_frames, 56, 56)
     assert clip_size(read_video(video), tiny[1]) == (4, 56, 56)
 

@@ -122,6 +122,8 @@ def generate_greedily(
         [`~transformers.generation.GenerateDecoderOnlyOutput`]: What [`read_answers`] reads.
     """
     tokenizer = prompts.processor.tokenizer
+    if prompts.num_latents != model.config.num_latents and "cache" not in inputs:
+        arguments.setdefault("num_latents", prompts.num_latents)  # another K than trained is meant
     return model.generate(
         **inputs,
         **arguments,

@@ -16,11 +16,12 @@ from storm_hf.errors import LatentLayoutError, PromptError
 from storm_hf.evaluation.answering import Answer, answer_questions
 from storm_hf.evaluation.replacement import Replacement, feed, replace_latents
 from storm_hf.model.modeling_storm import StormForConditionalGeneration
-from storm_hf.training.prompts import PromptEncoder, Row, load_clip, told_as_prompt_error
+from storm_hf.model.prompt_storm import MAX_FRAMES as MAX_FRAMES
+from storm_hf.training.media import load_clip
+from storm_hf.training.prompts import PromptEncoder, Row, told_as_prompt_error
 from storm_hf.video import VideoClip
 
 
-MAX_FRAMES = 32  # where the video processor does not say
 MAX_NEW_TOKENS = 64
 _ALWAYS_READ = 8192  # tokens that fit into memory whatever the model; longer prompts need a model made for them
 
@@ -56,14 +57,12 @@ def read_clip(path: str | Path, processor: ProcessorMixin) -> VideoClip:
         path (`str` or `Path`):
             The file.
         processor ([`~transformers.ProcessorMixin`]):
-            Says how frames are sampled. Where it does not, a clip of more than `MAX_FRAMES` frames is sampled evenly.
+            Says how frames are sampled, as in training; see `load_clip`.
 
     Raises:
         VideoReadError: If there is no picture to be had from the file.
     """
-    sampler = processor.video_processor
-    limit = getattr(sampler, "max_frames", None) if sampler.do_sample_frames else None
-    return load_clip(str(path), processor, max_frames=limit or MAX_FRAMES, strict=False)
+    return load_clip(str(path), processor, strict=False)
 
 
 def ask(

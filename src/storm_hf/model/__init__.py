@@ -11,6 +11,7 @@ from transformers import (
 from .configuration_storm import StormConfig
 from .modeling_storm import StormForConditionalGeneration, StormModel
 from .processing_storm import add_latent_tokens, storm_processor
+from .prompt_storm import PromptRecord
 
 
 def register() -> None:
@@ -24,4 +25,11 @@ def register() -> None:
 
 register()
 
-__all__ = ["StormConfig", "StormForConditionalGeneration", "StormModel", "add_latent_tokens", "storm_processor"]
+__all__ = [
+    "PromptRecord",
+    "StormConfig",
+    "StormForConditionalGeneration",
+    "StormModel",
+    "add_latent_tokens",
+    "storm_processor",
+]

@@ -3,6 +3,7 @@
 from typing import Any
 
 from .errors_storm import ConfigurationError
+from .prompt_storm import PromptRecord
 from .versions_storm import check_transformers
 
 
@@ -49,6 +50,8 @@ class StormConfig(PreTrainedConfig):
     latent_attention (`str`, *optional*, defaults to `"full"`):
         What a latent is made from: `"full"`, everything before it, or `"step"`, its own stretch of the clip and the latent
         before. With `"step"`, which assumes that steps are spread evenly over the clip, a model thinks for longer than trained.
+    storm_prompt (`dict`, *optional*):
+        Form of the prompts that the model was trained on, written by the trainers; see [`PromptRecord`].
     """
 
     model_type = "storm"
@@ -64,12 +67,14 @@ class StormConfig(PreTrainedConfig):
     latent_projector: str = "linear"
     latent_scale: float = 1.0
     latent_attention: str = "full"
+    storm_prompt: dict | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
         auto_map = kwargs.pop("auto_map", None)
         super().__post_init__(**kwargs)
         self.auto_map = auto_map or dict(_CLASS_OF_AUTO)
         self._check_latents()
+        _ = self.prompt_record  # refuses what is no record
 
     def _check_latents(self) -> None:
         if self.latent_projector not in PROJECTOR_KINDS:
@@ -95,6 +100,11 @@ class StormConfig(PreTrainedConfig):
     def latent_block_ids(self) -> tuple[int | None, int | None, int | None]:
         """The ids of `<|latent_start|>`, `<|latent|>` and `<|latent_end|>`, in this order."""
         return self.latent_start_token_id, self.latent_token_id, self.latent_end_token_id
+
+    @property
+    def prompt_record(self) -> PromptRecord:
+        """The form of the prompts that the model was trained on."""
+        return PromptRecord.from_dict(self.num_latents, self.storm_prompt)
 
     def get_text_config(self, decoder: bool | None = None, encoder: bool | None = None) -> PreTrainedConfig:
         """The backbone's language configuration; generation, TRL, PEFT and DeepSpeed read sizes off it."""

@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 import torch
 from transformers import GenerationMixin, LogitsProcessorList, SuppressTokensLogitsProcessor
 from transformers.generation.utils import GenerateOutput
+from transformers.utils import logging
 from transformers.utils.deprecation import deprecate_kwarg
 
 from .bottleneck_storm import VISION_INPUTS, ClipFreeRows, refuse_without_latents
@@ -20,6 +21,9 @@ from .features_storm import unflatten_features
 from .layout_storm import find_latent_block
 from .rollout_storm import LatentIntervention
 from .thought_storm import PER_TOKEN_INPUTS
+
+
+logger = logging.get_logger(__name__)
 
 
 class SuppressLatentTokens(SuppressTokensLogitsProcessor):
@@ -164,7 +168,9 @@ class StormGenerationMixin(GenerationMixin):
             features, deepstack = kwargs.pop("video_features"), kwargs.pop("video_deepstack", None)
             kwargs["mm_encoder_outputs"] = unflatten_features(features, kwargs.get("video_grid_thw"), deepstack)
         if kwargs.get("input_ids") is not None and kwargs.get("cache") is None:
-            find_latent_block(kwargs["input_ids"], self.config)  # whole here; `forward` may see it in pieces
+            block = find_latent_block(kwargs["input_ids"], self.config)  # whole here; `forward` may see it in pieces
+            if num_latents is None:
+                _warn_of_another_length(0 if block is None else block.num_latents, self.config)
         if output_latents:
             kwargs.setdefault("return_dict_in_generate", True)
         recorder = LatentRecorder(latent_intervention)
@@ -264,6 +270,15 @@ class StormGenerationMixin(GenerationMixin):
     def _validate_model_kwargs(self, model_kwargs: dict[str, Any]) -> None:
         ours = ("latent_intervention", "forced_latents")
         self.backbone._validate_model_kwargs({name: value for name, value in model_kwargs.items() if name not in ours})
+
+
+def _warn_of_another_length(num_latents: int, config: StormConfig) -> None:
+    """Say once that a prompt's own block is not as long as in training."""
+    if config.latent_token_id is not None and num_latents != config.num_latents:
+        logger.warning_once(
+            f"The prompt asks for {num_latents} latents, but the model has num_latents={config.num_latents}. Write prompts with "
+            f"the processor that was saved with the model, or pass `num_latents={num_latents}` if it is meant."
+        )
 
 
 def _with_lengths(kwargs: dict[str, Any], num_added: int) -> dict[str, Any]:

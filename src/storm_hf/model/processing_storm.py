@@ -1,20 +1,29 @@
-"""Latent tokens and the latent block, added to a backbone's own processor.
+"""Latent tokens, the latent block and the prompt record, added to a backbone's own processor.
 
 The processor stays the backbone's class, so that it loads without remote code. Its tokenizer learns three special tokens, and
-its chat template, kept as it is, gets one more part that writes the latent block after the assistant header.
+its chat template, kept as it is, gets two more parts: before it the default of its switch for thinking aloud, after it the
+latent block that follows the assistant header. The record stands in a comment of the template.
 """
 
 from __future__ import annotations
 
+import json
+import re
 from typing import Any
 
 import transformers  # its names load when they are used: processors bring torchvision, which a model does not need
 
 from .errors_storm import BackboneError
+from .prompt_storm import PromptRecord, frame_sampling
 
 
 LATENT_TOKENS = ("<|latent_start|>", "<|latent|>", "<|latent_end|>")
+THINKING_SWITCHES = ("enable_thinking", "thinking")  # variables of chat templates that think aloud
 _MARK = "{#- the latent block of STORM -#}"
+_END_OF_PREFIX = "{#- the template of the backbone +#}"  # the plus keeps what follows as it is
+_SWITCH = "{%- set NAME = NAME if NAME is defined and NAME is not none else VALUE -%}"
+_RECORD = re.compile(r"\{#- storm_prompt (\{.*?\}) -#\}")
+_QUESTION = [{"role": "user", "content": [{"type": "text", "text": "?"}]}]
 _LATENT_BLOCK = """{%- if add_generation_prompt -%}
     {%- set num_latents = num_latents if num_latents is defined and num_latents is not none else NUM_LATENTS -%}
     {%- if num_latents > 0 -%}
@@ -23,15 +32,21 @@ _LATENT_BLOCK = """{%- if add_generation_prompt -%}
 {%- endif -%}"""
 
 
-def add_latent_tokens(processor: transformers.ProcessorMixin, num_latents: int = 8) -> transformers.ProcessorMixin:
+def add_latent_tokens(
+    processor: transformers.ProcessorMixin, num_latents: int = 8, record: PromptRecord | None = None
+) -> transformers.ProcessorMixin:
     """Teach a backbone's processor the three latent tokens and the latent block, in place.
+
+    A stock `apply_chat_template(..., add_generation_prompt=True)` then writes the prompt that training uses.
 
     Args:
         processor ([`~transformers.ProcessorMixin`]):
-            The backbone's processor. Calling this twice only changes the default K.
+            The backbone's processor. Calling this twice only changes the default K and, if one is given, the record.
         num_latents (`int`, *optional*, defaults to `8`):
             Number of placeholders that the chat template writes; `apply_chat_template(..., num_latents=k)` overrides it
             for one call, and `0` writes no block at all.
+        record ([`PromptRecord`], *optional*):
+            Form of the prompts that the model was trained on. By default the one that the template holds.
 
     Returns:
         [`~transformers.ProcessorMixin`]: The same processor, padding on the left.
@@ -53,9 +68,98 @@ def add_latent_tokens(processor: transformers.ProcessorMixin, num_latents: int =
     processor.tokenizer.add_tokens(tokens, special_tokens=True)
     processor.tokenizer.padding_side = "left"
     processor.tokenizer.init_kwargs["padding_side"] = "left"  # what `save_pretrained` writes
-    stock, _, _ = processor.chat_template.partition(_MARK)
-    processor.chat_template = stock + _MARK + _LATENT_BLOCK.replace("NUM_LATENTS", str(num_latents))
+    saved = _saved_record(processor.chat_template) if record is None else record.of_template
+    stock = processor.chat_template.partition(_MARK)[0].rpartition(_END_OF_PREFIX)[2]
+    note = "" if saved is None else f"{{#- storm_prompt {json.dumps(saved)} -#}}"
+    block = _LATENT_BLOCK.replace("NUM_LATENTS", str(num_latents))
+    processor.chat_template = _prefix(stock, bool((saved or {}).get("thinking"))) + stock + _MARK + note + block
     return processor
+
+
+def thinking_switches(chat_template: str) -> list[str]:
+    """Names of the variables that make a chat template think aloud."""
+    return [name for name in THINKING_SWITCHES if re.search(rf"(?<![\w.'\"]){name}\b", chat_template)]
+
+
+def _prefix(stock: str, thinking: bool) -> str:
+    value = str(thinking).lower()
+    sets = [_SWITCH.replace("NAME", name).replace("VALUE", value) for name in thinking_switches(stock)]
+    return "".join([*sets, _END_OF_PREFIX]) if sets else ""
+
+
+def _saved_record(chat_template: str) -> dict[str, Any] | None:
+    found = _RECORD.search(chat_template)
+    return None if found is None else json.loads(found[1])
+
+
+def written_latents(processor: transformers.ProcessorMixin, **template: Any) -> int:
+    """Number of latent placeholders that the chat template writes after the assistant header."""
+    text = processor.apply_chat_template(_QUESTION, tokenize=False, add_generation_prompt=True, **template)
+    start, latent, end = LATENT_TOKENS
+    num_latents = text.count(latent)
+    return num_latents if text.endswith(start + latent * num_latents + end) else 0
+
+
+def find_misfit(processor: transformers.ProcessorMixin, config: Any) -> str | None:
+    """Tell why a processor cannot write the prompts of a model, in one sentence; None if it can.
+
+    Args:
+        processor ([`~transformers.ProcessorMixin`]):
+            The processor.
+        config ([`StormConfig`]):
+            Configuration of the model.
+    """
+    cure = f"Call `add_latent_tokens(processor, {config.num_latents})`, or load the processor that was saved with the model."
+    known = processor.tokenizer.get_vocab()
+    ids = tuple(known.get(token) for token in LATENT_TOKENS)
+    wanted = config.latent_block_ids
+    if any(expected not in (None, got) for got, expected in zip(ids, wanted, strict=True)):
+        return f"The processor has the ids {ids} for the latent tokens, but the model has {wanted}. {cure}"
+    if config.num_latents and written_latents(processor, num_latents=1) != 1:
+        return (
+            f"The processor's chat template writes no latent block, but the model thinks in {config.num_latents} latents: it is "
+            f"the backbone's template, or it was replaced. {cure}"
+        )
+    return None
+
+
+def find_differences(processor: transformers.ProcessorMixin, config: Any) -> list[str]:
+    """Tell where a processor would ask in another way than the model was trained, in one sentence each.
+
+    Args:
+        processor ([`~transformers.ProcessorMixin`]):
+            A processor with latent tokens.
+        config ([`StormConfig`]):
+            Configuration of the model, which decides.
+    """
+    record = config.prompt_record
+    found = []
+    if (written := written_latents(processor)) != record.num_latents:
+        found.append(
+            f"The processor's chat template writes {written} latents, but the model has num_latents={record.num_latents}. "
+            f"Call `add_latent_tokens(processor, {record.num_latents})` and save it."
+        )
+    saved = _saved_record(processor.chat_template)
+    style = record.question_style if saved is None else saved.get("question_style")
+    if style != record.question_style:
+        found.append(
+            f"The processor's question_style is {style!r}, but the model was trained with {record.question_style!r}, which is "
+            "used."
+        )
+    sampled = frame_sampling(processor.video_processor)
+    if record.frames and sampled != record.frames:
+        found.append(
+            f"The processor reads frames by {sampled}, but the model was trained with {record.frames}. Set these on "
+            "`processor.video_processor`."
+        )
+    return found
+
+
+def write_record(record: PromptRecord, config: Any, processor: transformers.ProcessorMixin) -> None:
+    """Write the form of the prompts of a training run into a model's configuration and its processor, in place."""
+    config.num_latents = record.num_latents
+    config.storm_prompt = record.to_dict()
+    add_latent_tokens(processor, record.num_latents, record)
 
 
 def storm_processor(name_or_path: str, num_latents: int = 8, **kwargs: Any) -> transformers.ProcessorMixin:

@@ -20,8 +20,9 @@ class StormTrainingConfig(SFTConfig):
     Parameters:
         num_latents (`int`, *optional*):
             Number K of latent steps. By default the model's own. `0` trains direct answers, without a latent block.
-        question_style (`str`, *optional*, defaults to `"words"`):
-            How a row's options are written into the question: `"words"`, `"letters"` or `"none"`.
+        question_style (`str`, *optional*):
+            How a row's options are written into the question: `"words"`, `"letters"` or `"none"`. By default the model's own,
+            `"words"` for a new one.
         bottleneck_share (`float`, *optional*, defaults to `0.0`):
             Share of rows, drawn anew at each step, whose answer learns of the clip through the content of the latents alone.
             Where a clip answers the question directly, nothing else makes the answer use them; see
@@ -56,9 +57,11 @@ class StormTrainingConfig(SFTConfig):
         default=None,
         metadata={"help": "Number K of latent steps. By default the model's own; 0 trains direct answers."},
     )
-    question_style: QuestionStyle = field(
-        default="words",
-        metadata={"help": "How options are written into the question: words, letters or none."},
+    question_style: QuestionStyle | None = field(
+        default=None,
+        metadata={
+            "help": "How options are written into the question: words, letters or none. By default the model's own."
+        },
     )
     bottleneck_share: float = field(
         default=0.0,
@@ -102,7 +105,7 @@ class StormTrainingConfig(SFTConfig):
     def __post_init__(self) -> None:
         if self.num_latents is not None and self.num_latents < 0:
             raise ConfigurationError(f"`num_latents` must be 0 or more, got {self.num_latents}.")
-        if self.question_style not in ("words", "letters", "none"):
+        if self.question_style not in (None, "words", "letters", "none"):
             raise ConfigurationError(f"`question_style` must be words, letters or none, got {self.question_style!r}.")
         if not 0 <= self.bottleneck_share <= 1 or (self.bottleneck_share and self.num_latents == 0):
             raise ConfigurationError(

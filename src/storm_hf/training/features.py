@@ -12,9 +12,9 @@ import torch
 from datasets import Array2D, Array3D, Dataset, Features, List, Value
 from transformers import ProcessorMixin
 
-from storm_hf.errors import BackboneError
+from storm_hf.errors import BackboneError, DatasetError
 from storm_hf.model.modeling_storm import StormForConditionalGeneration
-from storm_hf.training.prompts import CACHED_PROMPT, PromptEncoder
+from storm_hf.training.prompts import CACHED_PROMPT, CACHED_STYLE, COLUMNS_OF_A_PROMPT, PromptEncoder
 from storm_hf.worlds.question import QuestionStyle
 
 
@@ -23,20 +23,21 @@ def cache_video_features(
     model: StormForConditionalGeneration,
     processor: ProcessorMixin,
     *,
-    question_style: QuestionStyle = "words",
+    question_style: QuestionStyle | None = None,
     batch_size: int = 64,
 ) -> Dataset:
     """Add the encoded prompt and the video features of every row, so that training never decodes or encodes again.
 
     Args:
         dataset ([`~datasets.Dataset`]):
-            Rows with `video` and `question`, one clip each.
+            Rows of any form with one video or more each; see [`PromptEncoder`].
         model ([`StormForConditionalGeneration`]):
             Its vision tower encodes; it must stay frozen afterwards.
         processor ([`~transformers.ProcessorMixin`]):
             The processor with latent tokens.
-        question_style (`str`, *optional*, defaults to `"words"`):
-            How the options are written.
+        question_style (`str`, *optional*):
+            Form of the options, kept with the prompts and compared with the run's. By default the one that the model was
+            trained on.
         batch_size (`int`, *optional*, defaults to `64`):
             Clips that are encoded together.
 
@@ -47,14 +48,15 @@ def cache_video_features(
     Raises:
         BackboneError: If the backbone has no video grids.
     """
-    encoder = PromptEncoder(processor, model.config, num_latents=0, question_style=question_style)
+    own = {} if question_style is None else {"question_style": question_style}
+    encoder = PromptEncoder(processor, model.config, num_latents=0, **own)
     model.eval()
 
     def encode(columns: dict[str, list[Any]]) -> dict[str, list[Any]]:
         rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
         return _encode_rows(rows, encoder, model)
 
-    read = [name for name in ("prompt", "video", "question", "options") if name in dataset.column_names]
+    read = [name for name in COLUMNS_OF_A_PROMPT if name in dataset.column_names]
     features = _cached_columns(model, encode(dataset.select_columns(read)[:1]))
     cached = dataset.select_columns(read).map(
         encode,
@@ -74,6 +76,7 @@ def _cached_columns(model: StormForConditionalGeneration, example: dict[str, lis
     size = model.config.hidden_size
     columns = {
         CACHED_PROMPT: List(Value("int32")),
+        CACHED_STYLE: Value("string"),
         "prompt_mm_token_type_ids": List(Value("int8")),
         "video_features": Array2D((None, size), "float16"),
         "video_grid_thw": List(List(Value("int32"))),
@@ -88,6 +91,11 @@ def _encode_rows(
     rows: Sequence[dict[str, Any]], encoder: PromptEncoder, model: StormForConditionalGeneration
 ) -> dict[str, list[Any]]:
     batch = encoder(rows)
+    videos = [encoder.count(row, "video") for row in rows]
+    if "pixel_values" in batch:
+        raise DatasetError(
+            "Video features are cached for rows with videos alone, but these have pictures. Train on pixels."
+        )
     if "video_grid_thw" not in batch:
         raise BackboneError(
             f"Video features can be cached for backbones with video grids, not for {model.backbone.config.model_type}. "
@@ -106,10 +114,12 @@ def _encode_rows(
             row[keep].tolist() for row, keep in zip(batch["mm_token_type_ids"], is_token, strict=True)
         ],
         "video_features": [_half(part) for part in flat["video_features"].split(sizes)],
-        "video_grid_thw": [grid[None].tolist() for grid in batch["video_grid_thw"]],
+        CACHED_STYLE: [encoder.question_style] * len(rows),
+        "video_grid_thw": [grids.tolist() for grids in batch["video_grid_thw"].split(videos)],
     }
     if "second_per_grid_ts" in batch:
-        columns["second_per_grid_ts"] = [[float(seconds)] for seconds in batch["second_per_grid_ts"]]
+        seconds = torch.as_tensor(batch["second_per_grid_ts"]).float()
+        columns["second_per_grid_ts"] = [part.tolist() for part in seconds.split(videos)]
     if "video_deepstack" in flat:
         columns["video_deepstack"] = [_half(part) for part in flat["video_deepstack"].split(sizes, dim=1)]
     return columns

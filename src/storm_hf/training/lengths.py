@@ -4,8 +4,7 @@ With `train_sampling_strategy: group_by_length` (or `batch_rebalance`) `Trainer`
 no tokens yet but a video and a question; its length is known or estimated here without decoding a frame.
 """
 
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,12 +14,14 @@ from transformers import ProcessorMixin
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
 from storm_hf.errors import ConfigurationError
-from storm_hf.training.prompts import CACHED_PROMPT, PromptEncoder, Row
+from storm_hf.training.conversation import own_sampling
+from storm_hf.training.media import is_frames, load_clip, num_sampled, video_file, wanted_sampling
+from storm_hf.training.prompts import CACHED_PROMPT, COLUMNS_OF_A_PROMPT, PromptEncoder, Row
 from storm_hf.video import VideoClip
 from storm_hf.video.source import open_video
 
 
-COLUMNS_OF_A_LENGTH = ("prompt", "video", "question", "options", "completion", "answer", CACHED_PROMPT)
+COLUMNS_OF_A_LENGTH = (*COLUMNS_OF_A_PROMPT, "completion", "answer", CACHED_PROMPT)
 
 
 class LengthGroupedRows(Sampler[int]):
@@ -100,33 +101,33 @@ def sequence_lengths(dataset: Dataset, prompts: PromptEncoder) -> list[int]:
     if CACHED_PROMPT in columns:
         columns = [name for name in columns if name != "video"]
     rows = dataset.select_columns(columns).with_format(None)
-    return [row_length(row, prompts) for row in rows]
+    return [row_length(row, prompts, position) for position, row in enumerate(rows)]
 
 
-def row_length(row: Row, prompts: PromptEncoder) -> int:
+def row_length(row: Row, prompts: PromptEncoder, position: int = 0) -> int:
     """Number of tokens of one row; see `sequence_lengths`."""
     tokenizer = prompts.processor.tokenizer
-    answer = len(tokenizer.encode(prompts.completion(row), add_special_tokens=False, split_special_tokens=True)) + 1
+    answer = (
+        len(tokenizer.encode(prompts.completion(row, position), add_special_tokens=False, split_special_tokens=True))
+        + 1
+    )
     if CACHED_PROMPT in row:
         block = prompts.num_latents + 2 if prompts.num_latents else 0  # with its start and its end
         return len(row[CACHED_PROMPT]) + block + answer
-    messages = prompts.messages(row)
+    messages = prompts.messages(row, position)
     text = prompts.processor.apply_chat_template(
-        messages, tokenize=False, add_generation_prompt=True, num_latents=prompts.num_latents
+        messages, tokenize=False, add_generation_prompt=True, **prompts.template_arguments(row, position)
     )
-    videos = [
-        part["video"]
-        for message in messages
-        for part in message["content"]
-        if not isinstance(message["content"], str) and part["type"] == "video"
-    ]
-    num_more = sum(video_tokens(video, prompts.processor) - 1 for video in videos)  # the text holds one for each video
+    videos = [part for message in messages for part in message["content"] if part["type"] == "video"]
+    num_more = sum(  # the text holds one for each video
+        video_tokens(part["video"], prompts.processor, own_sampling(part)) - 1 for part in videos
+    )
     return len(tokenizer.encode(text, add_special_tokens=False)) + num_more + answer
 
 
-def video_tokens(video: Any, processor: ProcessorMixin) -> int:
+def video_tokens(video: Any, processor: ProcessorMixin, sampling: Mapping[str, Any] | None = None) -> int:
     """Estimate how many tokens a video becomes, from the header of its file and the video processor's settings."""
-    num_frames, height, width = clip_size(video, processor)
+    num_frames, height, width = clip_size(video, processor, sampling)
     sampler = processor.video_processor
     if hasattr(sampler, "get_num_of_video_patches"):
         return sampler.get_num_of_video_patches(num_frames, height, width, {}) // sampler.merge_size**2
@@ -134,19 +135,17 @@ def video_tokens(video: Any, processor: ProcessorMixin) -> int:
     return num_frames * next((getattr(processor, name) for name in names if getattr(processor, name, None)), 1)
 
 
-def clip_size(video: Any, processor: ProcessorMixin) -> tuple[int, int, int]:
-    """Frames that will be read of a video, and their height and width in pixels, without decoding one."""
-    if isinstance(video, VideoClip):
-        num_frames, height, width, _ = video.frames.shape
+def clip_size(
+    video: Any, processor: ProcessorMixin, sampling: Mapping[str, Any] | None = None
+) -> tuple[int, int, int]:
+    """Frames that will be read of a video, and their height and width in pixels, without decoding one of a file."""
+    if isinstance(video, VideoClip) or is_frames(video):
+        num_frames, height, width, _ = load_clip(video, processor).frames.shape
         return num_frames, height, width
-    sampler = processor.video_processor
-    with open_video(Path(video["path"] if isinstance(video, dict) else video)) as (container, stream):
-        num_frames = stream.frames or round(_seconds(container, stream) * float(stream.average_rate or 1))
-        if sampler.do_sample_frames and sampler.num_frames:
-            num_frames = sampler.num_frames
-        elif sampler.do_sample_frames and sampler.fps:
-            num_frames = round(_seconds(container, stream) * sampler.fps)
-        return max(num_frames, 1), stream.height, stream.width
+    with video_file(video) as path, open_video(path) as (container, stream):
+        seconds = _seconds(container, stream)
+        num_frames = stream.frames or round(seconds * float(stream.average_rate or 1))
+        return num_sampled(num_frames, seconds, wanted_sampling(processor, sampling)), stream.height, stream.width
 
 
 def _seconds(container: Any, stream: Any) -> float:

@@ -1,104 +1,143 @@
 """From rows to prompts: a video, a question and the assistant header, left-padded, with the latent block at the end.
 
-Training, evaluation and `storm ask` all encode prompts here. User text can never write a control token: prompts and answers
-are tokenized apart, each with its control tokens taken as text.
+Training, evaluation and `storm ask` all encode prompts here, in the form that the model was trained on. User text can never
+write a control token: prompts and answers are tokenized apart, each with its control tokens taken as text.
 
 Axes: B batch, S sequence, N video tokens, D hidden size, L deepstack layers.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+import logging
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from transformers import ProcessorMixin
-from transformers.video_utils import VideoMetadata
 
 from storm_hf.errors import DatasetError, PromptError, StormError, first_line
 from storm_hf.model.configuration_storm import StormConfig
 from storm_hf.model.generation_storm import set_num_latents
-from storm_hf.video import VideoClip, read_video
-from storm_hf.worlds.question import QuestionStyle, format_answer, format_question
+from storm_hf.model.processing_storm import find_misfit, thinking_switches
+from storm_hf.training.conversation import (
+    Message,
+    Row,
+    naming_row,
+    own_sampling,
+    read_answer,
+    read_messages,
+    template_arguments,
+)
+from storm_hf.training.media import load_clip, load_picture, video_metadata
+from storm_hf.video import VideoClip
+from storm_hf.worlds.question import QuestionStyle
 
 
-Row = Mapping[str, Any]
 CACHED_PROMPT = "prompt_input_ids"
+CACHED_STYLE = "prompt_question_style"
+COLUMNS_OF_A_PROMPT = (
+    *("prompt", "messages", "video", "videos", "image", "images", "question", "options"),
+    *("tools", "chat_template_kwargs", "id"),
+)
+_PER_TOKEN = {"attention_mask": 0, "mm_token_type_ids": 0, "token_type_ids": 0}
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class PromptEncoder:
     """Encodes the prompts of a batch of rows.
 
-    A row is a row of a storm-thoughts data set (`video`, `question`, `options`, `answer`), a conversational
-    prompt-completion row as TRL takes it, with a video part in the prompt, or either one with cached video features (see
-    `storm_hf.training.features`).
+    A row has any form of [`storm_hf.training.conversation`], or cached video features (see `storm_hf.training.features`).
 
     Args:
         processor ([`~transformers.ProcessorMixin`]):
             The backbone's processor with latent tokens. Its video processor says how many frames are read.
         config ([`StormConfig`]):
-            Holds the latent token ids.
+            Holds the latent token ids, and the record of how the model was asked in training.
         num_latents (`int`):
             Number K of latent steps at the end of each prompt; `0` writes no latent block.
-        question_style (`str`, *optional*, defaults to `"words"`):
-            How the options are written; see `format_question`.
+        question_style (`str`, *optional*):
+            Form of the options in a question; see `format_question`. By default the one that the model was trained on.
     """
 
     processor: ProcessorMixin
     config: StormConfig
     num_latents: int
-    question_style: QuestionStyle = "words"
+    question_style: QuestionStyle = cast("QuestionStyle", None)  # made the model's own
+
+    def __post_init__(self) -> None:
+        if self.question_style is None:
+            record = getattr(self.config, "prompt_record", None)  # a plain checkpoint has none
+            object.__setattr__(self, "question_style", "words" if record is None else record.question_style)
 
     def __call__(self, rows: Sequence[Row]) -> dict[str, torch.Tensor]:
         """Encode the prompts of `rows` to left-padded model inputs.
 
         Raises:
-            DatasetError: If a row has neither a prompt nor a video and a question.
+            DatasetError: If a row has another form; the message names the row.
+            PromptError: If the processor does not write the latent block that the model reads.
             VideoReadError: If a video cannot be read.
         """
-        if CACHED_PROMPT in rows[0]:
+        self._tell_other_forms(rows)
+        if any(row.get(CACHED_PROMPT) is not None for row in rows):
             return set_num_latents(self._stack_cached(rows), self.num_latents, self.config)
-        return self._encode([self.messages(row) for row in rows])
+        batch = self._encode(rows)
+        self._check_block(batch["input_ids"])
+        return batch
 
-    def messages(self, row: Row) -> list[dict[str, Any]]:
-        """The conversation up to the answer, its videos still paths or frames."""
-        if "prompt" in row:
-            return row["prompt"]
-        if row.get("question") is None or row.get("video") is None:
-            raise DatasetError(
-                f"Expected a row with `prompt`, or with `video` and `question`; got the columns {sorted(row)}. See "
-                "`storm_hf.target_trajectory.schema` for the form of a storm-thoughts row."
-            )
-        text = row["question"]
-        if row.get("options") is not None and len(row["options"]):
-            text = format_question(text, list(row["options"]), self.question_style)
-        content = [{"type": "video", "video": row["video"]}, {"type": "text", "text": text}]
-        return [{"role": "user", "content": content}]
+    def messages(self, row: Row, position: int = 0) -> list[Message]:
+        """The conversation up to the answer; its videos and pictures are not read yet."""
+        with naming_row(row, position):
+            return read_messages(row, self.question_style)
 
-    def completion(self, row: Row) -> str:
+    def count(self, row: Row, medium: str) -> int:
+        """Number of videos, or of images, in a row's prompt."""
+        return sum(part["type"] == medium for message in self.messages(row) for part in message["content"])
+
+    def completion(self, row: Row, position: int = 0) -> str:
         """The text that the assistant should answer."""
-        if "completion" in row:
-            return row["completion"][0]["content"]
-        if self.question_style == "letters":
-            return format_answer(row["answer"], list(row["options"]), self.question_style)
-        return row["answer"]
+        with naming_row(row, position):
+            return read_answer(row, self.question_style)
 
-    def _encode(self, conversations: list[list[dict[str, Any]]]) -> dict[str, torch.Tensor]:
+    def template_arguments(self, row: Row, position: int = 0) -> dict[str, Any]:
+        """Everything that the row's prompt is rendered with, besides its messages."""
+        record = getattr(self.config, "prompt_record", None)
+        switches = dict.fromkeys(
+            thinking_switches(str(self.processor.chat_template)), bool(record and record.thinking)
+        )
+        with naming_row(row, position):
+            own = template_arguments(row)
+            if other := [name for name in switches if own.get(name, switches[name]) != switches[name]]:
+                raise DatasetError(
+                    f"`chat_template_kwargs` sets {other[0]} to {own[other[0]]}, but this model is asked with {switches[other[0]]}. "
+                    "Leave it out."
+                )
+        return {**switches, **own, "num_latents": self.num_latents}
+
+    def _encode(self, rows: Sequence[Row]) -> dict[str, torch.Tensor]:
+        arguments = [self.template_arguments(row, position) for position, row in enumerate(rows)]
         decoded, clips = [], []
-        for messages in conversations:
-            messages, found = self._decode_videos(messages)
-            decoded.append(messages)
-            clips.extend(found)
-        template = {"num_latents": self.num_latents}
-        if "enable_thinking" in self.processor.chat_template:  # templates that think aloud
-            template["enable_thinking"] = False
+        for position, row in enumerate(rows):
+            found: list[VideoClip] = []
+            messages = self.messages(row, position)
+            with naming_row(row, position):
+                decoded.append([self._decode(message, found) for message in messages])
+            clips.append(found)
+        if all(each == arguments[0] for each in arguments):
+            return self._render(decoded, [clip for found in clips for clip in found], arguments[0])
+        parts = [self._render([one], found, own) for one, found, own in zip(decoded, clips, arguments, strict=True)]
+        return _join_prompts(parts, self.processor.tokenizer.pad_token_id)
+
+    def _render(
+        self, conversations: list[list[Message]], clips: Sequence[VideoClip], arguments: dict[str, Any]
+    ) -> dict[str, torch.Tensor]:
         encoded = self.processor.apply_chat_template(
-            decoded,
+            conversations,
             tokenize=True,
             add_generation_prompt=True,
-            **template,
+            **arguments,
             sanitize_control_tokens=True,
             return_dict=True,
             return_tensors="pt",
@@ -111,24 +150,49 @@ class PromptEncoder:
         )
         return dict(encoded)
 
-    def _decode_videos(self, messages: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[VideoClip]]:
-        clips: list[VideoClip] = []
-        decoded = []
-        for message in messages:
-            content = message["content"]
-            if not isinstance(content, str):
-                content = [self._decode_part(part, clips) for part in content]
-            decoded.append({**message, "content": content})
-        return decoded, clips
+    def _decode(self, message: Message, clips: list[VideoClip]) -> Message:
+        return {**message, "content": [self._decode_part(part, clips) for part in message["content"]]}
 
     def _decode_part(self, part: dict[str, Any], clips: list[VideoClip]) -> dict[str, Any]:
-        if part["type"] != "video":
+        if part["type"] == "text":
             return part
-        clips.append(load_clip(part["video"], self.processor))
+        if part["type"] == "image":
+            return {"type": "image", "image": load_picture(part["image"])}
+        clips.append(load_clip(part["video"], self.processor, sampling=own_sampling(part)))
         return {"type": "video", "video": clips[-1].frames}
+
+    def _check_block(self, input_ids: torch.Tensor) -> None:
+        """Make sure that each prompt ends in the latent block that is wanted, in the model's own ids."""
+        ids: tuple[Any, ...] = getattr(self.config, "latent_block_ids", (None,))
+        if None in ids:  # a plain checkpoint, or one whose placeholders are ordinary tokens
+            return
+        start_id, latent_id, end_id = ids
+        block = input_ids.new_tensor([start_id, *[latent_id] * self.num_latents, end_id] if self.num_latents else [])
+        num_found = torch.isin(input_ids, input_ids.new_tensor(ids)).sum(dim=1)  # (B,)
+        end = input_ids[:, input_ids.shape[1] - len(block) :]
+        if bool((num_found == len(block)).all()) and end.shape[1] == len(block) and bool((end == block).all()):
+            return
+        raise PromptError(
+            find_misfit(self.processor, self.config)
+            or f"Expected prompts that end in a latent block of {self.num_latents} placeholders, got "
+            f"{input_ids.eq(latent_id).sum(dim=1).tolist()}. Call `add_latent_tokens(processor, {self.num_latents})`."
+        )
+
+    def _tell_other_forms(self, rows: Sequence[Row]) -> None:
+        """Say once that a model is asked in a form of question that it was not trained on."""
+        for row in rows:
+            if row.get("question") is not None and (caveat := form_caveat(self.config, self._names_options(row))):
+                logger.warning_once(caveat)  # type: ignore[attr-defined]
+
+    def _names_options(self, row: Row) -> bool:
+        options = row.get("options")
+        return self.question_style != "none" and options is not None and len(options) > 0
 
     def _stack_cached(self, rows: Sequence[Row]) -> dict[str, torch.Tensor]:
         """Left-pad cached prompts, which end in the assistant header, and concatenate their video features."""
+        for position, row in enumerate(rows):
+            with naming_row(row, position):
+                self._check_cached(row)
         prompts = [torch.as_tensor(row[CACHED_PROMPT], dtype=torch.long) for row in rows]
         types = [torch.as_tensor(row["prompt_mm_token_type_ids"], dtype=torch.long) for row in rows]
         pad = self.processor.tokenizer.pad_token_id
@@ -145,6 +209,54 @@ class PromptEncoder:
         if rows[0].get("video_deepstack") is not None:
             batch["video_deepstack"] = torch.cat([_half(row["video_deepstack"]) for row in rows], dim=1)  # (L, N, D)
         return batch
+
+    def _check_cached(self, row: Row) -> None:
+        if row.get(CACHED_PROMPT) is None:
+            raise DatasetError(
+                "Expected a cached prompt in every row of a batch, got one without. Cache all rows, or none."
+            )
+        style = row.get(CACHED_STYLE)
+        if style is not None and style != self.question_style:
+            raise DatasetError(
+                f"The cached prompt was written with question_style {style!r}, but {self.question_style!r} is asked for. Call "
+                f"`cache_video_features(..., question_style={self.question_style!r})` again."
+            )
+
+
+def form_caveat(config: Any, has_options: bool) -> str | None:
+    """Tell in one sentence that a model was not trained on the form of a question; None where it was, or nobody knows.
+
+    Args:
+        config ([`StormConfig`]):
+            Configuration of the model.
+        has_options (`bool`):
+            Whether the question names its options.
+    """
+    record = getattr(config, "prompt_record", None)
+    forms = () if record is None else record.question_forms
+    if not forms or ("options" if has_options else "open") in forms:
+        return None
+    trained, asked = ("without", "with") if has_options else ("with", "without")
+    return f"This model was trained on questions {trained} options alone: its answer to one {asked} options may be a guess."
+
+
+def _join_prompts(parts: Sequence[dict[str, torch.Tensor]], pad_token_id: int) -> dict[str, torch.Tensor]:
+    """Left-pad prompts that were rendered one by one, and concatenate what they show."""
+    padding = {"input_ids": pad_token_id, **_PER_TOKEN}
+    names = list(dict.fromkeys(name for part in parts for name in part))
+    joined = {}
+    for name in names:
+        tensors = [part[name] for part in parts if name in part]
+        if name in padding:
+            joined[name] = pad_rows([tensor[0] for tensor in tensors], padding[name], side="left")
+        elif len({tensor.shape[1:] for tensor in tensors}) == 1:
+            joined[name] = torch.cat(tensors)
+        else:
+            raise DatasetError(
+                f"Rows with different `tools` or `chat_template_kwargs` have pictures of different shapes ({name}), which this "
+                "processor does not put into one batch. Train with one row a batch."
+            )
+    return joined
 
 
 @contextmanager
@@ -164,67 +276,6 @@ def told_as_prompt_error(refusal: str) -> Iterator[None]:
         raise
     except ValueError as error:
         raise PromptError(f"{refusal}: {first_line(error)}.") from error
-
-
-def load_clip(
-    video: Any, processor: ProcessorMixin, *, max_frames: int | None = None, strict: bool = True
-) -> VideoClip:
-    """Read a video as the saved video processor samples it.
-
-    Args:
-        video (`str`, `dict` with a `path`, or [`VideoClip`]):
-            What a row holds.
-        processor ([`~transformers.ProcessorMixin`]):
-            Its video processor's `num_frames` or `fps` apply when it has `do_sample_frames` set.
-        max_frames (`int`, *optional*):
-            Most frames to read where the video processor names no number; a longer clip is sampled evenly in time. None
-            means no limit.
-        strict (`bool`, *optional*, defaults to `True`):
-            Whether damage is an error; see `read_video`.
-
-    Raises:
-        DatasetError: If the row holds something else.
-        VideoReadError: If the video cannot be read.
-    """
-    if isinstance(video, VideoClip):
-        return video
-    path = video.get("path") if isinstance(video, dict) else video
-    if not path:
-        raise DatasetError(
-            f"Expected the path of a video file, got {type(video).__name__} without one. Write the clip to a file, or load "
-            "the data set with `Video(decode=False)` from a folder that holds its files."
-        )
-    sampler = processor.video_processor
-    if sampler.do_sample_frames and sampler.num_frames:
-        return read_video(path, num_frames=sampler.num_frames, strict=strict)
-    fps = sampler.fps if sampler.do_sample_frames else None
-    if max_frames is None:
-        return read_video(path, fps=fps, strict=strict)
-    return _read_at_most(path, max_frames, fps, strict)
-
-
-def _read_at_most(path: str, max_frames: int, fps: float | None, strict: bool) -> VideoClip:
-    """Read every frame, or `fps` of them per second, but never hold more than `max_frames`."""
-    if fps is not None and read_video(path, num_frames=2, strict=strict).duration * fps < max_frames - 1:
-        return read_video(path, fps=fps, strict=strict)
-    clip = read_video(path, num_frames=max_frames, strict=strict)
-    num_different = len(set(clip.timestamps))
-    if num_different == max_frames:
-        return clip
-    return read_video(path, num_frames=num_different, strict=strict)  # a short clip, without the repetitions
-
-
-def video_metadata(clip: VideoClip) -> VideoMetadata:
-    """Tell a processor when the frames of a clip are shown, since backbones print or embed timestamps."""
-    num_frames, height, width, _ = clip.frames.shape
-    return VideoMetadata(
-        total_num_frames=num_frames,
-        fps=clip.fps or 1.0,
-        frames_indices=list(range(num_frames)),
-        height=height,
-        width=width,
-        duration=num_frames / (clip.fps or 1.0),
-    )
 
 
 def _half(features: Any) -> torch.Tensor:

@@ -8,7 +8,7 @@ from transformers import ProcessorMixin
 
 from storm_hf.errors import PromptError
 from storm_hf.evaluation.harness.settings import PromptStyle
-from storm_hf.training.prompts import load_clip
+from storm_hf.training.media import load_clip
 
 
 # The tags are those that lmms-eval cuts out before it reads an answer.
