@@ -14,7 +14,6 @@ from torch.utils.data import BatchSampler, DataLoader
 from storm_hf.align.collator import AlignCollator
 from storm_hf.errors import ConfigurationError, VideoReadError
 from storm_hf.training import media as media_file
-from storm_hf.training.media import load_clip
 from storm_hf.training.collator import AnswerCollator, append_answers
 from storm_hf.training.features import cache_video_features
 from storm_hf.training.lengths import (
@@ -26,6 +25,7 @@ from storm_hf.training.lengths import (
     set_sampler_epoch,
 )
 from storm_hf.training.loading import load_rows
+from storm_hf.training.media import load_clip
 from storm_hf.video import read_video
 
 

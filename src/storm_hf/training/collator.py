@@ -30,7 +30,7 @@ class AnswerCollator:
     def __call__(self, rows: Sequence[Row]) -> dict[str, torch.Tensor]:
         """Collate `rows` to model inputs with `labels`, which are -100 everywhere but on the answers."""
         batch = self.prompts(rows)
-        answers = [self.encode_answer(self.prompts.completion(row)) for row in rows]
+        answers = [self.encode_answer(self.prompts.completion(row, position)) for position, row in enumerate(rows)]
         return append_answers(batch, answers, self.prompts.processor.tokenizer.pad_token_id)
 
     def encode_answer(self, text: str) -> torch.Tensor:
