@@ -245,7 +245,7 @@ def _first_tokens(row: Row, prompts: PromptEncoder) -> list[int]:
     options = row.get("options")
     if options is None or len(options) < 2:
         return []
-    said = [format_answer(option, list(options), prompts.question_style) for option in options]
+    said = [format_answer(option, list(options), prompts.style) for option in options]
     ids = [prompts.processor.tokenizer(text, add_special_tokens=False)["input_ids"][0] for text in said]
     return ids if len(set(ids)) == len(ids) else []
 

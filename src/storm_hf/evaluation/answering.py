@@ -11,6 +11,7 @@ import numpy as np
 
 from storm_hf.model.modeling_storm import StormForConditionalGeneration
 from storm_hf.model.rollout_storm import LatentIntervention
+from storm_hf.training.conversation import as_text, read_options
 from storm_hf.training.prompts import PromptEncoder, Row
 from storm_hf.worlds.question import QuestionStyle, format_answer
 
@@ -80,6 +81,7 @@ def answer_questions(
             max_new_tokens,
             latent_intervention=intervention,
             latent_bottleneck=latent_bottleneck,
+            **_meant_length(prompts, model),
         )
         answers.extend(read_answers(output, inputs["input_ids"].shape[1], prompts, batch))
         if on_batch is not None:
@@ -87,9 +89,17 @@ def answer_questions(
     return answers
 
 
+def _meant_length(prompts: PromptEncoder, model: StormForConditionalGeneration) -> dict[str, int]:
+    """Tell `generate` that another K than the model's is meant."""
+    config = model.config
+    is_other = config.latent_token_id is not None and prompts.num_latents != config.num_latents
+    return {"num_latents": prompts.num_latents} if is_other else {}
+
+
 def accuracy(answers: Sequence[Answer], rows: Sequence[Row]) -> float:
     """Share of answers that name the right option. An answer that names none is wrong."""
-    return float(np.mean([answer.choice == row["answer"] for answer, row in zip(answers, rows, strict=True)]))
+    pairs = zip(answers, rows, strict=True)
+    return float(np.mean([answer.choice == as_text(row["answer"], "answer") for answer, row in pairs]))
 
 
 def spans(length: int, size: int) -> Iterator[range]:
@@ -122,8 +132,6 @@ def generate_greedily(
         [`~transformers.generation.GenerateDecoderOnlyOutput`]: What [`read_answers`] reads.
     """
     tokenizer = prompts.processor.tokenizer
-    if prompts.num_latents != model.config.num_latents and "cache" not in inputs:
-        arguments.setdefault("num_latents", prompts.num_latents)  # another K than trained is meant
     return model.generate(
         **inputs,
         **arguments,
@@ -155,7 +163,7 @@ def read_answers(output: Any, num_prompt_tokens: int, prompts: PromptEncoder, ro
     latents = [None] * len(rows) if output.latents is None else output.latents.float().cpu().numpy()
     token_ids = [up_to_end(row, {tokenizer.eos_token_id}) for row in new_tokens.tolist()]
     return [
-        Answer(text.strip(), read_option(text, row.get("options"), prompts.question_style), latent, tokens)
+        Answer(text.strip(), read_option(text, read_options(row), prompts.question_style), latent, tokens)
         for text, row, latent, tokens in zip(texts, rows, latents, token_ids, strict=True)
     ]
 
@@ -165,7 +173,7 @@ def up_to_end(tokens: list[int], ends: Collection[int]) -> list[int]:
     return next((tokens[: place + 1] for place, token in enumerate(tokens) if token in ends), tokens)
 
 
-def read_option(text: str, options: Sequence[str] | None, style: QuestionStyle = "words") -> str | None:
+def read_option(text: str, options: Sequence[str] | None, style: QuestionStyle | None = "words") -> str | None:
     """Read the option that an answer ends with; what comes before it is reasoning.
 
     Args:

@@ -1,5 +1,6 @@
 """Load a STORM checkpoint whole, or say in one sentence why that cannot be done."""
 
+import logging
 import re
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,11 @@ from transformers import AutoConfig, AutoModel, AutoProcessor, PreTrainedConfig,
 
 from storm_hf.errors import CheckpointError, StormError, first_line
 from storm_hf.model.modeling_storm import StormForConditionalGeneration
+from storm_hf.model.processing_storm import find_differences, find_misfit
 from storm_hf.training.adapter_folder import find_adapter, load_adapted
 
+
+logger = logging.getLogger(__name__)
 
 _HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 _WORLD = "world:"
@@ -35,7 +39,8 @@ def load_checkpoint(
             `attn_implementation`.
 
     Raises:
-        CheckpointError: If there is no such checkpoint, it is of another model, or a part of it is missing or damaged.
+        CheckpointError: If there is no such checkpoint, it is of another model, a part of it is missing or damaged, or its
+            processor does not write the prompts of its model.
     """
     _check_place(name_or_path)
     adapter = find_adapter(name_or_path)
@@ -57,7 +62,16 @@ def load_checkpoint(
         raise
     except _LOADING_ERRORS as error:
         raise CheckpointError(f"The weights of {name_or_path} cannot be loaded: {first_line(error)}.") from error
+    _compare(name_or_path, processor, model.config)
     return (model if device is None else model.to(device)).eval(), processor
+
+
+def _compare(name_or_path: str, processor: ProcessorMixin, config: PreTrainedConfig) -> None:
+    """Refuse a processor that cannot write the model's prompts, and warn of one that would ask otherwise than in training."""
+    if misfit := find_misfit(processor, config):
+        raise CheckpointError(f"The processor in {name_or_path} does not fit its model. {misfit}")
+    for difference in find_differences(processor, config):
+        logger.warning(difference)
 
 
 def _load_whole(name_or_path: str, config: PreTrainedConfig, **kwargs: Any) -> StormForConditionalGeneration:

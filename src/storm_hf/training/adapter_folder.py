@@ -35,6 +35,7 @@ _OF_STORM = (
     "latent_projector",
     "latent_scale",
     "latent_attention",
+    "storm_prompt",
     "trained_on",
 )
 
@@ -150,6 +151,7 @@ def load_adapted(folder: AdapterFolder, processor: ProcessorMixin, **kwargs: Any
             **folder.place,
             **kwargs,
         )
+        model.config.storm_prompt = folder.storm.get("storm_prompt")  # a plain base has none
     report = model.load_adapter(str(folder.path))
     if wrong := sorted({*report.missing_keys, *report.unexpected_keys}):
         raise CheckpointError(

@@ -99,7 +99,7 @@ def read_answer(row: Row, style: QuestionStyle) -> str:
         return _completion(row["completion"])
     if row.get("answer") is None and row.get("messages") is not None and row.get("question") is None:
         return _completion(list(row["messages"])[-1:])
-    answer, options = _text(row.get("answer"), "answer"), read_options(row)
+    answer, options = as_text(row.get("answer"), "answer"), read_options(row)
     if not options:
         return answer
     if style == "letters":
@@ -112,7 +112,7 @@ def read_answer(row: Row, style: QuestionStyle) -> str:
 def read_options(row: Row) -> list[str]:
     """The closed set of answers; empty where the question is open."""
     options = row.get("options")
-    return [] if options is None else [_text(option, "options") for option in options]
+    return [] if options is None else [as_text(option, "options") for option in options]
 
 
 def template_arguments(row: Row) -> dict[str, Any]:
@@ -142,11 +142,11 @@ def without_none(value: Any) -> Any:
 
 
 def _question(row: Row, style: QuestionStyle) -> str:
-    text, options = _text(row["question"], "question"), read_options(row)
+    text, options = as_text(row["question"], "question"), read_options(row)
     return format_question(text, options, style) if options else text
 
 
-def _text(value: Any, name: str) -> str:
+def as_text(value: Any, name: str) -> str:
     """A text, or a number as one; a whole number that a table with empty cells made 3.0 is 3."""
     value = value.item() if hasattr(value, "item") and getattr(value, "ndim", 0) == 0 else value
     if isinstance(value, str):
@@ -221,7 +221,7 @@ def _part(part: Any) -> Part:
         (name for name in (*_MEDIA, "video_url", "image_url", "text") if name in part), None
     )
     if kind == "text":
-        return {"type": "text", "text": _text(part.get("text"), "text")}
+        return {"type": "text", "text": as_text(part.get("text"), "text")}
     medium = str(kind).removesuffix("_url")
     if medium not in _MEDIA:
         raise DatasetError(f"Expected parts of type text, image or video, got {kind!r}. Leave it out.")

@@ -9,7 +9,7 @@ from peft import PeftModel
 from transformers import AutoConfig, AutoProcessor, PreTrainedConfig, ProcessorMixin
 from trl import ModelConfig
 
-from storm_hf.errors import CheckpointError, ConfigurationError
+from storm_hf.errors import CheckpointError, ConfigurationError, DatasetError
 from storm_hf.hub.clips import fetch_videos, is_published, with_clips
 from storm_hf.model import StormConfig, StormForConditionalGeneration, add_latent_tokens, storm_processor
 from storm_hf.pipeline.paths import with_absolute_paths
@@ -133,6 +133,7 @@ def _load_adapter(
         "latent_attention": args.latent_attention or adapter.storm.get("latent_attention"),
     }
     model, _ = _load_whole(replace(args, **of_base), num_latents)
+    model.config.storm_prompt = adapter.storm.get("storm_prompt", model.config.storm_prompt)
     processor = AutoProcessor.from_pretrained(adapter.path)
     add_latent_tokens(processor, model.config.num_latents)
     adapted = continue_adapter(model, adapter)
@@ -179,7 +180,16 @@ def load_rows(name_or_path: str, config: str | None = None) -> DatasetDict:
 
     Returns:
         [`~datasets.DatasetDict`]: One data set per split.
+
+    Raises:
+        DatasetError: If it is a file, such as one of annotations.
     """
+    if Path(name_or_path).is_file():
+        raise DatasetError(
+            f"Expected a built data set, a folder or a name on the Hub, got the file {name_or_path}. Build one of its rows with "
+            "`datasets_builders/storm_thoughts.py`; Stage II alone also trains on "
+            f'`load_dataset("json", data_files="{name_or_path}")` in Python.'
+        )
     splits = load_dataset(name_or_path, name=config)
     folder = Path(name_or_path)
     if folder.is_dir():

@@ -65,7 +65,7 @@ class PromptEncoder:
     processor: ProcessorMixin
     config: StormConfig
     num_latents: int
-    question_style: QuestionStyle = cast("QuestionStyle", None)  # made the model's own
+    question_style: QuestionStyle | None = None  # made the model's own
 
     def __post_init__(self) -> None:
         if self.question_style is None:
@@ -87,10 +87,15 @@ class PromptEncoder:
         self._check_block(batch["input_ids"])
         return batch
 
+    @property
+    def style(self) -> QuestionStyle:
+        """The form of the options, which is known once the encoder is made."""
+        return cast(QuestionStyle, self.question_style)
+
     def messages(self, row: Row, position: int = 0) -> list[Message]:
         """The conversation up to the answer; its videos and pictures are not read yet."""
         with naming_row(row, position):
-            return read_messages(row, self.question_style)
+            return read_messages(row, self.style)
 
     def count(self, row: Row, medium: str) -> int:
         """Number of videos, or of images, in a row's prompt."""
@@ -99,7 +104,7 @@ class PromptEncoder:
     def completion(self, row: Row, position: int = 0) -> str:
         """The text that the assistant should answer."""
         with naming_row(row, position):
-            return read_answer(row, self.question_style)
+            return read_answer(row, self.style)
 
     def template_arguments(self, row: Row, position: int = 0) -> dict[str, Any]:
         """Everything that the row's prompt is rendered with, besides its messages."""

@@ -40,8 +40,8 @@ def record_prompts(prompts: PromptEncoder, rows: Any) -> PromptRecord:
     config = prompts.config
     record = PromptRecord(
         num_latents=prompts.num_latents or config.num_latents,
-        question_style=prompts.question_style,
-        question_forms=question_forms(rows, prompts.question_style),
+        question_style=prompts.style,
+        question_forms=question_forms(rows, prompts.style),
         thinking=config.prompt_record.thinking,
         **frame_sampling(prompts.processor.video_processor),
     )

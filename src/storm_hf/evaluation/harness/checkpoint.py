@@ -1,5 +1,6 @@
 """Load what is to be evaluated: a STORM, an adapter, or a plain checkpoint to compare with."""
 
+import logging
 import os
 from hashlib import sha256
 from pathlib import Path
@@ -11,10 +12,13 @@ from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor,
 from storm_hf.errors import CheckpointError, ConfigurationError, first_line
 from storm_hf.evaluation.harness.settings import ChatSettings
 from storm_hf.evaluation.loading import load_checkpoint
+from storm_hf.model.prompt_storm import frame_sampling
 from storm_hf.training.adapter_folder import find_adapter
 
 
 STORM = "storm"
+
+logger = logging.getLogger(__name__)
 
 
 def load_for_harness(settings: ChatSettings) -> tuple[PreTrainedModel, ProcessorMixin]:
@@ -38,6 +42,7 @@ def load_for_harness(settings: ChatSettings) -> tuple[PreTrainedModel, Processor
         model, processor = _load_plain(settings, loading)
         model = model if device is None else model.to(device)
     sample_videos(processor, settings)
+    _tell_other_frames(model, processor, settings)
     size_pictures(processor, settings)
     return model.eval(), processor
 
@@ -79,6 +84,17 @@ def sample_videos(processor: ProcessorMixin, settings: ChatSettings) -> None:
     sampler = processor.video_processor
     sampler.do_sample_frames = settings.fps is not None
     sampler.num_frames, sampler.fps = None, settings.fps
+
+
+def _tell_other_frames(model: PreTrainedModel, processor: ProcessorMixin, settings: ChatSettings) -> None:
+    """Say that a benchmark shows a STORM other frames than its training did."""
+    trained = model.config.prompt_record.frames if model.config.model_type == STORM else {}
+    shown = {**frame_sampling(processor.video_processor), "max_frames": settings.max_frames}
+    if trained and trained not in (shown, {"num_frames": settings.max_frames}):
+        logger.warning(
+            "%s was trained with %s, but is evaluated with %s. Set `max_frames` and `fps` to ask as in training.",
+            *(settings.pretrained, trained, shown),
+        )
 
 
 def size_pictures(processor: ProcessorMixin, settings: ChatSettings) -> None:

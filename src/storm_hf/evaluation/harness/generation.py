@@ -123,11 +123,13 @@ class ChatGenerator:
         self, questions: Sequence[HarnessQuestion], inputs: Mapping[str, torch.Tensor]
     ) -> dict[str, Any]:
         """Record the latents of a STORM, and feed something else where that is asked."""
-        if self.model.config.model_type != STORM:
+        config = self.model.config
+        if config.model_type != STORM:
             return {}
         kind = self.settings.latents
         if not self.num_latents or kind == "own" or kind == "none":
-            return {"output_latents": True}
+            meant = {} if self.num_latents == config.num_latents else {"num_latents": self.num_latents}
+            return {"output_latents": True, **meant}
         rollout = {**self.generation_arguments({}), "max_new_tokens": 1}
         own = self._generate(inputs, **rollout, output_latents=True)[0].latents.float().cpu().numpy()  # (B, K, D)
         fed = [replace_latents(kind, row, _seed(question)) for row, question in zip(own, questions, strict=True)]
