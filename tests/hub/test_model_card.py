@@ -197,3 +197,35 @@ def test_card_says_when_latents_keep_to_their_step():
     for attention, is_said in {"full": False, "step": True}.items():
         facts = facts_of_model(tiny_storm("qwen2_5_vl", latent_attention=attention), name="some", stage="align")
         assert ("its own stretch of the clip" in str(model_card(facts))) is is_said
+
+
+@pytest.mark.parametrize(
+    ("prompt", "said"),
+    [
+        (None, None),
+        (
+            {"question_style": "letters", "question_forms": ["options"], "num_frames": 6},
+            "on questions with options, with options listed as `A.`, `B.`, ... and answered by their letter, and on 6 frames of",
+        ),
+        (
+            {"question_style": "words", "question_forms": ["options", "open"], "fps": 2, "max_frames": 64},
+            "on questions, with options named as `Answer with one word: left or right.`, and on 2 frames a second, 64 at most of",
+        ),
+        (
+            {"question_style": "none", "question_forms": ["open"], "max_frames": 32},
+            "without options, and on at most 32",
+        ),
+    ],
+)
+def test_card_tells_how_the_model_was_asked(prompt, said):
+    model = tiny_storm("qwen2_5_vl", storm_prompt=prompt)
+    facts = facts_of_model(model, name="some", stage="answer")
+    assert ModelFacts.from_json(facts.to_json()) == facts
+    text = str(model_card(facts))
+    assert "  \n\n\n" not in text
+    if said is None:
+        assert "ask it alike" not in text
+    else:
+        assert said in text
+        shown = {"num_frames": "num_frames=6", "fps": "fps=2", "max_frames": "num_frames=16"}
+        assert f'load_video("clip.mp4", {next(call for name, call in shown.items() if name in prompt)})' in text

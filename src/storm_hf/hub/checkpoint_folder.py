@@ -156,6 +156,7 @@ class CheckpointFolder:
             backbone=backbone,
             num_latents=self.config["num_latents"],
             latent_attention=self.config.get("latent_attention", StormConfig.latent_attention),
+            prompt=self.config.get("storm_prompt"),
             num_parameters=self._num_parameters(),
             is_adapter=self.is_adapter,
             base_model=base if is_hub_name(base) else None,

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from storm_hf.hub.hub_names import is_hub_name
 from storm_hf.hub.measured import BenchmarkResult, CausalUse, Latency, ReplacedLatents, WayCost
+from storm_hf.model.prompt_storm import PromptRecord
 
 
 FACTS = "storm_card.json"
@@ -34,6 +35,8 @@ class ModelFacts:
             Of the model, or of the adapter alone.
         latent_attention (`str`, *optional*, defaults to `"full"`):
             What a latent is made from; see [`StormConfig`].
+        prompt (`dict`, *optional*):
+            Form of the prompts that it was trained on, as its configuration has it.
         is_adapter (`bool`, *optional*, defaults to `False`):
             Whether it is a LoRA adapter.
         base_model (`str`, *optional*):
@@ -68,6 +71,7 @@ class ModelFacts:
     num_latents: int
     num_parameters: int
     latent_attention: str = "full"
+    prompt: dict[str, Any] | None = None
     is_adapter: bool = False
     base_model: str | None = None
     datasets: tuple[str, ...] = ()
@@ -81,6 +85,11 @@ class ModelFacts:
     results: tuple[BenchmarkResult, ...] = ()
     causal_use: CausalUse | None = None
     latency: Latency | None = None
+
+    @property
+    def record(self) -> PromptRecord:
+        """The form of the prompts that it was trained on."""
+        return PromptRecord.from_dict(self.num_latents, self.prompt)
 
     def to_json(self) -> str:
         """Write what is known, and nothing of what is not."""
@@ -124,6 +133,7 @@ def facts_of_model(model: Any, *, name: str, stage: Stage, **known: Any) -> Mode
         "backbone": model.config.vlm_config.model_type,
         "num_latents": model.config.num_latents,
         "latent_attention": model.config.latent_attention,
+        "prompt": model.config.storm_prompt,
         "num_parameters": sum(weight.numel() for weight in weights),
         "is_adapter": is_adapter,
         "base_model": place if is_hub_name(place) else None,
