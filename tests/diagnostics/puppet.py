@@ -34,6 +34,7 @@ class Puppet:
         hooks = [
             model.model.latent_projector.register_forward_hook(state.think),
             model.backbone.base_model.register_forward_pre_hook(state.listen, with_kwargs=True),
+            model.get_decoder().register_forward_pre_hook(state.see, with_kwargs=True),
             model.get_output_embeddings().register_forward_hook(state.say),
         ]
         try:
@@ -52,8 +53,9 @@ class _Strings:
             [tokenizer(option, add_special_tokens=False)["input_ids"][0] for option in WORLD.options]
         )
         self.end, self.uses_latents = tokenizer.eos_token_id, uses_latents
+        self.latent = puppet.thinker.model.config.latent_token_id
         self.fed: torch.Tensor | None = None
-        self.has_spoken = False
+        self.has_spoken, self.reads_latents = False, False
 
     def think(self, module: Any, inputs: Any, output: torch.Tensor) -> torch.Tensor:
         noise = 0.1 * torch.randn(output.shape, generator=torch.Generator().manual_seed(len(output)))
@@ -61,15 +63,16 @@ class _Strings:
         return (codes if output.ndim == 2 else codes[:, None]) + noise  # (B, D) of a step, or (B, K, D) of given ones
 
     def listen(self, module: Any, args: Any, kwargs: dict[str, Any]) -> None:
-        if kwargs.get("input_ids") is None:
-            embeds = kwargs[
-                "inputs_embeds"
-            ]  # of a step, or of a prompt with given latents, which ends in the end token
-            self.fed, self.has_spoken = embeds[:, -1 if embeds.shape[1] == 1 else -2].float(), False
-            return
-        if kwargs["input_ids"].shape[1] > 1:
+        ids = kwargs["input_ids"]
+        self.reads_latents = bool((ids == self.latent).any())
+        if not self.reads_latents and ids.shape[1] > 1:
             self.fed = None
-        self.has_spoken = bool(torch.isin(kwargs["input_ids"][:, -1], self.words).all())
+        self.has_spoken = bool(torch.isin(ids[:, -1], self.words).all())
+
+    def see(self, module: Any, args: Any, kwargs: dict[str, Any]) -> None:
+        if self.reads_latents:  # a step, or a prompt with given latents, which ends in the end token
+            embeds = kwargs["inputs_embeds"]
+            self.fed = embeds[:, -1 if embeds.shape[1] == 1 else -2].float()
 
     def say(self, module: Any, inputs: Any, logits: torch.Tensor) -> torch.Tensor:
         chosen = self.right[: len(logits)]

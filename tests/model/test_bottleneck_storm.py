@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from tests.tiny import EOS, LATENT, LATENT_END, LATENT_START, tiny_inputs, tiny_storm
+from tests.tiny import EOS, IMAGE, LATENT, LATENT_END, LATENT_START, PAD, VIDEO, tiny_inputs, tiny_storm
 from torch.testing import assert_close
 from transformers import DynamicCache
 
@@ -41,6 +41,13 @@ def latents():
 
 def answer_part(output):
     return output.logits[:, -NUM_AFTER:]
+
+
+def without_clip(ids):
+    """A row without padding, and without all from the first placeholder of its clip to the last."""
+    ids = ids[ids != PAD]
+    places = torch.isin(ids, torch.tensor([IMAGE, VIDEO])).nonzero().flatten().tolist()
+    return torch.cat([ids[: places[0]], ids[places[-1] + 1 :]])
 
 
 # --- what it hides -----------------------------------------------------------------------------------------------------
@@ -87,13 +94,29 @@ def test_loss_of_the_answer_reaches_the_clip_through_the_latents_alone(inputs):
 
 @torch.no_grad()
 def test_answer_is_that_to_the_same_prompt_without_a_clip(model, kind, inputs, latents):
-    """Written down anew: no video tokens, no pixels, the same latents."""
+    """Written down anew: nothing between the first and the last video token, no pixels, the same latents."""
     narrow = model(**inputs, forced_latents=latents, latent_bottleneck=True)
     for row in range(2):
-        ids = inputs["input_ids"][row]
-        ids = ids[(ids != 0) & (ids != 100) & (ids != 101)][None]
+        ids = without_clip(inputs["input_ids"][row])[None]
         alone = model(input_ids=ids, forced_latents=latents[row : row + 1])
         assert_close(answer_part(narrow)[row], answer_part(alone)[0], **CLOSE)
+
+
+@torch.no_grad()
+def test_mask_says_exactly_what_is_taken_out(model, inputs, latents):
+    """Times before the first placeholder are the clip's, words between two clips are not."""
+    ids = inputs["input_ids"][:1]
+    row = {name: value[:1] if len(value) == 2 else value[: len(value) // 2] for name, value in inputs.items()}
+    first = int(torch.isin(ids, torch.tensor([IMAGE, VIDEO])).nonzero()[0, 1])
+    mask = torch.isin(ids, torch.tensor([IMAGE, VIDEO]))
+    mask[0, first - 1 if first else 0] = True  # what stands before the first one
+    arguments = {"latent_bottleneck": True, "forced_latents": latents[:1]}
+    found = model(**row, **arguments, clip_token_mask=mask)
+    alone = model(input_ids=ids[(~mask) & (ids != PAD)][None], forced_latents=latents[:1])
+    assert_close(answer_part(found), answer_part(alone), **CLOSE)
+    said = model.generate(**row, latent_bottleneck=True, clip_token_mask=mask, max_new_tokens=3, do_sample=False)
+    told = model.generate(**row, latent_bottleneck=True, max_new_tokens=3, do_sample=False)
+    assert said.shape == told.shape
 
 
 # --- what it leaves as it is -------------------------------------------------------------------------------------------
@@ -207,8 +230,7 @@ def test_beams_of_a_prompt_share_its_latents(model, kind):
     expected = model(**prompt).latents.repeat_interleave(2, dim=0)
     assert_close(output.latents, expected, **CLOSE)
     for row in range(2):  # the best of two beams does not depend on what else is in the batch
-        ids = prompt["input_ids"][row]
-        ids = ids[(ids != 0) & (ids != 100) & (ids != 101)][None]
+        ids = without_clip(prompt["input_ids"][row])[None]
         given = expected[2 * row : 2 * row + 1]
         alone = model.generate(
             ids, **arguments, latent_intervention=lambda k, z, given=given: given[:, k].expand_as(z)

@@ -38,8 +38,9 @@ def step_attention(
         `(batch_size, sequence_length)`.
     """
     is_token = torch.ones_like(input_ids, dtype=torch.bool) if attention_mask is None else attention_mask.bool()
-    is_clip = is_token & torch.isin(input_ids, input_ids.new_tensor(config.vision_token_ids))  # (B, S)
     columns = torch.arange(input_ids.shape[1], device=input_ids.device)
+    is_clip = torch.isin(input_ids, input_ids.new_tensor(config.vision_token_ids)) & is_token  # (B, S)
+    is_clip &= columns < block.start  # an answer may hold such an id, but no clip
     is_earlier_thought = (columns >= block.start - 1) & (
         columns < block.stop - 1
     )  # the start token, all latents but one

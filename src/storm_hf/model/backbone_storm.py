@@ -9,9 +9,11 @@ from transformers import AutoConfig, AutoModelForImageTextToText, PreTrainedMode
 
 from .configuration_storm import StormConfig
 from .errors_storm import BackboneError
+from .probe_storm import can_probe, probe_backbone
 from .processing_storm import LATENT_TOKENS, add_latent_tokens
 
 
+_NUM_SAMPLED_TOKENS = 4096
 _PLACE_ARGUMENTS = ("revision", "subfolder", "cache_dir", "token", "local_files_only", "trust_remote_code")
 
 
@@ -44,7 +46,7 @@ class FromBackboneMixin:
             latent_projector (`str`, *optional*, defaults to `"linear"`):
                 See [`StormConfig`].
             latent_scale (`float`, *optional*):
-                See [`StormConfig`]. By default the root mean square of the token embeddings.
+                See [`StormConfig`]. By default the root mean square of embedded tokens, and 1 for `latent_projector="identity"`.
             latent_attention (`str`, *optional*, defaults to `"full"`):
                 See [`StormConfig`].
             kwargs:
@@ -52,7 +54,8 @@ class FromBackboneMixin:
                 configuration and its processor.
 
         Raises:
-            BackboneError: If the checkpoint is not a video-language model.
+            BackboneError: If the checkpoint is not a video-language model, or does not think as it should on a short prompt; the
+                error names the step that failed.
         """
         place = {name: kwargs[name] for name in _PLACE_ARGUMENTS if name in kwargs}
         processor = processor or transformers.AutoProcessor.from_pretrained(name_or_path, **place)
@@ -68,10 +71,13 @@ class FromBackboneMixin:
             latent_attention=latent_attention,
         )
         model = cls._with_weights_of(name_or_path, config, **kwargs)
-        embeddings = model.get_input_embeddings()
-        model.config.latent_scale = _root_mean_square(embeddings.weight) if latent_scale is None else latent_scale
-        if max(token_ids) >= embeddings.num_embeddings:
+        if latent_scale is None:
+            latent_scale = 1.0 if latent_projector == "identity" else _size_of_embedded_tokens(model)
+        model.config.latent_scale = latent_scale
+        if max(token_ids) >= model.get_input_embeddings().num_embeddings:
             model.resize_token_embeddings(len(tokenizer))
+        if can_probe(model):
+            probe_backbone(model)
         return model
 
     @classmethod
@@ -100,12 +106,18 @@ def build_backbone(config: StormConfig) -> PreTrainedModel:
 
 
 @torch.no_grad()
-def _root_mean_square(weight: Any) -> float:  # DeepSpeed adds two methods to a parameter
-    """Typical size of a parameter's numbers, of which ZeRO-3 may keep only a piece on each process."""
-    is_in_pieces = hasattr(weight, "ds_id")
-    if is_in_pieces:
+def _size_of_embedded_tokens(model: PreTrainedModel) -> float:
+    """Root mean square of embedded tokens, which some backbones scale in their embedding, over a sample of the vocabulary."""
+    embedding = model.get_input_embeddings()
+    weights = [weight for weight in embedding.parameters() if hasattr(weight, "ds_id")]  # pieces, with ZeRO-3
+    for weight in weights:
         weight.all_gather()
-    size = float(weight.float().pow(2).mean().sqrt())
-    if is_in_pieces:
+    device = (
+        "cpu" if embedding.weight.device.type == "meta" else embedding.weight.device
+    )  # offloaded ones move what they get
+    num_tokens = embedding.num_embeddings
+    ids = torch.linspace(0, num_tokens - 1, min(num_tokens, _NUM_SAMPLED_TOKENS), device=device).long()
+    size = float(embedding(ids[None]).float().pow(2).mean().sqrt())
+    for weight in weights:
         weight.partition()
     return size

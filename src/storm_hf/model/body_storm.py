@@ -18,11 +18,11 @@ from transformers.utils.deprecation import deprecate_kwarg
 
 from .attention_storm import check_layers, hide_thought, hides_thought
 from .backbone_storm import build_backbone
-from .bottleneck_storm import answer_without_clip, refuse_without_latents
+from .bottleneck_storm import answer_without_clip
 from .configuration_storm import StormConfig
 from .features_storm import unflatten_features
 from .gradient_storm import RolloutGradient
-from .layout_storm import find_latent_block
+from .layout_storm import find_latent_block, refuse_without_block
 from .pretrained_storm import StormPreTrainedModel
 from .projector_storm import LatentProjector
 from .rollout_storm import LatentIntervention
@@ -73,6 +73,7 @@ class StormModel(StormPreTrainedModel):
         latent_intervention: LatentIntervention | None = None,
         rollout_gradient: RolloutGradient | None = None,
         latent_bottleneck: torch.Tensor | bool | None = None,
+        clip_token_mask: torch.Tensor | None = None,
         states_to_keep: int = 0,
         **kwargs: Any,
     ) -> StormModelOutput:
@@ -92,7 +93,13 @@ class StormModel(StormPreTrainedModel):
         if input_ids is not None and input_ids.shape[1] > 1:  # a decoding step never looks for a block
             block = find_latent_block(input_ids, self.config, in_pieces=cache is not None)
         if block is None or input_ids is None:
-            refuse_without_latents(latent_bottleneck)
+            if cache is None:  # with one, the block may have come in an earlier piece
+                refuse_without_block(
+                    forced_latents=forced_latents,
+                    latent_intervention=latent_intervention,
+                    rollout_gradient=None if rollout_gradient == RolloutGradient() else rollout_gradient,
+                )
+            refuse_without_block(latent_bottleneck=latent_bottleneck if _is_wanted(latent_bottleneck) else None)
             output = self._forward_without_latents(
                 input_ids, attention_mask, position_ids, cache, inputs_embeds, use_cache, inputs
             )
@@ -104,7 +111,7 @@ class StormModel(StormPreTrainedModel):
                 output = thought(input_ids, attention_mask, position_ids, use_cache, inputs)
             else:
                 output = answer_without_clip(
-                    thought, latent_bottleneck, input_ids, attention_mask, position_ids, inputs
+                    thought, latent_bottleneck, input_ids, attention_mask, position_ids, inputs, clip_token_mask
                 )
         if states_to_keep and output.last_hidden_state is not None:
             output.last_hidden_state = output.last_hidden_state[:, -states_to_keep:]
@@ -143,6 +150,7 @@ class StormModel(StormPreTrainedModel):
             cache=output.cache,
             hidden_states=output.get("hidden_states"),
             attentions=output.get("attentions"),
+            router_logits=output.get("router_logits"),
         )
 
     def _positions(
@@ -155,3 +163,7 @@ class StormModel(StormPreTrainedModel):
         known = {name: value for name, value in known.items() if value is not None}
         positions = self.backbone._prepare_position_ids_for_generation(input_ids, known)
         return positions[..., -input_ids.shape[1] :]
+
+
+def _is_wanted(latent_bottleneck: torch.Tensor | bool | None) -> bool:
+    return latent_bottleneck is not None and bool(torch.as_tensor(latent_bottleneck).any())

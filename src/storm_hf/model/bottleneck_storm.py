@@ -11,13 +11,34 @@ Axes: B batch, S sequence, T sequence without the clip, K latent steps, D hidden
 from typing import Any
 
 import torch
+from transformers.utils import logging
 
 from .configuration_storm import StormConfig
-from .errors_storm import CacheError, ConfigurationError, LatentLayoutError
+from .errors_storm import BackboneError, CacheError, ConfigurationError
 from .thought_storm import PER_TOKEN_INPUTS, StormModelOutput, Thought
 
 
-VISION_INPUTS = ("pixel_", "video_", "image_", "second_per_grid_ts", "mm_encoder_outputs")  # beginnings of names
+# Beginnings of the names of all that processors hand to a model of pictures, videos and sound.
+CLIP_INPUTS = (
+    "pixel_",
+    "video_",
+    "image_",
+    "second_per_grid_ts",
+    "mm_encoder_outputs",
+    "target_sizes",
+    "spatial_shapes",
+    "num_frames_per_video",
+    "batch_num_images",
+    "clip_token_mask",
+    "input_features",
+    "input_values",
+    "chunk_sample_lengths",
+    "feature_attention_mask",
+    "audio_",
+    "use_audio_in_video",
+)
+
+logger = logging.get_logger(__name__)
 
 
 class ClipFreeRows:
@@ -29,22 +50,31 @@ class ClipFreeRows:
         attention_mask (`torch.Tensor` of shape `(batch_size, sequence_length)`, *optional*):
             1 where a token is.
         config ([`StormConfig`]):
-            Knows which tokens stand for videos and images.
+            Knows which tokens stand for videos, images and sound.
+        clip_token_mask (`torch.BoolTensor` of shape `(batch_size, sequence_length)`, *optional*):
+            True where the processor wrote something for a clip: its placeholders, and with many backbones times, frame numbers
+            and markers between and before them. By default all from the first placeholder of a row to the last one, which is
+            all of it only where nothing is written before the first.
     """
 
-    def __init__(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None, config: StormConfig) -> None:
-        is_left_out = torch.isin(input_ids, input_ids.new_tensor(config.vision_token_ids))  # (B, S)
-        if attention_mask is not None:
-            is_left_out = is_left_out | (attention_mask == 0)
+    def __init__(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+        config: StormConfig,
+        clip_token_mask: torch.Tensor | None = None,
+    ) -> None:
+        is_clip = _clip_of_ids(input_ids, config) if clip_token_mask is None else clip_token_mask.bool()  # (B, S)
+        is_left_out = is_clip if attention_mask is None else is_clip | (attention_mask == 0)
         order = is_left_out.int().argsort(dim=1, descending=True, stable=True)  # what is left out comes first
         self.columns = order[:, int(is_left_out.sum(dim=1).min()) :]  # (B, T)
         self.is_padding = is_left_out.gather(1, self.columns)
-        self.input_ids = self._take(input_ids, config.get_text_config().pad_token_id or 0)
+        self.input_ids = self._take(input_ids, getattr(config.get_text_config(), "pad_token_id", None) or 0)
         self.attention_mask = (~self.is_padding).long()
 
     def replace(self, inputs: dict[str, Any]) -> dict[str, Any]:
         """Model inputs without clips: no pixels and no features, all else as it was."""
-        kept = {name: value for name, value in inputs.items() if not name.startswith(VISION_INPUTS)}
+        kept = {name: value for name, value in inputs.items() if not name.startswith(CLIP_INPUTS)}
         tokens = {name: self._take(kept[name]) for name in PER_TOKEN_INPUTS if kept.get(name) is not None}
         return {**kept, **tokens, "input_ids": self.input_ids, "attention_mask": self.attention_mask}
 
@@ -58,6 +88,24 @@ class ClipFreeRows:
         return values.gather(1, self.columns).masked_fill(self.is_padding, padding)
 
 
+def _clip_of_ids(input_ids: torch.Tensor, config: StormConfig) -> torch.Tensor:
+    """From the first placeholder of each row to the last one, where nobody says what else was written for a clip."""
+    if not config.vision_token_ids:
+        raise BackboneError(
+            "`latent_bottleneck` takes a clip out of its prompt, but this backbone's configuration names no token that stands for "
+            "a video or an image. Pass `clip_token_mask`, True where a token is the clip's."
+        )
+    is_placeholder = torch.isin(input_ids, input_ids.new_tensor(config.vision_token_ids))  # (B, S)
+    is_clip = (is_placeholder.cumsum(dim=1) > 0) & (is_placeholder.flip(1).cumsum(dim=1).flip(1) > 0)
+    if bool((is_clip != is_placeholder).any()):
+        logger.warning_once(
+            "The placeholders of a clip lie in several pieces, so all between them is taken out of the prompt of the "
+            "`latent_bottleneck`; times or frame numbers before the first would stay. Pass `clip_token_mask`, which `PromptEncoder` "
+            "makes, to take out exactly what the processor wrote for the clip."
+        )
+    return is_clip
+
+
 def answer_without_clip(
     thought: Thought,
     latent_bottleneck: torch.Tensor | bool,
@@ -65,6 +113,7 @@ def answer_without_clip(
     attention_mask: torch.Tensor | None,
     position_ids: torch.Tensor,
     inputs: dict[str, Any],
+    clip_token_mask: torch.Tensor | None = None,
 ) -> StormModelOutput:
     """Think with the clip, then read the prompt without it and with the latents given.
 
@@ -83,6 +132,8 @@ def answer_without_clip(
             Of the first pass. The second has its own: there is less to count.
         inputs (`dict`):
             All else that the backbone takes, pixels among it.
+        clip_token_mask (`torch.BoolTensor` of shape `(batch_size, sequence_length)`, *optional*):
+            See [`ClipFreeRows`].
 
     Returns:
         [`StormModelOutput`]: Of the first pass; in narrow rows, the last hidden states of all tokens but the clip's are those of the
@@ -98,7 +149,7 @@ def answer_without_clip(
             "`cache` out, and let `generate(latent_bottleneck=True)` write the answer."
         )
     is_narrow = _narrow_rows(latent_bottleneck, input_ids)
-    rows = ClipFreeRows(input_ids, attention_mask, thought.config)
+    rows = ClipFreeRows(input_ids, attention_mask, thought.config, clip_token_mask)
     without_clip = rows.replace(inputs)
     output = thought(input_ids, attention_mask, position_ids, False, inputs)
     answer = thought.model.forward(**without_clip, forced_latents=thought.fed_latents, use_cache=False)
@@ -115,19 +166,6 @@ def _narrow_rows(latent_bottleneck: torch.Tensor | bool, input_ids: torch.Tensor
             f"{tuple(is_narrow.shape)}."
         )
     return is_narrow.expand(len(input_ids))
-
-
-def refuse_without_latents(latent_bottleneck: torch.Tensor | bool | None) -> None:
-    """Refuse the bottleneck for a prompt with nothing for the clip to pass through.
-
-    Raises:
-        LatentLayoutError: If it is asked for.
-    """
-    if latent_bottleneck is not None and torch.as_tensor(latent_bottleneck).any():
-        raise LatentLayoutError(
-            "With `latent_bottleneck` the clip reaches the answer through the latents, but the prompt has no latent block. "
-            "Render it with num_latents=1 or more, or leave `latent_bottleneck` out."
-        )
 
 
 __all__ = ["ClipFreeRows"]

@@ -46,7 +46,9 @@ class StormConfig(PreTrainedConfig):
         `"identity"` (the hidden state itself, as in Coconut and in the paper; measured worse).
     latent_scale (`float`, *optional*, defaults to `1.0`):
         Factor between a latent, which lives in the unit space of the target trajectories, and the input embedding that is
-        fed. `from_backbone` sets it to the root mean square of the token embeddings.
+        fed. `from_backbone` sets it to the root mean square of embedded tokens, or to 1 for `latent_projector="identity"`.
+    logits_scale (`float`, *optional*):
+        Factor of the backbone's head. `from_backbone` measures it; `None` reads it off the backbone's settings.
     latent_attention (`str`, *optional*, defaults to `"full"`):
         What a latent is made from: `"full"`, everything before it, or `"step"`, its own stretch of the clip and the latent
         before. With `"step"`, which assumes that steps are spread evenly over the clip, a model thinks for longer than trained.
@@ -66,6 +68,7 @@ class StormConfig(PreTrainedConfig):
     latent_end_token_id: int | None = None
     latent_projector: str = "linear"
     latent_scale: float = 1.0
+    logits_scale: float | None = None
     latent_attention: str = "full"
     storm_prompt: dict | None = None
 
@@ -90,7 +93,7 @@ class StormConfig(PreTrainedConfig):
                 f"`num_latents` must lie between 0 and `max_num_latents` = {self.max_num_latents}, got "
                 f"{self.num_latents}. Raise `max_num_latents` if you mean it."
             )
-        if self.latent_token_id is not None and len(set(self.latent_block_ids)) != 3:
+        if self.latent_token_id is not None and len(set(self.latent_block_ids) - {None}) != 3:
             raise ConfigurationError(
                 "`latent_token_id` needs `latent_start_token_id` and `latent_end_token_id` beside it, three different "
                 f"ids; got {self.latent_block_ids}. `add_latent_tokens(processor)` makes them."
@@ -110,6 +113,16 @@ class StormConfig(PreTrainedConfig):
         """The backbone's language configuration; generation, TRL, PEFT and DeepSpeed read sizes off it."""
         assert isinstance(self.vlm_config, PreTrainedConfig)  # a dict is made one when the config is made
         return self.vlm_config.get_text_config(decoder=decoder, encoder=encoder)
+
+    @property
+    def vision_config(self) -> Any:
+        """The backbone's vision configuration; converters of its weights read numbers of heads off it."""
+        return self.vlm_config.vision_config  # type: ignore[union-attr]
+
+    @property
+    def text_config(self) -> Any:
+        """The backbone's language configuration, where it has one by this name."""
+        return self.vlm_config.text_config  # type: ignore[union-attr]
 
     @property
     def hidden_size(self) -> int:
@@ -138,17 +151,24 @@ class StormConfig(PreTrainedConfig):
     @property
     def image_token_id(self) -> int | None:
         """The backbone's image placeholder."""
-        return getattr(self.vlm_config, "image_token_id", None)
+        return self._placeholder("image")
 
     @property
     def video_token_id(self) -> int | None:
         """The backbone's video placeholder; `None` where videos are read as images."""
-        return getattr(self.vlm_config, "video_token_id", None)
+        return self._placeholder("video")
 
     @property
     def vision_token_ids(self) -> list[int]:
-        """The backbone's placeholders of videos and images."""
-        return [one for one in (self.video_token_id, self.image_token_id) if one is not None]
+        """The backbone's placeholders of videos, images and their sound."""
+        found = [self._placeholder(kind) for kind in ("video", "image", "audio")]
+        return [one for one in found if one is not None]
+
+    def _placeholder(self, kind: str) -> int | None:
+        for name in (f"{kind}_token_id", f"{kind}_token_index", f"{kind}_patch_id"):
+            if (token_id := getattr(self.vlm_config, name, None)) is not None:
+                return token_id
+        return None
 
 
 __all__ = ["StormConfig"]

@@ -6,6 +6,7 @@ This file only edits the block, listens at the rollout's one seam, and lets the 
 Axes: B batch, S sequence, K latent steps, D hidden size.
 """
 
+import inspect
 from typing import Any, NoReturn
 
 import torch
@@ -14,11 +15,11 @@ from transformers.generation.utils import GenerateOutput
 from transformers.utils import logging
 from transformers.utils.deprecation import deprecate_kwarg
 
-from .bottleneck_storm import VISION_INPUTS, ClipFreeRows, refuse_without_latents
+from .bottleneck_storm import CLIP_INPUTS, ClipFreeRows
 from .configuration_storm import StormConfig
-from .errors_storm import CacheError, LatentLayoutError, UnsupportedGenerationError
+from .errors_storm import CacheError, ConfigurationError, LatentLayoutError, UnsupportedGenerationError
 from .features_storm import unflatten_features
-from .layout_storm import find_latent_block
+from .layout_storm import find_latent_block, refuse_without_block
 from .rollout_storm import LatentIntervention
 from .thought_storm import PER_TOKEN_INPUTS
 
@@ -31,7 +32,10 @@ class SuppressLatentTokens(SuppressTokensLogitsProcessor):
 
 
 class LatentRecorder:
-    """Listens at the rollout's seam: keeps what the model made of each step, passes on what `intervene` makes of it."""
+    """Listens at the rollout's seam: keeps what the model made of each step, passes on what `intervene` makes of it.
+
+    It is no part of a copy: an assistant model, which gets a copy of all arguments, thinks undisturbed.
+    """
 
     def __init__(self, intervene: LatentIntervention | None = None) -> None:
         self.intervene = intervene
@@ -43,6 +47,9 @@ class LatentRecorder:
         self.steps[step] = latent
         self.fed[step] = latent if self.intervene is None else self.intervene(step, latent)
         return self.fed[step]
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> None:
+        return None
 
     @property
     def fed_latents(self) -> torch.Tensor:
@@ -156,9 +163,13 @@ class StormGenerationMixin(GenerationMixin):
                 Keyword arguments of `GenerationMixin.generate`.
 
         Raises:
-            LatentLayoutError: If the prompt's latent block is broken or cannot be changed to `num_latents`.
+            LatentLayoutError: If the prompt's latent block is broken or cannot be changed to `num_latents`, or there is none for
+                a `latent_intervention` or the `latent_bottleneck` to act on.
             CacheError: If there is a cache and a `latent_bottleneck`.
+            ConfigurationError: If `output_latents` and `return_dict_in_generate=False` contradict each other.
         """
+        names = list(inspect.signature(GenerationMixin.generate).parameters)[2:]
+        kwargs.update(zip(names, args, strict=False))
         prompt = inputs if inputs is not None else kwargs.pop("input_ids", None)
         if num_latents is not None:
             kwargs = self._with_num_latents(prompt, num_latents, kwargs)
@@ -167,23 +178,42 @@ class StormGenerationMixin(GenerationMixin):
         if "video_features" in kwargs:
             features, deepstack = kwargs.pop("video_features"), kwargs.pop("video_deepstack", None)
             kwargs["mm_encoder_outputs"] = unflatten_features(features, kwargs.get("video_grid_thw"), deepstack)
-        if kwargs.get("input_ids") is not None and kwargs.get("cache") is None:
-            block = find_latent_block(kwargs["input_ids"], self.config)  # whole here; `forward` may see it in pieces
-            if num_latents is None:
-                _warn_of_another_length(0 if block is None else block.num_latents, self.config)
-        if output_latents:
-            kwargs.setdefault("return_dict_in_generate", True)
+        if kwargs.get("cache") is None:  # the whole prompt is here; `forward` may see it in pieces
+            self._check_block(kwargs, num_latents, latent_intervention, latent_bottleneck)
         recorder = LatentRecorder(latent_intervention)
-        kwargs["latent_intervention"] = recorder if output_latents else latent_intervention
+        kwargs["latent_intervention"] = recorder if output_latents or latent_intervention is not None else None
+        if output_latents and not kwargs.setdefault("return_dict_in_generate", True):
+            raise ConfigurationError(
+                "`output_latents=True` returns latents beside the sequences, so `return_dict_in_generate=False` cannot hold. Leave "
+                "one of the two out."
+            )
         if latent_bottleneck:
             kwargs = self._think_first(kwargs, recorder)
         kwargs["logits_processor"] = self._without_latent_tokens(kwargs.get("logits_processor"))
-        output = super().generate(None, *args, **kwargs)
+        output = super().generate(None, **kwargs)
         if (num_latents is not None or latent_bottleneck) and prompt is not None:
             output = _restore_prompt(output, prompt, kwargs["input_ids"].shape[1])
         if output_latents and not isinstance(output, torch.Tensor):
             output["latents"] = recorder.latents(len(output.sequences))
         return output
+
+    def _check_block(
+        self,
+        kwargs: dict[str, Any],
+        num_latents: int | None,
+        latent_intervention: LatentIntervention | None,
+        latent_bottleneck: bool,
+    ) -> None:
+        prompt = kwargs.get("input_ids")
+        block = None if prompt is None else find_latent_block(prompt, self.config)
+        if block is None:
+            refuse_without_block(
+                forced_latents=kwargs.get("forced_latents"),
+                latent_intervention=latent_intervention,
+                latent_bottleneck=latent_bottleneck or None,
+            )
+        if num_latents is None and prompt is not None:
+            _warn_of_another_length(0 if block is None else block.num_latents, self.config)
 
     def _with_num_latents(
         self, prompt: torch.Tensor | None, num_latents: int, kwargs: dict[str, Any]
@@ -195,7 +225,7 @@ class StormGenerationMixin(GenerationMixin):
                 "`apply_chat_template(..., num_latents=k)` instead."
             )
         edited = set_num_latents({**kwargs, "input_ids": prompt}, num_latents, self.config)
-        return _with_lengths(edited, edited["input_ids"].shape[1] - prompt.shape[1])
+        return self._with_lengths(edited, edited["input_ids"].shape[1] - prompt.shape[1])
 
     @torch.no_grad()
     def _think_first(self, kwargs: dict[str, Any], recorder: LatentRecorder) -> dict[str, Any]:
@@ -205,17 +235,27 @@ class StormGenerationMixin(GenerationMixin):
                 "`latent_bottleneck` writes the answer to a prompt without its clip, but a cache that has seen it was given. "
                 "Leave `cache` out."
             )
-        refuse_without_latents(kwargs.get("input_ids") is None)
         kwargs = {**kwargs, "attention_mask": self._mask_of(kwargs)}
         seen = ("input_ids", "attention_mask", *PER_TOKEN_INPUTS)
-        inputs = {name: value for name, value in kwargs.items() if name in seen or name.startswith(VISION_INPUTS)}
+        inputs = {name: value for name, value in kwargs.items() if name in seen or name.startswith(CLIP_INPUTS)}
         self(**inputs, latent_intervention=recorder, use_cache=False, logits_to_keep=1)
-        refuse_without_latents(not recorder.steps)
-        rows = ClipFreeRows(kwargs["input_ids"], kwargs["attention_mask"], self.config)
+        rows = ClipFreeRows(
+            kwargs["input_ids"], kwargs["attention_mask"], self.config, kwargs.pop("clip_token_mask", None)
+        )
         given = {"forced_latents": recorder.fed_latents, "latent_intervention": None, "prefill_chunk_size": None}
         edited = rows.replace({**kwargs, **given})
         edited.pop("position_ids", None)  # of the prompt with its clip
-        return _with_lengths(edited, rows.input_ids.shape[1] - kwargs["input_ids"].shape[1])
+        return self._with_lengths(edited, rows.input_ids.shape[1] - kwargs["input_ids"].shape[1])
+
+    def _with_lengths(self, kwargs: dict[str, Any], num_added: int) -> dict[str, Any]:
+        """Lengths that count the caller's prompt, for one that is longer by so many tokens."""
+        settings = kwargs.get("generation_config") or self.generation_config
+        lengths = {}
+        for name in ("max_length", "min_length"):
+            in_settings = None if settings.max_new_tokens is not None else getattr(settings, name)
+            if (length := kwargs.get(name, None if "max_new_tokens" in kwargs else in_settings)) is not None:
+                lengths[name] = length + num_added
+        return {**kwargs, **lengths}
 
     def _mask_of(self, kwargs: dict[str, Any]) -> torch.Tensor:
         """The mask that was given, or what stock generation infers: all but the padding."""
@@ -252,8 +292,16 @@ class StormGenerationMixin(GenerationMixin):
         return self.backbone._is_stateful
 
     def prepare_inputs_for_generation(self, input_ids: torch.Tensor, **kwargs: Any) -> dict[str, Any]:
-        """Prepare one step as the backbone does; the rollout's own arguments pass through."""
-        return self.backbone.prepare_inputs_for_generation(input_ids, **kwargs)
+        """Prepare one step as the backbone does; the rollout's own arguments pass through.
+
+        Positions count tokens, not columns, in the rollout and so in every step after it, also where a backbone would leave
+        them out and count columns, padding included.
+        """
+        prepared = self.backbone.prepare_inputs_for_generation(input_ids, **kwargs)
+        positions, read = kwargs.get("position_ids"), prepared.get("input_ids")
+        if prepared.get("position_ids") is None and positions is not None and read is not None:
+            prepared["position_ids"] = positions[..., -read.shape[1] :]
+        return prepared
 
     def _prepare_position_ids_for_generation(self, inputs_tensor: torch.Tensor, model_kwargs: dict) -> torch.Tensor:
         return self.backbone._prepare_position_ids_for_generation(inputs_tensor, model_kwargs)
@@ -268,7 +316,7 @@ class StormGenerationMixin(GenerationMixin):
         return self.backbone._update_model_kwargs_for_generation(*args, **kwargs)
 
     def _validate_model_kwargs(self, model_kwargs: dict[str, Any]) -> None:
-        ours = ("latent_intervention", "forced_latents")
+        ours = ("latent_intervention", "forced_latents", "clip_token_mask")
         self.backbone._validate_model_kwargs({name: value for name, value in model_kwargs.items() if name not in ours})
 
 
@@ -279,12 +327,6 @@ def _warn_of_another_length(num_latents: int, config: StormConfig) -> None:
             f"The prompt asks for {num_latents} latents, but the model has num_latents={config.num_latents}. Write prompts with "
             f"the processor that was saved with the model, or pass `num_latents={num_latents}` if it is meant."
         )
-
-
-def _with_lengths(kwargs: dict[str, Any], num_added: int) -> dict[str, Any]:
-    """Lengths that count the caller's prompt, for one that is longer by so many tokens."""
-    lengths = {name: kwargs[name] + num_added for name in ("max_length", "min_length") if kwargs.get(name) is not None}
-    return {**kwargs, **lengths}
 
 
 def _restore_prompt(

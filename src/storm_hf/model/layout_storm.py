@@ -7,7 +7,6 @@ Axes: B batch, S sequence, L sequence after the rows were moved, K latent steps.
 """
 
 from dataclasses import dataclass
-from functools import cached_property
 
 import torch
 
@@ -20,31 +19,29 @@ class LatentBlock:
     """The latent block of a batch.
 
     Args:
-        first (`torch.Tensor` of shape `(batch_size,)`):
+        first (`tuple[int, ...]`):
             Column of each row's first placeholder.
         num_latents (`int`):
             Number K of placeholders, the same in every row.
     """
 
-    first: torch.Tensor
+    first: tuple[int, ...]
     num_latents: int
 
-    # Cached, since each look at a tensor waits for the device.
-
-    @cached_property
+    @property
     def start(self) -> int:
         """Column of the first placeholder once the rows are aligned."""
-        return int(self.first.max())
+        return max(self.first)
 
     @property
     def stop(self) -> int:
         """Column after the last placeholder once the rows are aligned."""
         return self.start + self.num_latents
 
-    @cached_property
+    @property
     def is_aligned(self) -> bool:
         """Whether the blocks of all rows lie in the same columns."""
-        return bool((self.first == self.first[0]).all())
+        return len(set(self.first)) == 1
 
 
 def find_latent_block(input_ids: torch.Tensor, config: StormConfig, in_pieces: bool = False) -> LatentBlock | None:
@@ -65,66 +62,100 @@ def find_latent_block(input_ids: torch.Tensor, config: StormConfig, in_pieces: b
         LatentLayoutError: If a latent id stands outside a block, a row has two blocks or none while others have one, the
             rows differ in K, or K exceeds `config.max_num_latents`.
     """
-    start_id, latent_id, end_id = config.latent_block_ids
-    if latent_id is None:
+    if config.latent_token_id is None:
         return None
-    is_latent = input_ids == latent_id
-    is_block_token = is_latent | (input_ids == start_id) | (input_ids == end_id)
-    if not is_block_token.any():
+    seen = _Seen.of(input_ids, config)
+    if not seen.has_block_token:
         return None
-    counts = is_latent.sum(dim=1)
-    first = is_latent.int().argmax(dim=1)
-    if counts.any():
-        _check_counts(counts, first, config, in_pieces)
-    found = torch.where(is_block_token, input_ids, -1)
-    if not _is_one_block(found, first, counts, config, in_pieces):
+    if any(seen.counts):
+        _check_counts(seen, config, in_pieces)
+        is_one_block = seen.is_exact and (in_pieces or seen.ends_inside)
+    else:  # no placeholder: markers may stand only where a piece was cut
+        is_one_block = in_pieces and not seen.is_marker_inside
+    if not is_one_block:
         raise LatentLayoutError(
             "Expected exactly one latent block per row, `<|latent_start|>`, then the placeholders, then "
-            f"`<|latent_end|>`, and latent tokens nowhere else; got {_describe(found, config)}. Write prompts with the "
+            f"`<|latent_end|>`, and latent tokens nowhere else; got {_describe(input_ids, config)}. Write prompts with the "
             "chat template of `storm_processor`, which renders the block in the last assistant turn only."
         )
-    return LatentBlock(first, int(counts[0])) if counts.any() else None
+    return LatentBlock(seen.first, seen.counts[0]) if any(seen.counts) else None
 
 
-def _check_counts(counts: torch.Tensor, first: torch.Tensor, config: StormConfig, in_pieces: bool) -> None:
-    if not bool((counts == counts[0]).all()):
+@dataclass(frozen=True)
+class _Seen:
+    """All that has to be known of a batch of ids, read off the device at once: each read waits for it."""
+
+    has_block_token: bool
+    is_exact: bool  # in every row, latent ids are a start, placeholders in a row, an end, and no others
+    ends_inside: bool  # every row goes on after its placeholders
+    is_marker_inside: bool  # a start before the last column, or an end after the first one
+    counts: tuple[int, ...]  # placeholders of each row
+    first: tuple[int, ...]  # column of the first one, 0 if there is none
+
+    @classmethod
+    def of(cls, input_ids: torch.Tensor, config: StormConfig) -> "_Seen":
+        start_id, latent_id, end_id = (-1 if token_id is None else token_id for token_id in config.latent_block_ids)
+        is_latent = input_ids.eq(latent_id)
+        is_block_token = is_latent | input_ids.eq(start_id) | input_ids.eq(end_id)
+        found = torch.where(is_block_token, input_ids, -1)
+        counts, first = is_latent.sum(dim=1), is_latent.int().argmax(dim=1)  # (B,)
+        columns = torch.arange(input_ids.shape[1], device=input_ids.device)
+        begin, end = first[:, None], (first + counts)[:, None]
+        block = torch.where((columns >= begin) & (columns < end), latent_id, -1)
+        block = torch.where(columns == begin - 1, start_id, block)
+        block = torch.where(columns == end, end_id, block)
+        facts = [
+            is_block_token.any(),
+            (block == found).all(),
+            (end < input_ids.shape[1]).all(),
+            (found[:, 1:] == end_id).any() | (found[:, :-1] == start_id).any(),
+        ]
+        read = torch.cat([torch.stack(facts).to(counts.dtype), counts, first]).tolist()
+        has_block_token, is_exact, ends_inside, is_marker_inside = map(bool, read[: len(facts)])
+        rows = read[len(facts) :]
+        counts_of_rows, first_of_rows = tuple(rows[: len(input_ids)]), tuple(rows[len(input_ids) :])
+        return cls(has_block_token, is_exact, ends_inside, is_marker_inside, counts_of_rows, first_of_rows)
+
+
+def _check_counts(seen: _Seen, config: StormConfig, in_pieces: bool) -> None:
+    if len(set(seen.counts)) > 1:
         raise LatentLayoutError(
-            f"Every row of a batch needs the same number of latent placeholders, got {counts.tolist()}. Render all rows "
+            f"Every row of a batch needs the same number of latent placeholders, got {list(seen.counts)}. Render all rows "
             "with one `num_latents`."
         )
-    if int(counts[0]) > config.max_num_latents:
+    if seen.counts[0] > config.max_num_latents:
         raise LatentLayoutError(
-            f"The rollout is bounded by max_num_latents={config.max_num_latents}, got {int(counts[0])} placeholders. "
+            f"The rollout is bounded by max_num_latents={config.max_num_latents}, got {seen.counts[0]} placeholders. "
             "Render fewer, or raise `config.max_num_latents`."
         )
-    if not in_pieces and bool((first == 0).any()):
+    if not in_pieces and 0 in seen.first:
         raise LatentLayoutError(
             "A prompt may not begin with a latent placeholder: the first latent is made from the hidden state before it. "
             "Put `<|latent_start|>` and the question before the placeholders."
         )
 
 
-def _is_one_block(
-    found: torch.Tensor, first: torch.Tensor, counts: torch.Tensor, config: StormConfig, in_pieces: bool
-) -> bool:
-    """Whether `found` (B, S), the latent ids with -1 elsewhere, is one block, perhaps cut by an edge of a piece."""
-    start_id, latent_id, end_id = (-1 if token_id is None else token_id for token_id in config.latent_block_ids)
-    length = found.shape[1]
-    if not counts.any():  # no placeholder: markers may stand only where a piece was cut
-        is_inside = torch.cat([found[:, 1:].eq(end_id), found[:, :-1].eq(start_id)])
-        return in_pieces and not bool(is_inside.any())
-    columns = torch.arange(length, device=found.device).expand_as(found)  # (B, S)
-    begin, end = first[:, None], (first + counts)[:, None]
-    block = torch.where((columns >= begin) & (columns < end), latent_id, -1)
-    block = torch.where(columns == begin - 1, start_id, block)
-    block = torch.where(columns == end, end_id, block)
-    is_whole = in_pieces or bool((end < length).all())
-    return is_whole and torch.equal(block, found)
+def refuse_without_block(**given: object) -> None:
+    """Refuse what acts on latents for a prompt that has none.
+
+    Args:
+        given (`dict`):
+            Arguments by name; `None` where one was left out.
+
+    Raises:
+        LatentLayoutError: If there is one.
+    """
+    names = [f"`{name}`" for name, value in given.items() if value is not None]
+    if names:
+        raise LatentLayoutError(
+            f"{' and '.join(names)} act on the latents of a prompt, but this one has no latent block of `input_ids`. Render it "
+            "with num_latents=1 or more, or leave them out."
+        )
 
 
-def _describe(found: torch.Tensor, config: StormConfig) -> str:
+def _describe(input_ids: torch.Tensor, config: StormConfig) -> str:
     token_ids = [token_id for token_id in config.latent_block_ids if token_id is not None]
-    counts = [int(found.eq(token_id).sum(dim=1).max()) for token_id in token_ids]
+    counts = [int(input_ids.eq(token_id).sum(dim=1).max()) for token_id in token_ids]
     return f"up to {counts[0]} start, {counts[1]} placeholder and {counts[2]} end tokens in a row"
 
 
@@ -139,9 +170,9 @@ class RowAlignment:
     """
 
     def __init__(self, block: LatentBlock, attention_mask: torch.Tensor) -> None:
-        shift = block.start - block.first  # (B,)
+        shift = attention_mask.new_tensor([block.start - first for first in block.first], dtype=torch.long)  # (B,)
         length = attention_mask.shape[1]
-        columns = torch.arange(length + int(shift.max()), device=shift.device)
+        columns = torch.arange(length + block.start - min(block.first), device=shift.device)
         source = columns[None] - shift[:, None]  # (B, L)
         self.is_filled = (source >= 0) & (source < length)
         self.source = source.clamp(0, length - 1)

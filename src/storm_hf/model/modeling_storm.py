@@ -23,6 +23,7 @@ from .configuration_storm import StormConfig
 from .features_storm import flatten_features
 from .generation_storm import StormGenerationMixin
 from .gradient_storm import RolloutGradient
+from .head_storm import load_balancing_loss, scale_and_cap, scale_of_settings
 from .pretrained_storm import StormPreTrainedModel
 from .rollout_storm import LatentIntervention
 
@@ -32,10 +33,12 @@ class StormCausalLMOutput(ModelOutput):
     """What the model returns: loss, logits (B, S, V), and the model's own latents (B, K, D), in target space."""
 
     loss: torch.Tensor | None = None
+    aux_loss: torch.Tensor | None = None
     logits: torch.Tensor | None = None
     cache: Cache | None = None
     hidden_states: tuple[torch.Tensor | None, ...] | None = None
     attentions: tuple[torch.Tensor | None, ...] | None = None
+    router_logits: tuple[torch.Tensor, ...] | None = None
     latents: torch.Tensor | None = None
 
 
@@ -83,16 +86,9 @@ class StormForConditionalGeneration(StormPreTrainedModel, FromBackboneMixin, Sto
 
     def compute_logits(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """Project hidden states with the backbone's head, its scaling and its soft cap."""
-        text_config = self.config.get_text_config()
+        text_config, scale = self.config.get_text_config(), self.config.logits_scale
         logits = self.get_output_embeddings()(hidden_states)
-        for name in ("logit_scale", "output_multiplier", "lm_head_multiplier"):
-            if (factor := getattr(text_config, name, None)) is not None:
-                logits = logits * factor
-        if (divisor := getattr(text_config, "logits_scaling", None)) is not None:
-            logits = logits / divisor
-        if (cap := getattr(text_config, "final_logit_softcapping", None)) is not None:
-            logits = torch.tanh(logits / cap) * cap
-        return logits
+        return scale_and_cap(logits, scale_of_settings(text_config) if scale is None else scale, text_config)
 
     @deprecate_kwarg("past_key_values", "6.0.0", new_name="cache")  # the name before transformers 5.24
     @can_return_tuple
@@ -113,6 +109,7 @@ class StormForConditionalGeneration(StormPreTrainedModel, FromBackboneMixin, Sto
         latent_intervention: LatentIntervention | None = None,
         rollout_gradient: RolloutGradient | None = None,
         latent_bottleneck: torch.Tensor | bool | None = None,
+        clip_token_mask: torch.Tensor | None = None,
         **kwargs: Any,
     ) -> StormCausalLMOutput:
         """Think where the prompt has a latent block, and predict the next tokens.
@@ -149,6 +146,8 @@ class StormForConditionalGeneration(StormPreTrainedModel, FromBackboneMixin, Sto
                 Cheaper, inexact ways back through the rollout. By default the gradient is exact.
             latent_bottleneck (`bool` or `torch.BoolTensor` of shape `(batch_size,)`, *optional*):
                 Whether a row's answer learns of the clip through the content of its latents alone.
+            clip_token_mask (`torch.BoolTensor` of shape `(batch_size, sequence_length)`, *optional*):
+                True where the processor wrote something for a clip, for the bottleneck; see `ClipFreeRows`.
             kwargs:
                 Passed to the backbone: pixels, grids, token types.
 
@@ -157,7 +156,7 @@ class StormForConditionalGeneration(StormPreTrainedModel, FromBackboneMixin, Sto
             under teacher forcing and intervention; `None` without a latent block.
 
         Raises:
-            LatentLayoutError: If the latent block is broken.
+            LatentLayoutError: If the latent block is broken, or there is none for an argument that acts on latents.
             LatentShapeError: If `forced_latents` does not fit it.
             CacheError: If there is a cache and a `latent_bottleneck`.
         """
@@ -176,6 +175,7 @@ class StormForConditionalGeneration(StormPreTrainedModel, FromBackboneMixin, Sto
             latent_intervention=latent_intervention,
             rollout_gradient=rollout_gradient,
             latent_bottleneck=latent_bottleneck,
+            clip_token_mask=clip_token_mask,
             **kwargs,
         )
         logits, loss = None, None
@@ -184,12 +184,20 @@ class StormForConditionalGeneration(StormPreTrainedModel, FromBackboneMixin, Sto
         if labels is None or not self.training:
             keep = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
             logits = self.compute_logits(output.last_hidden_state[:, keep])
+        aux_loss = None
+        if output.router_logits:
+            text_config = self.config.get_text_config()
+            aux_loss = load_balancing_loss(output.router_logits, text_config, attention_mask)
+            if loss is not None:
+                loss = loss + getattr(text_config, "router_aux_loss_coef", 0.0) * aux_loss.to(loss.device)
         return StormCausalLMOutput(
             loss=loss,
+            aux_loss=aux_loss,
             logits=logits,
             cache=output.cache,
             hidden_states=output.hidden_states,
             attentions=output.attentions,
+            router_logits=output.router_logits,
             latents=output.latents,
         )
 
@@ -200,9 +208,12 @@ class StormForConditionalGeneration(StormPreTrainedModel, FromBackboneMixin, Sto
         num_items_in_batch: torch.Tensor | int | None = None,
         shift_labels: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Cross entropy over the supervised positions only; no other position is projected."""
+        """Cross entropy over the supervised positions only; no other position is projected, and no latent token is predicted."""
         if shift_labels is None:
             shift_labels = nn.functional.pad(labels[:, 1:], (0, 1), value=-100)
+        for token_id in self.config.latent_block_ids:
+            if token_id is not None:
+                shift_labels = shift_labels.masked_fill(shift_labels == token_id, -100)
         is_supervised = shift_labels != -100  # (B, S)
         logits = self.compute_logits(hidden_states[is_supervised]).float()
         total = nn.functional.cross_entropy(logits, shift_labels[is_supervised], reduction="sum")

@@ -46,6 +46,10 @@ class StormPreTrainedModel(PreTrainedModel):
         """The backbone's language model."""
         return self.backbone.get_decoder()
 
+    def resize_token_embeddings(self, *args: Any, **kwargs: Any) -> nn.Module:
+        """Resize as the backbone does, which may have further embeddings of the same tokens."""
+        return self.backbone.resize_token_embeddings(*args, **kwargs)
+
     def enable_input_require_grads(self) -> None:
         """Let gradients reach the embedded tokens, as gradient checkpointing asks for.
 

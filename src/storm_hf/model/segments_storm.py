@@ -112,6 +112,20 @@ class SegmentRunner:
             return None
         return tuple(_stack_queries(layer) for layer in zip(*(piece.attentions for piece in self.pieces), strict=True))
 
+    @property
+    def router_logits(self) -> tuple[torch.Tensor, ...] | None:
+        """Choice of experts in every layer with experts, each (B * S, experts), if it was asked for."""
+        if not self.pieces[0].get("router_logits"):
+            return None
+        num_rows = len(self.pieces[0].last_hidden_state)
+        layers = zip(*(piece.router_logits for piece in self.pieces), strict=True)
+        return tuple(torch.cat([by_row(piece, num_rows) for piece in layer], dim=1).flatten(0, 1) for layer in layers)
+
+
+def by_row(router_logits: torch.Tensor, num_rows: int) -> torch.Tensor:
+    """The router logits of one layer, which come flat or not, as (B, S, experts)."""
+    return router_logits.reshape(num_rows, -1, router_logits.shape[-1])
+
 
 def _join(pieces: tuple[torch.Tensor | None, ...]) -> torch.Tensor | None:
     """Join the hidden states of consecutive columns; a layer that was not asked for has none in any piece."""

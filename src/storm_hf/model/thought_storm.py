@@ -3,6 +3,7 @@
 Axes: B batch, S sequence, K latent steps, D hidden size.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -16,14 +17,18 @@ from transformers.modeling_outputs import ModelOutput
 from .attention_storm import as_mask, check_whole, step_attention
 from .cache_storm import ReplayCache, open_cache
 from .errors_storm import CacheError, ConfigurationError, LatentLayoutError, LatentShapeError
+from .feeding_storm import feeding_latents
 from .gradient_storm import RolloutGradient
 from .layout_storm import LatentBlock, RowAlignment
 from .rollout_storm import LatentIntervention, bounded_rollout, jacobi_sweeps
-from .segments_storm import SegmentRunner, checkpointing_with_cache
+from .segments_storm import SegmentRunner, by_row, checkpointing_with_cache
 
 
-PER_TOKEN_INPUTS = ("mm_token_type_ids", "token_type_ids")
-PER_SEGMENT_INPUTS = ("output_hidden_states", "output_attentions")
+PER_TOKEN_INPUTS = ("mm_token_type_ids", "token_type_ids", "moe_mm_token_type_ids")
+PER_SEGMENT_INPUTS = ("output_hidden_states", "output_attentions", "output_router_logits")
+
+
+Tokens = Callable[[int, int], dict[str, torch.Tensor]]  # the backbone's inputs for a range of columns
 
 
 @dataclass
@@ -34,6 +39,7 @@ class StormModelOutput(ModelOutput):
     cache: Cache | None = None
     hidden_states: tuple[torch.Tensor | None, ...] | None = None
     attentions: tuple[torch.Tensor | None, ...] | None = None
+    router_logits: tuple[torch.Tensor, ...] | None = None
     latents: torch.Tensor | None = None
 
 
@@ -72,7 +78,7 @@ class Thought:
         if self.cache is not None and not self.block.is_aligned:
             raise LatentLayoutError(
                 "With a cache, the latent blocks of all rows must lie in the same columns, got first placeholders in "
-                f"columns {self.block.first.tolist()}. Pad the prompts on the left."
+                f"columns {list(self.block.first)}. Pad the prompts on the left."
             )
         if torch.is_grad_enabled() and self.cache is not None and self.cache.is_compileable:
             raise CacheError(
@@ -105,7 +111,7 @@ class Thought:
             return self._think(input_ids, attention_mask, position_ids, use_cache, inputs)
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         rows = RowAlignment(self.block, mask)
-        padding = self.config.get_text_config().pad_token_id or 0
+        padding = getattr(self.config.get_text_config(), "pad_token_id", None) or 0
         inputs = {name: rows.move(value) if name in PER_TOKEN_INPUTS else value for name, value in inputs.items()}
         output = self._think(
             rows.move(input_ids, padding), rows.move(mask), rows.move(position_ids), use_cache=False, inputs=inputs
@@ -143,6 +149,7 @@ class Thought:
             cache=None if use_cache is False or isinstance(runner.cache, ReplayCache) else runner.cache,
             hidden_states=runner.hidden_states,
             attentions=runner.attentions,
+            router_logits=runner.router_logits,
             latents=latents,
         )
 
@@ -163,10 +170,8 @@ class Thought:
         self.fed_latents = forced_latents
         cache = self._open_cache(is_checkpointing=False) if self.cache is None and keeps_cache else self.cache
         runner = SegmentRunner(self.model.backbone.base_model, cache, mask, positions, {})
-        embeds = self.model.get_input_embeddings()(input_ids)
-        fed = self._embed(forced_latents).to(embeds.dtype)
-        embeds = torch.cat([embeds[:, : self.block.start], fed, embeds[:, self.block.stop :]], dim=1)
-        hidden_states = runner(0, input_ids.shape[1], inputs_embeds=embeds, **inputs)
+        with self._feeding(forced_latents, input_ids, self.block.start):
+            hidden_states = runner(0, input_ids.shape[1], input_ids=input_ids, **inputs)
         before = torch.arange(self.block.start - 1, self.block.stop - 1, device=hidden_states.device)
         return runner, self.model.latent_projector(hidden_states[:, before])
 
@@ -190,16 +195,14 @@ class Thought:
             with torch.set_grad_enabled(torch.is_grad_enabled() and reaches_prompt):
                 state = runner(0, start, **tokens(0, start), **inputs)[:, -1] if start else self._kept_state()
             if self.gradient.jacobi_sweeps is None:
-                latents = self._step_by_step(runner, state)
+                latents = self._step_by_step(runner, state, tokens)
                 if stop < input_ids.shape[1]:
                     runner(stop, input_ids.shape[1], **tokens(stop, input_ids.shape[1]))
             else:
-                latents = self._in_parallel(
-                    runner, state, self.gradient.jacobi_sweeps, tokens(stop, input_ids.shape[1])
-                )
+                latents = self._in_parallel(runner, state, self.gradient.jacobi_sweeps, tokens)
         return runner, latents
 
-    def _step_by_step(self, runner: SegmentRunner, state: torch.Tensor) -> torch.Tensor:
+    def _step_by_step(self, runner: SegmentRunner, state: torch.Tensor, tokens: Tokens) -> torch.Tensor:
         """K single-token steps."""
         num_latents = self.block.num_latents
         fed: list[torch.Tensor] = []
@@ -207,7 +210,9 @@ class Thought:
         def advance(latent: torch.Tensor) -> torch.Tensor:
             column = self.block.start + len(fed)
             fed.append(latent)
-            return runner(column, column + 1, inputs_embeds=self._embed(latent)[:, None])[:, -1]
+            placeholder = tokens(column, column + 1)
+            with self._feeding(latent[:, None], placeholder["input_ids"]):
+                return runner(column, column + 1, **placeholder)[:, -1]
 
         latents = bounded_rollout(
             self.model.latent_projector,
@@ -222,24 +227,28 @@ class Thought:
         return latents
 
     def _in_parallel(
-        self, runner: SegmentRunner, state: torch.Tensor, num_sweeps: int, rest: dict[str, torch.Tensor]
+        self, runner: SegmentRunner, state: torch.Tensor, num_sweeps: int, tokens: Tokens
     ) -> torch.Tensor:
         """Sweeps over all slots at once, each on the cache of the prompt, then one pass over the slots and the rest."""
-        start, stop, num_latents = self.block.start, self.block.stop, self.block.num_latents
+        start, num_latents = self.block.start, self.block.num_latents
         project = self.model.latent_projector
 
+        def run(runner: SegmentRunner, latents: torch.Tensor, stop: int) -> torch.Tensor:
+            given = tokens(start, stop)
+            with self._feeding(latents, given["input_ids"]):
+                return runner(start, stop, **given)
+
         def sweep(latents: torch.Tensor) -> torch.Tensor:
-            return runner.branch()(start, stop, inputs_embeds=self._embed(latents))
+            return run(runner.branch(), latents, self.block.stop)
 
         self.fed_latents = latents = jacobi_sweeps(project, sweep, state, num_latents, num_sweeps)
-        embeds = self.model.get_input_embeddings()(rest["input_ids"])
-        embeds = torch.cat([self._embed(latents).to(embeds.dtype), embeds], dim=1)
-        states = runner(start, stop + rest["input_ids"].shape[1], inputs_embeds=embeds)
+        states = run(runner, latents, runner.position_ids.shape[-1])
         return project(torch.cat([state[:, None], states[:, : num_latents - 1]], dim=1))
 
-    def _embed(self, latents: torch.Tensor) -> torch.Tensor:
-        """Scale latents from target space to input embeddings."""
-        return latents * self.config.latent_scale
+    def _feeding(self, latents: torch.Tensor, input_ids: torch.Tensor, start: int = 0) -> feeding_latents:
+        """Have `input_ids` (B, S) read with `latents` (B, K, D), scaled from target space to input embeddings, from `start` on."""
+        embedding, shape = self.model.get_input_embeddings(), (input_ids.shape[0], input_ids.shape[1])
+        return feeding_latents(embedding, shape, start, latents * self.config.latent_scale)
 
     def _checkpointed_layers(self) -> list[GradientCheckpointingLayer]:
         if not (self.model.training and torch.is_grad_enabled()):
@@ -273,7 +282,10 @@ class Thought:
 def keep_state(cache: Cache | None, hidden_states: torch.Tensor, num_thought: int = 0) -> None:
     """Keep the last hidden state, and how far the thought got, with the cache: a chunked prefill may go on with a latent."""
     if cache is not None:
-        cache.storm_state, cache.storm_num_thought = hidden_states[:, -1], num_thought
+        cache.storm_state, cache.storm_num_thought = (
+            hidden_states[:, -1].clone(),
+            num_thought,
+        )  # not a view of the prompt
 
 
 def _move_back(output: StormModelOutput, rows: RowAlignment) -> StormModelOutput:
@@ -287,5 +299,9 @@ def _move_back(output: StormModelOutput, rows: RowAlignment) -> StormModelOutput
         output.attentions = tuple(
             layer if layer is None else rows.move_back(rows.move_back(layer, dim=2), dim=3)
             for layer in output.attentions
+        )
+    if output.router_logits is not None:
+        output.router_logits = tuple(
+            rows.move_back(by_row(layer, len(rows.home))).flatten(0, 1) for layer in output.router_logits
         )
     return output

@@ -236,7 +236,7 @@ def attention_shape(config: Any) -> AttentionShape:
     kinds = getattr(text, "layer_types", None) or ["full_attention"] * text.num_hidden_layers
     head_size = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
     full = getattr(vision, "fullatt_block_indexes", None)
-    depth = getattr(vision, "depth", None) or vision.num_hidden_layers
+    depth = getattr(vision, "depth", None) or getattr(vision, "num_hidden_layers", None) or 0
     return AttentionShape(
         decoder_layers=sum(kind != "linear_attention" for kind in kinds),
         decoder_width=text.num_attention_heads * head_size,
