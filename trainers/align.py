@@ -13,31 +13,34 @@ checkpoint that was written to its end, and starts anew where there is none.
 from transformers import set_seed
 from trl import ScriptArguments, TrlParser
 
-from storm_hf import StormAlignConfig, StormAlignTrainer
-from storm_hf.align.trainer import saved_trajectory
-from storm_hf.training.adapter import peft_config
-from storm_hf.training.checkpoints import ExitOnInterrupt
-from storm_hf.training.loading import StormModelConfig, load_rows, load_storm
+from storm_hf import (
+    StormAlignConfig,
+    StormAlignTrainer,
+    StormModelConfig,
+    load_rows,
+    load_storm,
+    peft_config,
+    pick_split,
+)
 
 
 def main(script_args: ScriptArguments, training_args: StormAlignConfig, model_args: StormModelConfig) -> None:
     """Load, align, save."""
+    dataset = load_rows(script_args.dataset_name, script_args.dataset_config)
+    train_rows, eval_rows = pick_split(dataset, script_args.dataset_train_split), None
+    if training_args.eval_strategy != "no":
+        eval_rows = pick_split(dataset, script_args.dataset_test_split, "dataset_test_split")
     set_seed(training_args.seed)  # a plain checkpoint gets a new projector
     model, processor = load_storm(model_args, training_args.num_latents)
-    dataset = load_rows(script_args.dataset_name, script_args.dataset_config)
-
-    trajectory = saved_trajectory(script_args.dataset_name, model.config.num_latents, training_args)
 
     trainer = StormAlignTrainer(
         model=model,
         args=training_args,
-        train_dataset=dataset[script_args.dataset_train_split],
-        eval_dataset=dataset[script_args.dataset_test_split] if training_args.eval_strategy != "no" else None,
+        train_dataset=train_rows,
+        eval_dataset=eval_rows,
         processing_class=processor,
-        trajectory=trajectory,
         peft_config=peft_config(model_args, model),
     )
-    trainer.add_callback(ExitOnInterrupt())  # Ctrl-C saves a checkpoint to resume from
     trainer.train(resume_from_checkpoint=training_args.resume_from_checkpoint)
 
     trainer.save_model()

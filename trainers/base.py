@@ -12,25 +12,30 @@ rows need captions (`clip_caption`, `thought_caption`), as those of a world have
 from transformers import set_seed
 from trl import ScriptArguments, TrlParser
 
-from storm_hf import StormAnswerConfig, StormAnswerTrainer
-from storm_hf.training.checkpoints import ExitOnInterrupt
-from storm_hf.training.loading import StormModelConfig, load_rows, load_storm
-from storm_hf.training.perception import caption_rows
+from storm_hf import (
+    StormAnswerConfig,
+    StormAnswerTrainer,
+    StormModelConfig,
+    caption_rows,
+    load_rows,
+    load_storm,
+    pick_split,
+)
 
 
 def main(script_args: ScriptArguments, training_args: StormAnswerConfig, model_args: StormModelConfig) -> None:
     """Load, train, save."""
+    dataset = load_rows(script_args.dataset_name, script_args.dataset_config)
+    train_rows = pick_split(dataset, script_args.dataset_train_split)
     set_seed(training_args.seed)
     model, processor = load_storm(model_args, training_args.num_latents)
-    dataset = load_rows(script_args.dataset_name, script_args.dataset_config)
 
     trainer = StormAnswerTrainer(
         model=model,
         args=training_args,
-        train_dataset=caption_rows(dataset[script_args.dataset_train_split]),
+        train_dataset=caption_rows(train_rows),
         processing_class=processor,
     )
-    trainer.add_callback(ExitOnInterrupt())  # Ctrl-C saves a checkpoint to resume from
     trainer.train(resume_from_checkpoint=training_args.resume_from_checkpoint)
 
     trainer.save_model()

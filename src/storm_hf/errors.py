@@ -14,6 +14,7 @@
     ├── LatentLayoutError          the latent block of a prompt is missing, broken, doubled or in different columns
     ├── LatentShapeError           latents that do not have the shape of the rollout
     ├── MissingExtraError          an optional package that is not installed
+    ├── NonFiniteLossError         a loss that is NaN or infinite, after which training on is no use
     ├── PromptError                a clip or question that a model cannot take
     ├── PublicationError           something that must not leave this machine
     ├── RankMismatchError          processes that hold one model in pieces and would run different layers
@@ -74,6 +75,10 @@ class IntervalError(StormError, ValueError):
 
 class MissingExtraError(StormError, ImportError):
     """An optional package is not installed; the message names the extra that brings it."""
+
+
+class NonFiniteLossError(StormError, FloatingPointError):
+    """A loss is NaN or infinite; the message has the step and what else is not finite."""
 
 
 class PromptError(StormError, ValueError):
@@ -170,6 +175,7 @@ __all__ = [
     "LatentLayoutError",
     "LatentShapeError",
     "MissingExtraError",
+    "NonFiniteLossError",
     "PromptError",
     "PublicationError",
     "RankMismatchError",

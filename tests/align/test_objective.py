@@ -7,6 +7,7 @@ import torch
 from torch.testing import assert_close
 
 from storm_hf.align.objective import TEMPERATURE, trajectory_alignment
+from storm_hf.errors import TrajectoryShapeError
 
 
 # Two rows of one step, in the plane.
@@ -81,8 +82,35 @@ def test_retrieval_counts_latents_whose_own_target_is_nearest():
 
 def test_single_row_has_no_other_to_compare_with():
     alignment = trajectory_alignment(LATENTS[:1], TARGETS[:1])
-    assert_close(alignment.cosine_baseline, torch.tensor(0.0))
-    assert_close(alignment.retrieval_chance, torch.tensor(1.0))
+    assert_close(alignment.cosine, torch.tensor(0.0))
+    assert (alignment.cosine_baseline, alignment.retrieval, alignment.retrieval_chance) == (None, None, None)
+
+
+def test_rows_are_compared_with_all_known_targets():
+    """One row of a batch of four has the loss, the baseline and the retrieval that it has in the batch of four."""
+    generator = torch.Generator().manual_seed(0)
+    latents, targets = torch.randn(4, 2, 8, generator=generator), torch.randn(4, 2, 8, generator=generator)
+    whole = trajectory_alignment(latents, targets, "infonce")
+    parts = [
+        trajectory_alignment(latents[row, None], targets[row, None], "infonce", known=targets, first=row)
+        for row in range(4)
+    ]
+    assert_close(torch.cat([part.loss for part in parts]), whole.loss)
+    for name in ("cosine", "cosine_baseline", "retrieval", "retrieval_chance"):
+        assert_close(torch.stack([getattr(part, name) for part in parts]).mean(), getattr(whole, name))
+
+
+def test_targets_that_are_one_vector_are_retrieved_by_chance():
+    targets = torch.ones(4, 2, 3)
+    alignment = trajectory_alignment(targets, targets)
+    assert_close(alignment.retrieval, alignment.retrieval_chance)
+    assert_close(alignment.cosine_baseline, alignment.cosine)
+
+
+@pytest.mark.parametrize("shape", [(2, 1, 2), (1, 2, 2)])
+def test_latents_and_targets_of_different_shapes_are_refused(shape):
+    with pytest.raises(TrajectoryShapeError, match=r"one shape, got \(1, 1, 2\)"):
+        trajectory_alignment(LATENTS[:1], torch.ones(shape))
 
 
 @pytest.mark.parametrize("kind", ["cosine", "mse", "cosine_mse", "infonce"])

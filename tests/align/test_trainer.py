@@ -6,7 +6,7 @@ from tests.training.tiny_training import logged, tiny_trainer
 from tests.training.tiny_videos import load_tiny, write_thoughts
 
 from storm_hf import StormAlignConfig, StormAlignTrainer, StormForConditionalGeneration
-from storm_hf.align.trainer import saved_trajectory
+from storm_hf.align.targets import saved_trajectory
 from storm_hf.errors import LatentShapeError
 from storm_hf.target_trajectory.trajectory import TargetTrajectory
 from storm_hf.training.loading import load_rows
@@ -39,7 +39,7 @@ def align(checkpoint, rows, folder, trajectory=None, **config):
         args=StormAlignConfig(str(folder), **{**settings, **config}),
         train_dataset=rows,
         processing_class=processor,
-        trajectory=trajectory,
+        target_trajectory=trajectory,
     )
 
 
@@ -50,14 +50,14 @@ def test_targets_are_fitted_to_the_training_split_and_saved_with_the_model(qwen_
     saved = TargetTrajectory.load(tmp_path)
     assert (saved.num_latents, saved.normalize, saved.statistics.rank) == (NUM_LATENTS, "whiten", 4)
     features = torch.tensor(rows.with_format("numpy")["thought_features"][:], dtype=torch.float32)
-    assert torch.equal(saved(features), trainer.trajectory(features))
+    assert torch.equal(saved(features), trainer.target_trajectory(features))
     again = StormForConditionalGeneration.from_pretrained(tmp_path)
     for name, weight in trainer.model.state_dict().items():
         assert torch.equal(again.state_dict()[name], weight), name
 
 
 def test_whitened_targets_have_unit_elements_and_zero_mean(qwen_checkpoint, rows, tmp_path):
-    trajectory = align(qwen_checkpoint, rows, tmp_path).trajectory
+    trajectory = align(qwen_checkpoint, rows, tmp_path).target_trajectory
     features = torch.tensor(rows.with_format("numpy")["thought_features"][:], dtype=torch.float32)
     targets = trajectory(features)
     assert abs(targets.pow(2).mean().sqrt() - 1) < 0.02
@@ -68,7 +68,7 @@ def test_targets_of_the_paper_are_the_raw_features(qwen_checkpoint, rows, tmp_pa
     trainer = align(qwen_checkpoint, rows, tmp_path, target_pooling="sequence", target_normalize="none")
     features = torch.tensor(rows.with_format("numpy")["thought_features"][:2], dtype=torch.float32)
     flat = features.reshape(2, NUM_LATENTS, -1, 32).mean(dim=2)  # 24 tokens, eight a slot
-    torch.testing.assert_close(trainer.trajectory(features), flat)
+    torch.testing.assert_close(trainer.target_trajectory(features), flat)
 
 
 def test_given_trajectory_is_used_and_kept(qwen_checkpoint, rows, tmp_path):

@@ -9,7 +9,6 @@ from tests.builder.tiny_build import tiny_recipe, write_annotations
 from tests.video.clips import installed_clip
 
 from storm_hf import StormAlignConfig, StormAlignTrainer
-from storm_hf.align.trainer import saved_trajectory
 from storm_hf.builder import ThoughtsBuilder, ThoughtsRecipe
 from storm_hf.thought_video import WorldSplit
 from storm_hf.training.loading import StormModelConfig, load_rows, load_storm
@@ -64,7 +63,7 @@ def train_a_step(checkpoint, dataset, output):
         args=args,
         train_dataset=load_rows(str(dataset))["train"],
         processing_class=processor,
-        trajectory=saved_trajectory(dataset, NUM_LATENTS, args),
+        target_trajectory=str(dataset),
     )
     trainer.train()
     return trainer.state.log_history

@@ -244,7 +244,7 @@ def test_what_the_builder_wrote_is_published(qwen_checkpoint, api, store, tmp_pa
 TARGETS_LOADER = """
 import json
 from storm_hf import StormAlignConfig
-from storm_hf.align.trainer import saved_trajectory
+from storm_hf.align.targets import saved_trajectory
 args = StormAlignConfig("unused", use_cpu=True, report_to="none")
 found = saved_trajectory("me/thoughts", 2, args)
 print(json.dumps({

@@ -14,7 +14,7 @@ from tests.training.tiny_videos import load_tiny, prompt_encoder, write_thoughts
 
 from storm_hf import StormAlignConfig, StormAlignTrainer, StormAnswerConfig
 from storm_hf.align.collator import AlignCollator
-from storm_hf.align.trainer import fit_trajectory
+from storm_hf.align.targets import fit_trajectory
 from storm_hf.errors import VideoReadError
 from storm_hf.training import device as devices
 from storm_hf.training.collator import AnswerCollator

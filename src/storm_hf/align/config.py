@@ -1,7 +1,7 @@
 """Configuration of Stage I."""
 
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from storm_hf.align.objective import AlignLoss, Reduction
 from storm_hf.errors import ConfigurationError
@@ -25,7 +25,8 @@ class StormAlignConfig(StormTrainingConfig):
             Weight of L_align beside L_answer. The paper has 0.1, without whitening. With whitened targets 0.3 to 10 are
             equally right on shuffle (`benchmarks/controls.py --part ablations`).
         align_loss (`str`, *optional*, defaults to `"cosine_mse"`):
-            `"cosine_mse"`, `"mse"` (the paper's), `"cosine"` or `"infonce"`.
+            `"cosine_mse"`, `"mse"` (the paper's), `"cosine"` or `"infonce"`, whose negatives are the targets of all rows of a
+            step, over accumulated batches and processes.
         align_reduction (`str`, *optional*, defaults to `"mean"`):
             Whether the squared error is a `"mean"` or a `"sum"` over the hidden size. The paper does not say.
         forcing (`str`, *optional*, defaults to `"teacher"`):
@@ -46,8 +47,8 @@ class StormAlignConfig(StormTrainingConfig):
             for every video, so that alignment on them looks perfect and carries nothing.
         whitening_rank (`int`, *optional*):
             Number r of principal components that are kept: the smallest that a linear probe reads the state from. Left
-            out, `trainers/align.py` takes the targets that the data set's builder chose and saved, rank, pooling and layout
-            included; where there are none, the rank is 16.
+            out, the trainer takes the targets that the data set's builder chose and saved, rank, pooling and layout included;
+            where there are none, the rank is 16.
         whitening_statistics (`str`, *optional*, defaults to `"pooled"`):
             One mean for all slots, `"pooled"`, which also serves more steps than trained, or one mean `"per_slot"`.
         learning_rate (`float`, *optional*, defaults to `1e-05`):
@@ -109,3 +110,10 @@ class StormAlignConfig(StormTrainingConfig):
         if self.whitening_rank is not None and self.whitening_rank < 1:
             raise ConfigurationError(f"`whitening_rank` must be 1 or more, got {self.whitening_rank}.")
         super().__post_init__()
+        given: Any = self  # the types of TRL's arguments are not known here
+        rows = given.train_batch_size * given.gradient_accumulation_steps * given.world_size
+        if self.align_loss == "infonce" and rows == 1:
+            raise ConfigurationError(
+                "`align_loss: infonce` tells a target from those of other rows, but the batch of a step is one row. Set "
+                "`per_device_train_batch_size` or `gradient_accumulation_steps` to 2 or more."
+            )

@@ -3,7 +3,7 @@
 L_align = mean over K of (1 - cos(z, g)) + mean over D of (z - g)^2, in the unit space of the targets (arXiv 2605.26014,
 Stage I, has the squared error alone). Pure functions of tensors.
 
-Axes: B batch, K latent steps, D hidden size.
+Axes: B batch, N known targets, K latent steps, D hidden size.
 """
 
 from dataclasses import dataclass
@@ -12,40 +12,49 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 
+from storm_hf.errors import TrajectoryShapeError
+
 
 AlignLoss = Literal["cosine_mse", "mse", "cosine", "infonce"]
 Reduction = Literal["mean", "sum"]
 
 TEMPERATURE = 0.1  # of InfoNCE, on cosines
+_TIE = 1e-6  # cosines of equal targets differ by rounding
 
 
 @dataclass(frozen=True)
 class Alignment:
-    """How well a batch of latents fits its targets.
+    """Fit of a batch of latents to their targets.
 
     Args:
         loss (`torch.Tensor` of shape `(batch_size,)`):
             L_align of each row.
         cosine (`torch.Tensor`):
             Mean cosine between latents and their targets.
-        cosine_baseline (`torch.Tensor`):
+        cosine_baseline (`torch.Tensor`, *optional*):
             Mean cosine between latents and the targets of other rows at the same step. A cosine means nothing without it:
-            raw features reach .99 on both.
-        retrieval (`torch.Tensor`):
-            Share of latents whose nearest target among the batch, at the same step, is their own.
-        retrieval_chance (`torch.Tensor`):
-            What guessing would reach: 1 / B.
+            raw features reach .99 on both. None where there is no other row.
+        retrieval (`torch.Tensor`, *optional*):
+            Share of latents whose nearest target at the same step is their own; targets that are equally near share the count.
+        retrieval_chance (`torch.Tensor`, *optional*):
+            Chance level of the retrieval: 1 / N.
     """
 
     loss: torch.Tensor
     cosine: torch.Tensor
-    cosine_baseline: torch.Tensor
-    retrieval: torch.Tensor
-    retrieval_chance: torch.Tensor
+    cosine_baseline: torch.Tensor | None
+    retrieval: torch.Tensor | None
+    retrieval_chance: torch.Tensor | None
 
 
 def trajectory_alignment(
-    latents: torch.Tensor, targets: torch.Tensor, kind: AlignLoss = "cosine_mse", reduction: Reduction = "mean"
+    latents: torch.Tensor,
+    targets: torch.Tensor,
+    kind: AlignLoss = "cosine_mse",
+    reduction: Reduction = "mean",
+    *,
+    known: torch.Tensor | None = None,
+    first: int = 0,
 ) -> Alignment:
     """Compare latents with their target trajectories.
 
@@ -58,28 +67,32 @@ def trajectory_alignment(
             `"cosine_mse"`, `"mse"`, `"cosine"` or `"infonce"`.
         reduction (`str`, *optional*, defaults to `"mean"`):
             Whether the squared error is a `"mean"` or a `"sum"` over the hidden size.
+        known (`torch.Tensor` of shape `(num_known, num_latents, hidden_size)`, *optional*):
+            All targets that the own ones are compared with, and the negatives of `"infonce"`; `targets` are rows of it. By
+            default `targets` alone.
+        first (`int`, *optional*, defaults to `0`):
+            Row of `known` in which `targets` begin.
+
+    Raises:
+        TrajectoryShapeError: If the shapes differ.
     """
+    if latents.shape != targets.shape:
+        raise TrajectoryShapeError(
+            f"Expected latents and targets of one shape, got {tuple(latents.shape)} and {tuple(targets.shape)}. Make the "
+            "targets with the model's `num_latents`, and let each process see its own rows only (`accelerate launch`)."
+        )
     latents, targets = latents.float(), targets.float()
-    similarity = cosine_similarities(latents, targets)  # (K, B, B)
-    own = similarity.diagonal(dim1=1, dim2=2).T  # (B, K)
-    loss = alignment_loss(latents, targets, own, similarity, kind, reduction)
-    with torch.no_grad():
-        num_rows = len(latents)
-        others = similarity.sum(dim=(1, 2)) - own.sum(dim=0)
-        baseline = others.mean() / max(num_rows * (num_rows - 1), 1)
-        nearest = similarity.argmax(dim=2)  # (K, B)
-        is_own = nearest == torch.arange(num_rows, device=nearest.device)
-    return Alignment(
-        loss=loss,
-        cosine=own.mean().detach(),
-        cosine_baseline=baseline,
-        retrieval=is_own.float().mean(),
-        retrieval_chance=torch.tensor(1 / num_rows, device=loss.device),
-    )
+    known = targets if known is None else known.float()
+    rows = torch.arange(len(latents), device=latents.device)
+    similarity = cosine_similarities(latents, known)  # (K, B, N)
+    own = similarity[:, rows, first + rows].T  # (B, K)
+    loss = alignment_loss(latents, targets, own, similarity, kind, reduction, first)
+    baseline, retrieval, chance = _gauges(similarity.detach(), own.detach())
+    return Alignment(loss, own.mean().detach(), baseline, retrieval, chance)
 
 
 def cosine_similarities(latents: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Cosine between every latent and every target of the same step, (K, B latents, B targets)."""
+    """Cosine between every latent and every target of the same step, (K, B latents, N targets)."""
     return torch.einsum("ikd,jkd->kij", F.normalize(latents, dim=-1), F.normalize(targets, dim=-1))
 
 
@@ -90,13 +103,26 @@ def alignment_loss(
     similarity: torch.Tensor,
     kind: AlignLoss,
     reduction: Reduction,
+    first: int = 0,
 ) -> torch.Tensor:
-    """L_align of each row, (B,), from the tensors and their cosines: `own` (B, K) and `similarity` (K, B, B)."""
+    """L_align of each row, (B,), from the tensors and their cosines: `own` (B, K) and `similarity` (K, B, N)."""
     if kind == "infonce":
-        label = torch.arange(similarity.shape[1], device=similarity.device).expand(similarity.shape[:2])
+        label = first + torch.arange(len(latents), device=similarity.device).expand(similarity.shape[:2])
         each = F.cross_entropy(similarity.transpose(1, 2) / TEMPERATURE, label, reduction="none")  # (K, B)
         return each.mean(dim=0)
     squared = (latents - targets).pow(2)  # (B, K, D)
     squared = (squared.sum(dim=-1) if reduction == "sum" else squared.mean(dim=-1)).mean(dim=1)
     cosine = (1 - own).mean(dim=1)
     return {"cosine_mse": cosine + squared, "mse": squared, "cosine": cosine}[kind]
+
+
+def _gauges(similarity: torch.Tensor, own: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+    """Baseline, retrieval and its chance level; None of each where no other row is known."""
+    num_steps, num_rows, num_known = similarity.shape
+    if num_known == 1:
+        return None, None, None
+    baseline = (similarity.sum() - own.sum()) / (num_steps * num_rows * (num_known - 1))
+    nearest = similarity.amax(dim=2) - _TIE  # (K, B)
+    num_nearest = (similarity >= nearest[..., None]).sum(dim=2)
+    retrieval = ((nearest <= own.T) / num_nearest).mean()
+    return baseline, retrieval, torch.tensor(1 / num_known, device=similarity.device)

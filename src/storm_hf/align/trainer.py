@@ -6,25 +6,33 @@ of the whole accumulated batch over all processes, so that one batch of four equ
 Axes: B batch, K latent steps, D hidden size.
 """
 
-import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from datasets import Dataset
+from datasets import Dataset, DatasetDict, IterableDataset, IterableDatasetDict
+from peft import PeftConfig, PeftModel
 from torch import nn
+from transformers import (
+    BitsAndBytesConfig,
+    DataCollator,
+    EvalPrediction,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    ProcessorMixin,
+    TrainerCallback,
+)
 from trl.trainer.utils import FusedCausalLMOutput
 
 from storm_hf.align.collator import AlignCollator
 from storm_hf.align.config import StormAlignConfig
+from storm_hf.align.known_targets import KnownTargets
 from storm_hf.align.objective import Alignment, trajectory_alignment
-from storm_hf.model.modeling_storm import StormForConditionalGeneration
-from storm_hf.target_trajectory.published import find_targets
-from storm_hf.target_trajectory.schema import FEATURES_COLUMN
+from storm_hf.align.targets import choose_targets
 from storm_hf.target_trajectory.trajectory import TargetTrajectory
 from storm_hf.training.collator import AnswerCollator
 from storm_hf.training.prompts import PromptEncoder
@@ -38,61 +46,108 @@ class _AlignOutput(FusedCausalLMOutput):
     latents: torch.Tensor | None = None
 
 
-DEFAULT_RANK = 16  # enough for `shuffle`; `choose_rank` finds it for other data
-
-logger = logging.getLogger(__name__)
-
-
 class StormAlignTrainer(StormTrainer):
-    """Aligns the latents with thought videos (arXiv 2605.26014, Stage I).
+    """Aligns the latents with thought videos (arXiv 2605.26014, Stage I). Parameters in the order of [`~trl.SFTTrainer`].
 
     Args:
-        model ([`StormForConditionalGeneration`]):
-            What `from_backbone` made.
+        model (`str`, [`StormForConditionalGeneration`] or [`~peft.PeftModel`]):
+            A STORM, such as `from_backbone` makes, or a checkpoint's name or folder; see [`StormTrainer`].
         args ([`StormAlignConfig`], *optional*):
             Configuration of the run.
-        train_dataset ([`~datasets.Dataset`]):
-            Rows of a storm-thoughts data set, with `thought_features`.
-        processing_class ([`~transformers.ProcessorMixin`]):
-            The backbone's processor with latent tokens.
-        trajectory ([`~storm_hf.target_trajectory.TargetTrajectory`], *optional*):
-            How features become targets, for example `TargetTrajectory.load(dataset_folder)`. By default it is fitted to
-            `train_dataset` as `args` says. It is saved with the model.
         data_collator (`Callable`, *optional*):
             By default an [`~storm_hf.align.collator.AlignCollator`].
-        kwargs:
-            What else [`~trl.SFTTrainer`] takes.
+        train_dataset ([`~datasets.Dataset`]):
+            Rows of a storm-thoughts data set, with `thought_features`.
+        eval_dataset ([`~datasets.Dataset`], *optional*):
+            Rows of another split.
+        processing_class ([`~transformers.ProcessorMixin`], *optional*):
+            The processor with latent tokens. By default that of the model.
+        compute_loss_func (`Callable`, *optional*):
+            Replaces the answer's loss; see [`~trl.SFTTrainer`].
+        compute_metrics (`Callable`, *optional*):
+            Metrics of an evaluation, from logits and labels of the answers' columns.
+        callbacks (list of [`~transformers.TrainerCallback`], *optional*):
+            Callbacks beside the default ones.
+        optimizers (`tuple`, *optional*, defaults to `(None, None)`):
+            An optimizer and a scheduler.
+        optimizer_cls_and_kwargs (`tuple`, *optional*):
+            Class of the optimizer and its arguments.
+        preprocess_logits_for_metrics (`Callable`, *optional*):
+            Reduces logits before they are gathered for `compute_metrics`.
+        quantization_config ([`~transformers.BitsAndBytesConfig`], *optional*):
+            Refused; see [`StormTrainer`].
+        peft_config ([`~peft.PeftConfig`], *optional*):
+            An adapter to train; it also gets the latent projector. See [`StormTrainer`].
+        formatting_func (`Callable`, *optional*):
+            Refused; see [`StormTrainer`].
+        target_trajectory ([`~storm_hf.TargetTrajectory`], `str` or `Path`, *optional*):
+            The targets, or the data set, a folder or a name on the Hub, that they were saved with. By default the one that
+            `train_dataset` was loaded from by [`~storm_hf.load_rows`], and where it has none, or `args` ask for others,
+            targets fitted to `train_dataset`. They are saved with the model.
     """
 
     _name = "STORM Stage I"
     _stage = "align"
+    _config_class = StormAlignConfig
     _tag_names: ClassVar[list[str]] = ["trl", "storm", "storm-align"]
 
     def __init__(
         self,
-        model: StormForConditionalGeneration,
+        model: str | PreTrainedModel | PeftModel,
         args: StormAlignConfig | None = None,
-        train_dataset: Dataset | None = None,
-        processing_class: Any = None,
-        trajectory: TargetTrajectory | None = None,
-        data_collator: Any = None,
-        **kwargs: Any,
+        data_collator: DataCollator | None = None,
+        train_dataset: Dataset | IterableDataset | None = None,
+        eval_dataset: Dataset
+        | IterableDataset
+        | DatasetDict
+        | IterableDatasetDict
+        | dict[str, Dataset | IterableDataset]
+        | None = None,
+        processing_class: PreTrainedTokenizerBase | ProcessorMixin | None = None,
+        compute_loss_func: Callable | None = None,
+        compute_metrics: Callable[[EvalPrediction], dict] | None = None,
+        callbacks: list[TrainerCallback] | None = None,
+        optimizers: tuple[torch.optim.Optimizer | None, torch.optim.lr_scheduler.LambdaLR | None] = (None, None),
+        optimizer_cls_and_kwargs: tuple[type[torch.optim.Optimizer], dict[str, Any]] | None = None,
+        preprocess_logits_for_metrics: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None,
+        quantization_config: BitsAndBytesConfig | None = None,
+        peft_config: PeftConfig | None = None,
+        formatting_func: Callable[[dict], str] | None = None,
+        *,
+        target_trajectory: TargetTrajectory | str | os.PathLike[str] | None = None,
     ) -> None:
-        args = args or StormAlignConfig("storm-align")
-        if data_collator is None:
-            num_latents = model.config.num_latents if args.num_latents is None else args.num_latents
-            trajectory = trajectory or fit_trajectory(train_dataset, num_latents, args)
-            prompts = PromptEncoder(processing_class, model.config, num_latents, args.question_style)
-            data_collator = AlignCollator(AnswerCollator(prompts), trajectory)
-        self.trajectory = trajectory
+        self._given_targets = target_trajectory
         super().__init__(
             model=model,
             args=args,
-            train_dataset=train_dataset,
-            processing_class=processing_class,
             data_collator=data_collator,
-            **kwargs,
+            train_dataset=train_dataset,
+            eval_dataset=eval_dataset,
+            processing_class=processing_class,
+            compute_loss_func=compute_loss_func,
+            compute_metrics=compute_metrics,
+            callbacks=callbacks,
+            optimizers=optimizers,
+            optimizer_cls_and_kwargs=optimizer_cls_and_kwargs,
+            preprocess_logits_for_metrics=preprocess_logits_for_metrics,
+            quantization_config=quantization_config,
+            peft_config=peft_config,
+            formatting_func=formatting_func,
         )
+        targets = getattr(self.data_collator, "trajectory", target_trajectory)
+        self.target_trajectory = targets if isinstance(targets, TargetTrajectory) else None
+        self._known_targets = KnownTargets(self.accelerator)
+
+    def _collator(self, prompts: PromptEncoder, rows: Any, args: Any) -> AlignCollator:
+        targets = choose_targets(self._given_targets, rows, prompts.num_latents, args)
+        return AlignCollator(AnswerCollator(prompts), targets)
+
+    def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> Any:
+        """Count as both stages do, and gather the targets of the whole accumulated batch."""
+        num_items = super()._get_num_items_in_batch(batch_samples, device)
+        if batch_samples:
+            self._known_targets.begin([batch["target_trajectory"].to(device) for batch in batch_samples])
+        return num_items
 
     def compute_loss(
         self,
@@ -105,15 +160,25 @@ class StormAlignTrainer(StormTrainer):
         inputs = dict(inputs)
         targets = inputs.pop("target_trajectory")
         with self._latents_of(model) as rollout:
-            answer_loss = super().compute_loss(
-                model, {**inputs, **self._forcing(targets)}, num_items_in_batch=num_items_in_batch
+            answer_loss, outputs = self._answer_loss(
+                model, {**inputs, **self._forcing(targets)}, return_outputs, num_items_in_batch
             )
-        alignment = trajectory_alignment(rollout[0], targets, self.args.align_loss, self.args.align_reduction)
+        alignment = self._align(rollout[0], targets)
         align_loss = alignment.loss.sum() * self._row_scale(len(targets), num_items_in_batch)
         num_parts = self.current_gradient_accumulation_steps if num_items_in_batch is not None else 1
         self._log_parts(answer_loss * num_parts, alignment)
         loss = answer_loss + self.args.align_weight * align_loss
-        return (loss, None) if return_outputs else loss
+        return (loss, outputs) if return_outputs else loss
+
+    def _answer_loss(self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool, num_items: Any) -> Any:
+        found = super().compute_loss(model, inputs, return_outputs=return_outputs, num_items_in_batch=num_items)
+        return found if return_outputs else (found, None)
+
+    def _align(self, latents: torch.Tensor, targets: torch.Tensor) -> Alignment:
+        """Compare latents with their targets, and with those of the whole accumulated batch."""
+        known, first = self._known_targets.take(targets)
+        kind, reduction = self.args.align_loss, self.args.align_reduction
+        return trajectory_alignment(latents, targets, kind, reduction, known=known, first=first)
 
     @contextmanager
     def _latents_of(self, model: nn.Module) -> Iterator[list[torch.Tensor]]:
@@ -125,8 +190,8 @@ class StormAlignTrainer(StormTrainer):
         def collect(module: nn.Module, args: Any, output: Any) -> None:
             latents.append(output.latents)
 
-        def pass_on(module: nn.Module, args: Any, output: Any) -> _AlignOutput:
-            return _AlignOutput(**output, latents=latents[-1])
+        def pass_on(module: nn.Module, args: Any, output: Any) -> Any:
+            return output if "latents" in output else _AlignOutput(**output, latents=latents[-1])
 
         handles = [body.register_forward_hook(collect), whole.register_forward_hook(pass_on)]
         try:
@@ -165,85 +230,18 @@ class StormAlignTrainer(StormTrainer):
         return self.accelerator.num_processes / self._num_rows_in_batch
 
     def _log_parts(self, answer_loss: torch.Tensor, alignment: Alignment) -> None:
-        self._log_means(
-            {
-                "answer_loss": answer_loss,
-                "align_loss": alignment.loss.mean(),
-                "latent_cosine": alignment.cosine,
-                "latent_cosine_baseline": alignment.cosine_baseline,
-                "latent_retrieval": alignment.retrieval,
-                "latent_retrieval_chance": alignment.retrieval_chance,
-            }
-        )
+        parts = {
+            "answer_loss": answer_loss,
+            "align_loss": alignment.loss.mean(),
+            "latent_cosine": alignment.cosine,
+            "latent_cosine_baseline": alignment.cosine_baseline,
+            "latent_retrieval": alignment.retrieval,
+            "latent_retrieval_chance": alignment.retrieval_chance,
+        }
+        self._log_means({name: value for name, value in parts.items() if value is not None})
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Save the model, and beside it the statistics that diagnostics read."""
         super().save_model(output_dir, _internal_call)
-        if self.trajectory is not None and self.args.should_save:
-            self.trajectory.save(output_dir or self.args.output_dir)
-
-
-def saved_trajectory(
-    dataset_folder: str | os.PathLike[str], num_latents: int, args: StormAlignConfig
-) -> TargetTrajectory | None:
-    """Look for the targets that a data set's builder chose and saved, unless `args` ask for others.
-
-    Args:
-        dataset_folder (`str` or `os.PathLike`):
-            A folder, or the name of a data set on the Hub.
-        num_latents (`int`):
-            Number K of latent steps.
-        args ([`StormAlignConfig`]):
-            Ask for others with `whitening_rank`, with `target_normalize` other than `"whiten"`, or with a pooling, layout or
-            `whitening_statistics` that is neither the default nor the saved one, which is logged.
-
-    Raises:
-        TrajectoryShapeError: If the saved statistics know another number of slots.
-    """
-    if args.whitening_rank is not None or args.target_normalize != "whiten":
-        return None
-    saved = find_targets(dataset_folder)
-    if saved is None:
-        return None
-    is_pooled = saved.statistics is None or saved.statistics.num_latents is None
-    asked = {
-        "pooling": (args.target_pooling, "temporal", saved.pooling),
-        "layout": (args.target_layout, "average", saved.layout),
-        "statistics": (args.whitening_statistics, "pooled", "pooled" if is_pooled else "per_slot"),
-    }
-    for name, (wanted, default, known) in asked.items():
-        if wanted not in (default, known):
-            logger.warning(
-                "The targets saved with %s have the %s %r, but %r is asked for: others are fitted to its training split, of rank `whitening_rank`.",
-                dataset_folder,
-                name,
-                known,
-                wanted,
-            )
-            return None
-    return saved.with_num_latents(num_latents)
-
-
-def fit_trajectory(dataset: Dataset, num_latents: int, args: StormAlignConfig) -> TargetTrajectory:
-    """Learn from a training split how its thought features become targets.
-
-    Args:
-        dataset ([`~datasets.Dataset`]):
-            Rows with `thought_features`.
-        num_latents (`int`):
-            Number K of latent steps.
-        args ([`StormAlignConfig`]):
-            Says how to pool and normalise.
-    """
-    if args.target_normalize != "whiten":
-        return TargetTrajectory(num_latents, args.target_pooling, args.target_layout, normalize=args.target_normalize)
-    thoughts = dataset.select_columns([FEATURES_COLUMN]).with_format("numpy")
-    return TargetTrajectory.fit(
-        (batch[FEATURES_COLUMN] for batch in thoughts.iter(256)),
-        num_latents=num_latents,
-        rank=DEFAULT_RANK if args.whitening_rank is None else args.whitening_rank,
-        pooling=args.target_pooling,
-        layout=args.target_layout,
-        statistics=args.whitening_statistics,
-        seed=args.seed,
-    )
+        if self.target_trajectory is not None and self.args.should_save:
+            self.target_trajectory.save(output_dir or self.args.output_dir)

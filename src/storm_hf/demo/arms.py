@@ -19,7 +19,7 @@ from datasets import Dataset, disable_progress_bars
 from transformers import ProcessorMixin, TrainerCallback, set_seed
 
 from storm_hf.align.config import StormAlignConfig
-from storm_hf.align.trainer import StormAlignTrainer, saved_trajectory
+from storm_hf.align.trainer import StormAlignTrainer
 from storm_hf.answer.config import StormAnswerConfig
 from storm_hf.answer.trainer import StormAnswerTrainer
 from storm_hf.demo import data
@@ -32,7 +32,7 @@ from storm_hf.model import StormForConditionalGeneration
 from storm_hf.reporting import write_atomically
 from storm_hf.target_trajectory import TargetTrajectory
 from storm_hf.thought_video import WorldExample
-from storm_hf.training.checkpoints import StopOnInterrupt
+from storm_hf.training.checkpoints import ExitOnInterrupt, StopOnInterrupt
 from storm_hf.training.config import StormTrainingConfig
 from storm_hf.training.perception import caption_rows
 from storm_hf.training.prompts import PromptEncoder
@@ -162,7 +162,7 @@ def _align(folder: DemoFolder, recipe: DemoRecipe, tests: list[dict[str, Any]], 
         args=args,
         train_dataset=data.dataset(folder, "train", with_thoughts=True),
         processing_class=processor,
-        trajectory=saved_trajectory(folder.data, recipe.num_latents, args),
+        target_trajectory=folder.data,
         callbacks=[ReportProgress(report)],
     )
     seconds = train(trainer)
@@ -246,6 +246,7 @@ def train(trainer: StormTrainer) -> float:
     spent_before = read_json(clock) if clock.exists() else 0.0
     started = time.perf_counter()
     interrupt = StopOnInterrupt()
+    trainer.remove_callback(ExitOnInterrupt)
     trainer.add_callback(interrupt)
     trainer.train(resume_from_checkpoint=True)
     seconds = spent_before + time.perf_counter() - started

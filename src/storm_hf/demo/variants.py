@@ -16,7 +16,7 @@ from datasets import Dataset, concatenate_datasets, disable_progress_bars
 from transformers import ProcessorMixin, set_seed
 
 from storm_hf.align.config import StormAlignConfig
-from storm_hf.align.trainer import StormAlignTrainer, saved_trajectory
+from storm_hf.align.trainer import StormAlignTrainer
 from storm_hf.answer.config import StormAnswerConfig
 from storm_hf.answer.trainer import StormAnswerTrainer
 from storm_hf.demo import data
@@ -264,7 +264,7 @@ class _Training:
             args=args,
             train_dataset=self._rows(with_thoughts=True),
             processing_class=processor,
-            trajectory=saved_trajectory(self.folder.data, self.variant.num_latents, args),
+            target_trajectory=self.folder.data,
             callbacks=[ReportProgress(self.report)],
         )
         return train(trainer)

@@ -5,6 +5,7 @@ from typing import Any
 
 
 VIDEO_COLUMNS = ("video", "thought_video")
+_ORIGIN = "loaded by storm_hf from "  # before the place, in a field that selecting, mapping and shuffling keep
 
 
 def with_absolute_paths(dataset: Any, folder: Path) -> Any:
@@ -31,3 +32,26 @@ def relative_to(path: Path, folder: Path) -> str:
     """Name a file relative to a folder if it lies in it, else by its absolute path."""
     path, folder = path.absolute(), folder.absolute()
     return path.relative_to(folder).as_posix() if path.is_relative_to(folder) else str(path)
+
+
+def with_origin(dataset: Any, place: str) -> Any:
+    """Note in the rows' own record where they were loaded from, for `origin_of`.
+
+    Args:
+        dataset ([`~datasets.Dataset`]):
+            Rows; the record that they have is changed.
+        place (`str`):
+            The data set's folder, or its name on the Hub.
+    """
+    dataset.info.homepage = _ORIGIN + place
+    return dataset
+
+
+def origin_of(dataset: Any) -> str | None:
+    """Look up the folder, or the name on the Hub, that rows were loaded from; None if it is unknown or not one.
+
+    Rows that were selected, mapped, shuffled or streamed since then still know it.
+    """
+    homepage = getattr(getattr(dataset, "info", None), "homepage", None) or ""
+    places = {place for place in homepage.split(_ORIGIN) if place.strip()} if homepage.startswith(_ORIGIN) else set()
+    return places.pop().strip() if len(places) == 1 else None

@@ -7,8 +7,8 @@ of 4.68 with frozen embeddings and 4.61 with trained ones, Stage II at 3.15 with
 besides need CUDA under ZeRO-3.
 """
 
+import copy
 import re
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +21,13 @@ from torch import nn
 from transformers import PreTrainedModel
 from trl import ModelConfig, get_peft_config
 
-from storm_hf.errors import CheckpointError
-from storm_hf.training.adapter_folder import AdapterFolder
+from storm_hf.errors import CheckpointError, ConfigurationError
+from storm_hf.training.adapter_folder import AdapterFolder, full_name
 
 
 PROJECTOR = "latent_projector"
 _ADAPTER_NAME = "default"
+_NEEDED = ("target_modules", "exclude_modules", "modules_to_save")  # of an adapter's configuration
 
 
 def default_lora(model: PreTrainedModel, r: int = 16, alpha: int = 32, dropout: float = 0.05) -> LoraConfig:
@@ -55,7 +56,8 @@ def peft_config(args: ModelConfig, model: PreTrainedModel | PeftModel) -> PeftCo
         args ([`~trl.ModelConfig`]):
             `use_peft` and the arguments of LoRA. `lora_target_modules` names projections of the language model;
             `lora_modules_to_save` what is trained whole beside the latent projector, which always is: Stage I trains it from
-            nothing. For an adapter on the vision tower, pass a [`~peft.LoraConfig`] of your own to the trainer.
+            nothing. For an adapter on the vision tower, pass a [`~peft.LoraConfig`] of your own to a trainer with
+            `freeze_vision=False`.
         model ([`StormForConditionalGeneration`] or [`~peft.PeftModel`]):
             The model. One that has an adapter goes on with it.
 
@@ -65,21 +67,115 @@ def peft_config(args: ModelConfig, model: PreTrainedModel | PeftModel) -> PeftCo
     """
     if not args.use_peft or is_peft_model(model):
         return None
-    language_model = re.escape(decoder_name(model))
-    if args.lora_target_modules is None and args.lora_target_parameters is None:
-        names = "|".join(sorted(_linear_names(model.get_decoder())))
-        args = replace(args, lora_target_modules=[rf"{language_model}\..*\.({names})"])
-    trained_whole = {*(args.lora_modules_to_save or ()), *_projector_with_weights(model)}
-    config = get_peft_config(replace(args, lora_modules_to_save=sorted(trained_whole) or None))
-    config.exclude_modules = rf"(?!{language_model}\.).*"  # a name such as `q_proj` also stands in some vision towers
+    config = get_peft_config(args)
     config.revision = args.model_revision
+    return complete_adapter(config, model)
+
+
+def complete_adapter(config: PeftConfig, model: PreTrainedModel, freeze_vision: bool = True) -> PeftConfig:
+    """Adjust an adapter's configuration to a STORM: the projector is trained whole, and the vision tower is left out.
+
+    Args:
+        config ([`~peft.PeftConfig`]):
+            The adapter. Without `target_modules` it is put on every linear projection of the language model.
+        model ([`StormForConditionalGeneration`]):
+            The model that gets it.
+        freeze_vision (`bool`, *optional*, defaults to `True`):
+            Whether names such as `q_proj` or `"all-linear"` mean the language model alone.
+
+    Returns:
+        [`~peft.PeftConfig`]: A copy.
+
+    Raises:
+        ConfigurationError: If the adapter is a learned prompt, or trains no module whole, which the projector needs.
+    """
+    config = copy.deepcopy(config)
+    projector = _projector_with_weights(model)
+    if config.is_prompt_learning or not all(hasattr(config, name) for name in _NEEDED):
+        raise ConfigurationError(
+            f"Expected an adapter of the language model that can train the latent projector whole, got "
+            f"{type(config).__name__}. Use a LoraConfig."
+        )
+    whole = {*(config.modules_to_save or ()), *projector}
+    config.modules_to_save = sorted(whole) or None
+    language_model = re.escape(decoder_name(model))
+    if config.target_modules is None and getattr(config, "target_parameters", None) is None:
+        names = "|".join(sorted(_linear_names(model.get_decoder())))
+        config.target_modules = rf"{language_model}\..*\.({names})"
+    left_out = [*_projector_names(model), *(vision_names(model) if freeze_vision else ())]
+    pattern = "|".join(rf"{re.escape(name)}(\..*)?" for name in left_out)
+    config.exclude_modules = _or_excluded(config.exclude_modules, pattern)
     return config
+
+
+def _or_excluded(given: str | list[str] | None, pattern: str) -> str:
+    """Join names, or a pattern, that PEFT shall leave out with another pattern."""
+    if not given:
+        return pattern
+    names = given if isinstance(given, str) else rf"(.*\.)?({'|'.join(map(re.escape, given))})"
+    return f"({names})|({pattern})"
+
+
+def check_adapter_trains(model: PeftModel, freeze_vision: bool) -> None:
+    """Check an adapter that was put on a model before: it trains the projector, and not the vision tower.
+
+    Args:
+        model ([`~peft.PeftModel`]):
+            The model.
+        freeze_vision (`bool`):
+            Whether the tower has to stay as it is.
+
+    Raises:
+        ConfigurationError: If it is not so.
+    """
+    base = model.get_base_model()
+    trained = [_plain_name(name) for name, weight in model.named_parameters() if weight.requires_grad]
+    if _projector_with_weights(base) and not any(PROJECTOR in name for name in trained):
+        raise ConfigurationError(
+            f"Expected an adapter that trains `{PROJECTOR}`, which would otherwise not be saved with it. Put it into "
+            "`modules_to_save`, or give the adapter's configuration to the trainer as `peft_config`."
+        )
+    tower = tuple(f"{name}." for name in vision_names(base))
+    if freeze_vision and (wrong := [name for name in trained if name.startswith(tower)]):
+        raise ConfigurationError(
+            f"Expected a vision tower that stays as it is, but the adapter trains {wrong[0]}. Put the tower into "
+            "`exclude_modules`, or set `freeze_vision: false`."
+        )
 
 
 def decoder_name(model: PreTrainedModel) -> str:
     """The full name of the language model, as the backbone calls it."""
-    decoder = model.get_decoder()
-    return next(name for name, module in model.named_modules() if module is decoder)
+    return _name_of(model, model.get_decoder())
+
+
+def outside_decoder(model: PreTrainedModel) -> list[str]:
+    """Name the parts of a model that are not its language model, each by the shortest name that covers it.
+
+    Args:
+        model ([`StormForConditionalGeneration`]):
+            A STORM around any backbone; its weights are not read.
+
+    Returns:
+        `list[str]`: For Qwen2.5-VL the latent projector, the vision tower with its merger, and the head.
+    """
+    decoder = decoder_name(model)
+    ways = {decoder[:position] for position, letter in enumerate(decoder) if letter == "."} | {"", decoder}
+    names = [name for name, _ in model.named_modules()]
+    return [name for name in names if name not in ways and name.rpartition(".")[0] in ways - {decoder}]
+
+
+def vision_names(model: PreTrainedModel) -> list[str]:
+    """Name the vision tower and its merger, whatever the backbone calls them."""
+    others = {_name_of(model, model.get_output_embeddings()), *_projector_names(model)}
+    return [name for name in outside_decoder(model) if name not in others]
+
+
+def _projector_names(model: PreTrainedModel) -> list[str]:
+    return [name for name in outside_decoder(model) if name.rpartition(".")[2] == PROJECTOR]
+
+
+def _name_of(model: nn.Module, part: nn.Module) -> str:
+    return next(name for name, module in model.named_modules() if module is part)
 
 
 def _linear_names(decoder: nn.Module) -> set[str]:
@@ -125,9 +221,9 @@ def check_adapter_fits(model: PeftModel, folder: str | Path) -> None:
         CheckpointError: If weights are missing, unexpected or of another shape.
     """
     state = get_peft_model_state_dict(model, save_embedding_layers=False)
-    expected = {name: list(weight.shape) for name, weight in state.items()}
+    expected = {full_name(name): list(weight.shape) for name, weight in state.items()}
     with safe_open(Path(folder, SAFETENSORS_WEIGHTS_NAME), "pt") as weights:
-        saved = {name: weights.get_slice(name).get_shape() for name in weights.keys()}  # noqa: SIM118
+        saved = {full_name(name): weights.get_slice(name).get_shape() for name in weights.keys()}  # noqa: SIM118
     wrong = sorted(name for name in expected.keys() | saved.keys() if expected.get(name) != saved.get(name))
     if wrong:
         raise CheckpointError(
@@ -160,13 +256,29 @@ def train_in_float32(model: PeftModel, exact: dict[str, Any]) -> None:
             parameter.data = weight.to(torch.float32, copy=True)  # the frozen original keeps its own
     for module in model.modules():
         if isinstance(module, ModulesToSaveWrapper):
-            _take_any_precision(module.modules_to_save[_ADAPTER_NAME])
+            frozen = next(module.original_module.parameters(), None)
+            _take_any_precision(
+                module.modules_to_save[_ADAPTER_NAME], torch.float32 if frozen is None else frozen.dtype
+            )
 
 
-def _take_any_precision(projector: nn.Module) -> None:
-    """Let a float32 module stand among states of lower precision, also where there is no autocast, as in `generate`."""
-    forward = projector.forward
-    projector.forward = lambda states: forward(states.float()).to(states.dtype)
+def _take_any_precision(module: nn.Module, dtype: torch.dtype) -> None:
+    """Let a float32 module stand among states of lower precision, also where there is no autocast, as in `generate`.
+
+    Args:
+        module (`nn.Module`):
+            The trained copy: the projector, the token embeddings, ...
+        dtype (`torch.dtype`):
+            Precision of the original, which embeddings return; others return that of their states.
+    """
+    forward = module.forward
+
+    def cast(states: torch.Tensor) -> torch.Tensor:
+        if not states.is_floating_point():  # token ids
+            return forward(states).to(dtype)
+        return forward(states.float()).to(states.dtype)
+
+    module.forward = cast
 
 
 def _plain_name(name: str) -> str:

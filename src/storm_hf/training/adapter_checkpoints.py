@@ -11,7 +11,7 @@ from torch import nn
 from trl import SFTTrainer
 
 from storm_hf.training.adapter import check_adapter_fits, exact_weights, train_in_float32
-from storm_hf.training.adapter_folder import save_storm_config
+from storm_hf.training.adapter_folder import save_storm_config, write_full_names
 
 
 class AdapterCheckpoints(SFTTrainer):
@@ -34,7 +34,9 @@ class AdapterCheckpoints(SFTTrainer):
     def _save(self, output_dir: str | None = None, state_dict: dict[str, torch.Tensor] | None = None) -> None:
         super()._save(output_dir, state_dict)
         if is_peft_model(self.model) and self.args.should_save:
-            save_storm_config(self.model.config, output_dir or self.args.output_dir)
+            folder = output_dir or self.args.output_dir
+            save_storm_config(self.model.config, folder)
+            write_full_names(folder)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         self._check_adapter(resume_from_checkpoint)

@@ -17,16 +17,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, PreTrainedConfig, ProcessorMixin
 from transformers.utils import cached_file, find_adapter_config_file
 
 from storm_hf.errors import CheckpointError
 from storm_hf.model import StormConfig, StormForConditionalGeneration
 from storm_hf.optional import require
+from storm_hf.writing import written_whole
 
 
 STORM_FILE = "storm_config.json"
 _WEIGHTS_FILE = "adapter_model.safetensors"
+_MAGNITUDE = ".lora_magnitude_vector"  # of DoRA
 _OF_STORM = (
     "num_latents",
     "latent_start_token_id",
@@ -116,6 +120,33 @@ def save_storm_config(config: PreTrainedConfig, folder: str | Path) -> None:
     Path(folder, STORM_FILE).write_text(json.dumps(added, indent=2) + "\n")
 
 
+def full_name(name: str) -> str:
+    """Complete the name of a DoRA magnitude, from which PEFT leaves `.weight` off when it saves."""
+    return f"{name}.weight" if name.endswith(_MAGNITUDE) else name
+
+
+def write_full_names(folder: str | Path) -> None:
+    """Write the weights of a saved adapter by their full names, by which PEFT and transformers both open them.
+
+    Args:
+        folder (`str` or `Path`):
+            The adapter's folder.
+    """
+    path = Path(folder, _WEIGHTS_FILE)
+    if any(name != full_name(name) for name in _names_in(path)):
+        state = {full_name(name): weight for name, weight in load_file(path).items()}
+        with written_whole(path) as unfinished:
+            save_file(state, unfinished, metadata={"format": "pt"})
+
+
+def _names_in(path: Path) -> list[str]:
+    """Names of the weights in a file; none if there is no such file."""
+    if not path.is_file():
+        return []
+    with safe_open(path, "pt") as weights:
+        return list(weights.keys())
+
+
 def with_storm(config: PreTrainedConfig, storm: Mapping[str, Any]) -> PreTrainedConfig:
     """The configuration of a STORM with another K, another scale or what else is given."""
     return type(config)(**{**config.to_dict(), **storm})
@@ -152,7 +183,13 @@ def load_adapted(folder: AdapterFolder, processor: ProcessorMixin, **kwargs: Any
             **kwargs,
         )
         model.config.storm_prompt = folder.storm.get("storm_prompt")  # a plain base has none
-    report = model.load_adapter(str(folder.path))
+    magnitudes = any(name != full_name(name) for name in _names_in(folder.path / _WEIGHTS_FILE))  # saved by PEFT alone
+    state = (
+        {full_name(name): weight for name, weight in load_file(folder.path / _WEIGHTS_FILE).items()}
+        if magnitudes
+        else None
+    )
+    report = model.load_adapter(str(folder.path), adapter_state_dict=state)
     if wrong := sorted({*report.missing_keys, *report.unexpected_keys}):
         raise CheckpointError(
             f"The adapter in {folder.path} does not fit {folder.base}: {len(wrong)} weights are missing or superfluous, "
@@ -165,7 +202,7 @@ def base_config(folder: AdapterFolder) -> PreTrainedConfig:
     """Read the configuration of an adapter's base, plain or a STORM.
 
     Raises:
-        CheckpointError: If the base is not there, or is plain while the adapter knows of no STORM.
+        CheckpointError: If the base is not there, or is plain while the adapter knows of no STORM or has no projector.
     """
     try:
         config = AutoConfig.from_pretrained(folder.base, trust_remote_code=False, **folder.place)
@@ -178,5 +215,12 @@ def base_config(folder: AdapterFolder) -> PreTrainedConfig:
         raise CheckpointError(
             f"The adapter in {folder.path} belongs to {folder.base}, a {config.model_type} model, and holds no {STORM_FILE} "
             "that says what STORM was made of it. Save adapters with the trainers of storm_hf."
+        )
+    names = _names_in(folder.path / _WEIGHTS_FILE)
+    is_random = config.model_type != StormConfig.model_type and folder.storm.get("latent_projector") != "identity"
+    if is_random and names and not any("latent_projector" in name for name in names):
+        raise CheckpointError(
+            f"Expected the latent projector in {folder.path / _WEIGHTS_FILE}, since {folder.base} is a plain checkpoint and has "
+            "none, but only other weights are in it. Train again with `latent_projector` in `modules_to_save`."
         )
     return config

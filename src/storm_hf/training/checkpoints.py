@@ -2,6 +2,7 @@
 
 import json
 import signal
+import threading
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -60,7 +61,8 @@ class StopOnInterrupt(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Start listening."""
-        self._previous = signal.signal(signal.SIGINT, self._note)
+        if threading.current_thread() is threading.main_thread():  # the only one that signals reach
+            self._previous = signal.signal(signal.SIGINT, self._note)
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -74,12 +76,18 @@ class StopOnInterrupt(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Stop listening."""
-        signal.signal(signal.SIGINT, self._previous)
+        self.release()
         self._agree(args)
+
+    def release(self) -> None:
+        """Stop listening, also where training ended in an error."""
+        if self._previous is not None:
+            signal.signal(signal.SIGINT, self._previous)
+            self._previous = None
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self._is_pressed = True
-        signal.signal(signal.SIGINT, self._previous)
+        self.release()
 
     def _agree(self, args: TrainingArguments) -> None:
         """Let every process know what one of them noted: a checkpoint needs them all."""

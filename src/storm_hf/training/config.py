@@ -12,6 +12,29 @@ from storm_hf.training.device import workers_to_spare
 from storm_hf.worlds.question import QuestionStyle
 
 
+# Settings of SFTConfig that prepare texts, each with the values that change nothing, and why others are refused.
+_WITHOUT_EFFECT: dict[str, tuple[tuple[Any, ...], str]] = {
+    "max_length": (
+        (None,),
+        "A cut would tear the tokens of a video apart; set the frames and pixels of the processor.",
+    ),
+    "truncation_mode": (("keep_start",), "Sequences are never cut."),
+    "completion_only_loss": ((None, True), "The loss is that of the answers alone."),
+    "assistant_only_loss": ((False,), "The loss is that of the answers alone."),
+    "pad_to_multiple_of": ((None, "auto"), "Batches are padded to their longest row."),
+    "dataset_text_field": (("text",), "Rows have `video`, `question` and `answer`, or `prompt` and `completion`."),
+    "dataset_num_proc": ((None,), "Rows are encoded while training; set `dataloader_num_workers`."),
+    "shuffle_dataset": (
+        (False,),
+        "Rows are shuffled by the sampler, unless `train_sampling_strategy` is `sequential`.",
+    ),
+    "packing": ((False,), "Every row has a latent block at the same columns of the batch."),
+    "packing_strategy": (("bfd",), "Rows are not packed."),
+    "eval_packing": ((None, False), "Rows are not packed."),
+    "padding_free": ((False,), "Every row has a latent block at the same columns of the batch."),
+}
+
+
 @dataclass
 class StormTrainingConfig(SFTConfig):
     r"""
@@ -40,7 +63,8 @@ class StormTrainingConfig(SFTConfig):
             Parallel sweeps that find the latents, instead of K steps. Fewer passes one after the other, and exact from K - 1
             sweeps on; fewer approximate the latents in training, while inference still takes its K steps.
         max_length (`int`, *optional*):
-            Maximum length of a sequence in tokens. A cut would tear the tokens of a video apart, so there is none.
+            Maximum length of a sequence in tokens. A cut would tear the tokens of a video apart, so there is none, and a value
+            is refused, as are all settings of [`~trl.SFTConfig`] that prepare texts.
         remove_unused_columns (`bool`, *optional*, defaults to `False`):
             Whether to drop columns that `forward` does not name. The collator reads them.
         dataloader_num_workers (`int`, *optional*):
@@ -103,6 +127,28 @@ class StormTrainingConfig(SFTConfig):
     )
 
     def __post_init__(self) -> None:
+        self._check_ranges()
+        self._refuse_settings_without_effect()
+        given: Any = self  # the types of TRL's arguments are not known here
+        if given.dataloader_num_workers is None:
+            given.dataloader_num_workers = 0 if given.use_cpu else workers_to_spare()
+        if given.dataloader_persistent_workers is None:
+            given.dataloader_persistent_workers = given.dataloader_num_workers > 0
+        if given.bf16 is None:
+            given.bf16 = not given.fp16 and torch.cuda.is_available()
+        if given.activation_checkpointing is None:  # TRL's default still has the deprecated name
+            given.activation_checkpointing = given.gradient_checkpointing
+        super().__post_init__()
+        given.dataset_kwargs = {"skip_prepare_dataset": True, **(given.dataset_kwargs or {})}
+        if not given.dataset_kwargs["skip_prepare_dataset"]:
+            raise ConfigurationError(
+                "`dataset_kwargs: {skip_prepare_dataset: false}` is not supported: the collator encodes rows. Leave it out."
+            )
+        # Reentrant checkpointing silently loses the gradient through the captured keys and values of the rollout.
+        exact = {**(given.activation_checkpointing_kwargs or {}), "use_reentrant": False}
+        given.activation_checkpointing_kwargs = given.gradient_checkpointing_kwargs = exact
+
+    def _check_ranges(self) -> None:
         if self.num_latents is not None and self.num_latents < 0:
             raise ConfigurationError(f"`num_latents` must be 0 or more, got {self.num_latents}.")
         if self.question_style not in (None, "words", "letters", "none"):
@@ -119,20 +165,11 @@ class StormTrainingConfig(SFTConfig):
             )
         if self.peak_flops_per_second is not None and self.peak_flops_per_second <= 0:
             raise ConfigurationError(f"`peak_flops_per_second` must be positive, got {self.peak_flops_per_second}.")
-        given: Any = self  # the types of TRL's arguments are not known here
-        if given.dataloader_num_workers is None:
-            given.dataloader_num_workers = 0 if given.use_cpu else workers_to_spare()
-        if given.dataloader_persistent_workers is None:
-            given.dataloader_persistent_workers = given.dataloader_num_workers > 0
-        if given.bf16 is None:
-            given.bf16 = not given.fp16 and torch.cuda.is_available()
-        if given.activation_checkpointing is None:  # TRL's default still has the deprecated name
-            given.activation_checkpointing = given.gradient_checkpointing
-        super().__post_init__()
-        given.dataset_kwargs = {"skip_prepare_dataset": True, **(given.dataset_kwargs or {})}
-        # Reentrant checkpointing silently loses the gradient through the captured keys and values of the rollout.
-        exact = {**(given.activation_checkpointing_kwargs or {}), "use_reentrant": False}
-        given.activation_checkpointing_kwargs = given.gradient_checkpointing_kwargs = exact
+
+    def _refuse_settings_without_effect(self) -> None:
+        for name, (values, reason) in _WITHOUT_EFFECT.items():
+            if (value := getattr(self, name)) not in values:
+                raise ConfigurationError(f"`{name}: {value}` is not supported. {reason} Leave it out.")
 
     @property
     def rollout_gradient(self) -> RolloutGradient:

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from datasets import DatasetDict, load_dataset
+from datasets import Dataset, DatasetDict, load_dataset
 from peft import PeftModel
 from transformers import AutoConfig, AutoProcessor, PreTrainedConfig, ProcessorMixin
 from trl import ModelConfig
@@ -12,7 +12,7 @@ from trl import ModelConfig
 from storm_hf.errors import CheckpointError, ConfigurationError, DatasetError
 from storm_hf.hub.clips import fetch_videos, is_published, with_clips
 from storm_hf.model import StormConfig, StormForConditionalGeneration, add_latent_tokens, storm_processor
-from storm_hf.pipeline.paths import with_absolute_paths
+from storm_hf.pipeline.paths import with_absolute_paths, with_origin
 from storm_hf.training.adapter import continue_adapter
 from storm_hf.training.adapter_folder import AdapterFolder, base_config, find_adapter, with_storm
 from storm_hf.training.quantization import quantization
@@ -25,7 +25,8 @@ class StormModelConfig(ModelConfig):
 
     Parameters:
         latent_projector (`str`, *optional*):
-            For a plain checkpoint: `"linear"` (the default), `"mlp"` or `"identity"` (the paper's). A STORM has its own.
+            For a plain checkpoint: `"linear"` (the default), `"mlp"` or `"identity"` (the paper's, which goes with
+            `latent_scale: 1.0`: otherwise the hidden state is fed times the size of an embedding). A STORM has its own.
         latent_scale (`float`, *optional*):
             Factor between a latent and the embedding that is fed; see [`StormConfig`]. By default the checkpoint's own, and
             for a plain one the root mean square of its token embeddings.
@@ -199,4 +200,26 @@ def load_rows(name_or_path: str, config: str | None = None) -> DatasetDict:
         videos = fetch_videos(name_or_path)
         for name, rows in splits.items():
             splits[name] = with_absolute_paths(with_clips(rows), videos)
-    return splits
+    place = str(folder.resolve()) if folder.is_dir() else name_or_path
+    return DatasetDict({name: with_origin(rows, place) for name, rows in splits.items()})
+
+
+def pick_split(dataset: DatasetDict, name: str, argument: str = "dataset_train_split") -> Dataset:
+    """Take a split of a data set.
+
+    Args:
+        dataset ([`~datasets.DatasetDict`]):
+            All splits.
+        name (`str`):
+            The split.
+        argument (`str`, *optional*, defaults to `"dataset_train_split"`):
+            Argument of the script that names it, for the message.
+
+    Raises:
+        DatasetError: If there is no such split.
+    """
+    if name not in dataset:
+        raise DatasetError(
+            f"The data set has no split {name!r}; it has {', '.join(dataset)}. Name one with --{argument}."
+        )
+    return dataset[name]

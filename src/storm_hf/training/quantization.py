@@ -3,12 +3,12 @@
 from dataclasses import replace
 
 import torch
-from transformers import BitsAndBytesConfig, PreTrainedConfig, PreTrainedModel
+from transformers import BitsAndBytesConfig, PreTrainedConfig
 from trl import ModelConfig, get_quantization_config
 
 from storm_hf.model import StormConfig, StormForConditionalGeneration
 from storm_hf.optional import require
-from storm_hf.training.adapter import decoder_name
+from storm_hf.training.adapter import outside_decoder
 
 
 def quantization(args: ModelConfig, config: PreTrainedConfig) -> BitsAndBytesConfig | None:
@@ -39,19 +39,3 @@ def quantization(args: ModelConfig, config: PreTrainedConfig) -> BitsAndBytesCon
     with torch.device("meta"):
         quantized.llm_int8_skip_modules = outside_decoder(StormForConditionalGeneration(config))
     return quantized
-
-
-def outside_decoder(model: PreTrainedModel) -> list[str]:
-    """Name the parts of a model that are not its language model, each by the shortest name that covers it.
-
-    Args:
-        model ([`StormForConditionalGeneration`]):
-            A STORM around any backbone; its weights are not read.
-
-    Returns:
-        `list[str]`: For Qwen2.5-VL the latent projector, the vision tower with its merger, and the head.
-    """
-    decoder = decoder_name(model)
-    ways = {decoder[:position] for position, letter in enumerate(decoder) if letter == "."} | {"", decoder}
-    names = [name for name, _ in model.named_modules()]
-    return [name for name in names if name not in ways and name.rpartition(".")[0] in ways - {decoder}]

@@ -1,24 +1,40 @@
 """The trainer that both stages are: TRL's supervised trainer, with exact resumption and a card of our own."""
 
 import logging
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import torch
 from accelerate.utils import is_peft_model
+from datasets import Dataset, DatasetDict, IterableDataset, IterableDatasetDict
+from peft import PeftConfig, PeftModel
 from torch import nn
-from transformers import TrainerCallback
+from transformers import (
+    BitsAndBytesConfig,
+    DataCollator,
+    EvalPrediction,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    ProcessorMixin,
+    TrainerCallback,
+)
 from trl import SFTTrainer
 
-from storm_hf.errors import CheckpointError
+from storm_hf.errors import CheckpointError, NonFiniteLossError
+from storm_hf.model import add_latent_tokens
 from storm_hf.model.gradient_storm import RolloutGradient
 from storm_hf.model.modeling_storm import StormForConditionalGeneration
+from storm_hf.training.adapter import check_adapter_trains, complete_adapter
 from storm_hf.training.adapter_checkpoints import AdapterCheckpoints
 from storm_hf.training.agreement import check_agreement, encode_routes, hold_head, is_in_pieces
-from storm_hf.training.checkpoints import newest_complete_checkpoint
-from storm_hf.training.collator import IGNORED_LABEL
+from storm_hf.training.arguments import check_latent_tokens, load_parts, refuse_arguments
+from storm_hf.training.checkpoints import ExitOnInterrupt, StopOnInterrupt, newest_complete_checkpoint
+from storm_hf.training.collator import IGNORED_LABEL, AnswerCollator
 from storm_hf.training.config import StormTrainingConfig
 from storm_hf.training.draws import RowDraws
 from storm_hf.training.gradient_error import gradient_error
+from storm_hf.training.precision import explain_loss, train_whole_in_float32
+from storm_hf.training.prompts import PromptEncoder
 from storm_hf.training.publishing import Publishing
 from storm_hf.training.reading import RowReading
 from storm_hf.training.throughput import ThroughputMetrics
@@ -30,13 +46,58 @@ logger = logging.getLogger(__name__)
 
 
 class StormTrainer(ThroughputMetrics, RowReading, RowDraws, AdapterCheckpoints, Publishing, SFTTrainer):
-    """Shared part of [`StormAlignTrainer`] and [`StormAnswerTrainer`]; takes what [`~trl.SFTTrainer`] takes.
+    """Shared part of [`StormAlignTrainer`] and [`StormAnswerTrainer`]. Parameters in the order of [`~trl.SFTTrainer`].
 
+    Weights that are trained are held in float32: where the model was loaded in 16 bits, it is cast, since the steps of both
+    stages are smaller than the last digit of such a weight. DeepSpeed and FSDP hold masters of their own.
+
+    Args:
+        model (`str`, [`StormForConditionalGeneration`] or [`~peft.PeftModel`]):
+            A STORM, or the name or folder of one, of a plain video-language checkpoint or of an adapter, which is loaded as the
+            scripts load it: in float32, an adapter merged. `args.model_init_kwargs` takes the fields of
+            [`~storm_hf.StormModelConfig`] for that.
+        args ([`StormTrainingConfig`], *optional*):
+            Configuration of the run.
+        data_collator (`Callable`, *optional*):
+            By default the collator of the stage.
+        train_dataset ([`~datasets.Dataset`]):
+            Rows to train on.
+        eval_dataset ([`~datasets.Dataset`], *optional*):
+            Rows of another split.
+        processing_class ([`~transformers.ProcessorMixin`], *optional*):
+            The processor. By default that of the model's name. Latent tokens are added if they are missing, and its template
+            writes the run's number of latents from then on.
+        compute_loss_func (`Callable`, *optional*):
+            Replaces the answer's loss; see [`~trl.SFTTrainer`].
+        compute_metrics (`Callable`, *optional*):
+            Metrics of an evaluation, from logits and labels of the answers' columns.
+        callbacks (list of [`~transformers.TrainerCallback`], *optional*):
+            Callbacks beside the default ones.
+        optimizers (`tuple`, *optional*, defaults to `(None, None)`):
+            An optimizer and a scheduler.
+        optimizer_cls_and_kwargs (`tuple`, *optional*):
+            Class of the optimizer and its arguments.
+        preprocess_logits_for_metrics (`Callable`, *optional*):
+            Reduces logits before they are gathered for `compute_metrics`.
+        quantization_config ([`~transformers.BitsAndBytesConfig`], *optional*):
+            Refused: it would quantize the projector and the vision tower too. `load_in_4bit` of
+            [`~storm_hf.StormModelConfig`] quantizes the language model alone.
+        peft_config ([`~peft.PeftConfig`], *optional*):
+            An adapter to train. The latent projector is trained whole beside it, and the vision tower is left out with
+            `freeze_vision`.
+        formatting_func (`Callable`, *optional*):
+            Refused: rows are encoded as they are.
+
+    Raises:
+        ConfigurationError: If one of these is not what is said here, or cannot be loaded.
+
+    Ctrl-C finishes the running step, saves a checkpoint and ends the program ([`~storm_hf.training.checkpoints.ExitOnInterrupt`]).
     `train(resume_from_checkpoint=True)` goes on from the newest checkpoint that was written to its end, or starts anew. A
     checkpoint whose weights do not fit the model is an error, never a warning.
     """
 
     _name = "STORM"
+    _config_class: ClassVar[type[StormTrainingConfig]] = StormTrainingConfig
     _tag_names: ClassVar[list[str]] = ["trl", "storm"]
     _paper: ClassVar[dict[str, str]] = {
         "title": "STORM: Internalized Modeling for Spatial-Temporal Reasoning in Video-Language Models",
@@ -45,28 +106,92 @@ class StormTrainer(ThroughputMetrics, RowReading, RowDraws, AdapterCheckpoints, 
 
     def __init__(
         self,
-        model: StormForConditionalGeneration,
-        args: StormTrainingConfig,
-        data_collator: Any = None,
-        processing_class: Any = None,
+        model: str | PreTrainedModel | PeftModel,
+        args: StormTrainingConfig | None = None,
+        data_collator: DataCollator | None = None,
+        train_dataset: Dataset | IterableDataset | None = None,
+        eval_dataset: Dataset
+        | IterableDataset
+        | DatasetDict
+        | IterableDatasetDict
+        | dict[str, Dataset | IterableDataset]
+        | None = None,
+        processing_class: PreTrainedTokenizerBase | ProcessorMixin | None = None,
+        compute_loss_func: Callable | None = None,
+        compute_metrics: Callable[[EvalPrediction], dict] | None = None,
         callbacks: list[TrainerCallback] | None = None,
-        **kwargs: Any,
+        optimizers: tuple[torch.optim.Optimizer | None, torch.optim.lr_scheduler.LambdaLR | None] = (None, None),
+        optimizer_cls_and_kwargs: tuple[type[torch.optim.Optimizer], dict[str, Any]] | None = None,
+        preprocess_logits_for_metrics: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None,
+        quantization_config: BitsAndBytesConfig | None = None,
+        peft_config: PeftConfig | None = None,
+        formatting_func: Callable[[dict], str] | None = None,
     ) -> None:
+        args = self._config_class(f"storm-{self._stage}") if args is None else args
+        refuse_arguments(
+            args, self._config_class, quantization_config=quantization_config, formatting_func=formatting_func
+        )
+        model, processing_class, args = load_parts(
+            model, processing_class, args, has_collator=data_collator is not None
+        )
         if not is_peft_model(model):  # what an adapter trains, PEFT has chosen
             freeze_vision(model, args.freeze_vision)
+            if peft_config is None:
+                train_whole_in_float32(model, args)
+            else:
+                peft_config = complete_adapter(peft_config, model, args.freeze_vision)
+        if data_collator is None:
+            num_latents = model.config.num_latents if args.num_latents is None else args.num_latents
+            prompts = PromptEncoder(processing_class, model.config, num_latents, args.question_style)
+            data_collator = self._collator(prompts, train_dataset, args)
         super().__init__(
             model=model,
             args=args,
             data_collator=data_collator,
+            train_dataset=self._rows_of_stage(train_dataset),
+            eval_dataset=eval_dataset,
             processing_class=processing_class,
+            compute_loss_func=compute_loss_func,
+            compute_metrics=compute_metrics,
             callbacks=callbacks,
-            **kwargs,
+            optimizers=optimizers,
+            optimizer_cls_and_kwargs=optimizer_cls_and_kwargs,
+            preprocess_logits_for_metrics=preprocess_logits_for_metrics,
+            peft_config=peft_config,
         )
+        self._agree_on_prompt()
+        if is_peft_model(self.model):
+            check_adapter_trains(self.model, args.freeze_vision)
+        if not any(isinstance(callback, StopOnInterrupt) for callback in callbacks or ()):
+            self.add_callback(ExitOnInterrupt())
         # TRL turns this on for an adapter under ZeRO-3; the rollout would lose the gradient through its keys and values.
         for checkpointing in (args.activation_checkpointing_kwargs, args.gradient_checkpointing_kwargs):
             checkpointing["use_reentrant"] = False
         self._num_rows_in_batch: torch.Tensor | int | None = None
         self._has_told_error = False
+
+    def _collator(self, prompts: PromptEncoder, rows: Any, args: Any) -> Any:
+        """Make the default collator of the stage."""
+        return AnswerCollator(prompts)
+
+    def _rows_of_stage(self, rows: Any) -> Any:
+        """Leave out what the stage does not read of the training rows."""
+        return rows
+
+    def _agree_on_prompt(self) -> None:
+        """Write K into the model's configuration and the processor's template, and compare their latent tokens.
+
+        With `num_latents=0`, for direct answers, both keep the K that they have.
+
+        Raises:
+            ConfigurationError: If the processor has other ids for the latent tokens than the model.
+        """
+        config, num_latents = self.model.config, self.args.num_latents
+        if num_latents:
+            config.num_latents = num_latents
+        if isinstance(self.processing_class, ProcessorMixin) and num_latents != 0:
+            add_latent_tokens(self.processing_class, config.num_latents)
+            check_latent_tokens(self.processing_class, config)
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> Any:
         """Train; `resume_from_checkpoint=True` means the newest complete checkpoint in `output_dir`, if there is one."""
@@ -74,7 +199,12 @@ class StormTrainer(ThroughputMetrics, RowReading, RowDraws, AdapterCheckpoints, 
         if choice in ("true", "false"):
             newest = newest_complete_checkpoint(self.args.output_dir) if choice == "true" else None
             resume_from_checkpoint = None if newest is None else str(newest)
-        return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+        try:
+            return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+        finally:
+            for callback in self.callback_handler.callbacks:
+                if isinstance(callback, StopOnInterrupt):
+                    callback.release()
 
     def end(self) -> None:
         """Finish the run: the last thing that a script calls.
@@ -108,12 +238,24 @@ class StormTrainer(ThroughputMetrics, RowReading, RowDraws, AdapterCheckpoints, 
         draws = [generator.random() for generator in self._row_generators(num_rows, _BOTTLENECK)]
         return torch.tensor(draws) < self.args.bottleneck_share
 
-    def training_step(self, model: nn.Module, *args: Any, **kwargs: Any) -> torch.Tensor:
-        """Train on one batch; before the first one, say how far an inexact gradient is from the exact one."""
+    def prediction_step(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """Evaluate on one batch; labels are cut to the columns that logits are computed of."""
+        loss, logits, labels = super().prediction_step(model, inputs, *args, **kwargs)
+        return loss, logits, None if labels is None else keep_supervised({"labels": labels})["labels"]
+
+    def training_step(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> torch.Tensor:
+        """Train on one batch; before the first one, log the error of an inexact gradient.
+
+        Raises:
+            NonFiniteLossError: If the loss is not finite. `Trainer` would wait for the device here as well, and log 0 instead.
+        """
         if not self._has_told_error:
             self._has_told_error = True
             self._tell_gradient_error()
-        return super().training_step(model, *args, **kwargs)
+        loss = super().training_step(model, inputs, *args, **kwargs)
+        if not torch.isfinite(loss).all():
+            raise NonFiniteLossError(explain_loss(float(loss), self.state.global_step + 1, inputs, self.model))
+        return loss
 
     def _tell_gradient_error(self) -> None:
         gradient = self.args.rollout_gradient
@@ -122,7 +264,7 @@ class StormTrainer(ThroughputMetrics, RowReading, RowDraws, AdapterCheckpoints, 
         if is_in_pieces(self.model):
             logger.warning("%s: its error is not measured, since the weights lie on several processes.", gradient)
             return
-        batch = self._prepare_inputs(self.data_collator([self.train_dataset[0]]))
+        batch = self._prepare_inputs(self.data_collator([next(iter(self.train_dataset))]))
         batch.pop("target_trajectory", None)
         with self.compute_loss_context_manager():
             error = gradient_error(self.accelerator.unwrap_model(self.model), batch, gradient)

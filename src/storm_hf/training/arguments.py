@@ -1,0 +1,133 @@
+"""Arguments of a trainer: a model or its name, a processor, a configuration, each checked before anything is loaded."""
+
+import copy
+from dataclasses import fields
+from typing import Any
+
+from transformers import PreTrainedConfig, ProcessorMixin, set_seed
+
+from storm_hf.errors import ConfigurationError, first_line
+from storm_hf.model import StormConfig, storm_processor
+from storm_hf.model.processing_storm import LATENT_TOKENS
+from storm_hf.training.config import StormTrainingConfig
+from storm_hf.training.loading import StormModelConfig, load_storm
+
+
+_CURES = {
+    "quantization_config": "Load the model with `load_storm(StormModelConfig(name, load_in_4bit=True, use_peft=True))`, which "
+    "quantizes the language model alone.",
+    "formatting_func": "Map the rows to the columns `video`, `question` and `answer`, or to `prompt` and `completion`.",
+}
+
+
+def refuse_arguments(args: Any, config_class: type[StormTrainingConfig], **unused: Any) -> None:
+    """Check the configuration of a run, and refuse arguments of [`~trl.SFTTrainer`] that would do nothing.
+
+    Args:
+        args ([`StormTrainingConfig`]):
+            Configuration of the run.
+        config_class (`type`):
+            Its expected class.
+        unused:
+            Arguments by name; None if they were not given.
+
+    Raises:
+        ConfigurationError: If one was given, if `args` is of another class, or if several GPUs are used by one process.
+    """
+    if not isinstance(args, config_class):
+        raise ConfigurationError(
+            f"Expected `args` to be a {config_class.__name__}, got {type(args).__name__}. It takes the same settings: "
+            f"`{config_class.__name__}(output_dir=...)`."
+        )
+    for name, value in unused.items():
+        if value is not None:
+            raise ConfigurationError(f"`{name}` is not used by the trainers of STORM. {_CURES[name]}")
+    if args.n_gpu > 1:
+        raise ConfigurationError(
+            f"One process sees {args.n_gpu} GPUs, on which `Trainer` would use `nn.DataParallel`. Start the script with "
+            "`accelerate launch`, or set CUDA_VISIBLE_DEVICES to one of them."
+        )
+
+
+def load_parts(
+    model: Any, processing_class: Any, args: StormTrainingConfig, *, has_collator: bool
+) -> tuple[Any, Any, StormTrainingConfig]:
+    """Load what a trainer was given by name, and check what it was given.
+
+    Args:
+        model (`str`, [`StormForConditionalGeneration`] or [`~peft.PeftModel`]):
+            A name is loaded as the scripts load it, with `args.model_init_kwargs` as fields of [`StormModelConfig`].
+        processing_class ([`~transformers.ProcessorMixin`], *optional*):
+            By default that of the model.
+        args ([`StormTrainingConfig`]):
+            Configuration of the run.
+        has_collator (`bool`):
+            Whether batches are made by a collator of the user's own, which may do with a tokenizer.
+
+    Returns:
+        `tuple`: The model, its processor, and the configuration, without `model_init_kwargs` where they were used.
+
+    Raises:
+        ConfigurationError: If one of them is of another kind, or the processor is not to be found.
+    """
+    if isinstance(model, str):
+        set_seed(args.seed)  # a plain checkpoint gets a new projector
+        model, found = load_storm(_model_config(model, args.model_init_kwargs), args.num_latents)
+        processing_class = found if processing_class is None else processing_class
+        args = copy.copy(args)
+        args.model_init_kwargs = None  # which TRL would warn of
+    elif getattr(getattr(model, "config", None), "model_type", None) != StormConfig.model_type:
+        raise ConfigurationError(
+            f"Expected `model` to be a STORM or a checkpoint's name, got {type(model).__name__}. Make one with "
+            "`StormForConditionalGeneration.from_backbone(name)`, or give the name."
+        )
+    if processing_class is None:
+        processing_class = _processor_of(model.config)
+    if not has_collator and not isinstance(processing_class, ProcessorMixin):
+        raise ConfigurationError(
+            f"Expected `processing_class` to be a processor that reads videos, got {type(processing_class).__name__}. Give "
+            "`storm_processor(name, num_latents)`, or leave it out."
+        )
+    return model, processing_class, args
+
+
+def _model_config(name: str, options: dict[str, Any] | None) -> StormModelConfig:
+    options = dict(options or {})
+    if "revision" in options:
+        options["model_revision"] = options.pop("revision")
+    known = {field.name for field in fields(StormModelConfig)}
+    if unknown := sorted(options.keys() - known):
+        raise ConfigurationError(
+            f"`model_init_kwargs` takes `revision` and the fields of StormModelConfig, such as `dtype`, got "
+            f"{', '.join(unknown)}. Load the model with `from_backbone` or `from_pretrained` for others."
+        )
+    return StormModelConfig(**{**options, "model_name_or_path": name})
+
+
+def _processor_of(config: PreTrainedConfig) -> ProcessorMixin:
+    """Load the processor that belongs to a model by the name that it was loaded from."""
+    name = config.name_or_path
+    try:
+        if not name:
+            raise OSError("it was made without a name")
+        return storm_processor(name, config.num_latents)
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(
+            f"Expected `processing_class`, since no processor was found for the model {name!r}: {first_line(error)}. Give "
+            "`storm_processor(name, num_latents)` with the name of its backbone."
+        ) from error
+
+
+def check_latent_tokens(processor: ProcessorMixin, config: PreTrainedConfig) -> None:
+    """Compare the latent tokens of a processor with those of a model.
+
+    Raises:
+        ConfigurationError: If their ids differ.
+    """
+    expected = [config.latent_start_token_id, config.latent_token_id, config.latent_end_token_id]
+    found = processor.tokenizer.convert_tokens_to_ids(list(LATENT_TOKENS))
+    if wrong := [pair for pair in zip(expected, found, strict=True) if pair[0] not in (None, pair[1])]:
+        raise ConfigurationError(
+            f"Expected a processor whose latent tokens have the ids {expected}, as in the model, got {found} ({len(wrong)} "
+            "differ). Give the processor that the model was made with, or leave `processing_class` out."
+        )
