@@ -114,11 +114,16 @@ def _encode_grids(backbone: PreTrainedModel, inputs: BatchFeature) -> list[torch
 
 
 def _encode_videos(backbone: PreTrainedModel, inputs: BatchFeature) -> list[torch.Tensor]:
-    """LLaVA-OneVision: frames of one size and, after the tokens of a video, one that says its end."""
+    """LLaVA-OneVision: frames of one size and, after the tokens of a video, one that marks its end.
+
+    A single frame is shown twice, since its tokens alone do not tell whether one of them is that mark.
+    """
     pixels = inputs["pixel_values_videos"]  # (B, T, 3, H, W)
-    encoded = backbone.get_video_features(pixels, return_dict=True).pooler_output
-    num_tokens = encoded.shape[1] // pixels.shape[1] * pixels.shape[1]
-    return list(encoded[:, :num_tokens].unflatten(1, (pixels.shape[1], -1)))
+    num_frames = pixels.shape[1]
+    shown = pixels if num_frames > 1 else pixels.repeat(1, 2, 1, 1, 1)
+    encoded = backbone.get_video_features(shown, return_dict=True).pooler_output
+    num_cells = encoded.shape[1] // shown.shape[1]
+    return list(encoded[:, : num_cells * num_frames].unflatten(1, (num_frames, num_cells)))
 
 
 def _encode_as_images(backbone: PreTrainedModel, inputs: BatchFeature) -> list[torch.Tensor]:

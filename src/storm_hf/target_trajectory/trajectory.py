@@ -129,9 +129,15 @@ class TargetTrajectory:
             targets have elements of unit root mean square.
 
         Raises:
+            DatasetError: If features are not finite.
             TrajectoryShapeError: If the features do not have the axes or sizes above.
         """
         trajectory = self.pool(features)
+        if broken := [row for row, clip in enumerate(trajectory) if not clip.isfinite().all()]:
+            raise DatasetError(
+                f"Expected thought features that are finite, got others in row {broken[0]} of {len(trajectory)}. Encode those "
+                "thought videos again."
+            )
         if self.statistics is not None:
             return self.statistics.transform(trajectory)
         return F.layer_norm(trajectory, trajectory.shape[-1:]) if self.normalize == "layernorm" else trajectory

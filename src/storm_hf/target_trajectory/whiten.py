@@ -7,6 +7,7 @@ principal components are brought to unit variance, and the rest, which is noise,
 Axes: B batch, K latent steps, F features of a pooled slot, D hidden size, R rank.
 """
 
+import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
@@ -19,7 +20,11 @@ from storm_hf.errors import TrajectoryShapeError
 SlotStatistics = Literal["pooled", "per_slot"]
 
 _RIDGE = 1e-3  # of the largest variance, so that components which hardly vary are not blown up to full size
+_ROUNDING = 1e-8  # of the largest variance: float32 pooling leaves as much in components that never varied
 _MAX_SLOT_SIZE = 16_384  # a covariance of 2 GiB
+
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,7 +105,9 @@ class WhiteningStatistics:
             trajectories (`torch.Tensor` of shape `(batch_size, num_latents, slot_size)` or an iterable of such):
                 Pooled trajectories of the training split. An iterable is read once.
             rank (`int`):
-                Number r of principal components to keep; `choose_rank` finds a good one.
+                Number r of principal components to keep; `choose_rank` finds a good one. Components that never varied, since
+                there are fewer trajectories than components, are left out with a warning: new clips would vary there, and
+                be blown up.
             statistics (`str`, *optional*, defaults to `"pooled"`):
                 `pooled` shares one mean among all slots and so serves trajectories longer than trained. `per_slot` also
                 removes what each slot has in common over all clips, such as a clock, and knows no other length.
@@ -132,6 +139,7 @@ class WhiteningStatistics:
                 f"size of {hidden_size} but got {rank}."
             )
         variances, components = principal_components(moments.covariance)
+        rank = _rank_that_varies(variances, rank)
         kept = components[:, :rank]
         whitening = kept / (variances[:rank] + _RIDGE * variances[0]).sqrt()  # (F, R)
         rotation = kept.T if hidden_size == slot_size else _random_rotation(rank, hidden_size, seed).to(kept)  # (R, D)
@@ -194,6 +202,19 @@ def principal_components(covariance: torch.Tensor) -> tuple[torch.Tensor, torch.
         )
     strongest = components.gather(0, components.abs().argmax(dim=0, keepdim=True))
     return variances, components * strongest.sign()
+
+
+def _rank_that_varies(variances: torch.Tensor, rank: int) -> int:
+    """Limit a rank to the components whose variance is more than rounding."""
+    varying = int((variances > _ROUNDING * variances[0]).sum())
+    if rank > varying:
+        logger.warning(
+            "Whitening of rank %d was asked for, but the training trajectories vary in %d components only, which are kept. "
+            "Fit the targets to more clips for a higher rank.",
+            rank,
+            varying,
+        )
+    return min(rank, varying)
 
 
 def _random_rotation(rank: int, hidden_size: int, seed: int) -> torch.Tensor:

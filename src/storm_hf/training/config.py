@@ -140,6 +140,8 @@ class StormTrainingConfig(SFTConfig):
             given.activation_checkpointing = given.gradient_checkpointing
         super().__post_init__()
         given.dataset_kwargs = {"skip_prepare_dataset": True, **(given.dataset_kwargs or {})}
+        if given.activation_offloading and given.device.type == "cpu":
+            raise ConfigurationError("`activation_offloading: true` needs an accelerator, got a CPU. Leave it out.")
         if not given.dataset_kwargs["skip_prepare_dataset"]:
             raise ConfigurationError(
                 "`dataset_kwargs: {skip_prepare_dataset: false}` is not supported: the collator encodes rows. Leave it out."
