@@ -84,8 +84,9 @@ class StormModel(StormPreTrainedModel):
         """
         inputs = {name: value for name, value in kwargs.items() if value is not None}
         if video_features is not None:
+            dtype = self.get_input_embeddings().weight.dtype
             inputs["mm_encoder_outputs"] = unflatten_features(
-                video_features, inputs.get("video_grid_thw"), video_deepstack
+                video_features, inputs.get("video_grid_thw"), video_deepstack, dtype=dtype
             )
         elif mm_encoder_outputs:
             inputs["mm_encoder_outputs"] = mm_encoder_outputs

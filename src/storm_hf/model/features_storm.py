@@ -31,7 +31,10 @@ class VideoFeatures(ModelOutput):
 
 
 def unflatten_features(
-    video_features: torch.Tensor, video_grid_thw: torch.Tensor | None, video_deepstack: torch.Tensor | None = None
+    video_features: torch.Tensor,
+    video_grid_thw: torch.Tensor | None,
+    video_deepstack: torch.Tensor | None = None,
+    dtype: torch.dtype | None = None,
 ) -> dict[str, VideoFeatures]:
     """Split flat features by video, in the form of a backbone's `mm_encoder_outputs`.
 
@@ -42,6 +45,9 @@ def unflatten_features(
             Temporal, height and width patches of each video, before merging.
         video_deepstack (`torch.Tensor` of shape `(num_layers, num_tokens, hidden_size)`, *optional*):
             Deepstack features in the same order.
+        dtype (`torch.dtype`, *optional*):
+            Type to cast them to, that of the token embeddings: features are stored in float16, which autocast to bfloat16 does
+            not take on a CPU. By default their own.
 
     Raises:
         BackboneError: If there is no grid, or the tokens are not shared out evenly by it.
@@ -50,6 +56,8 @@ def unflatten_features(
         raise BackboneError(
             "Cached `video_features` need `video_grid_thw` beside them; backbones without video grids read pixels."
         )
+    video_features = video_features.to(dtype=dtype)
+    video_deepstack = None if video_deepstack is None else video_deepstack.to(dtype=dtype)
     patches = video_grid_thw.prod(dim=-1)
     merged, rest = divmod(int(patches.sum()), len(video_features))
     if rest:
