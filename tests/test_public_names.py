@@ -1,6 +1,10 @@
+import ast
 import importlib
 import inspect
 import pkgutil
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -8,6 +12,7 @@ import pytest
 import storm_hf
 
 
+ROOT = Path(__file__).parents[1]
 FOLDERS = [f"storm_hf.{info.name}" for info in pkgutil.iter_modules(storm_hf.__path__) if info.ispkg]
 
 
@@ -35,6 +40,44 @@ def test_public_names_are_sorted_importable_and_documented(module_name):
     values = {name: getattr(module, name) for name in names}
     assert [name for name, value in values.items() if inspect.isclass(value) and not value.__doc__] == []
     assert [name for name, value in values.items() if inspect.isroutine(value) and not value.__doc__] == []
+
+
+SNIPPET = """
+from storm_hf import StormAlignConfig, StormAlignTrainer, StormAnswerTrainer, TargetTrajectory, load_rows
+
+trainer = StormAlignTrainer("name", StormAlignConfig("runs"), train_dataset=load_rows("data")["train"])
+reveal_type(trainer.target_trajectory)
+StormAnswerTrainer(modle="name")
+"""
+
+
+@pytest.mark.slow
+def test_type_checker_sees_the_classes_that_load_on_first_use(tmp_path):
+    (tmp_path / "snippet.py").write_text(SNIPPET)
+    options = ["--config-file", str(ROOT / "pyproject.toml"), "--cache-dir", str(tmp_path / "cache")]
+    command = [sys.executable, "-m", "mypy", *options, str(tmp_path / "snippet.py")]
+    found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False).stdout
+    lines = [line for line in found.splitlines() if line.startswith(str(tmp_path)) or line.startswith("snippet")]
+    assert any("TargetTrajectory | None" in line for line in lines), found
+    assert any('Unexpected keyword argument "modle" for "StormAnswerTrainer"' in line for line in lines), found
+    assert not any("not callable" in line or "has no attribute" in line for line in lines), found
+
+
+def test_names_for_type_checkers_are_those_that_load_on_first_use():
+    tree = ast.parse(Path(storm_hf.__file__).read_text())
+    (block,) = [node for node in tree.body if isinstance(node, ast.If)]
+    imported = {alias.name: node.module for node in block.body for alias in node.names}
+    assert imported == storm_hf._MODULE_OF
+
+
+@pytest.mark.parametrize(
+    "script",
+    sorted(set((ROOT / "trainers").glob("*.py")) - {ROOT / "trainers" / "run.py"}),
+    ids=lambda script: script.stem,
+)
+def test_scripts_of_a_stage_use_public_names_only(script):
+    modules = re.findall(r"^from (storm_hf\S*) import", script.read_text(), flags=re.MULTILINE)
+    assert modules == ["storm_hf"]
 
 
 def test_dir_shows_the_names_that_load_on_first_use():

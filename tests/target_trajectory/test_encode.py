@@ -121,3 +121,13 @@ def test_overflowing_features_are_refused():
         model.backbone.base_model.visual.merger.mlp[-1].bias.fill_(1e6)
     with pytest.raises(BackboneError, match="finite in float16"):
         encode_frames(model, processor_of("qwen2_5_vl"), clips(2), fps=2.0)
+
+
+def test_single_frame_has_the_cells_of_a_frame_and_no_mark_of_the_end():
+    """LLaVA-OneVision writes one more token after the frames of a video."""
+    storm, processor = tiny_storm("llava_onevision"), processor_of("llava_onevision")
+    frame = clips(1)[0]
+    (alone,) = encode_frames(storm, processor, [frame], fps=2.0)
+    (twice,) = encode_frames(storm, processor, [frame.repeat(2, axis=0)], fps=2.0)
+    assert alone.shape == (1, *_SHAPES["llava_onevision"][1:], 32)
+    np.testing.assert_allclose(alone, twice[:1], atol=2e-3)

@@ -100,3 +100,16 @@ def test_fitting_on_nothing_is_refused():
 def test_folder_without_targets_is_refused(tmp_path):
     with pytest.raises(DatasetError, match=FILE_NAME):
         TargetTrajectory.load(tmp_path)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("normalize", ["whiten", "none"])
+def test_features_that_are_not_finite_are_refused_with_their_row(value, normalize):
+    features = torch.randn(8, 6, 4, 16, generator=torch.Generator().manual_seed(0))
+    trajectory = TargetTrajectory(3, normalize="none")
+    if normalize == "whiten":
+        trajectory = TargetTrajectory.fit([features], num_latents=3, rank=4)
+    broken = features[:3].clone()
+    broken[1, 2, 0, 5] = value
+    with pytest.raises(DatasetError, match="others in row 1 of 3"):
+        trajectory(broken)

@@ -110,3 +110,19 @@ def test_what_cannot_be_fitted_is_refused(data, options, message):
 def test_slots_of_another_size_are_refused():
     with pytest.raises(TrajectoryShapeError, match="num_latents, 16"):
         WhiteningStatistics.fit(trajectories(), 4).transform(trajectories(size=8))
+
+
+@pytest.mark.parametrize(("num_clips", "num_latents"), [(2, 3), (3, 3), (2, 6)])
+def test_components_that_never_varied_are_left_out_with_a_warning(num_clips, num_latents, caplog):
+    """They would be divided by nearly nothing, and new clips, which vary there, would be blown up fifteenfold."""
+    generator = torch.Generator().manual_seed(0)
+    fitted = WhiteningStatistics.fit(torch.randn(num_clips, num_latents, 32, generator=generator), 16)
+    assert fitted.rank == min(16, num_clips * num_latents - 1)
+    assert f"vary in {fitted.rank} components only" in caplog.text or fitted.rank == 16
+    new = fitted.transform(torch.randn(50, num_latents, 32, generator=generator))
+    assert new.pow(2).mean().sqrt() < 1.5
+
+
+def test_rank_that_the_clips_hold_is_kept_in_silence(caplog):
+    fitted = WhiteningStatistics.fit(torch.randn(8, 3, 32, generator=torch.Generator().manual_seed(0)), 16)
+    assert (fitted.rank, caplog.text) == (16, "")

@@ -14,6 +14,7 @@ from transformers import AutoProcessor
 from trl import ScriptArguments, TrlParser
 
 from storm_hf import StormAlignConfig, StormAnswerConfig, StormForConditionalGeneration
+from storm_hf.errors import DatasetError
 from storm_hf.target_trajectory.trajectory import TargetTrajectory
 from storm_hf.training.loading import StormModelConfig
 
@@ -146,3 +147,14 @@ def test_script_resumes_from_the_newest_complete_checkpoint(qwen_checkpoint, tho
     launch("answer", *recipe, *places, "--resume_from_checkpoint", "true", "--save_total_limit", "5")
     assert last_step(tmp_path / "checkpoint-2") == 2
     assert (tmp_path / "checkpoint-1" / "trainer_state.json").stat().st_mtime_ns == written, "step 1 was not repeated"
+
+
+@pytest.mark.parametrize("stage", ["align", "answer"])
+@pytest.mark.parametrize(
+    ("argument", "split"), [("dataset_test_split", "validation"), ("dataset_train_split", "training")]
+)
+def test_split_that_is_not_there_is_said_before_anything_is_loaded(stage, argument, split, thoughts, tmp_path):
+    places = ["--model_name_or_path", "nowhere", "--dataset_name", thoughts, "--output_dir", tmp_path]
+    asked = [f"--{argument}", split, "--eval_strategy", "steps", "--eval_steps", "1", *TINY]
+    with pytest.raises(DatasetError, match=f"no split '{split}'; it has train, test. Name one with --{argument}"):
+        script(stage).main(*parse(stage, *places, *asked))

@@ -115,6 +115,7 @@ def test_processor_is_loaded_by_the_name_of_the_model(stage, qwen_checkpoint, tr
     assert logged(without, "loss") == logged(train(stage, model=model, processing_class=processor), "loss")
 
 
+@pytest.mark.filterwarnings("ignore:`gradient_checkpointing` is deprecated:FutureWarning")  # TRL's own default
 @pytest.mark.parametrize("stage", STAGES)
 @pytest.mark.parametrize(
     ("given", "message"),

@@ -73,3 +73,36 @@ def test_stage_two_learns_at_a_tenth_of_the_rate_of_stage_one(tmp_path):
 def test_model_argument_out_of_range_is_refused(arguments):
     with pytest.raises(ConfigurationError, match=next(iter(arguments))):
         StormModelConfig(**arguments)
+
+
+@pytest.mark.parametrize("config", [StormAlignConfig, StormAnswerConfig])
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"max_length": 16},
+        {"truncation_mode": "keep_end"},
+        {"completion_only_loss": False},
+        {"assistant_only_loss": True},
+        {"pad_to_multiple_of": 64},
+        {"dataset_text_field": "question"},
+        {"dataset_num_proc": 2},
+        {"shuffle_dataset": True},
+        {"packing": True},
+        {"packing_strategy": "wrapped"},
+        {"eval_packing": True},
+        {"padding_free": True},
+        {"dataset_kwargs": {"skip_prepare_dataset": False}},
+        {"activation_offloading": True},
+    ],
+    ids=lambda setting: next(iter(setting)),
+)
+def test_setting_that_would_do_nothing_is_refused_by_its_name(config, setting, tmp_path):
+    with pytest.raises(ConfigurationError, match=f"`{next(iter(setting))}: .*Leave it out"):
+        config(str(tmp_path), use_cpu=True, bf16=False, **setting)
+
+
+@pytest.mark.parametrize(
+    "setting", [{"max_length": None}, {"completion_only_loss": True}, {"pad_to_multiple_of": None}, {"packing": False}]
+)
+def test_setting_that_says_what_is_done_anyway_is_taken(setting, tmp_path):
+    StormAnswerConfig(str(tmp_path), use_cpu=True, bf16=False, **setting)

@@ -50,7 +50,7 @@ def with_origin(dataset: Any, place: str) -> Any:
 def origin_of(dataset: Any) -> str | None:
     """Look up the folder, or the name on the Hub, that rows were loaded from; None if it is unknown or not one.
 
-    Rows that were selected, mapped, shuffled or streamed since then still know it.
+    Rows that were selected, mapped, shuffled or saved since then still know it; `to_iterable_dataset` forgets it.
     """
     homepage = getattr(getattr(dataset, "info", None), "homepage", None) or ""
     places = {place for place in homepage.split(_ORIGIN) if place.strip()} if homepage.startswith(_ORIGIN) else set()
