@@ -110,8 +110,8 @@ class StormAlignConfig(StormTrainingConfig):
         if self.whitening_rank is not None and self.whitening_rank < 1:
             raise ConfigurationError(f"`whitening_rank` must be 1 or more, got {self.whitening_rank}.")
         super().__post_init__()
-        given: Any = self  # the types of TRL's arguments are not known here
-        rows = given.train_batch_size * given.gradient_accumulation_steps * given.world_size
+        args: Any = self  # the types of TRL's arguments are not known here
+        rows = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
         if self.align_loss == "infonce" and rows == 1:
             raise ConfigurationError(
                 "`align_loss: infonce` tells a target from those of other rows, but the batch of a step is one row. Set "

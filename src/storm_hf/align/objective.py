@@ -46,6 +46,17 @@ class Alignment:
     retrieval: torch.Tensor | None
     retrieval_chance: torch.Tensor | None
 
+    @property
+    def gauges(self) -> dict[str, torch.Tensor]:
+        """The measures of the latents by the names that they are logged under, as far as there are any."""
+        measures = {
+            "latent_cosine": self.cosine,
+            "latent_cosine_baseline": self.cosine_baseline,
+            "latent_retrieval": self.retrieval,
+            "latent_retrieval_chance": self.retrieval_chance,
+        }
+        return {name: value for name, value in measures.items() if value is not None}
+
 
 def trajectory_alignment(
     latents: torch.Tensor,

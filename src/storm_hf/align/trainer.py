@@ -230,15 +230,7 @@ class StormAlignTrainer(StormTrainer):
         return self.accelerator.num_processes / self._num_rows_in_batch
 
     def _log_parts(self, answer_loss: torch.Tensor, alignment: Alignment) -> None:
-        parts = {
-            "answer_loss": answer_loss,
-            "align_loss": alignment.loss.mean(),
-            "latent_cosine": alignment.cosine,
-            "latent_cosine_baseline": alignment.cosine_baseline,
-            "latent_retrieval": alignment.retrieval,
-            "latent_retrieval_chance": alignment.retrieval_chance,
-        }
-        self._log_means({name: value for name, value in parts.items() if value is not None})
+        self._log_means({"answer_loss": answer_loss, "align_loss": alignment.loss.mean(), **alignment.gauges})
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Save the model, and beside it the statistics that diagnostics read."""

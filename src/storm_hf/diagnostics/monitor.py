@@ -98,10 +98,7 @@ class LatentMonitor(TrainerCallback):
         aligned = trajectory_alignment(torch.from_numpy(latents), self.targets)
         measures = {
             "monitor_accuracy": accuracy(answers, self.rows),
-            "monitor_latent_cosine": aligned.cosine.item(),
-            "monitor_latent_cosine_baseline": aligned.cosine_baseline.item(),
-            "monitor_latent_retrieval": aligned.retrieval.item(),
-            "monitor_latent_retrieval_chance": aligned.retrieval_chance.item(),
+            **{f"monitor_{name}": value.item() for name, value in aligned.gauges.items()},
         }
         if follows:
             measures["monitor_swap_follows_donor"] = float(np.mean(follows))

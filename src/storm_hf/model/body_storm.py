@@ -84,7 +84,7 @@ class StormModel(StormPreTrainedModel):
         """
         inputs = {name: value for name, value in kwargs.items() if value is not None}
         if video_features is not None:
-            dtype = self.get_input_embeddings().weight.dtype
+            dtype: torch.dtype = self.get_input_embeddings().weight.dtype  # type: ignore[assignment]
             inputs["mm_encoder_outputs"] = unflatten_features(
                 video_features, inputs.get("video_grid_thw"), video_deepstack, dtype=dtype
             )
