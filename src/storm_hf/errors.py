@@ -13,6 +13,7 @@
     ├── IntervalError              scores that no mean and no interval can be had of
     ├── LatentLayoutError          the latent block of a prompt is missing, broken, doubled or in different columns
     ├── LatentShapeError           latents that do not have the shape of the rollout
+    ├── MachineError               a fault of the machine, such as a mount that is away or a full disk
     ├── MissingExtraError          an optional package that is not installed
     ├── NonFiniteLossError         a loss that is NaN or infinite, after which training on is no use
     ├── PromptError                a clip or question that a model cannot take
@@ -27,11 +28,14 @@
     ├── UnsupportedGenerationError a way of generating that cannot think in latents
     ├── VersionError               an installed package that is too old
     ├── VideoReadError             a video that cannot be read
+    │   └── VideoTimeoutError      a video that was not read in time
     ├── VideoWriteError            frames that cannot be written as a video
     └── WorldError                 a world, split or episode that cannot exist as asked
 
 Each one is also the built-in error it resembles, so that `except ValueError` keeps its meaning.
 """
+
+import errno
 
 from storm_hf.model.errors_storm import (
     BackboneError,
@@ -71,6 +75,10 @@ class InterventionError(StormError, ValueError):
 
 class IntervalError(StormError, ValueError):
     """Scores were given of which no mean and no interval can be had."""
+
+
+class MachineError(StormError, OSError):
+    """The machine failed, not the file: a mount that is away, too many open files, an I/O error, a full disk."""
 
 
 class MissingExtraError(StormError, ImportError):
@@ -143,12 +151,44 @@ class VideoReadError(StormError, OSError):
     """A video cannot be read; the message is one sentence that names the file."""
 
 
+class VideoTimeoutError(VideoReadError, TimeoutError):
+    """A video was not read in time, which says nothing about its contents.
+
+    Args:
+        message (`str`):
+            One sentence that names the file.
+        timeout_seconds (`float`, *optional*):
+            Time that the reading had.
+    """
+
+    def __init__(self, message: str, timeout_seconds: float | None = None) -> None:
+        super().__init__(message)
+        self.timeout_seconds = timeout_seconds
+
+
 class VideoWriteError(StormError, ValueError):
     """Frames cannot be written as a video."""
 
 
 class WorldError(StormError, ValueError):
     """A world, split or episode cannot exist as asked."""
+
+
+_MACHINE_FAULTS = frozenset(
+    getattr(errno, name)
+    for name in (
+        "EACCES EBUSY EDQUOT EHOSTDOWN EHOSTUNREACH EIO EMFILE ENETDOWN ENETUNREACH ENFILE ENODEV ENOLCK ENOMEM ENOSPC "
+        "ENOTCONN ENXIO EPERM EREMOTEIO EROFS ESTALE ETIMEDOUT"
+    ).split()
+    if hasattr(errno, name)
+)
+
+
+def is_machine_fault(error: BaseException) -> bool:
+    """Check whether an error of the system comes from the machine and not from what a file holds."""
+    if isinstance(error, MemoryError):
+        return True
+    return isinstance(error, OSError) and error.errno in _MACHINE_FAULTS
 
 
 def one_line(error: BaseException) -> str:
@@ -174,6 +214,7 @@ __all__ = [
     "InterventionError",
     "LatentLayoutError",
     "LatentShapeError",
+    "MachineError",
     "MissingExtraError",
     "NonFiniteLossError",
     "PromptError",
@@ -189,6 +230,7 @@ __all__ = [
     "UnsupportedGenerationError",
     "VersionError",
     "VideoReadError",
+    "VideoTimeoutError",
     "VideoWriteError",
     "WorldError",
 ]

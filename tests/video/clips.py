@@ -39,6 +39,7 @@ def encode(
     times=None,
     keyframe_every=1000,
     container=None,
+    aspect=None,
     **options,
 ):
     """Write frames; `times` are in hundredths of a second."""
@@ -47,6 +48,8 @@ def encode(
         stream.height, stream.width = frames.shape[1:3]
         stream.pix_fmt = pix_fmt
         stream.gop_size = keyframe_every
+        if aspect is not None:
+            stream.codec_context.sample_aspect_ratio = Fraction(*aspect)
         if times is not None:
             stream.codec_context.time_base = Fraction(1, 100)
         for position, pixels in enumerate(frames):

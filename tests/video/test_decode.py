@@ -8,7 +8,7 @@ import pytest
 from tests.video import clips
 
 from storm_hf.errors import FrameSelectionError, VideoReadError
-from storm_hf.video import read_video
+from storm_hf.video import VideoLimits, read_video
 
 
 REAL_CLIPS = {
@@ -19,10 +19,14 @@ REAL_CLIPS = {
 }
 
 
+SHOWN_WIDTH = {"carphone": 192}  # stored as 176 pixels that are 128:117 wide
+
+
 @pytest.mark.parametrize("name", ["bikes", "carphone", "city"])
 def test_real_clip_gives_the_frames_of_a_plain_decoder(name):
     with av.open(str(REAL_CLIPS[name])) as container:
-        plain = [(frame.time, frame.to_ndarray(format="rgb24")) for frame in container.decode(video=0)]
+        width = SHOWN_WIDTH.get(name)
+        plain = [(frame.time, frame.to_ndarray(format="rgb24", width=width)) for frame in container.decode(video=0)]
     clip = read_video(REAL_CLIPS[name], num_frames=9)
     for pixels, seconds in zip(clip.frames, clip.timestamps, strict=True):
         shown = max(index for index, (time, _) in enumerate(plain) if time - plain[0][0] <= seconds + 1e-6)
@@ -112,6 +116,7 @@ def test_frames_hidden_by_an_edit_list_are_not_returned(tmp_path):
     [
         ("raw.h264", {"container": "h264"}),
         ("old.avi", {"codec": "mpeg4"}),
+        ("reordered.avi", {"codec": "libx264", "x264-params": "bframes=3"}),
         ("stream.ts", {"container": "mpegts"}),
         ("ten_bit.mp4", {"pix_fmt": "yuv420p10le"}),
         ("av1.mp4", {"codec": "libsvtav1"}),
@@ -123,6 +128,24 @@ def test_container_and_codec_make_no_difference(tmp_path, name, how):
     clip = read_video(path, num_frames=4)
     assert clips.numbers(clip.frames) == [0, 9, 19, 29]
     np.testing.assert_allclose(clip.timestamps, [0, 0.9, 1.9, 2.9], atol=0.05)
+
+
+@pytest.mark.parametrize(
+    ("aspect", "shown"),
+    [((64, 45), (48, 92)), ((1, 1), (48, 64)), ((1, 2), (48, 32)), ((1, 1000), (48, 64)), ((1000, 1), (48, 64))],
+)
+@pytest.mark.parametrize("backend", ["pyav", "decord"])
+def test_pixels_that_are_not_square_are_shown_as_a_player_does(tmp_path, aspect, shown, backend):
+    path = clips.encode(tmp_path / "pal.mp4", clips.numbered_frames(9, 48, 64), aspect=aspect)
+    clip = read_video(path, backend=backend)
+    assert clip.frames.shape == (9, *shown, 3)
+    assert clips.numbers(clip.frames) == list(range(9))
+
+
+def test_stretched_picture_counts_in_its_full_size(tmp_path):
+    path = clips.encode(tmp_path / "wide.mp4", clips.numbered_frames(3, 64, 64), aspect=(8, 1))
+    with pytest.raises(VideoReadError, match="512 x 64"):
+        read_video(path, limits=VideoLimits(max_frame_pixels=20_000))
 
 
 def test_odd_sizes_are_kept(tmp_path):
@@ -231,5 +254,5 @@ def test_what_is_no_video_is_told_in_one_sentence(tmp_path, make, sentence, stri
 
 
 def test_unknown_backend_is_refused_by_name(counting):
-    with pytest.raises(VideoReadError, match="torchcodec, decord"):
+    with pytest.raises(VideoReadError, match="pyav, decord, torchcodec"):
         read_video(counting, backend="opencv")

@@ -1,10 +1,12 @@
-"""`read_video`: one door to every way of reading a clip."""
+"""`read_video`: frames of a clip, by any backend."""
 
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from storm_hf.errors import VideoReadError
+from storm_hf.errors import StormError, is_machine_fault
+from storm_hf.video.backend_choice import chosen_backend
+from storm_hf.video.clip_file import machine_error
 from storm_hf.video.library_backends import read_with_decord, read_with_torchcodec
 from storm_hf.video.limits import ReadingBounds, VideoLimits
 from storm_hf.video.pyav_backend import read_with_pyav
@@ -12,11 +14,7 @@ from storm_hf.video.record import VideoClip
 from storm_hf.video.sample import FrameSelection
 
 
-# `auto` is PyAV and not the fastest library that is there: the same call must give the same pixels on every machine, and
-# PyAV is always there and reads damaged files. What torchcodec gains in decoding is lost again, since PyAV must look at
-# the file first.
 _READERS: dict[str, Callable[[ReadingBounds, FrameSelection, bool], VideoClip]] = {
-    "auto": read_with_pyav,
     "pyav": read_with_pyav,
     "torchcodec": read_with_torchcodec,
     "decord": read_with_decord,
@@ -50,8 +48,9 @@ def read_video(
         indices (`Sequence[int]`, *optional*):
             Frames to take, counted from 0 in the order in which they are shown.
         backend (`str`, *optional*, defaults to `"auto"`):
-            `pyav` reads everything that has a frame, and is what `auto` means. `torchcodec` and `decord` are used on
-            request, where installed, in a process of their own; they give up at the first damage.
+            `pyav` reads everything that has a frame. `torchcodec` and `decord` are used on request, where installed, in a
+            process of their own; they give up at the first damage. `auto` is what `set_video_backend` or
+            `STORM_VIDEO_BACKEND` says, and PyAV without them.
         strict (`bool`, *optional*, defaults to `True`):
             Whether damage is an error. Otherwise gaps are filled with the nearest good frames, and counted.
         timeout_seconds (`float`, *optional*):
@@ -65,6 +64,7 @@ def read_video(
         [`VideoClip`]: Frames, timestamps, and how many were asked, decoded and broken.
 
     Raises:
+        MachineError: If the machine fails and not the file: an I/O error, a mount that is away, too many open files, no memory.
         VideoReadError: If the file is missing, a folder, empty, no video, only sound, without a decodable frame,
             damaged (when strict), too large, not read in time, or not readable by the chosen backend. The message
             names the file and what to do.
@@ -73,7 +73,13 @@ def read_video(
         MissingExtraError: If the chosen backend is not installed.
         BrokenExtraError: If it is installed but does not load.
     """
-    if backend not in _READERS:
-        raise VideoReadError(f"{path} was asked of the backend {backend!r}; expected one of {', '.join(_READERS)}.")
+    name = chosen_backend(backend, path)
     selection = FrameSelection(num_frames, fps, indices)
-    return _READERS[backend](ReadingBounds(Path(path), limits, timeout_seconds), selection, strict)
+    try:
+        return _READERS[name](ReadingBounds(Path(path), limits, timeout_seconds), selection, strict)
+    except StormError:
+        raise
+    except (OSError, MemoryError) as error:
+        if not is_machine_fault(error):
+            raise
+        raise machine_error(Path(path), error) from error

@@ -4,7 +4,9 @@ PyAV looks at the file first, so that mistakes are told in the same words, frame
 are kept, and a library that counts or seeks wrongly is found out. The library decodes in a process of its own.
 """
 
+import av
 import numpy as np
+from av.video.reformatter import VideoReformatter
 
 from storm_hf.errors import VideoReadError
 from storm_hf.video.library_pool import borrowed_process
@@ -33,9 +35,11 @@ def _read(bounds: ReadingBounds, selection: FrameSelection, library: str) -> Vid
     first = read_with_pyav(bounds, FrameSelection(indices=[0]), strict=False)
     with borrowed_process(library, bounds) as process:
         timeline = _agreed_timeline(bounds, process.open(bounds), library)
-        _check_same_picture(bounds, process.fetch([0], bounds), first.frames, library)
+        size = None if timeline.aspect == 1 else first.frames.shape[1:3]
+        picture = _stretched(process.fetch([0], bounds), size)
+        _check_same_picture(bounds, picture, first.frames, library)
         chosen = timeline.choose(selection, bounds)
-        frames = process.fetch(chosen.tolist(), bounds)
+        frames = _stretched(process.fetch(chosen.tolist(), bounds), size)
     return VideoClip(
         frames=frames,
         timestamps=timeline.seconds[chosen],
@@ -45,6 +49,15 @@ def _read(bounds: ReadingBounds, selection: FrameSelection, library: str) -> Vid
         rotation=first.rotation,
         backend=library,
     )
+
+
+def _stretched(frames: np.ndarray, size: tuple[int, ...] | None) -> np.ndarray:
+    """Scale frames to the height and width that a player shows, where their pixels are not square."""
+    if size is None or frames.shape[1:3] == size:
+        return frames
+    scaled = VideoReformatter()
+    pictures = (av.VideoFrame.from_ndarray(frame, format="rgb24") for frame in frames)
+    return np.stack([scaled.reformat(picture, width=size[1], height=size[0]).to_ndarray() for picture in pictures])
 
 
 def _check_same_picture(bounds: ReadingBounds, picture: np.ndarray, expected: np.ndarray, library: str) -> None:

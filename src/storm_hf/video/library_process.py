@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from storm_hf.errors import VideoReadError
+from storm_hf.errors import VideoReadError, VideoTimeoutError
 from storm_hf.optional import require
 from storm_hf.video.limits import ReadingBounds
 
@@ -108,7 +108,7 @@ class LibraryProcess:
             frames = np.empty((num_frames, height, width, num_channels), dtype=np.uint8)
             assert self._process.stdout is not None
             if self._process.stdout.readinto(frames.data.cast("B")) < frames.nbytes:  # type: ignore[attr-defined]
-                raise self._ended(bounds.path, _patience(bounds))
+                raise self._ended(bounds, _patience(bounds))
             return frames
 
     def close(self) -> None:
@@ -145,7 +145,7 @@ class LibraryProcess:
             self._send({**request, "seconds": seconds})
             answer = self._receive()
             if answer is None:
-                raise self._ended(bounds.path, seconds)
+                raise self._ended(bounds, seconds)
             if "error" not in answer:
                 yield answer
         if "error" in answer:
@@ -183,12 +183,14 @@ class LibraryProcess:
         line = self._process.stdout.readline()
         return json.loads(line) if line.endswith(b"\n") else None
 
-    def _ended(self, path: Path, seconds: float) -> VideoReadError:
-        """Tell why there is no answer."""
+    def _ended(self, bounds: ReadingBounds, seconds: float) -> VideoReadError:
+        """Explain why there is no answer."""
+        path = bounds.path
         if self._is_expired:
-            return VideoReadError(
+            return VideoTimeoutError(
                 f"{path} was not read by {self.library} within {seconds:.3g} seconds, so its process was ended. "
-                'Pass a longer timeout_seconds, or backend="pyav".'
+                'Pass a longer timeout_seconds, or backend="pyav".',
+                bounds.timeout_seconds or PATIENCE_SECONDS,
             )
         code = self._process.wait()
         how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"

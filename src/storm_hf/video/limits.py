@@ -13,7 +13,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from time import monotonic
 
-from storm_hf.errors import ConfigurationError, VideoReadError
+from storm_hf.errors import ConfigurationError, VideoReadError, VideoTimeoutError
 
 
 _CHANNELS = 3
@@ -48,27 +48,56 @@ class VideoLimits:
                 raise ConfigurationError(f"Expected {field.name} of at least 1 but got {getattr(self, field.name)}.")
 
 
-_DEFAULTS: ContextVar[tuple[VideoLimits, float | None]] = ContextVar("reading bounds", default=(VideoLimits(), None))
+@dataclass(frozen=True, kw_only=True)
+class ReadingDefaults:
+    """Settings of readings that do not bring their own; see `bounded_reading`."""
+
+    limits: VideoLimits = VideoLimits()
+    timeout_seconds: float | None = None
+    backend: str = "auto"
+    expects_files: bool = False
+
+
+_DEFAULTS: ContextVar[ReadingDefaults] = ContextVar("reading defaults", default=ReadingDefaults())
+
+
+def reading_defaults() -> ReadingDefaults:
+    """Return the settings of the innermost `bounded_reading` around this call."""
+    return _DEFAULTS.get()
 
 
 @contextmanager
-def bounded_reading(limits: VideoLimits, timeout_seconds: float | None = None) -> Iterator[None]:
+def bounded_reading(
+    limits: VideoLimits,
+    timeout_seconds: float | None = None,
+    *,
+    backend: str = "auto",
+    expects_files: bool = False,
+) -> Iterator[None]:
     """Bound every reading of a block that does not bring bounds of its own.
 
-    What reads thousands of clips that nobody has looked at, through many doors, says so once and around all of them. Threads
-    that begin in the block are not concerned.
+    Code that reads thousands of unknown clips, in many places, sets this once and around all of them. Threads that begin in
+    the block are not concerned.
 
     Args:
         limits ([`VideoLimits`]):
             How large a video may be.
         timeout_seconds (`float`, *optional*):
             Seconds that one reading may take. None for as long as it needs.
+        backend (`str`, *optional*, defaults to `"auto"`):
+            Backend of `read_video` in the block, where a call asks for `auto`.
+        expects_files (`bool`, *optional*, defaults to `False`):
+            Whether the files were there before. One that is missing is then a [`MachineError`], such as of a mount that is
+            away, and not a [`VideoReadError`].
 
     Raises:
         ConfigurationError: If `timeout_seconds` is not a positive number of seconds.
     """
     _check_timeout(timeout_seconds)
-    token = _DEFAULTS.set((limits, timeout_seconds))
+    defaults = ReadingDefaults(
+        limits=limits, timeout_seconds=timeout_seconds, backend=backend, expects_files=expects_files
+    )
+    token = _DEFAULTS.set(defaults)
     try:
         yield
     finally:
@@ -91,12 +120,12 @@ class ReadingBounds:
     """
 
     def __init__(self, path: Path, limits: VideoLimits | None = None, timeout_seconds: float | None = None) -> None:
-        default_limits, default_timeout = _DEFAULTS.get()
-        timeout_seconds = default_timeout if timeout_seconds is None else timeout_seconds
+        defaults = _DEFAULTS.get()
+        timeout_seconds = defaults.timeout_seconds if timeout_seconds is None else timeout_seconds
         _check_timeout(timeout_seconds)
         self.path = path
-        self.limits = limits or default_limits
-        self._timeout_seconds = timeout_seconds
+        self.limits = limits or defaults.limits
+        self.timeout_seconds = timeout_seconds
         self._end = math.inf if timeout_seconds is None else monotonic() + timeout_seconds
         self._refused: str | None = None
 
@@ -113,11 +142,12 @@ class ReadingBounds:
         self._end += monotonic() - start
 
     def check_time(self) -> None:
-        """Raise [`VideoReadError`] if the time is over."""
+        """Raise [`VideoTimeoutError`] if the time is over."""
         if self.remaining_seconds == 0:
-            raise VideoReadError(
-                f"{self.path} was not read within timeout_seconds={self._timeout_seconds:g}. "
-                "Pass a longer time, or ask for fewer frames."
+            raise VideoTimeoutError(
+                f"{self.path} was not read within timeout_seconds={self.timeout_seconds:g}. "
+                "Pass a longer time, or ask for fewer frames.",
+                self.timeout_seconds,
             )
 
     def check_packet(self, position: int) -> None:

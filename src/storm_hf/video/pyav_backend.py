@@ -16,7 +16,7 @@ from storm_hf.errors import VideoReadError
 from storm_hf.video.limits import ReadingBounds
 from storm_hf.video.record import VideoClip
 from storm_hf.video.sample import FrameSelection
-from storm_hf.video.source import open_video
+from storm_hf.video.source import open_video, shown_size
 from storm_hf.video.timeline import (
     PacketReader,
     Timeline,
@@ -74,6 +74,7 @@ class Pictures:
         self.num_broken = 0
         self._chosen = chosen
         self._bounds = bounds
+        self._aspect = timeline.aspect
         # A slot for each different picture (U); `_first` is where it is asked for first, `_slots` its slot (T).
         self._keys, self._first, self._slots = np.unique(timeline.keys[chosen], return_index=True, return_inverse=True)
         self._slot_of = {int(key): slot for slot, key in enumerate(self._keys)}
@@ -83,6 +84,7 @@ class Pictures:
         self._rotation = 0
         self._reformatter = VideoReformatter()  # one for all pictures: preparing it costs more than a small picture
         self._previous: _Keyed | None = None
+        self._is_ascending = True
 
     @property
     def num_found(self) -> int:
@@ -91,12 +93,14 @@ class Pictures:
 
     @property
     def packets_misled(self) -> bool:
-        """Whether pictures are missing though nothing was broken: the packets promised what was not there."""
-        return not self._found.all() and self.num_broken == 0
+        """Whether pictures are missing or in another order though nothing was broken: the times of the packets are wrong."""
+        return self.num_broken == 0 and not (self._found.all() and self._is_ascending)
 
     def take(self, key: int, picture: VideoFrame) -> None:
         """Keep the picture if it was asked for, and fill the gaps before it that no picture came for."""
         current = _Keyed(key, picture)
+        if self._previous is not None and key < self._previous.key:
+            self._is_ascending = False  # decoders give pictures in the order they are shown
         while self._next_slot < len(self._keys) and self._keys[self._next_slot] < key:
             self._fill_gap(current)
         slot = self._slot_of.get(key)
@@ -135,10 +139,11 @@ class Pictures:
         self._next_slot += 1
 
     def _store(self, slot: int, picture: VideoFrame) -> None:
-        self._bounds.check_frame(picture.width, picture.height)
+        width, height = shown_size(picture.width, picture.height, self._aspect)
+        self._bounds.check_frame(width, height)
         position = self._first[slot]
         if self._pixels is None:
-            self._bounds.check_total(len(self._chosen), picture.width, picture.height)
+            self._bounds.check_total(len(self._chosen), width, height)
             self._rotation = _quarter_turns(picture) * 90
             pixels = self._upright(picture)
             self._pixels = np.empty((len(self._chosen), *pixels.shape), dtype=np.uint8)
@@ -149,7 +154,10 @@ class Pictures:
     def _upright(self, picture: VideoFrame, size: tuple[int, ...] | None = None) -> np.ndarray:
         """Convert to RGB as a player shows it; `size` is (height, width) where the video changes its own on the way."""
         turns = _quarter_turns(picture)
-        height, width = (picture.height, picture.width) if size is None else size[::-1] if turns % 2 else size
+        if size is None:
+            width, height = shown_size(picture.width, picture.height, self._aspect)
+        else:
+            height, width = size[::-1] if turns % 2 else size
         pixels = self._reformatter.reformat(picture, width=width, height=height, format="rgb24").to_ndarray()
         return np.rot90(pixels, turns)
 

@@ -1,7 +1,10 @@
-"""Open a file and find its moving picture, or say in one sentence why there is none."""
+"""Open a file and find its moving picture, or explain in one sentence why there is none."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 
 import av
@@ -10,15 +13,19 @@ from av.stream import Disposition
 from av.video.stream import VideoStream
 
 from storm_hf.errors import VideoReadError
+from storm_hf.video.clip_file import ClipFile, check_file, raise_machine_fault
+from storm_hf.video.kinds import FORMATS, codec_tag, describe_content
 from storm_hf.video.limits import ReadingBounds
 
 
-_SNIFFED_BYTES = 1024
+_CONTAINER_OPTIONS = {"format_whitelist": FORMATS, "protocol_whitelist": "file"}
+_COUNTED_PACKETS = 2048  # of a file with several videos, to tell a film from a picture
+_WIDEST_PIXEL = 8  # a pixel that is wider, or higher, than this is an error of the header
 
 
 @contextmanager
 def open_video(path: Path, bounds: ReadingBounds | None = None) -> Iterator[tuple[InputContainer, VideoStream]]:
-    """Open the first video stream that is no cover picture.
+    """Open the video stream that a player would show.
 
     Args:
         path (`Path`):
@@ -31,27 +38,59 @@ def open_video(path: Path, bounds: ReadingBounds | None = None) -> Iterator[tupl
         pictures that are too large before it allocates them.
 
     Raises:
-        VideoReadError: If the file is missing, a folder, no file, empty, no video, only sound, or too large.
+        VideoReadError: If the file is missing, a folder, no file, empty, of a kind that is not read, no video, only sound, of
+            a codec that cannot be decoded, or too large.
+        MachineError: If the system cannot read the file.
     """
     check_file(path)
     bounds = bounds or ReadingBounds(path)
     decoder_options = {"max_pixels": str(bounds.limits.max_frame_pixels)}
-    with _open(path, bounds, decoder_options) as container:
-        stream = _moving_picture(path, container)
+    with _opened(path, bounds, decoder_options) as container:
+        stream = _moving_picture(path, container, bounds)
         _check_frame_size(path, stream, bounds)
         stream.codec_context.options = decoder_options
         yield container, stream
 
 
-def _open(path: Path, bounds: ReadingBounds, options: dict[str, str]) -> InputContainer:
+def pixel_aspect(stream: VideoStream) -> Fraction:
+    """Width of a pixel over its height, as a player shows it; 1 where the header claims nothing, or what cannot be."""
+    aspect = stream.sample_aspect_ratio or Fraction(1)
+    return aspect if 1 / _WIDEST_PIXEL <= aspect <= _WIDEST_PIXEL else Fraction(1)
+
+
+def shown_size(width: int, height: int, aspect: Fraction) -> tuple[int, int]:
+    """Width and height, in square pixels, of a picture whose pixels have this aspect. An even width stays even."""
+    step = 1 if width % 2 else 2
+    return (width, height) if aspect == 1 else (max(step, round(width * aspect / step) * step), height)
+
+
+@contextmanager
+def _opened(path: Path, bounds: ReadingBounds, options: dict[str, str]) -> Iterator[InputContainer]:
     """Open a file; FFmpeg decodes some of it already now, so that the options matter."""
     bounds.check_time()
+    with closing(ClipFile(path)) as file:
+        try:
+            with _container(file, path, bounds, options) as container:
+                yield container
+        finally:
+            file.check()
+
+
+def _container(file: ClipFile, path: Path, bounds: ReadingBounds, options: dict[str, str]) -> InputContainer:
     try:
-        return av.open(str(path), metadata_errors="ignore", options=options, timeout=bounds.remaining_seconds)
-    except (av.error.InvalidDataError, av.error.EOFError) as error:
-        raise VideoReadError(f"{path} is not a video: {_what_it_looks_like(path)}.") from error
+        return av.open(
+            file,
+            metadata_errors="ignore",
+            options=options,
+            container_options=_CONTAINER_OPTIONS,
+            timeout=bounds.remaining_seconds,
+        )
+    except (av.error.InvalidDataError, av.error.EOFError, av.error.ArgumentError) as error:
+        file.check()
+        raise VideoReadError(f"{path} is not a video: {describe_content(path)}.") from error
     except av.error.FFmpegError as error:
         bounds.check_time()
+        raise_machine_fault(path, error)
         raise VideoReadError(f"{path} cannot be opened: {error.strerror}.") from error
 
 
@@ -59,32 +98,24 @@ def _check_frame_size(path: Path, stream: VideoStream, bounds: ReadingBounds) ->
     """Look at the size that the header claims; the decoder hides one that it refuses."""
     width, height = stream.codec_context.width, stream.codec_context.height
     if width * height == 0:
-        with _open(path, bounds, {"codec_whitelist": "none"}) as undecoded:
-            codec_context = _moving_picture(path, undecoded).codec_context
+        with _opened(path, bounds, {"codec_whitelist": "none"}) as undecoded:
+            codec_context = undecoded.streams[stream.index].codec_context
             width, height = codec_context.width, codec_context.height
     bounds.check_frame(width, height)
+    bounds.check_frame(*shown_size(width, height, pixel_aspect(stream)))
 
 
-def check_file(path: Path) -> None:
-    """Make sure that there is a file with something in it.
-
-    Raises:
-        VideoReadError: If the file is missing, a folder, no file but a pipe or a device, or empty.
-    """
-    if not path.exists():
-        raise VideoReadError(f"{path} does not exist.")
-    if path.is_dir():
-        raise VideoReadError(f"{path} is a folder; expected a video file.")
-    if not path.is_file():
-        raise VideoReadError(f"{path} is a pipe or a device, which cannot be read twice. Copy it into a file.")
-    if path.stat().st_size == 0:
-        raise VideoReadError(f"{path} is empty; the copy or download that made it may have failed.")
-
-
-def _moving_picture(path: Path, container: InputContainer) -> VideoStream:
-    for stream in container.streams.video:
-        if not stream.disposition & Disposition.attached_pic:
-            return stream
+def _moving_picture(path: Path, container: InputContainer, bounds: ReadingBounds) -> VideoStream:
+    """Find the film: no cover, no thumbnail, and of a codec that can be decoded."""
+    pictures = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
+    decodable = [stream for stream in pictures if stream.codec_context is not None]
+    if decodable:
+        return decodable[0] if len(decodable) == 1 else _film(path, container, decodable, bounds)
+    if pictures:
+        raise VideoReadError(
+            f"{path} holds a video that this FFmpeg cannot decode (codec tag {codec_tag(path)!r}). It may be encrypted. "
+            "Convert it to H.264."
+        )
     if container.streams.video:
         raise VideoReadError(f"{path} holds sound and a cover picture but no video.")
     if container.streams.audio:
@@ -92,12 +123,26 @@ def _moving_picture(path: Path, container: InputContainer) -> VideoStream:
     raise VideoReadError(f"{path} holds no video.")
 
 
-def _what_it_looks_like(path: Path) -> str:
-    """Guess from the first bytes what was saved under the name of a video."""
-    with path.open("rb") as file:
-        beginning = file.read(_SNIFFED_BYTES).lstrip().lower()
-    if beginning.startswith((b"<!doctype html", b"<html")) or b"<html" in beginning:
-        return "it is an HTML page, as a failed download leaves behind"
-    if beginning.isascii() and b"\0" not in beginning:
-        return "it is text"
-    return "it is damaged, cut off before its index, or of an unknown kind"
+def _film(
+    path: Path, container: InputContainer, streams: Sequence[VideoStream], bounds: ReadingBounds
+) -> VideoStream:
+    """Choose among several videos: one that moves, and of those the one that FFmpeg's players choose, or else the first."""
+    counts = {stream.index: stream.frames for stream in streams}
+    if not all(counts.values()):
+        counts = _count_packets(path, bounds)
+    moving = [stream for stream in streams if counts.get(stream.index, 0) > 1] or list(streams)
+    best = container.streams.best("video")
+    return next((stream for stream in moving if best is not None and stream.index == best.index), moving[0])
+
+
+def _count_packets(path: Path, bounds: ReadingBounds) -> Counter[int]:
+    """Count the packets of each video at the beginning of a file."""
+    counts: Counter[int] = Counter()
+    with _opened(path, bounds, {"codec_whitelist": "none"}) as container:
+        try:
+            for packet in islice(container.demux(container.streams.video), _COUNTED_PACKETS):
+                bounds.check_time()
+                counts[packet.stream_index] += bool(packet.size)
+        except av.error.FFmpegError:
+            bounds.check_time()
+    return counts

@@ -22,7 +22,8 @@ from av.video.stream import VideoStream
 
 from storm_hf.video.limits import ReadingBounds
 from storm_hf.video.sample import FrameSelection
-from storm_hf.video.source import open_video
+from storm_hf.video.clip_file import raise_machine_fault
+from storm_hf.video.source import open_video, pixel_aspect, shown_size
 
 
 _DEFAULT_FPS = 25  # of streams that tell neither times nor a rate
@@ -46,9 +47,11 @@ class Timeline:
         keyed_by_time (`bool`):
             Whether `keys` are presentation times.
         size (`tuple[int, int]`):
-            Width and height that the header claims, in pixels; 0 where it claims none.
+            Width and height, as shown, that the header claims, in pixels; 0 where it claims none.
         num_broken (`int`):
             1 where the file ends in the middle, else 0.
+        aspect (`Fraction`, *optional*, defaults to `1`):
+            Width of a stored pixel over its height.
     """
 
     keys: np.ndarray
@@ -58,6 +61,7 @@ class Timeline:
     keyed_by_time: bool
     size: tuple[int, int]
     num_broken: int
+    aspect: Fraction = Fraction(1)
 
     def choose(self, selection: FrameSelection, bounds: ReadingBounds) -> np.ndarray:
         """Find the frames that are asked for, after making sure that they are not too many to hold.
@@ -112,7 +116,8 @@ def timeline_of_packets(bounds: ReadingBounds) -> Timeline | None:
             positions.append(position)
         if not times or stream.time_base is None:
             return None
-        time_base, size = stream.time_base, (stream.width, stream.height)
+        time_base, aspect = stream.time_base, pixel_aspect(stream)
+        size = shown_size(stream.width, stream.height, aspect)
     keys, order = np.unique(times, return_index=True)
     return Timeline(
         keys=keys,
@@ -121,21 +126,24 @@ def timeline_of_packets(bounds: ReadingBounds) -> Timeline | None:
         entry_points=np.array(entry_points, dtype=np.int64),
         keyed_by_time=True,
         size=size,
+        aspect=aspect,
         num_broken=packets.num_broken,
     )
 
 
 def timeline_of_pictures(bounds: ReadingBounds) -> Timeline:
-    """Decode every picture, keep none, and take the times that the pictures carry."""
+    """Decode every picture, keep none, and take the times that the pictures carry, unless they contradict their order."""
     with open_video(bounds.path, bounds) as (container, stream):
         use_threads(stream)
         packets = PacketReader(container, stream, bounds)
         times = [picture.pts for _, packet in packets for picture in decoded(stream, packet, bounds)[0]]
         times += [picture.pts for picture in decoded(stream, None, bounds)[0]]
-        time_base, size = stream.time_base, (stream.width, stream.height)
+        time_base, aspect = stream.time_base, pixel_aspect(stream)
+        size = shown_size(stream.width, stream.height, aspect)
         rate = stream.guessed_rate or stream.average_rate or Fraction(_DEFAULT_FPS)
     known = [time for time in times if time is not None]
-    keyed_by_time = time_base is not None and len(set(known)) == len(times)
+    is_ordered = known == sorted(known) or packets.num_broken > 0  # AVI has no times of its own for pictures out of order
+    keyed_by_time = time_base is not None and len(set(known)) == len(times) and is_ordered
     keys = np.sort(np.array(known if keyed_by_time else range(len(times)), dtype=np.int64))
     return Timeline(
         keys=keys,
@@ -144,6 +152,7 @@ def timeline_of_pictures(bounds: ReadingBounds) -> Timeline:
         entry_points=np.zeros(1, dtype=np.int64),
         keyed_by_time=keyed_by_time,
         size=size,
+        aspect=aspect,
         num_broken=packets.num_broken,
     )
 
@@ -174,8 +183,9 @@ class PacketReader:
                 if packet.size:
                     yield position, packet
                     position += 1
-        except av.error.FFmpegError:
+        except av.error.FFmpegError as error:
             self._bounds.check_time()
+            raise_machine_fault(self._bounds.path, error)
             self.num_broken = 1
 
 
@@ -184,6 +194,7 @@ def decoded(stream: VideoStream, packet: Packet | None, bounds: ReadingBounds) -
     try:
         return stream.codec_context.decode(packet), 0
     except av.error.FFmpegError as error:
+        raise_machine_fault(bounds.path, error)
         width, height = stream.codec_context.width, stream.codec_context.height
         if width * height or isinstance(error, av.error.ArgumentError):
             bounds.note_refused_size(width, height)
