@@ -175,12 +175,24 @@ class WorldError(StormError, ValueError):
 
 
 _MACHINE_FAULTS = frozenset(
-    getattr(errno, name)
-    for name in (
-        "EACCES EBUSY EDQUOT EHOSTDOWN EHOSTUNREACH EIO EMFILE ENETDOWN ENETUNREACH ENFILE ENODEV ENOLCK ENOMEM ENOSPC "
-        "ENOTCONN ENXIO EPERM EREMOTEIO EROFS ESTALE ETIMEDOUT"
-    ).split()
-    if hasattr(errno, name)
+    code
+    for code, name in errno.errorcode.items()
+    if name
+    in {
+        *(
+            "EIO",
+            "EREMOTEIO",
+            "ENODEV",
+            "ENXIO",
+            "EBUSY",
+            "ENOMEM",
+            "EMFILE",
+            "ENFILE",
+            "ENOLCK",
+        ),  # devices and limits
+        *("ENOSPC", "EDQUOT", "EROFS", "EACCES", "EPERM"),  # disks and rights
+        *("ESTALE", "ENOTCONN", "ETIMEDOUT", "EHOSTDOWN", "EHOSTUNREACH", "ENETDOWN", "ENETUNREACH"),  # mounts
+    }
 )
 
 

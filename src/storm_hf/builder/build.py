@@ -18,10 +18,12 @@ from typing import Any
 
 from storm_hf.builder.choice import DUPLICATE, ScorerOf, gates_of, generator_of, prompts_of
 from storm_hf.builder.encoder import example_of, load_encoder
+from storm_hf.builder.faults import machine_faults_named, patient
 from storm_hf.builder.finish import ThoughtsReport, finish
-from storm_hf.builder.plan import ANNOTATIONS, Plan, plan_parameters, split_of, write_plan
+from storm_hf.builder.plan import ANNOTATIONS, Plan, check_sources, plan_parameters, split_of, write_plan
 from storm_hf.builder.recipe import ThoughtsRecipe
 from storm_hf.builder.records import Record, Row, read_records, write_records
+from storm_hf.builder.retry import reopen_timed_out
 from storm_hf.builder.rows import PROMPTS, THOUGHTS, PromptStep, ThoughtStep
 from storm_hf.builder.scorer import FrozenScorer
 from storm_hf.builder.selection import Selection, record_path, select
@@ -58,8 +60,8 @@ class Share:
     def of(self, tasks: Mapping[str, Any]) -> dict[str, Any]:
         """Its own tasks, and after them those of the others if it helps."""
         names = list(tasks)
-        own = names[self.rank :: self.size]
-        others = [name for name in names if name not in set(own)] if self.helps else []
+        own = dict.fromkeys(names[self.rank :: self.size])
+        others = [name for name in names if name not in own] if self.helps else []
         return {name: tasks[name] for name in (*own, *others)}
 
 
@@ -104,7 +106,7 @@ class ThoughtsBuilder:
     @property
     def phases(self) -> dict[str, Callable[[], Any]]:
         """What is done one after the other. A phase begins when all shards of the one before are there."""
-        return {
+        phases = {
             "annotations": self.read_annotations,
             "prompts": self.write_prompts,
             "thought_videos": self.make_thought_videos,
@@ -112,6 +114,7 @@ class ThoughtsBuilder:
             "features": self.encode_features,
             "targets": self.finish,
         }
+        return {name: machine_faults_named(self.workspace.root)(phase) for name, phase in phases.items()}
 
     def build(self) -> ThoughtsReport:
         """Run all phases.
@@ -124,6 +127,8 @@ class ThoughtsBuilder:
             DatasetError: If a source cannot be read, or nothing of the training split is left.
             ConfigurationError: If a setting of the recipe does not exist.
             BackboneError: If the backbone cannot encode videos.
+            MachineError: If the machine fails for more than some seconds, such as a mount that is away or a full disk. What is
+                complete stays, no row is rejected for it, and the same call goes on.
         """
         *before, last = self.phases.values()
         for phase in before:
@@ -131,11 +136,14 @@ class ThoughtsBuilder:
         return last()
 
     def read_annotations(self) -> None:
-        """Cut the annotations into shards."""
+        """Cut the annotations into shards, and take up rows again that had less time than they would have now."""
         gates_of(self.recipe, self.generator)  # a setting that does not exist is told before hours of work
         prompts_of(self.recipe, self.workspace.root)
-        claim(self.workspace.root, ANNOTATIONS, plan_parameters(self.recipe))
+        parameters = plan_parameters(self.recipe)
+        check_sources(self.workspace.root, parameters)
+        claim(self.workspace.root, ANNOTATIONS, parameters)
         write_plan(self.recipe, self.workspace)
+        reopen_timed_out(self.workspace, self._plan, self.recipe.reading.timeout_seconds)
 
     def write_prompts(self) -> None:
         """Write the prompt of each row."""
@@ -218,14 +226,16 @@ class ThoughtsBuilder:
 
         def write(shard: str, path: Path) -> None:
             records = read_records(record_path(workspace, before, shard), workspace.root)
-            step = step_of[split_of(shard)]
+            step = patient(step_of[split_of(shard)])
             write_records(path, (step(row, shard) for row in records if isinstance(row, Row)), workspace.root)
 
         return write
 
     def _run(self, step: Step[str], tasks: Mapping[str, str]) -> None:
         reading = self.recipe.reading
-        with bounded_reading(reading.limits, reading.timeout_seconds):
+        with bounded_reading(
+            reading.limits, reading.timeout_seconds, backend=reading.video_backend, expects_files=True
+        ):
             step.run(self.workspace, self.share.of(tasks), self.on_finished)
 
 
@@ -243,4 +253,10 @@ def _thought_parameters(recipe: ThoughtsRecipe, generator: ThoughtVideoGenerator
         "frame_size": recipe.frame_size,
         "embed": recipe.embed,
         "keep_thoughts": recipe.keep_thoughts,
+        **_backend_parameter(recipe.reading.video_backend),
     }
+
+
+def _backend_parameter(backend: str) -> dict[str, str]:
+    """Name a backend that may round colours in another way than PyAV, which is what everything was built with before."""
+    return {} if backend in ("auto", "pyav") else {"video_backend": backend}

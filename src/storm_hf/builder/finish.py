@@ -10,7 +10,7 @@ from typing import Any
 
 from storm_hf.builder.plan import ANNOTATIONS, REJECTED, Plan, split_of
 from storm_hf.builder.recipe import ThoughtsRecipe
-from storm_hf.builder.records import Refused, Row, read_records
+from storm_hf.builder.records import Refused, Row, read_refused
 from storm_hf.builder.rows import PROMPTS, THOUGHTS, refuse
 from storm_hf.builder.selection import SELECTION_STEP, Selection, kept_rows, record_path
 from storm_hf.errors import DatasetError
@@ -18,6 +18,7 @@ from storm_hf.pipeline.fingerprint import hash_file
 from storm_hf.pipeline.workspace import Workspace
 from storm_hf.target_trajectory.fitting import fit_targets
 from storm_hf.target_trajectory.shards import DATA, MANIFEST, read_shard
+from storm_hf.thought_video import Rejected
 from storm_hf.writing import read_json, write_json, written_whole
 
 
@@ -100,6 +101,13 @@ def finish(
         DatasetError: If too few rows of the training split are left to learn targets from.
     """
     folder = workspace.root
+    report = ThoughtsReport.load(folder)
+    if (
+        report is not None
+        and report.asked == asdict(recipe.targets)
+        and not _is_left_over(recipe, plan, selection, workspace)
+    ):
+        return report  # nothing is written: the folder may be read-only
     with workspace.locked(FINISH_STEP, MANIFEST):
         report = ThoughtsReport.load(folder)
         if report is None or report.asked != asdict(recipe.targets):
@@ -116,10 +124,10 @@ def refused_rows(plan: Plan, selection: Selection | None, workspace: Workspace) 
     paths += [record_path(workspace, step, shard) for step in (PROMPTS, THOUGHTS) for shard in plan.num_rows]
     for path in paths:
         if path.exists():
-            yield from (each for each in read_records(path, workspace.root) if isinstance(each, Refused))
+            yield from read_refused(path)
     if selection is not None:
         for row, split in _rows_refused_by(selection, plan, workspace):
-            yield refuse(row, SELECTION_STEP, split, selection.refused[row.annotation.id])
+            yield refuse(row, SELECTION_STEP, split, Rejected(selection.refused[row.annotation.id]))
 
 
 def count_kinds(refused: Iterable[Refused]) -> dict[str, dict[str, int]]:
@@ -133,8 +141,9 @@ def count_kinds(refused: Iterable[Refused]) -> dict[str, dict[str, int]]:
 def _check_training_rows(count: int, rejected: Path) -> None:
     if count < 2:
         raise DatasetError(
-            f"Expected two rows or more of the split train, to learn targets from, but {count} came through. {rejected} says "
-            "why the others did not. Mend them or add rows, remove this folder, and build again."
+            f"Expected two rows or more of the split train, to learn targets from, but {count} came through. {rejected} names "
+            f"the reasons of the others. Where clips were mended, `storm build retry {rejected.parent} --reason unreadable` "
+            "takes them up again; for other rows, remove this folder and build again."
         )
 
 
@@ -201,6 +210,14 @@ def _rows_refused_by(selection: Selection, plan: Plan, workspace: Workspace) -> 
         for row in kept_rows(workspace, shard):
             if row.annotation.id in selection.refused:
                 yield row, split_of(shard)
+
+
+def _is_left_over(recipe: ThoughtsRecipe, plan: Plan, selection: Selection, workspace: Workspace) -> bool:
+    """Check whether thought videos that no row names are still there, since a process was killed before it removed them."""
+    if not recipe.keep_thoughts:
+        return (workspace.root / "videos" / "thoughts").exists()
+    rows = _rows_refused_by(selection, plan, workspace)
+    return any((workspace.root / row.thought["path"]).exists() for row, _ in rows)
 
 
 def _remove_what_was_refused(recipe: ThoughtsRecipe, plan: Plan, selection: Selection, workspace: Workspace) -> None:

@@ -1,6 +1,6 @@
 """The first step: annotations, cut into shards. The index is written last, and says how much there is to do."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from itertools import islice
@@ -11,7 +11,8 @@ from storm_hf.annotations import Annotation, SourceConfig, load_layout, read_ann
 from storm_hf.annotations.seen import SeenIds
 from storm_hf.builder.recipe import ThoughtsRecipe
 from storm_hf.builder.records import Record, Refused, Row, write_records
-from storm_hf.pipeline.fingerprint import hash_file
+from storm_hf.errors import StaleWorkError
+from storm_hf.pipeline.fingerprint import hash_file, read_fingerprint
 from storm_hf.pipeline.workspace import Workspace
 from storm_hf.thought_video import WorldRecipe, file_stem
 from storm_hf.worlds import split_seeds
@@ -63,6 +64,24 @@ def plan_parameters(recipe: ThoughtsRecipe) -> dict[str, Any]:
     }
     world = asdict(recipe.world) if recipe.world else None
     return {"sources": sources, "world": world, "rows_per_shard": recipe.rows_per_shard, "seed": recipe.seed}
+
+
+def check_sources(folder: Path, parameters: Mapping[str, Any]) -> None:
+    """Make sure that the files of annotations are those that a folder was begun with.
+
+    Raises:
+        StaleWorkError: If the contents of a file, and nothing else, have changed since.
+    """
+    known = read_fingerprint(folder).get(ANNOTATIONS, {}).get("parameters")
+    if not known or known["sources"].keys() != parameters["sources"].keys():
+        return
+    for split, sources in parameters["sources"].items():
+        for old, new in zip(known["sources"][split], sources, strict=False):
+            if old["path"] == new["path"] and old["sha256"] != new["sha256"]:
+                raise StaleWorkError(
+                    f"{new['path']} has changed since {folder} was begun. Build into another output_dir, or remove "
+                    f"{folder} to build it again with the new rows."
+                )
 
 
 def write_plan(recipe: ThoughtsRecipe, workspace: Workspace) -> None:

@@ -22,6 +22,7 @@ from storm_hf.errors import ConfigurationError
 from storm_hf.target_trajectory import TargetSettings
 from storm_hf.thought_video import WorldRecipe
 from storm_hf.video import VideoLimits
+from storm_hf.video.backend_choice import BACKENDS
 
 
 RecordT = TypeVar("RecordT")
@@ -85,17 +86,24 @@ class ReadingSettings:
     Args:
         timeout_seconds (`float`, *optional*, defaults to `120.0`):
             Seconds for one reading of one clip. How much is read in them depends on the machine, so no clip that can be read
-            should come near it; it is not part of what a build is compared by.
+            should come near it; it is not part of what a build is compared by. Rows that had less are taken up again.
         limits ([`VideoLimits`], *optional*):
             How large a clip, and what is read of it, may be, whatever its header claims.
+        video_backend (`str`, *optional*, defaults to `"auto"`):
+            What decodes clips: `pyav`, `decord` or `torchcodec`. `auto` is PyAV, unless `STORM_VIDEO_BACKEND` names another.
     """
 
     timeout_seconds: float = 120.0
     limits: VideoLimits = field(default_factory=VideoLimits)
+    video_backend: str = "auto"
 
     def __post_init__(self) -> None:
         if not self.timeout_seconds > 0:
             raise ConfigurationError(f"Expected timeout_seconds above 0 but got {self.timeout_seconds}.")
+        if self.video_backend not in BACKENDS:
+            raise ConfigurationError(
+                f"Expected a video_backend among {', '.join(BACKENDS)} but got {self.video_backend!r}."
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -34,10 +34,15 @@ THOUGHTS = "work/30_thought_videos"
 _NUM_PROBED = 8  # frames of a question's clip that must be readable
 
 
-def refuse(row: Row, step: str, split: str, reason: str) -> Refused:
+def refuse(row: Row, step: str, split: str, rejected: Rejected) -> Refused:
     """End a row, in one line."""
     return Refused(
-        step=step, split=split, source=row.annotation.source, reason=" ".join(reason.split()), id=row.annotation.id
+        step=step,
+        split=split,
+        source=row.annotation.source,
+        reason=" ".join(rejected.reason.split()),
+        id=row.annotation.id,
+        timeout_seconds=rejected.timeout_seconds,
     )
 
 
@@ -64,9 +69,9 @@ class PromptStep:
         try:
             return replace(row, prompt=self.writer.write(row.annotation))
         except VideoReadError as error:
-            return refuse(row, PROMPTS, split_of(shard), f"unreadable: {error}")
+            return refuse(row, PROMPTS, split_of(shard), Rejected.of(error))
         except DatasetError as error:
-            return refuse(row, PROMPTS, split_of(shard), f"no prompt: {error}")
+            return refuse(row, PROMPTS, split_of(shard), Rejected(f"no prompt: {error}"))
 
 
 @dataclass(frozen=True)
@@ -101,7 +106,7 @@ class ThoughtStep:
         if isinstance(outcome, Row):
             return outcome
         self._thought_path(row, shard).unlink(missing_ok=True)
-        return refuse(row, THOUGHTS, split_of(shard), outcome.reason)
+        return refuse(row, THOUGHTS, split_of(shard), outcome)
 
     def folders(self, shard: str) -> list[Path]:
         """Where the videos of a shard go. They are emptied before a shard is made again."""
@@ -117,12 +122,13 @@ class ThoughtStep:
             loaded = replace(thought, path=None, frames=frames)
             assessed = assess(self.gates, row.annotation, loaded)
             if assessed.reason is not None:
-                return Rejected(assessed.reason)
+                return Rejected(assessed.reason, assessed.timeout_seconds)
             clip = self._clip(row.annotation, thought, self.folders(shard)[1])
         except VideoReadError as error:
-            return Rejected(f"unreadable: {error}")
+            return Rejected.of(error)
         except VideoWriteError as error:
             return Rejected(f"unwritable: {error}")
+        thought = replace(thought, seen_from_seconds=row.annotation.start_seconds or 0.0)
         return replace(
             row,
             video=relative_to(clip, self.folder),

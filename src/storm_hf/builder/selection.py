@@ -11,12 +11,14 @@ from storm_hf.builder.records import Row, read_records
 from storm_hf.builder.rows import THOUGHTS
 from storm_hf.errors import DatasetError
 from storm_hf.pipeline.workspace import Workspace
+from storm_hf.target_trajectory.shards import DATA
 from storm_hf.thought_video import find_duplicates
 from storm_hf.writing import read_json, write_json
 
 
 SELECTION_STEP = "work/35_selection"
 FILE_NAME = "selection.json"
+EARLIER = "earlier.json"  # what was decided before rows were taken up again
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,28 @@ def select(recipe: ThoughtsRecipe, plan: Plan, workspace: Workspace) -> None:
     """
     with workspace.claimed(SELECTION_STEP, FILE_NAME) as path:
         if path is not None:
-            write_json(path, asdict(_select(recipe, plan, workspace)))
+            selection = _select(recipe, plan, workspace)
+            _remove_outdated_data(selection, workspace)
+            write_json(path, asdict(selection))
+            workspace.shard(SELECTION_STEP, EARLIER).unlink(missing_ok=True)
+
+
+def _remove_outdated_data(selection: Selection, workspace: Workspace) -> None:
+    """Remove the shards of data that an earlier selection made of other rows; see `retry`."""
+    path = workspace.shard(SELECTION_STEP, EARLIER)
+    if not path.exists():
+        return
+    earlier = Selection(**read_json(path))
+    for name in earlier.shards:
+        if not _is_same_data(name, earlier, selection, workspace):
+            workspace.shard(DATA, name).unlink(missing_ok=True)
+
+
+def _is_same_data(name: str, earlier: Selection, selection: Selection, workspace: Workspace) -> bool:
+    if selection.shards.get(name) != earlier.shards[name] or list(earlier.frame_size) != list(selection.frame_size):
+        return False
+    ids = {row.annotation.id for row in kept_rows(workspace, earlier.shards[name])}
+    return ids & earlier.refused.keys() == ids & selection.refused.keys()
 
 
 def _select(recipe: ThoughtsRecipe, plan: Plan, workspace: Workspace) -> Selection:
@@ -127,5 +150,5 @@ def _duplicates(
 def _nothing_left(workspace: Workspace) -> DatasetError:
     return DatasetError(
         f"Expected rows of the split train but all of them were rejected. `storm build status {workspace.root}` counts the "
-        "reasons."
+        f"reasons, and `storm build retry {workspace.root} --reason KIND` has the same command try those of a kind again."
     )

@@ -34,17 +34,26 @@ def claim(folder: Path, step: str, parameters: Mapping[str, Any]) -> None:
         StaleWorkError: If the step was begun with other parameters; the message names each with its old and new value.
     """
     new = json.loads(json.dumps(parameters))
+    if _is_claimed(folder, step, new):
+        return  # nothing is written: the folder may be read-only
     with locked(Path(folder) / LOCKS / "fingerprint", FILE_NAME):
-        known = read_fingerprint(folder)
-        if step not in known:
-            content = {**known, step: {"hash": hash_parameters(new), "parameters": new}}
+        if not _is_claimed(folder, step, new):
+            content = {**read_fingerprint(folder), step: {"hash": hash_parameters(new), "parameters": new}}
             write_json(Path(folder) / FILE_NAME, content)
-        elif known[step]["hash"] != hash_parameters(new):
-            changes = "; ".join(_differences(known[step]["parameters"], new))
-            raise StaleWorkError(
-                f"{folder} holds work of the step {step!r} that was made with other parameters: {changes}. Use the old "
-                "values, choose another folder, or remove this one."
-            )
+
+
+def _is_claimed(folder: Path, step: str, new: Mapping[str, Any]) -> bool:
+    """Check whether a step was begun, and raise if that was with other parameters."""
+    known = read_fingerprint(folder)
+    if step not in known:
+        return False
+    if known[step]["hash"] != hash_parameters(new):
+        changes = "; ".join(_differences(known[step]["parameters"], new))
+        raise StaleWorkError(
+            f"{folder} holds work of the step {step!r} that was made with other parameters: {changes}. Use the old "
+            "values, choose another folder, or remove this one."
+        )
+    return True
 
 
 def read_fingerprint(folder: Path) -> dict[str, Any]:

@@ -54,7 +54,7 @@ def seen_until(annotation: Annotation) -> float:
     return min((moment for moment in ends if moment is not None), default=math.inf)
 
 
-def seen_frames(annotation: Annotation, times: np.ndarray) -> np.ndarray:
+def seen_frames(annotation: Annotation, times: np.ndarray, until: float = math.inf) -> np.ndarray:
     """Positions of the frames that a question is about and may see: from its start until the moment it is asked at.
 
     Args:
@@ -62,12 +62,14 @@ def seen_frames(annotation: Annotation, times: np.ndarray) -> np.ndarray:
             Where it has no time, the end of its part counts, and else the end of the clip.
         times (`np.ndarray` of shape `(num_video_frames,)`):
             What `frame_times` gives for its clip.
+        until (`float`, *optional*):
+            Another moment, in seconds, from which on nothing may be seen.
 
     Returns:
         `np.ndarray` of shape `(num_seen,)`: Ascending; empty where the question is asked before anything is seen.
     """
     start = annotation.start_seconds or 0.0
-    return np.flatnonzero(is_before(times, seen_until(annotation)) & ~is_before(times, start))
+    return np.flatnonzero(is_before(times, min(until, seen_until(annotation))) & ~is_before(times, start))
 
 
 def read_frames(path: Path, positions: np.ndarray, before: float = math.inf) -> np.ndarray:

@@ -79,7 +79,7 @@ class DiffusersGenerator:
         try:
             key_frames = self._key_frames(annotation)
         except VideoReadError as error:
-            return Rejected(f"unreadable: {error}")
+            return Rejected.of(error)
         frames = self._imagine(key_frames, prompt, seed)
         return ThoughtVideo(
             fps=float(self.settings.value("fps")),

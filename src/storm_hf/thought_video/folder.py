@@ -5,16 +5,20 @@ root/  <id>.mp4  <id>.json      beside a clip, what is known of it: prompt, seed
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from storm_hf.annotations.record import Annotation
-from storm_hf.errors import DatasetError, VideoReadError
+from storm_hf.errors import DatasetError, MachineError, VideoReadError, is_machine_fault
 from storm_hf.thought_video.clip_part import end_of, frame_times
 from storm_hf.thought_video.record import Rejected, ThoughtVideo
 from storm_hf.thought_video.trim import file_stem
+
+
+_PLAIN_NAME = re.compile(r"\w[\w.-]{0,99}", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -63,7 +67,7 @@ class FolderGenerator:
 
     Args:
         root (`str` or `os.PathLike`):
-            The folder. The clip of a question is `<id>.mp4`, or `<hash>.mp4` (see `file_stem`) where the id is no file name.
+            The folder. The clip of a question is `<id>.mp4`, or `<file_stem(id)>.mp4` where the id is no file name.
         mapping (`str` or `os.PathLike`, *optional*):
             A JSON file `{"id": "path/of/clip.mp4"}` that says where each clip lies in the folder instead.
         name (`str`, *optional*, defaults to `"unknown"`):
@@ -112,6 +116,10 @@ class FolderGenerator:
             cannot be read, or what is said beside it is malformed.
         """
         path = self._clip_of(annotation.id)
+        if not self.root.is_dir():
+            raise MachineError(
+                f"{self.root} was there before and is gone. Bring it back (is its disk mounted?) and go on."
+            )
         if path is None or not path.is_file():
             return Rejected(f"missing: {self.root} holds no thought video of {annotation.id!r}")
         if not path.resolve().is_relative_to(self.root.resolve()):
@@ -119,14 +127,19 @@ class FolderGenerator:
         try:
             return self._record(annotation, path, seed)
         except VideoReadError as error:
-            return Rejected(f"unreadable: {error}")
+            return Rejected.of(error)
         except DatasetError as error:
             return Rejected(f"malformed: {error}")
 
     def _clip_of(self, name: str) -> Path | None:
         if self._path_of is None:
-            return self.root / f"{file_stem(name)}.mp4"
+            return self._named_by(name)
         return self.root / self._path_of[name] if name in self._path_of else None
+
+    def _named_by(self, name: str) -> Path:
+        """The clip under the id itself where that is a file name and there is such a file, else under its `file_stem`."""
+        plain = self.root / f"{name}.mp4"
+        return plain if _PLAIN_NAME.fullmatch(name) and plain.is_file() else self.root / f"{file_stem(name)}.mp4"
 
     def _record(self, annotation: Annotation, path: Path, seed: int) -> ThoughtVideo:
         known = Sidecar.read(path.with_suffix(".json"))
@@ -156,6 +169,8 @@ def _json_object(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
+        if is_machine_fault(error):
+            raise MachineError(f"{path} cannot be read on this machine now: {error}.") from error
         raise DatasetError(f"Expected a JSON object in {path} but it cannot be read: {error}.") from error
     if not isinstance(content, dict):
         raise DatasetError(f"Expected a JSON object in {path} but got a {type(content).__name__}.")

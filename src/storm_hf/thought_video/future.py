@@ -8,7 +8,14 @@ import numpy as np
 
 from storm_hf.annotations.record import Annotation
 from storm_hf.errors import ConfigurationError, VideoReadError
-from storm_hf.thought_video.clip_part import SAME_MOMENT_SECONDS, end_of, frame_times, is_before, read_frames
+from storm_hf.thought_video.clip_part import (
+    SAME_MOMENT_SECONDS,
+    end_of,
+    frame_times,
+    is_before,
+    read_frames,
+    seen_frames,
+)
 from storm_hf.thought_video.record import Rejected, ThoughtVideo
 from storm_hf.video.sample import frames_shown_at
 
@@ -66,7 +73,7 @@ class FutureGenerator:
                 return Rejected(f"too short: {reason}")
             frames = read_frames(annotation.video, self._positions(times, moment))
         except VideoReadError as error:
-            return Rejected(f"unreadable: {error}")
+            return Rejected.of(error)
         return ThoughtVideo(
             fps=self.fps,
             source=self.source,
@@ -86,7 +93,7 @@ class FutureGenerator:
         return round(start + self.fraction * (end - start), 3)
 
     def _too_little(self, annotation: Annotation, times: np.ndarray, moment: float) -> str | None:
-        if not is_before(times, moment).any():
+        if len(seen_frames(annotation, times, moment)) == 0:
             return f"{annotation.video} shows nothing before {moment:.3f} s, where {annotation.id!r} is asked"
         left = end_of(times) - moment
         if left < self.horizon_seconds - SAME_MOMENT_SECONDS:

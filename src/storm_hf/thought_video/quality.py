@@ -45,10 +45,13 @@ class Assessment:
             Why not to keep it; None where it is to be kept.
         scores (`Mapping[str, float]`, *optional*):
             What was measured, for the record.
+        timeout_seconds (`float`, *optional*):
+            Time that reading had, where that was not enough.
     """
 
     reason: str | None = None
     scores: Mapping[str, float] = field(default_factory=dict)
+    timeout_seconds: float | None = None
 
 
 @runtime_checkable
@@ -205,7 +208,8 @@ def assess(gates: Sequence[Gate], annotation: Annotation, thought: ThoughtVideo)
             if said.reason is not None:
                 return Assessment(said.reason, scores)
     except VideoReadError as error:
-        return Assessment(f"unreadable: {error}", scores)
+        rejected = Rejected.of(error)
+        return Assessment(rejected.reason, scores, rejected.timeout_seconds)
     except PromptError as error:
         return Assessment(f"unscorable: {error}", scores)
     return Assessment(None, scores)

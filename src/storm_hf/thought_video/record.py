@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from storm_hf.errors import DatasetError
+from storm_hf.errors import DatasetError, VideoReadError
 from storm_hf.thought_video.clip_part import frame_times, is_before
 from storm_hf.video import read_video
 
@@ -40,6 +40,8 @@ class ThoughtVideo:
             The moment of the question's clip from which on the question may not see it, because the thought video shows or
             imagines what comes then. `question_clip` cuts the clip there, and a [`ThoughtExample`] refuses one that goes on.
             None where the question sees its whole clip.
+        seen_from_seconds (`float`, *optional*, defaults to `0.0`):
+            The moment of that clip where the part begins that the question is about, and so the cut clip.
     """
 
     fps: float
@@ -52,6 +54,7 @@ class ThoughtVideo:
     frames: np.ndarray | None = None
     path: Path | None = None
     seen_until_seconds: float | None = None
+    seen_from_seconds: float = 0.0
 
     def __post_init__(self) -> None:
         if (self.frames is None) == (self.path is None):
@@ -85,9 +88,17 @@ class Rejected:
     Args:
         reason (`str`):
             A kind of few words, a colon, and what happened: `"too short: clip.mp4 ends 0.5 s after …"`. Kinds are counted.
+        timeout_seconds (`float`, *optional*):
+            Time that reading had, where that was not enough: with more, the question may be shown.
     """
 
     reason: str
+    timeout_seconds: float | None = None
+
+    @classmethod
+    def of(cls, error: VideoReadError) -> "Rejected":
+        """Reject a question because a clip cannot be read."""
+        return cls(f"unreadable: {error}", getattr(error, "timeout_seconds", None))
 
     @property
     def kind(self) -> str:
@@ -127,7 +138,10 @@ class ThoughtExample:
 
     def __post_init__(self) -> None:
         until = self.thought.seen_until_seconds
-        if until is not None and not is_before(last := frame_times(self.video)[-1], until):
+        if until is None:
+            return
+        until -= self.thought.seen_from_seconds
+        if not is_before(last := frame_times(self.video)[-1], until):
             raise DatasetError(
                 f"Expected a clip of the question {self.id!r} that ends before {until:.3f} s, where its thought video begins, "
                 f"but {self.video} shows a frame at {last:.3f} s. Use the clip that `question_clip` cuts."

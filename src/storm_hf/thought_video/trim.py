@@ -1,35 +1,34 @@
-"""The clip of a question, cut before the moment from which on only the thought video may be seen.
+"""Clip of a question, cut to the part that the question may see.
 
 Axes: T frames, H height, W width.
 """
 
 import re
 from collections.abc import Iterator
-from fractions import Fraction
 from hashlib import sha256
 from pathlib import Path
 
-import av
 import numpy as np
 
 from storm_hf.annotations.record import Annotation
 from storm_hf.errors import VideoReadError
 from storm_hf.thought_video.clip_part import frame_times, is_before, read_frames
 from storm_hf.thought_video.record import ThoughtVideo
-from storm_hf.writing import written_whole
+from storm_hf.video.write import write_timed_video
 
 
-_TIME_BASE = Fraction(1, 90_000)  # fine enough for every frame rate in use
 _FRAMES_AT_ONCE = 64  # held in memory, however long the clip is
-_SAFE_NAME = re.compile(r"\w[\w.-]{0,99}", re.ASCII)
-# As `write_video`: one thread, so that the bytes are the same on every machine.
-_ENCODER_OPTIONS = {"crf": "12", "preset": "veryfast", "threads": "1"}
+# Names that every file system takes. Some take `Clip` and `clip` for one file, and Windows has devices of these names.
+_SAFE_NAME = re.compile(r"(?!(?:con|prn|aux|nul|com\d|lpt\d)(?:\.|$))[a-z0-9_](?:[a-z0-9_.-]{0,98}[a-z0-9_-])?")
+_LEGIBLE_NAME = re.compile(r"\w[\w-]{0,79}", re.ASCII)
 
 
 def question_clip(annotation: Annotation, thought: ThoughtVideo, folder: Path) -> Path:
-    """The clip that a question with this thought video may be asked about.
+    """Cut the clip to what a question with this thought video may be asked about.
 
-    A clip is cut by encoding what may be seen again, since a cut without encoding keeps pictures from after it.
+    It begins where the part of the question begins, and ends where that part ends or its thought video begins, whatever comes
+    first. A clip is cut by encoding these frames again, since a cut without encoding keeps pictures
+    from outside of it.
 
     Args:
         annotation ([`Annotation`]):
@@ -45,45 +44,48 @@ def question_clip(annotation: Annotation, thought: ThoughtVideo, folder: Path) -
     Raises:
         VideoReadError: If the clip cannot be read, or nothing of it may be seen.
     """
-    until = thought.seen_until_seconds
-    if until is None:
+    until = min(_or_infinite(annotation.end_seconds), _or_infinite(thought.seen_until_seconds))
+    start = annotation.start_seconds or 0.0
+    if start <= 0.0 and until == np.inf:
         return annotation.video
     times = frame_times(annotation.video)
-    num_seen = int(is_before(times, until).sum())
-    if num_seen == len(times):
+    seen = np.flatnonzero(is_before(times, until) & ~is_before(times, start))
+    if len(seen) == len(times):
         return annotation.video
-    if num_seen == 0:
-        raise VideoReadError(f"{annotation.video} shows no frame before {until:.3f} s.")
-    path = Path(folder) / f"{file_stem(annotation.id)}-until-{until:.3f}s.mp4"
+    if len(seen) == 0:
+        raise VideoReadError(f"{annotation.video} shows no frame {_words_of_part(start, until)}.")
+    path = Path(folder) / f"{file_stem(annotation.id)}{_name_of_part(start, until)}.mp4"
     if not path.exists():
-        with written_whole(path) as unfinished:
-            _encode(unfinished, _pieces(annotation.video, num_seen, until), times[:num_seen])
+        write_timed_video(path, _frames(annotation.video, seen, until), times[seen] - times[seen[0]])
     return path
 
 
 def file_stem(name: str) -> str:
-    """A file name for an id: the id itself where every file system takes it, else a hash of it."""
-    return name if _SAFE_NAME.fullmatch(name) else sha256(name.encode()).hexdigest()[:20]
+    """Return a file name for an id: the id itself where every file system takes it and tells it from others, else with a hash.
+
+    `Clip` and `clip` are one file on macOS and Windows, so that an id with capital letters gets a hash of it.
+    """
+    if _SAFE_NAME.fullmatch(name):
+        return name
+    digest = sha256(name.encode()).hexdigest()[:20]
+    return f"{name}-{digest}" if _LEGIBLE_NAME.fullmatch(name) else digest
 
 
-def _pieces(path: Path, num_frames: int, until: float) -> Iterator[np.ndarray]:
-    for first in range(0, num_frames, _FRAMES_AT_ONCE):
-        yield read_frames(path, np.arange(first, min(first + _FRAMES_AT_ONCE, num_frames)), before=until)
+def _or_infinite(seconds: float | None) -> float:
+    return np.inf if seconds is None else seconds
 
 
-def _encode(path: Path, pieces: Iterator[np.ndarray], times: np.ndarray) -> None:
-    """Write frames with the times they had, one column or row less where their size is odd."""
-    rate = Fraction((len(times) - 1) / times[-1] if len(times) > 1 else 1.0).limit_denominator(1001)
-    frames = (frame for piece in pieces for frame in piece)
-    with av.open(str(path), "w", format="mp4") as container:
-        stream = container.add_stream("libx264", rate=rate, options=_ENCODER_OPTIONS)
-        stream.pix_fmt = "yuv420p"
-        stream.codec_context.time_base = _TIME_BASE
-        for position, (frame, seconds) in enumerate(zip(frames, times, strict=True)):
-            even = np.ascontiguousarray(frame[: frame.shape[0] // 2 * 2, : frame.shape[1] // 2 * 2])
-            if position == 0:
-                stream.height, stream.width = even.shape[:2]
-            picture = av.VideoFrame.from_ndarray(even, format="rgb24")
-            picture.pts, picture.time_base = round(float(seconds) / float(_TIME_BASE)), _TIME_BASE
-            container.mux(stream.encode(picture))
-        container.mux(stream.encode(None))
+def _name_of_part(start: float, until: float) -> str:
+    beginning = f"-from-{start:.3f}s" if start > 0 else ""
+    return beginning + (f"-until-{until:.3f}s" if until < np.inf else "")
+
+
+def _words_of_part(start: float, until: float) -> str:
+    if start <= 0:
+        return f"before {until:.3f} s"
+    return f"from {start:.3f} s on" + (f" and before {until:.3f} s" if until < np.inf else "")
+
+
+def _frames(path: Path, positions: np.ndarray, until: float) -> Iterator[np.ndarray]:
+    for first in range(0, len(positions), _FRAMES_AT_ONCE):
+        yield from read_frames(path, positions[first : first + _FRAMES_AT_ONCE], before=until)

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping
-from typing import get_args, Literal
+from typing import Literal, get_args
 
 from storm_hf.errors import ConfigurationError, VideoReadError
 from storm_hf.video.limits import reading_defaults

@@ -17,7 +17,9 @@ _SOUND_FORMATS = "mp3,wav,w64,aiff,flac,aac,ac3,eac3,au,caf,amr,ape,wv,tta,dts,t
 FORMATS = f"{_VIDEO_FORMATS},{_IMAGE_FORMATS},{_SOUND_FORMATS}"
 
 _SNIFFED_BYTES = 1024
-_PLAYLIST = re.compile(rb"\s*(#extm3u|ffconcat|\[playlist\]|<\?xml[^>]*>\s*<(mpd|smil|asx|playlist)|<(mpd|smil|asx)|v=0\r?\n)")
+_PLAYLIST = re.compile(
+    rb"\s*(#extm3u|ffconcat|\[playlist\]|<\?xml[^>]*>\s*<(mpd|smil|asx|playlist)|<(mpd|smil|asx)|v=0\r?\n)"
+)
 _NUMBERED = re.compile(r"%\d*d|%0\d+d")
 _TAGGED_BYTES = 2**18
 # The four characters of a codec in an MP4 sample description and an AVI stream header, and Matroska's name of one.

@@ -58,7 +58,8 @@ class ReadingDefaults:
     expects_files: bool = False
 
 
-_DEFAULTS: ContextVar[ReadingDefaults] = ContextVar("reading defaults", default=ReadingDefaults())
+_NO_DEFAULTS = ReadingDefaults()
+_DEFAULTS: ContextVar[ReadingDefaults] = ContextVar("reading defaults", default=_NO_DEFAULTS)
 
 
 def reading_defaults() -> ReadingDefaults:

@@ -80,6 +80,7 @@ def _container(file: ClipFile, path: Path, bounds: ReadingBounds, options: dict[
     try:
         return av.open(
             file,
+            "r",
             metadata_errors="ignore",
             options=options,
             container_options=_CONTAINER_OPTIONS,
@@ -99,8 +100,8 @@ def _check_frame_size(path: Path, stream: VideoStream, bounds: ReadingBounds) ->
     width, height = stream.codec_context.width, stream.codec_context.height
     if width * height == 0:
         with _opened(path, bounds, {"codec_whitelist": "none"}) as undecoded:
-            codec_context = undecoded.streams[stream.index].codec_context
-            width, height = codec_context.width, codec_context.height
+            same = next(other for other in undecoded.streams.video if other.index == stream.index)
+            width, height = same.codec_context.width, same.codec_context.height
     bounds.check_frame(width, height)
     bounds.check_frame(*shown_size(width, height, pixel_aspect(stream)))
 
@@ -123,9 +124,7 @@ def _moving_picture(path: Path, container: InputContainer, bounds: ReadingBounds
     raise VideoReadError(f"{path} holds no video.")
 
 
-def _film(
-    path: Path, container: InputContainer, streams: Sequence[VideoStream], bounds: ReadingBounds
-) -> VideoStream:
+def _film(path: Path, container: InputContainer, streams: Sequence[VideoStream], bounds: ReadingBounds) -> VideoStream:
     """Choose among several videos: one that moves, and of those the one that FFmpeg's players choose, or else the first."""
     counts = {stream.index: stream.frames for stream in streams}
     if not all(counts.values()):

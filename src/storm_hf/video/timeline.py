@@ -20,9 +20,9 @@ from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
+from storm_hf.video.clip_file import raise_machine_fault
 from storm_hf.video.limits import ReadingBounds
 from storm_hf.video.sample import FrameSelection
-from storm_hf.video.clip_file import raise_machine_fault
 from storm_hf.video.source import open_video, pixel_aspect, shown_size
 
 
@@ -142,7 +142,9 @@ def timeline_of_pictures(bounds: ReadingBounds) -> Timeline:
         size = shown_size(stream.width, stream.height, aspect)
         rate = stream.guessed_rate or stream.average_rate or Fraction(_DEFAULT_FPS)
     known = [time for time in times if time is not None]
-    is_ordered = known == sorted(known) or packets.num_broken > 0  # AVI has no times of its own for pictures out of order
+    is_ordered = (
+        known == sorted(known) or packets.num_broken > 0
+    )  # AVI has no times of its own for pictures out of order
     keyed_by_time = time_base is not None and len(set(known)) == len(times) and is_ordered
     keys = np.sort(np.array(known if keyed_by_time else range(len(times)), dtype=np.int64))
     return Timeline(

@@ -1,0 +1,98 @@
+"""Rows that were rejected and are tried again: those of a reason that has gone, such as a clip that was mended."""
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from storm_hf.builder.plan import ANNOTATIONS, Plan
+from storm_hf.builder.records import Refused, read_refused
+from storm_hf.builder.rows import PROMPTS, THOUGHTS
+from storm_hf.builder.selection import EARLIER, SELECTION_STEP, Selection, kept_rows, record_path
+from storm_hf.builder.selection import FILE_NAME as SELECTION
+from storm_hf.errors import DatasetError
+from storm_hf.pipeline import Workspace
+from storm_hf.target_trajectory.shards import DATA, MANIFEST
+
+
+_RETRY = "work/retry"
+
+
+def retry_rows(folder: str | Path, reason: str) -> int:
+    """Have the next build of a folder try the rows again that were rejected for a reason.
+
+    The shards with such rows, and what was made of them, are removed. The command that built the folder makes them again.
+
+    Args:
+        folder (`str` or `Path`):
+            The data set, which no process is building.
+        reason (`str`):
+            Kind of reason, as `storm build status` counts them: `unreadable`, `missing`, ...
+
+    Returns:
+        `int`: Rows that will be tried again.
+
+    Raises:
+        DatasetError: If there is no build, or no such row; a row that was rejected while annotations were read is in no shard.
+    """
+    workspace = Workspace(Path(folder).absolute())
+    plan = Plan.load(workspace)
+    if plan is None:
+        raise DatasetError(f"Expected the folder of a build but {folder} holds none that has read its annotations.")
+    count = reopen(workspace, plan, lambda refused: refused.kind == reason)
+    if count == 0:
+        raise DatasetError(
+            f"Expected rows of {folder} that were rejected as {reason!r} but there are none in its shards. `storm build status "
+            f"{folder}` counts the reasons. Rows rejected in {Path(ANNOTATIONS).name} need a new folder."
+        )
+    return count
+
+
+def reopen_timed_out(workspace: Workspace, plan: Plan, timeout_seconds: float) -> int:
+    """Take up the rows again whose clips had less time than they would have now; return how many there are."""
+    return reopen(workspace, plan, lambda refused: (refused.timeout_seconds or timeout_seconds) < timeout_seconds)
+
+
+def reopen(workspace: Workspace, plan: Plan, is_passing: Callable[[Refused], bool]) -> int:
+    """Remove the shards with rejected rows of a kind and all that was made of them; return how many such rows there are.
+
+    What says that the data set is complete goes first, and what says which rows were rejected goes last, so that a process
+    that is killed on the way can be begun again.
+    """
+    if not any(_shards_with(workspace, plan, step, is_passing) for step in (PROMPTS, THOUGHTS)):
+        return 0  # nothing is written: the folder may be read-only
+    with workspace.locked(_RETRY, MANIFEST):
+        found = {step: _shards_with(workspace, plan, step, is_passing) for step in (PROMPTS, THOUGHTS)}
+        shards = {*found[PROMPTS], *found[THOUGHTS]}
+        if shards:
+            shards |= {name for name in plan.num_rows if name not in shards and _has_lost_videos(workspace, name)}
+            _remove_what_follows(workspace, shards)
+            _remove(record_path(workspace, THOUGHTS, name) for name in shards)
+            _remove(record_path(workspace, PROMPTS, name) for name in found[PROMPTS])
+        return sum(sum(counts.values()) for counts in found.values())
+
+
+def _shards_with(workspace: Workspace, plan: Plan, step: str, is_passing: Callable[[Refused], bool]) -> dict[str, int]:
+    """Find the shards of a step with such rows, and how many each has."""
+    paths = {name: path for name in plan.num_rows if (path := record_path(workspace, step, name)).exists()}
+    counts = {name: sum(map(is_passing, read_refused(path))) for name, path in paths.items()}
+    return {name: count for name, count in counts.items() if count}
+
+
+def _has_lost_videos(workspace: Workspace, shard: str) -> bool:
+    """Check whether thought videos of a shard were removed at the end of a build: other rows may be kept this time."""
+    if not record_path(workspace, THOUGHTS, shard).exists():
+        return False
+    return any(not (workspace.root / row.thought["path"]).exists() for row in kept_rows(workspace, shard))
+
+
+def _remove_what_follows(workspace: Workspace, shards: set[str]) -> None:
+    (workspace.root / MANIFEST).unlink(missing_ok=True)
+    selection = Selection.load(workspace)
+    if selection is None:
+        return
+    _remove(workspace.shard(DATA, name) for name, records in selection.shards.items() if records in shards)
+    workspace.shard(SELECTION_STEP, SELECTION).replace(workspace.shard(SELECTION_STEP, EARLIER))
+
+
+def _remove(paths: Iterable[Path]) -> None:
+    for path in paths:
+        path.unlink(missing_ok=True)
