@@ -4,12 +4,14 @@ import dataclasses
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from hashlib import sha256
+from html import unescape
 from pathlib import Path
 
 import pytest
@@ -94,6 +96,19 @@ def test_page_shows_real_clips(finished):
     page = (finished.path / "report.html").read_text()
     assert page.count("data:video/mp4;base64,") >= 2
     assert "clips with 5 or 6 swaps" in page
+
+
+def test_code_of_the_page_asks_the_checkpoint_without_this_package_and_without_a_question_back(finished):
+    page = (finished.path / "report.html").read_text()
+    (code,) = (unescape(block) for block in re.findall(r"<code>(from transformers.*?)</code>", page, flags=re.DOTALL))
+    alone = 'import sys; sys.modules["storm_hf"] = None\n'
+    environment = {**os.environ, "HF_MODULES_CACHE": str(finished.path / "page_modules")}
+    ended = subprocess.run(
+        [sys.executable, "-c", alone + code], stdin=subprocess.DEVNULL, capture_output=True, text=True, env=environment
+    )
+    assert ended.returncode == 0, ended.stderr
+    given = re.search(r"# (.*)$", code)[1]  # what the page says that it answers, if that is an option
+    assert ended.stdout.strip().endswith(given) or given == "nothing readable"
 
 
 def test_checkpoint_is_whole_and_says_what_it_has_seen(finished):
