@@ -73,6 +73,17 @@ def test_verdict_on_the_thought_alone_is_about_what_it_holds(asked, changed, ver
     assert verdict in rethought_markup(thinking, again)
 
 
+@pytest.mark.parametrize(
+    ("forms", "caveat"),
+    [((), ""), (("options", "open"), ""), (("open",), ""), (("options",), "trained on questions with options alone")],
+)
+def test_question_in_a_form_that_was_not_trained_is_noticed(desk, examples, monkeypatch, forms, caveat):
+    monkeypatch.setattr(desk.session.model.config, "storm_prompt", {"question_forms": list(forms)})
+    notice = desk.ask(str(examples.episodes[0].clip_path), QUESTION, "")[0]
+    assert caveat in notice
+    assert bool(notice.strip()) is bool(caveat)
+
+
 def test_replaced_steps_are_marked_and_zeros_are_not_drawn(desk, asked):
     replies = desk.change(asked[2], "zeros", "step 2", SAME_STEP, None)[1]
     assert [part.partition("</b>")[0] for part in replies.split("<b>")[1:]] == [

@@ -1,3 +1,5 @@
+import logging
+
 import numpy as np
 import pytest
 from tests.evaluation.world_checkpoint import NUM_LATENTS, OPTIONS
@@ -114,6 +116,20 @@ def test_question_in_any_script_that_contains_control_tokens_is_text(loaded, que
 def test_question_beyond_the_models_window_is_answered_with_a_warning(loaded, question, caplog):
     assert ask(*loaded, ClipQuestion(question.clip, "ball " * 1500), max_new_tokens=2) is not None
     assert "do not trust its answer" in caplog.text
+
+
+@pytest.mark.parametrize("options", [(), ("left", "right")], ids=["open", "with options"])
+@pytest.mark.parametrize("forms", [(), ("options",), ("open",), ("options", "open")], ids=str)
+def test_question_in_a_form_that_was_not_trained_is_told_once(loaded, question, caplog, monkeypatch, forms, options):
+    logging.Logger.warning_once.cache_clear()
+    monkeypatch.setattr(loaded[0].config, "storm_prompt", {"question_forms": list(forms)})
+    for _ in range(2):
+        ask(*loaded, ClipQuestion(question.clip, question.text, options), max_new_tokens=1)
+    told = [
+        record.getMessage() for record in caplog.records if "This model was trained on questions" in record.message
+    ]
+    asked = "options" if options else "open"
+    assert len(told) == (bool(forms) and asked not in forms)
 
 
 def test_question_that_would_fill_the_memory_is_refused(loaded, question):

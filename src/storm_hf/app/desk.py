@@ -11,6 +11,7 @@ from storm_hf.app.markup import notice_markup, rethought_markup, thinking_markup
 from storm_hf.app.replies import Thinking
 from storm_hf.app.session import Session
 from storm_hf.errors import PromptError, StormError, one_line
+from storm_hf.training.prompts import form_caveat
 
 
 EVERY_STEP = "every step"
@@ -117,6 +118,8 @@ class Desk:
             caveats.append(
                 f"This model has only ever seen tiny drawn videos (of {worlds}): its answer about a real clip is a guess."
             )
+        if caveat := form_caveat(self.session.model.config, bool(thinking.question.options)):
+            caveats.append(caveat)
         if thinking.question.clip.num_broken:
             caveats.append("The clip is damaged: some of its frames repeat their nearest good neighbour.")
         return caveats
