@@ -123,6 +123,26 @@ def test_llava_conversation_of_several_turns_becomes_several_annotations(tmp_pat
     ]
 
 
+@pytest.mark.parametrize(
+    ("shown", "reason"),
+    [
+        ({"videos": ["a.mp4", "b.mp4"]}, "The row has 2 clips"),
+        ({"video": ["a.mp4", "b.mp4"]}, "The row has 2 clips"),
+        ({"video": "a.mp4", "image": "x.jpg"}, "The row has a picture beside its clip"),
+        ({"video": "a.mp4", "images": ["x.jpg"]}, "The row has a picture beside its clip"),
+        ({"video": "a.mp4", "images": []}, None),
+        ({"video": ["a.mp4"]}, None),
+    ],
+)
+def test_conversation_about_more_than_one_clip_is_rejected(tmp_path, shown, reason):
+    said = [{"from": "human", "value": "<video>\nWho comes?"}, {"from": "gpt", "value": "A man."}]
+    make_clips(tmp_path, "a.mp4", "b.mp4")
+    (tmp_path / "talk.json").write_text(json.dumps([{"id": "t", **shown, "conversations": said}]))
+    kept, rejected = read(tmp_path / "talk.json", layout="llava")
+    assert [each.reason.startswith(reason) for each in rejected] == ([True] if reason else [])
+    assert len(kept) == (reason is None)
+
+
 def test_bad_turn_of_a_conversation_costs_no_other(tmp_path):
     turns = ["<video>", "Nothing.", "Who comes?", "A man."]
     said = [{"role": ("user", "assistant")[index % 2], "content": text} for index, text in enumerate(turns)]

@@ -31,6 +31,8 @@ from storm_hf.annotations import Annotation, Rejection, write_rejections
         ({"video": "b\0.mp4"}, "There is no clip"),
         ({"video": "b" * 5000}, "There is no clip"),
         ({"video": {"path": None, "bytes": "x"}}, "The clip is embedded in the row."),
+        ({"video": {"path": "a.mp4", "bytes": "not those of a.mp4"}}, "The clip is embedded in the row."),
+        ({"video": ["a.mp4", "b.mp4"]}, "The row has 2 clips, and an annotation has one."),
     ],
 )
 def test_bad_row_is_rejected_with_its_reason(tmp_path, changes, reason):

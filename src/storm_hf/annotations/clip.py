@@ -1,12 +1,12 @@
 """Where the clip of a row lies."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from storm_hf.annotations.fields import required, text_of
+from storm_hf.annotations.fields import first_of, look_up, required, text_of
 from storm_hf.annotations.layout import PLACEHOLDER, Layout
 from storm_hf.errors import DatasetError
 
@@ -50,9 +50,30 @@ class ClipFinder:
     def _value(self, row: Mapping[str, Any], name: str) -> str:
         if name != "video":
             return text_of(required(row, [name], "path of the clip"), name)
+        self._check_alone(row)
         value = required(row, self.layout.fields["video"], "clip")
+        if isinstance(value, Sequence) and not isinstance(value, str | bytes) and len(value) == 1:
+            value = value[0]
         if isinstance(value, Mapping):  # a video column of `datasets`
-            value = value.get("path")
-            if value is None:
+            if not self._is_on_disk(value):
                 raise DatasetError("The clip is embedded in the row. Write it to a file, and name that file.")
+            value = value["path"]
         return text_of(value, "path of the clip")
+
+    def _is_on_disk(self, video: Mapping[str, Any]) -> bool:
+        """Whether the path of a video names the file with its bytes, if it has any, and no other file of that name."""
+        path, held = video.get("path"), video.get("bytes")
+        if path is None or held is None:
+            return path is not None
+        file = Path(os.path.normpath(self.root / path))
+        return os.path.isfile(file) and os.path.getsize(file) == len(held) and file.read_bytes() == held
+
+    def _check_alone(self, row: Mapping[str, Any]) -> None:
+        """Refuse a row that shows more than one clip: an annotation would ask about the first one alone."""
+        for name in self.layout.fields["video"]:
+            clips = look_up(row, name.removesuffix(".0"))
+            if isinstance(clips, Sequence) and not isinstance(clips, str | bytes) and len(clips) > 1:
+                raise DatasetError(f"The row has {len(clips)} clips, and an annotation has one.")
+        pictures = first_of(row, ("image", "images")) if self.layout.conversation else None
+        if pictures is not None and (isinstance(pictures, str | Mapping) or len(pictures)):
+            raise DatasetError("The row has a picture beside its clip, and an annotation has a clip alone.")
