@@ -1,16 +1,22 @@
 import json
+import logging
 import shutil
 
+import numpy as np
 import pytest
 import torch
 from peft import get_peft_model
 from safetensors.torch import load_file, save_file
+from tests.training.tiny_videos import load_tiny
+from transformers import AutoProcessor
 
 from storm_hf.errors import CheckpointError
 from storm_hf.evaluation.loading import load_checkpoint, worlds_only
-from storm_hf.model import StormConfig, StormForConditionalGeneration
+from storm_hf.model import PromptRecord, StormConfig, StormForConditionalGeneration, add_latent_tokens
+from storm_hf.model.processing_storm import write_record
 from storm_hf.training.adapter import default_lora
 from storm_hf.training.adapter_folder import save_storm_config
+from storm_hf.training.prompts import PromptEncoder
 
 
 @pytest.fixture
@@ -147,3 +153,99 @@ def test_adapter_without_weights_is_named(adapter):
     (adapter[0] / "adapter_model.safetensors").unlink()
     with pytest.raises(CheckpointError, match="weights of .* cannot be loaded"):
         load_checkpoint(str(adapter[0]))
+
+
+def replace_processor(folder, change):
+    processor = AutoProcessor.from_pretrained(folder)
+    change(processor)
+    processor.save_pretrained(folder)
+
+
+def drop_block(processor):
+    processor.chat_template = processor.chat_template.partition("{#- the latent block")[0]
+
+
+@pytest.fixture
+def asked_in_letters(copy):
+    """A checkpoint whose run asked with letters and read six frames."""
+    model, processor = load_checkpoint(str(copy))
+    sampler = processor.video_processor
+    sampler.do_sample_frames, sampler.num_frames, sampler.fps = True, 6, None
+    write_record(PromptRecord(4, "letters", ("options",), num_frames=6), model.config, processor)
+    model.save_pretrained(copy)
+    processor.save_pretrained(copy)
+    return copy
+
+
+def test_checkpoint_is_asked_as_it_was_trained(asked_in_letters, caplog):
+    model, processor = load_checkpoint(str(asked_in_letters))
+    assert PromptEncoder(processor, model.config, 4).question_style == "letters"
+    assert model.config.prompt_record.frames == {"num_frames": 6}
+    assert caplog.text == ""
+
+
+def test_checkpoint_without_a_record_is_asked_as_before(checkpoint, caplog):
+    model, processor = load_checkpoint(str(checkpoint))
+    assert model.config.storm_prompt is None
+    assert PromptEncoder(processor, model.config, 4).question_style == "words"
+    assert caplog.text == ""
+
+
+@pytest.mark.parametrize("part", ["block", "tokens"])
+def test_processor_that_cannot_write_the_prompts_is_refused(part, copy, qwen_checkpoint):
+    if part == "block":
+        replace_processor(copy, drop_block)
+    else:
+        AutoProcessor.from_pretrained(qwen_checkpoint).save_pretrained(copy)
+    with pytest.raises(
+        CheckpointError, match=r"processor in .* does not fit its model.*add_latent_tokens\(processor, 4\)"
+    ):
+        load_checkpoint(str(copy))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda processor: add_latent_tokens(processor, 8), "writes 8 latents, but the model has num_latents=4"),
+        (lambda processor: setattr(processor.video_processor, "num_frames", 16), "reads frames by {'num_frames': 16}"),
+        (lambda processor: add_latent_tokens(processor, 4, PromptRecord(4)), "question_style is 'words'"),
+    ],
+)
+def test_processor_that_asks_otherwise_is_told_of(change, message, asked_in_letters, caplog):
+    replace_processor(asked_in_letters, change)
+    load_checkpoint(str(asked_in_letters))
+    assert message in caplog.text
+
+
+@needs_peft
+def test_adapter_keeps_the_record(qwen_checkpoint, tmp_path):
+    model, processor = load_tiny(qwen_checkpoint, 3)
+    write_record(PromptRecord(3, "letters", ("options",), max_frames=32), model.config, processor)
+    adapted = get_peft_model(model, default_lora(model))
+    adapted.save_pretrained(tmp_path)
+    save_storm_config(model.config, tmp_path)
+    processor.save_pretrained(tmp_path)
+    loaded, _ = load_checkpoint(str(tmp_path))
+    assert loaded.config.prompt_record == PromptRecord(3, "letters", ("options",), max_frames=32)
+
+
+@pytest.mark.parametrize(
+    ("forms", "options", "is_told"),
+    [
+        (("options",), None, True),
+        (("options",), ["left", "right"], False),
+        (("open",), ["left", "right"], True),
+        (("open",), [], False),
+        (("options", "open"), None, False),
+        ((), None, False),
+    ],
+)
+def test_question_of_a_form_that_was_not_trained_is_told_of_once(forms, options, is_told, checkpoint, caplog):
+    model, processor = load_checkpoint(str(checkpoint))
+    model.config.storm_prompt = {"question_forms": forms}
+    clip = np.zeros((4, 32, 96, 3), np.uint8)
+    logging.Logger.warning_once.cache_clear()
+    encode = PromptEncoder(processor, model.config, 4)
+    for _ in range(2):
+        encode([{"video": clip, "question": "where is the ball ?", "options": options}])
+    assert caplog.text.count("may be a guess") == is_told
