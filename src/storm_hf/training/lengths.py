@@ -67,14 +67,19 @@ def set_sampler_epoch(dataloader: Any, epoch: int) -> None:
         sampler = getattr(sampler, "batch_sampler", None) or getattr(sampler, "sampler", None)
 
 
+def find_prompts(collator: Any) -> PromptEncoder | None:
+    """Find the prompt encoder in a collator of either stage; None if it is not one of ours."""
+    prompts = getattr(getattr(collator, "answers", collator), "prompts", None)
+    return prompts if isinstance(prompts, PromptEncoder) else None
+
+
 def prompt_encoder_of(collator: Any) -> PromptEncoder:
     """Find what encodes the prompts in a collator of either stage.
 
     Raises:
         ConfigurationError: If it is not one of ours.
     """
-    answers = getattr(collator, "answers", collator)
-    if isinstance(prompts := getattr(answers, "prompts", None), PromptEncoder):
+    if (prompts := find_prompts(collator)) is not None:
         return prompts
     raise ConfigurationError(
         f"Batches of similar length need the length of every row, and {type(collator).__name__} does not say how rows "

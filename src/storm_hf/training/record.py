@@ -1,10 +1,12 @@
 """The prompt record of a training run: read off its prompts and its rows, written into model and processor."""
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from datasets import Dataset
+from transformers import PreTrainedConfig
 
 from storm_hf.errors import ConfigurationError
 from storm_hf.model.processing_storm import find_misfit, write_record
@@ -12,41 +14,44 @@ from storm_hf.model.prompt_storm import PromptRecord, frame_sampling
 from storm_hf.training.prompts import PromptEncoder
 
 
-def check_prompts(prompts: PromptEncoder) -> None:
-    """Refuse a processor that cannot write the prompts of a run, before the first step.
-
-    Args:
-        prompts ([`PromptEncoder`]):
-            Encodes the prompts of the run.
-
-    Raises:
-        ConfigurationError: If its latent ids are not the model's, or its template writes no latent block.
-    """
-    if prompts.num_latents and (misfit := find_misfit(prompts.processor, prompts.config)):
-        raise ConfigurationError(misfit)
+logger = logging.getLogger(__name__)
 
 
-def record_prompts(prompts: PromptEncoder, rows: Any) -> PromptRecord:
-    """Write how a run asks into the model's configuration and the processor, and return it.
+def record_prompts(prompts: PromptEncoder, rows: Any, config: PreTrainedConfig | None = None) -> PromptRecord:
+    """Write the form of a run's prompts into the model's configuration and the processor, and return it.
 
     A chat template that lost its latent block (as TRL's `chat_template_path` replaces it) gets it back.
 
     Args:
         prompts ([`PromptEncoder`]):
-            Encodes the prompts of the run. With `num_latents=0`, direct answers, the model's own K stays.
+            Encodes the prompts of the run. With `num_latents=0`, for direct answers, the model's own K stays, and the
+            processor as it is.
         rows ([`~datasets.Dataset`]):
             The rows that are trained on.
+        config ([`StormConfig`], *optional*):
+            Configuration of the model that is trained. By default that of the prompts.
+
+    Raises:
+        ConfigurationError: If the processor cannot write the prompts of the model.
     """
-    config = prompts.config
+    config = config or prompts.config
+    known = config.prompt_record
+    if config.storm_prompt is not None and known.question_style != prompts.question_style:
+        logger.warning(
+            "The model was trained with question_style %r and goes on with %r.",
+            *(known.question_style, prompts.question_style),
+        )
     record = PromptRecord(
         num_latents=prompts.num_latents or config.num_latents,
         question_style=prompts.style,
         question_forms=question_forms(rows, prompts.style),
-        thinking=config.prompt_record.thinking,
+        thinking=known.thinking,
         **frame_sampling(prompts.processor.video_processor),
     )
     if prompts.num_latents:
         write_record(record, config, prompts.processor)
+        if misfit := find_misfit(prompts.processor, config):
+            raise ConfigurationError(misfit)
     else:
         config.storm_prompt = record.to_dict()
     return record

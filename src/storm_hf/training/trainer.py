@@ -21,7 +21,7 @@ from transformers import (
 from trl import SFTTrainer
 
 from storm_hf.errors import CheckpointError, NonFiniteLossError
-from storm_hf.model import add_latent_tokens
+from storm_hf.model import StormConfig, add_latent_tokens
 from storm_hf.model.gradient_storm import RolloutGradient
 from storm_hf.model.modeling_storm import StormForConditionalGeneration
 from storm_hf.training.adapter import check_adapter_trains, complete_adapter
@@ -33,10 +33,12 @@ from storm_hf.training.collator import IGNORED_LABEL, AnswerCollator
 from storm_hf.training.config import StormTrainingConfig
 from storm_hf.training.draws import RowDraws
 from storm_hf.training.gradient_error import gradient_error
+from storm_hf.training.lengths import find_prompts
 from storm_hf.training.precision import explain_loss, train_whole_in_float32
 from storm_hf.training.prompts import PromptEncoder
 from storm_hf.training.publishing import Publishing
 from storm_hf.training.reading import RowReading
+from storm_hf.training.record import record_prompts
 from storm_hf.training.throughput import ThroughputMetrics
 
 
@@ -179,14 +181,18 @@ class StormTrainer(ThroughputMetrics, RowReading, RowDraws, AdapterCheckpoints, 
         return rows
 
     def _agree_on_prompt(self) -> None:
-        """Write K into the model's configuration and the processor's template, and compare their latent tokens.
+        """Write the form of the prompts into the model's configuration and the processor, and compare their latent tokens.
 
-        With `num_latents=0`, for direct answers, both keep the K that they have.
+        With `num_latents=0`, for direct answers, both keep the K that they have. A collator of one's own is known by K alone.
 
         Raises:
             ConfigurationError: If the processor has other ids for the latent tokens than the model.
         """
         config, num_latents = self.model.config, self.args.num_latents
+        prompts = find_prompts(self.data_collator)
+        if prompts is not None and self.train_dataset is not None and config.model_type == StormConfig.model_type:
+            record_prompts(prompts, self.train_dataset, config)
+            return
         if num_latents:
             config.num_latents = num_latents
         if isinstance(self.processing_class, ProcessorMixin) and num_latents != 0:
