@@ -170,7 +170,7 @@ def other_ids(processor, config):
 
 
 @pytest.mark.parametrize(
-    ("change", "message"), [(plain_template, "writes no latent block"), (other_ids, "has the ids")]
+    ("change", "message"), [(plain_template, "writes no latent block"), (other_ids, "have the ids")]
 )
 def test_processor_that_cannot_write_the_prompts_is_told(change, message, pair):
     change(*pair)

@@ -114,7 +114,7 @@ def find_misfit(processor: transformers.ProcessorMixin, config: Any) -> str | No
     ids = tuple(known.get(token) for token in LATENT_TOKENS)
     wanted = config.latent_block_ids
     if any(expected not in (None, got) for got, expected in zip(ids, wanted, strict=True)):
-        return f"The processor has the ids {ids} for the latent tokens, but the model has {wanted}. {cure}"
+        return f"Expected a processor whose latent tokens have the ids {wanted}, as in the model, got {ids}. {cure}"
     if config.num_latents and written_latents(processor, num_latents=1) != 1:
         return (
             f"The processor's chat template writes no latent block, but the model thinks in {config.num_latents} latents: it is "
