@@ -61,6 +61,13 @@ def test_training_on_cached_features_is_training_on_pixels(qwen_checkpoint, rows
     assert logged(on_features, "loss") == pytest.approx(logged(trained, "loss"), rel=1e-3)
 
 
+def test_cached_features_train_under_autocast_to_bfloat16(qwen_checkpoint, rows, trained, tmp_path):
+    """They lie in float16, which autocast to bfloat16 does not take on a CPU."""
+    cached = cache_video_features(rows, *load_tiny(qwen_checkpoint, num_latents=3))
+    on_features = answer(qwen_checkpoint, cached.with_format("numpy"), tmp_path, bf16=True)
+    assert logged(on_features, "loss") == pytest.approx(logged(trained, "loss"), rel=2e-2)
+
+
 def test_another_number_of_latents_can_be_trained(qwen_checkpoint, rows, tmp_path):
     trainer = answer(qwen_checkpoint, rows, tmp_path, num_latents=1, max_steps=1)
     batch = trainer.data_collator(rows.to_list()[:1])

@@ -2,11 +2,13 @@
 
 import json
 import signal
+import threading
 from types import SimpleNamespace
 
 import pytest
 import torch
 from tests.training.processes import finish_together, leave, meet, start
+from tests.training.tiny_training import tiny_trainer
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from storm_hf.training.checkpoints import ExitOnInterrupt, StopOnInterrupt, newest_complete_checkpoint
@@ -128,3 +130,29 @@ def stop_as_rank(rank, folder):
 def test_all_processes_stop_after_the_same_step(tmp_path):
     assert finish_together([start(stop_as_rank, rank, tmp_path) for rank in (0, 1)]) == [0, 0]
     assert [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1)] == [[False, True]] * 2
+
+
+def test_trainer_listens_for_interrupts_by_default_and_only_once(tmp_path):
+    def listeners(**given):
+        trainer = tiny_trainer("answer", "qwen2_5_vl", tmp_path, **given)
+        return [type(one) for one in trainer.callback_handler.callbacks if isinstance(one, StopOnInterrupt)]
+
+    assert listeners() == [ExitOnInterrupt]
+    assert listeners(callbacks=[StopOnInterrupt()]) == [StopOnInterrupt]
+
+
+def test_training_that_ends_in_an_error_stops_listening(tmp_path):
+    before = signal.getsignal(signal.SIGINT)
+    trainer = tiny_trainer("answer", "qwen2_5_vl", tmp_path)
+    trainer.data_collator = lambda rows: 1 / 0
+    with pytest.raises(ZeroDivisionError):
+        trainer.train()
+    assert signal.getsignal(signal.SIGINT) == before
+
+
+def test_trainer_in_another_thread_trains_without_listening(tmp_path):
+    trainer = tiny_trainer("answer", "qwen2_5_vl", tmp_path, max_steps=1)
+    thread = threading.Thread(target=trainer.train)
+    thread.start()
+    thread.join()
+    assert trainer.state.global_step == 1
