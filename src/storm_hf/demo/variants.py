@@ -115,7 +115,7 @@ class MarkersEncoder(PromptEncoder):
         start_id, _, end_id = self.config.latent_block_ids
         markers = torch.tensor([[start_id, end_id]]).expand(len(rows), -1)
         added = {"input_ids": markers, "attention_mask": torch.ones_like(markers)}
-        added["mm_token_type_ids"] = torch.zeros_like(markers)
+        added["mm_token_type_ids"] = added["clip_token_mask"] = torch.zeros_like(markers)
         return batch | {name: torch.cat([batch[name], added[name]], dim=1) for name in added if name in batch}
 
 

@@ -92,7 +92,7 @@ def set_num_latents(inputs: dict[str, Any], num_latents: int, config: StormConfi
     start_id, latent_id, end_id = config.latent_block_ids
     new = prompt.new_tensor([start_id, *[latent_id] * num_latents, end_id] if num_latents else [])
     edited = dict(inputs, input_ids=_extend(prompt[:, :kept], new))
-    for name, value in (("attention_mask", 1), ("mm_token_type_ids", 0), ("token_type_ids", 0)):
+    for name, value in (("attention_mask", 1), ("clip_token_mask", 0), *((name, 0) for name in PER_TOKEN_INPUTS)):
         if inputs.get(name) is not None:
             edited[name] = _extend(inputs[name][:, :kept], torch.full_like(new, value))
     return edited

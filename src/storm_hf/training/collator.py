@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
+from storm_hf.model.thought_storm import PER_TOKEN_INPUTS
 from storm_hf.training.prompts import PromptEncoder, Row, pad_rows
 
 
@@ -60,7 +61,7 @@ def append_answers(
     batch["labels"] = torch.cat([torch.full_like(prompts["input_ids"], IGNORED_LABEL), labels], dim=1)
     batch["input_ids"] = torch.cat([prompts["input_ids"], ids], dim=1)  # (B, S)
     batch["attention_mask"] = torch.cat([prompts["attention_mask"], mask], dim=1)
-    for name in ("mm_token_type_ids", "token_type_ids"):
+    for name in ("clip_token_mask", *PER_TOKEN_INPUTS):
         if name in prompts:
             batch[name] = torch.cat([prompts[name], torch.zeros_like(ids, dtype=prompts[name].dtype)], dim=1)
     return batch

@@ -42,7 +42,7 @@ def cache_video_features(
             Clips that are encoded together.
 
     Returns:
-        [`~datasets.Dataset`]: The same rows with `prompt_input_ids`, `prompt_mm_token_type_ids`, `video_features` of shape
+        [`~datasets.Dataset`]: The same rows with `prompt_input_ids`, `prompt_mm_token_type_ids`, `prompt_clip_token_mask`, `video_features` of shape
         `(num_tokens, hidden_size)` in float16, `video_grid_thw`, and what else the backbone needs.
 
     Raises:
@@ -78,6 +78,7 @@ def _cached_columns(model: StormForConditionalGeneration, example: dict[str, lis
         CACHED_PROMPT: List(Value("int32")),
         CACHED_STYLE: Value("string"),
         "prompt_mm_token_type_ids": List(Value("int8")),
+        "prompt_clip_token_mask": List(Value("bool")),
         "video_features": Array2D((None, size), "float16"),
         "video_grid_thw": List(List(Value("int32"))),
         "second_per_grid_ts": List(Value("float32")),
@@ -117,6 +118,9 @@ def _encode_rows(
         CACHED_STYLE: [encoder.question_style] * len(rows),
         "video_grid_thw": [grids.tolist() for grids in batch["video_grid_thw"].split(videos)],
     }
+    if "clip_token_mask" in batch:
+        masks = zip(batch["clip_token_mask"], is_token, strict=True)
+        columns["prompt_clip_token_mask"] = [row[keep].tolist() for row, keep in masks]
     if "second_per_grid_ts" in batch:
         seconds = torch.as_tensor(batch["second_per_grid_ts"]).float()
         columns["second_per_grid_ts"] = [part.tolist() for part in seconds.split(videos)]

@@ -20,6 +20,8 @@ from storm_hf.errors import DatasetError, PromptError, StormError, first_line
 from storm_hf.model.configuration_storm import StormConfig
 from storm_hf.model.generation_storm import set_num_latents
 from storm_hf.model.processing_storm import find_misfit, thinking_switches
+from storm_hf.model.thought_storm import PER_TOKEN_INPUTS
+from storm_hf.training.clip_tokens import asks_for_clip_text, with_clip_token_mask
 from storm_hf.training.conversation import (
     Message,
     Row,
@@ -40,7 +42,7 @@ COLUMNS_OF_A_PROMPT = (
     *("prompt", "messages", "video", "videos", "image", "images", "question", "options"),
     *("tools", "chat_template_kwargs", "id"),
 )
-_PER_TOKEN = {"attention_mask": 0, "mm_token_type_ids": 0, "token_type_ids": 0}
+_PER_TOKEN = dict.fromkeys(("attention_mask", "clip_token_mask", *PER_TOKEN_INPUTS), 0)
 
 logger = logging.getLogger(__name__)
 
@@ -140,6 +142,7 @@ class PromptEncoder:
     ) -> dict[str, torch.Tensor]:
         encoded = self.processor.apply_chat_template(
             conversations,
+            chat_template=self.processor.chat_template,  # named, since SmolVLM's puts another one in for videos
             tokenize=True,
             add_generation_prompt=True,
             **arguments,
@@ -151,9 +154,10 @@ class PromptEncoder:
                 "padding_side": "left",
                 "do_sample_frames": False,
                 "video_metadata": [video_metadata(clip) for clip in clips],
+                **asks_for_clip_text(self.processor),
             },
         )
-        return dict(encoded)
+        return with_clip_token_mask(encoded, self.processor)
 
     def _decode(self, message: Message, clips: list[VideoClip]) -> Message:
         return {**message, "content": [self._decode_part(part, clips) for part in message["content"]]}
@@ -211,6 +215,9 @@ class PromptEncoder:
         if rows[0].get("second_per_grid_ts") is not None:
             seconds = [np.atleast_1d(np.asarray(row["second_per_grid_ts"])) for row in rows]
             batch["second_per_grid_ts"] = torch.as_tensor(np.concatenate(seconds)).float()
+        if rows[0].get("prompt_clip_token_mask") is not None:
+            masks = [torch.as_tensor(row["prompt_clip_token_mask"], dtype=torch.bool) for row in rows]
+            batch["clip_token_mask"] = pad_rows(masks, 0, side="left")
         if rows[0].get("video_deepstack") is not None:
             batch["video_deepstack"] = torch.cat([_half(row["video_deepstack"]) for row in rows], dim=1)  # (L, N, D)
         return batch
