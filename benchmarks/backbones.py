@@ -73,6 +73,7 @@ def write_table(rows: dict[str, Cells], reasons: list[str]) -> str:
 
 
 def main() -> None:
+    """Check the backbones that were named and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=VIDEO_BACKBONES, default=VIDEO_BACKBONES)
     parser.add_argument("--output", type=Path, help="file for the table, besides the screen")

@@ -65,7 +65,9 @@ def test_two_clips_give_the_same_clip_free_prompt(encoder, other):
 
 def test_clip_free_prompt_says_nothing_of_the_clip_and_all_of_the_question(encoder):
     (said,) = words_of(encoder, clip_free(encoder, ask(clip(12))))
-    assert "Where?" in said and "assistant" in said and said.count("<|latent|>") == NUM_LATENTS
+    assert "Where?" in said
+    assert "assistant" in said
+    assert said.count("<|latent|>") == NUM_LATENTS
     assert not any(character.isdigit() for character in said)
     assert not {"Frame", "seconds", "frames", "video."} & set(said.replace(":", " ").split())
 
@@ -73,7 +75,8 @@ def test_clip_free_prompt_says_nothing_of_the_clip_and_all_of_the_question(encod
 def test_words_between_and_after_two_clips_stay(encoder):
     row = ask(clip(4), clip(4), words=("First this.", "Then that one?"))
     (said,) = words_of(encoder, clip_free(encoder, row))
-    assert "First this." in said and "Then that one?" in said
+    assert "First this." in said
+    assert "Then that one?" in said
 
 
 def test_rows_of_a_batch_are_those_of_rows_alone(encoder):

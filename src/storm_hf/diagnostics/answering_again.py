@@ -21,9 +21,9 @@ from storm_hf.errors import InterventionError
 from storm_hf.evaluation.answering import Answer, generate_greedily, read_answers, spans
 from storm_hf.model.generation_storm import set_num_latents
 from storm_hf.model.layout_storm import find_latent_block
-from storm_hf.model.thought_storm import PER_TOKEN_INPUTS
 from storm_hf.model.modeling_storm import StormForConditionalGeneration
 from storm_hf.model.rollout_storm import LatentIntervention
+from storm_hf.model.thought_storm import PER_TOKEN_INPUTS
 from storm_hf.training.prompts import PromptEncoder, Row, pad_rows
 from storm_hf.worlds.question import format_answer
 

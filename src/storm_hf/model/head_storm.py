@@ -44,6 +44,15 @@ def possible_scales(text_config: PreTrainedConfig) -> list[float]:
     return scales
 
 
+def name_experts(text_config: PreTrainedConfig) -> None:
+    """Give the number of experts the name by which TRL's auxiliary loss asks for it, where a backbone has another one."""
+    if hasattr(text_config, "router_aux_loss_coef") and not hasattr(text_config, "num_experts"):
+        for name in ("num_local_experts", "n_routed_experts"):
+            if (number := getattr(text_config, name, None)) is not None:
+                text_config.num_experts = number
+                return
+
+
 def load_balancing_loss(
     router_logits: tuple[torch.Tensor, ...], text_config: PreTrainedConfig, attention_mask: torch.Tensor | None
 ) -> torch.Tensor:

@@ -23,7 +23,7 @@ from .configuration_storm import StormConfig
 from .features_storm import flatten_features
 from .generation_storm import StormGenerationMixin
 from .gradient_storm import RolloutGradient
-from .head_storm import load_balancing_loss, scale_and_cap, scale_of_settings
+from .head_storm import load_balancing_loss, name_experts, scale_and_cap, scale_of_settings
 from .pretrained_storm import StormPreTrainedModel
 from .rollout_storm import LatentIntervention
 
@@ -50,6 +50,7 @@ class StormForConditionalGeneration(StormPreTrainedModel, FromBackboneMixin, Sto
     def __init__(self, config: StormConfig) -> None:
         super().__init__(config)
         self.model = StormModel(config)
+        name_experts(config.get_text_config())
         self.post_init()
 
     @property

@@ -241,5 +241,5 @@ def attention_shape(config: Any) -> AttentionShape:
         decoder_layers=sum(kind != "linear_attention" for kind in kinds),
         decoder_width=text.num_attention_heads * head_size,
         vision_layers=depth if full is None else len(full),
-        vision_width=vision.hidden_size,
+        vision_width=getattr(vision, "hidden_size", 0),  # some backbones read patches without a tower
     )
