@@ -59,7 +59,7 @@ def _run(check, candidate: Candidate) -> tuple[str, str]:
 
 
 def _first_sentence(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), "").split(". ")[0]
+    return next(iter(str(error).strip().splitlines()), "").split(". ")[0]
 
 
 def write_table(rows: dict[str, Cells], reasons: list[str]) -> str:

@@ -27,6 +27,7 @@ WITHOUT_CHECKPOINTING = {
     "exaone4_5",
     "gemma4",
     "gemma4_unified",
+    "glm5_next",
     "hy_v4_vl",
     "muse_glimmer",
     "muse_spark",
