@@ -24,6 +24,7 @@ from storm_hf.demo.folder import DemoFolder
 from storm_hf.errors import CheckpointError, StaleWorkError
 from storm_hf.evaluation import load_checkpoint
 from storm_hf.evaluation.gallery import Gallery
+from storm_hf.model.processing_storm import find_differences
 from storm_hf.writing import read_json
 
 
@@ -116,6 +117,8 @@ def test_checkpoint_is_whole_and_says_what_it_has_seen(finished):
     assert checkpoint == finished.storm
     model, processor = load_checkpoint(str(checkpoint))
     assert model.config.trained_on == ["world:shuffle"]
+    assert model.config.prompt_record.question_forms == ("options", "open")
+    assert find_differences(processor, model.config) == []
     assert len(processor.tokenizer) == model.get_input_embeddings().num_embeddings
     gallery = Gallery.load(checkpoint)
     assert gallery.latents.shape == (4, model.config.hidden_size)
