@@ -113,11 +113,13 @@ class RequestError(StormError, ValueError):
             What was expected, what came, and what to do.
         status (`int`, *optional*, defaults to `400`):
             The status of the answer, as HTTP counts.
+        param (`str`, *optional*):
+            Name of the field that is refused.
     """
 
-    def __init__(self, message: str, status: int = 400) -> None:
+    def __init__(self, message: str, status: int = 400, param: str | None = None) -> None:
         super().__init__(message)
-        self.status = status
+        self.status, self.param = status, param
 
 
 class ServerError(StormError, ConnectionError):

@@ -19,9 +19,9 @@ from storm_hf.evaluation.harness.generation import ChatGenerator
 from storm_hf.evaluation.harness.questions import HarnessQuestion
 from storm_hf.evaluation.harness.settings import ChatSettings
 from storm_hf.model import StormForConditionalGeneration
-from storm_hf.serving.chat import ServedModel, StormChatHandler
-from storm_hf.serving.media import MediaDoor
-from storm_hf.serving.request import read_wish
+from storm_hf.serving.chat import ChatModel
+from storm_hf.serving.media import MediaPolicy
+from storm_hf.serving.request import Message
 from storm_hf.training.collator import AnswerCollator
 from storm_hf.training.features import cache_video_features
 from storm_hf.training.loading import load_rows
@@ -112,13 +112,11 @@ def by_app(trained):
 
 
 def by_server(trained):
-    served = ServedModel("storm", trained.model, trained.processor)
-    handler = StormChatHandler(served, MediaDoor(folder=trained.folder.parent))
-    wish = read_wish({}, default=trained.model.config.num_latents, most=64)
+    chat = ChatModel("storm", trained.model, trained.processor, MediaPolicy(folder=trained.folder.parent))
     place = trained.row["video"].removeprefix(str(trained.folder.parent))
     parts = [{"type": "video_url", "video_url": {"url": f"file://{place}"}}, {"type": "text", "text": trained.text}]
-    inputs = handler._encode([{"role": "user", "content": parts}], wish.num_latents)
-    trained.model.generate(**inputs)
+    message = Message.model_validate({"role": "user", "content": parts})
+    trained.model.generate(**chat.encode([message], trained.model.config.num_latents))
 
 
 def by_harness(trained):

@@ -12,7 +12,7 @@ from tests.tiny import tiny_processor
 from tests.video import clips
 
 from storm_hf.errors import RequestError
-from storm_hf.serving.media import MediaDoor
+from storm_hf.serving.media import MediaPolicy
 from storm_hf.video import VideoLimits
 
 
@@ -45,60 +45,60 @@ def web(folder) -> Iterator[str]:
 
 
 def test_file_of_the_shown_folder_is_read(folder, processor):
-    clip = MediaDoor(folder=folder).video("file:///a%20clip.mp4", processor)
+    clip = MediaPolicy(folder=folder).video("file:///a%20clip.mp4", processor)
     assert clips.numbers(clip.frames) == list(range(8))
 
 
 @pytest.mark.parametrize("name", ["../secret.mp4", "%2e%2e/secret.mp4", "none.mp4", ""])
 def test_nothing_else_of_the_machine_is_read(folder, processor, name):
     with pytest.raises(RequestError, match="There is no file"):
-        MediaDoor(folder=folder).video(f"file:///{name}", processor)
+        MediaPolicy(folder=folder).video(f"file:///{name}", processor)
 
 
 def test_link_out_of_the_folder_is_not_followed(folder, processor):
     link = folder / "link.mp4"
     link.symlink_to(folder.parent / "secret.mp4")
     with pytest.raises(RequestError, match="There is no file"):
-        MediaDoor(folder=folder).video("file:///link.mp4", processor)
+        MediaPolicy(folder=folder).video("file:///link.mp4", processor)
     link.unlink()
 
 
 def test_url_is_fetched_where_it_is_allowed(web, processor):
-    clip = MediaDoor(allows_urls=True).video(f"{web}/a%20clip.mp4", processor)
+    clip = MediaPolicy(allows_urls=True).video(f"{web}/a%20clip.mp4", processor)
     assert clips.numbers(clip.frames) == list(range(8))
 
 
 def test_url_that_is_not_there_is_the_fault_of_the_request(web, processor):
     with pytest.raises(RequestError, match="could not be fetched"):
-        MediaDoor(allows_urls=True).video(f"{web}/none.mp4", processor)
+        MediaPolicy(allows_urls=True).video(f"{web}/none.mp4", processor)
 
 
 def test_fetching_stops_at_the_limit(web, processor):
     with pytest.raises(RequestError, match="at most 100 bytes") as caught:
-        MediaDoor(allows_urls=True, max_bytes=100).video(f"{web}/a%20clip.mp4", processor)
+        MediaPolicy(allows_urls=True, max_bytes=100).video(f"{web}/a%20clip.mp4", processor)
     assert caught.value.status == 413
 
 
 def test_picture_is_limited_in_pixels(folder):
-    door = MediaDoor(folder=folder, limits=VideoLimits(max_frame_pixels=31))
+    door = MediaPolicy(folder=folder, limits=VideoLimits(max_frame_pixels=31))
     with pytest.raises(RequestError, match="at most 31 pixels but this one has 32"):
         door.image("file:///red.png")
-    assert MediaDoor(folder=folder).image("file:///red.png").getpixel((0, 0)) == (255, 0, 0)
+    assert MediaPolicy(folder=folder).image("file:///red.png").getpixel((0, 0)) == (255, 0, 0)
 
 
 def test_what_is_no_picture_is_refused(folder):
     with pytest.raises(RequestError, match="cannot be read as one"):
-        MediaDoor(folder=folder).image("file:///a%20clip.mp4")
+        MediaPolicy(folder=folder).image("file:///a%20clip.mp4")
 
 
 @pytest.mark.parametrize("content", ["?", "YWJ", "a b"])
 def test_broken_base64_is_refused(processor, content):
     with pytest.raises(RequestError, match="does not decode"):
-        MediaDoor().video(f"data:video/mp4;base64,{content}", processor)
+        MediaPolicy().video(f"data:video/mp4;base64,{content}", processor)
 
 
 def test_size_is_checked_before_anything_is_decoded(processor):
     content = base64.b64encode(bytes(1000)).decode()
     with pytest.raises(RequestError, match="at most 10 bytes") as caught:
-        MediaDoor(max_bytes=10).video(f"data:video/mp4;base64,{content}", processor)
+        MediaPolicy(max_bytes=10).video(f"data:video/mp4;base64,{content}", processor)
     assert caught.value.status == 413

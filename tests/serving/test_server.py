@@ -60,7 +60,7 @@ def test_answer_about_a_video_is_that_of_storm_ask(served, clip, own):
 
 def test_streamed_answer_is_the_whole_answer_in_pieces(served, clip, own):
     pieces = [chunk.choices[0].delta.content or "" for chunk in complete(served, about(clip), stream=True)]
-    assert "".join(pieces) == own.text.rstrip("\ufffd")  # a stream leaves out a character that the limit cut in two
+    assert "".join(pieces) == own.text
     assert sum(map(bool, pieces)) > 1
 
 
@@ -146,11 +146,11 @@ def test_server_fetches_and_opens_nothing_unless_it_was_told_to(served, url):
     ("options", "word"),
     [
         ({"num_latents": -1}, "between 0 and 64"),
-        ({"num_latents": "many"}, "between 0 and 64"),
-        ({"latents": "sharp"}, "own, zero, noise, mean, none, swap, alone"),
+        ({"num_latents": "many"}, "valid integer"),
+        ({"latents": "sharp"}, "'own', 'zero', 'noise', 'mean', 'none', 'swap' or 'alone'"),
         ({"latents": "swap"}, "donor_messages"),
         ({"latents": "zero", "num_latents": 0}, "cannot be 'zero' with `num_latents` 0"),
-        ({"max_tokens": 17}, "1 to 16 tokens"),
+        ({"max_tokens": 17}, "1 to 16"),
         ({"tools": [{"type": "function", "function": {"name": "cut"}}]}, "tools"),
     ],
 )
@@ -161,7 +161,7 @@ def test_wish_that_cannot_be_fulfilled_is_refused(served, clip, options, word):
 
 
 def test_only_the_loaded_model_answers(served, clip):
-    assert refusal(served, about(clip), model="another")[0] == 400
+    assert refusal(served, about(clip), model="another")[0] == 404  # as OpenAI's API
     assert [model.id for model in served.client.models.list()] == ["tiny-storm"]
 
 

@@ -6,8 +6,6 @@ from typing import Annotated
 
 import typer
 
-from storm_hf.cli.exits import tell
-
 
 EPILOG = """Examples:
 
@@ -26,7 +24,7 @@ def serve_model(
     port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.")] = 8000,
     name: Annotated[
         str | None,
-        typer.Option(help="What clients call the model.  [dim]\\[default: the last part of its name][/dim]"),
+        typer.Option(help="Name that clients use.  [dim]\\[default: the last part of its name][/dim]"),
     ] = None,
     device: Annotated[
         str | None, typer.Option(help="Such as cpu or cuda.  [dim]\\[default: the best here][/dim]")
@@ -36,17 +34,18 @@ def serve_model(
     max_video_seconds: Annotated[float, typer.Option(min=0.1, help="Longest video.")] = 3600.0,
     max_file_mib: Annotated[float, typer.Option(min=0.001, help="Largest picture or video file.")] = 64.0,
     max_in_flight: Annotated[int, typer.Option(min=1, help="Requests that may wait or run.")] = 64,
+    body_seconds: Annotated[float, typer.Option(min=0.1, help="Time for a request to arrive.")] = 60.0,
     media_folder: Annotated[
         Path | None, typer.Option(help="Requests may name files below it as file:///...", exists=True, file_okay=False)
     ] = None,
     allow_urls: Annotated[
         bool,
-        typer.Option("--allow-urls", help="Fetch http(s) URLs: whoever may ask can then make it call any address."),
+        typer.Option("--allow-urls", help="Fetch http(s) URLs: clients can then make it call any address."),
     ] = False,
 ) -> None:
     """Serve a model to OpenAI clients: text, pictures and videos, streaming.
 
-    The environment variable STORM_API_KEY sets the key that clients have to send.
+    Answers are greedy unless a request sets a temperature. The environment variable STORM_API_KEY sets the key that clients send.
     """
     from storm_hf.serving.run import ServerSettings, run_server
 
@@ -61,8 +60,12 @@ def serve_model(
         max_video_seconds=max_video_seconds,
         max_file_bytes=int(max_file_mib * 2**20),
         max_in_flight=max_in_flight,
+        body_seconds=body_seconds,
         media_folder=media_folder,
         allows_urls=allow_urls,
         api_key=os.environ.get("STORM_API_KEY") or None,
     )
-    run_server(settings, on_ready=lambda url: tell(f"{settings.called} answers at {url}"))
+    run_server(
+        settings,
+        on_ready=lambda url: typer.echo(f"storm serve: {settings.called} answers at {url} (Ctrl-C ends it)", err=True),
+    )

@@ -1,1 +1,1 @@
-"""A checkpoint behind an OpenAI-compatible endpoint, on top of the server of transformers: `storm serve`."""
+"""An OpenAI-compatible endpoint for one checkpoint: `storm serve`."""

@@ -1,164 +1,295 @@
-"""`/v1/chat/completions` for a model that thinks in latents: the handler of transformers, with our door to prompts.
+"""Chat completions of a model that thinks in latents: request to prompt to answers.
 
 Prompts are encoded where training and evaluation encode theirs, so text of a user never makes a control token, and a video
-comes with its timestamps. What follows, generation on one thread, streaming and the form of the answers, is that of
-transformers.
+comes with its timestamps.
 """
 
-import asyncio
+import copy
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from threading import Event, Lock
+from typing import Any, cast
 
+import torch
 from transformers import GenerationConfig, ProcessorMixin
-from transformers.cli.serving.chat_completion import ChatCompletionHandler, TransformersCompletionCreateParamsStreaming
-from transformers.cli.serving.utils import GenerateManager, GenerationState
 
-from storm_hf.errors import RequestError
+from storm_hf.errors import DatasetError, PromptError, RequestError
 from storm_hf.evaluation.replacement import Replacement, feed, replace_latents
 from storm_hf.model.modeling_storm import StormForConditionalGeneration
-from storm_hf.serving.media import MediaDoor
-from storm_hf.serving.request import LatentWish, read_messages, read_wish
+from storm_hf.model.processing_storm import thinking_switches
+from storm_hf.serving.conversation import decode_messages
+from storm_hf.serving.generation import AnswerEnd, AnswerStreamer, RepetitionPenalties, generation_config
+from storm_hf.serving.media import MediaPolicy
+from storm_hf.serving.request import ChatCompletionRequest, Message
 from storm_hf.training.prompts import PromptEncoder
 
 
-if TYPE_CHECKING:
-    from fastapi.responses import JSONResponse, StreamingResponse
-
-NUM_LATENTS_HEADER = "X-Storm-Num-Latents"
+MAX_NEW_TOKENS = 1024
+Inputs = dict[str, torch.Tensor]
 
 
-class StormCompletionParams(TransformersCompletionCreateParamsStreaming, total=False):  # type: ignore[call-arg]
-    """What a request may hold: the fields of OpenAI, those of transformers, and ours."""
+@dataclass(frozen=True)
+class LatentParams:
+    """Latents of an answer.
+
+    Args:
+        num_latents (`int`):
+            Number K of latent steps; 0 answers at once.
+        latents (`str`, *optional*, defaults to `"own"`):
+            `"own"`; `"zero"`, `"noise"` or `"mean"` instead of its own (see
+            [`~storm_hf.evaluation.replacement.replace_latents`]); `"swap"` feeds those of another conversation; `"alone"`
+            answers from its own without the clip.
+    """
 
     num_latents: int
-    latents: str
-    donor_messages: list[dict[str, Any]]
+    latents: str = "own"
+
+    @classmethod
+    def of(cls, request: ChatCompletionRequest, default: int, most: int) -> "LatentParams":
+        """Read `num_latents` and `latents` of a request.
+
+        Args:
+            request ([`ChatCompletionRequest`]):
+                The request.
+            default (`int`):
+                Number of latents of the model.
+            most (`int`):
+                Largest number that the model can think for.
+
+        Raises:
+            RequestError: If the model cannot think so, or if the two do not fit together.
+        """
+        num_latents = default if request.num_latents is None else request.num_latents
+        if not 0 <= num_latents <= most:
+            raise RequestError(
+                f"Expected `num_latents` between 0 and {most} but got {num_latents}.", 422, param="num_latents"
+            )
+        if request.latents not in ("own", "none") and num_latents == 0:
+            raise RequestError(
+                f"`latents` cannot be {request.latents!r} with `num_latents` 0: there are none.", 422, param="latents"
+            )
+        return cls(0 if request.latents == "none" else num_latents, request.latents)
 
 
-@dataclass
-class ServedModel:
-    """The one model of a server, in the form that the handlers of transformers ask for.
+@dataclass(frozen=True)
+class Prompt:
+    """Request whose files are decoded and whose text is encoded.
+
+    Args:
+        request ([`ChatCompletionRequest`]):
+            The request.
+        latents ([`LatentParams`]):
+            Latents of the answer.
+        inputs (`dict[str, torch.Tensor]`):
+            Inputs of the model.
+        settings ([`~transformers.GenerationConfig`]):
+            Settings of generation.
+        donor (`dict[str, torch.Tensor]`, *optional*):
+            Inputs of the conversation whose latents are fed.
+    """
+
+    request: ChatCompletionRequest
+    latents: LatentParams
+    inputs: Inputs
+    settings: GenerationConfig
+    donor: Inputs | None = None
+
+    @property
+    def num_tokens(self) -> int:
+        """Length of the prompt."""
+        return self.inputs["input_ids"].shape[1]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One answer.
+
+    Args:
+        text (`str`):
+            Its text.
+        num_tokens (`int`):
+            Number of tokens that were generated.
+        finish_reason (`str`):
+            `"stop"` or `"length"`, as OpenAI counts.
+    """
+
+    text: str
+    num_tokens: int
+    finish_reason: str
+
+
+class ChatModel:
+    """The one model of a server.
 
     Args:
         name (`str`):
-            What clients call it.
+            Name that clients use.
         model ([`StormForConditionalGeneration`]):
             The model.
         processor ([`~transformers.ProcessorMixin`]):
             Its processor.
-    """
-
-    name: str
-    model: StormForConditionalGeneration
-    processor: ProcessorMixin
-
-    @property
-    def force_model(self) -> str:
-        """The only name that requests may use."""
-        return self.name
-
-    def process_model_name(self, name: str) -> str:
-        """No revisions: what is loaded is served."""
-        return name
-
-    def load_model_and_processor(
-        self, *args: Any, **kwargs: Any
-    ) -> tuple[StormForConditionalGeneration, ProcessorMixin]:
-        """The model is loaded already."""
-        return self.model, self.processor
-
-
-class StormChatHandler(ChatCompletionHandler):
-    """Answers chat completions.
-
-    Args:
-        served ([`ServedModel`]):
-            The model.
-        door ([`MediaDoor`]):
-            What may come in.
+        media ([`MediaPolicy`], *optional*):
+            Allowed images and videos.
         max_new_tokens (`int`, *optional*, defaults to `1024`):
             Longest answer that a request may ask for.
     """
 
-    _valid_params_class = StormCompletionParams
+    def __init__(
+        self,
+        name: str,
+        model: StormForConditionalGeneration,
+        processor: ProcessorMixin,
+        media: MediaPolicy | None = None,
+        max_new_tokens: int = MAX_NEW_TOKENS,
+    ) -> None:
+        self.name, self.model, self.processor = name, model, processor
+        self.media, self.max_new_tokens = media or MediaPolicy(), max_new_tokens
+        self._tokenizing = Lock()  # padding is a setting of the tokenizer, which threads share
+        self._decoding = copy.deepcopy(processor.tokenizer)
 
-    def __init__(self, served: ServedModel, door: MediaDoor, max_new_tokens: int = 1024) -> None:
-        super().__init__(served, GenerationState())
-        self.served, self.door, self.max_new_tokens = served, door, max_new_tokens
-
-    async def handle_request(self, body: dict[str, Any], request_id: str) -> "StreamingResponse | JSONResponse":
-        """Answer, at once or as a stream.
+    def prepare(self, request: ChatCompletionRequest) -> Prompt:
+        """Check a request against the model, decode its files and encode its text.
 
         Raises:
-            RequestError: If the request asks for something that this server does not do, or brings something that may not
-                come in.
-            VideoReadError: If there is no picture to be had from a video.
+            RequestError: If the model cannot do what is asked, or cannot read what is sent.
         """
-        self._validate_request(body)
-        name, model, processor = self._resolve_model(body)
-        config = model.config
-        wish = read_wish(body, default=config.num_latents, most=config.max_num_latents)
-        settings = self._build_generation_config(body, model.generation_config)
-        manager = self.generation_state.get_manager(name)
-        inputs = await asyncio.to_thread(self._encode, body.get("messages"), wish.num_latents)
-        inputs |= await self._intervention(wish, inputs, manager)
-        answer = self._streaming if body.get("stream") else self._non_streaming
-        response = answer(request_id, model, processor, name, inputs, settings, gen_manager=manager)
-        response = await response if asyncio.iscoroutine(response) else response
-        response.headers[NUM_LATENTS_HEADER] = str(wish.num_latents)
-        return response
+        config = self.model.config
+        if request.model not in (None, self.name):
+            raise RequestError(
+                f"Expected `model` {self.name!r}, which is served here, but got {request.model[:80]!r}.",
+                404,
+                param="model",
+            )
+        latents = LatentParams.of(request, config.num_latents, config.max_num_latents)
+        max_new_tokens = self._max_new_tokens(request)
+        settings = generation_config(request, self.model.generation_config, self._vocab_size, max_new_tokens)
+        inputs = self.encode(request.messages, latents.num_latents, request.chat_template_kwargs)
+        if window := getattr(config.get_text_config(), "max_position_embeddings", None):
+            settings.max_new_tokens = min(max_new_tokens, window - inputs["input_ids"].shape[1])
+        donor = request.donor_messages and self.encode(request.donor_messages, latents.num_latents)
+        return Prompt(request, latents, inputs, settings, donor or None)
 
-    def _validate_request(self, body: dict[str, Any]) -> None:
-        super()._validate_request(body)
-        if body.get("tools"):
-            raise RequestError("This server calls no tools. Leave `tools` out.", status=422)
+    def encode(
+        self, messages: list[Message], num_latents: int, chat_template_kwargs: dict[str, bool] | None = None
+    ) -> Inputs:
+        """Encode a conversation to inputs of the model.
 
-    def _encode(self, messages: Any, num_latents: int) -> dict[str, Any]:
-        """A conversation as inputs of the model, on its device."""
-        decoded = read_messages(messages, self.served.processor, self.door)
-        encode = PromptEncoder(self.served.processor, self.served.model.config, num_latents)
+        Raises:
+            RequestError: If a file cannot be read, or if the processor or the model cannot take the conversation.
+        """
+        self._check_template_arguments(chat_template_kwargs or {})
+        row = {
+            "prompt": decode_messages(messages, self.processor, self.media),
+            "chat_template_kwargs": chat_template_kwargs,
+        }
         try:
-            inputs = encode([{"prompt": decoded}])
+            with self._tokenizing:
+                inputs = PromptEncoder(self.processor, self.model.config, num_latents)([row])
+        except (DatasetError, PromptError) as error:
+            raise RequestError(f"The model cannot take these messages: {error}") from error
         except ValueError as error:  # as of a video processor about a picture 200 times as wide as high
             raise RequestError(f"The model cannot take these messages: {error}") from error
-        window = getattr(self.served.model.config.get_text_config(), "max_position_embeddings", None)
-        if window and (num_tokens := inputs["input_ids"].shape[1]) > window:
-            raise RequestError(
-                f"The messages make {num_tokens} tokens, but this model reads {window}. Send less.", status=413
-            )
-        return {name: value.to(self.served.model.device) for name, value in inputs.items()}
+        self._check_window(inputs["input_ids"].shape[1])
+        return inputs
 
-    async def _intervention(
-        self, wish: LatentWish, inputs: dict[str, Any], manager: GenerateManager
-    ) -> dict[str, Any]:
-        """What stands in the place of the model's own latents, made on the thread that runs the model."""
-        if wish.latents in ("own", "none"):
+    @torch.no_grad()
+    def answer(self, prompt: Prompt, on_text: Callable[[int, str], None], cancelled: Event) -> list[Choice]:
+        """Generate the choices of a completion. Call it from one thread only.
+
+        Args:
+            prompt ([`Prompt`]):
+                The prompt.
+            on_text (`Callable[[int, str], None]`):
+                Called with the number of the choice and each piece of its text.
+            cancelled (`threading.Event`):
+                Ends generation once it is set.
+        """
+        if cancelled.is_set():
+            return []
+        inputs = {name: value.to(self.model.device) for name, value in prompt.inputs.items()}
+        inputs |= self._intervention(prompt, inputs)
+        choices = []
+        for index in range(prompt.request.n):
+            choices.append(self._choice(index, prompt, inputs, on_text, cancelled))
+            if cancelled.is_set():
+                break
+        return choices
+
+    def _choice(
+        self, index: int, prompt: Prompt, inputs: Inputs, on_text: Callable[[int, str], None], cancelled: Event
+    ) -> Choice:
+        request = prompt.request
+        streamer = AnswerStreamer(self._decoding, request.stop, lambda piece: on_text(index, piece))
+        penalties = RepetitionPenalties(streamer, request.frequency_penalty, request.presence_penalty)
+        if prompt.settings.do_sample:
+            _seed(request.seed, index)
+        self.model.generate(
+            **inputs,
+            generation_config=copy.deepcopy(prompt.settings),
+            streamer=streamer,
+            stopping_criteria=[AnswerEnd(streamer, cancelled)],
+            logits_processor=[penalties] if request.frequency_penalty or request.presence_penalty else [],
+        )
+        token_ids = streamer.token_ids
+        ends = streamer.is_stopped or bool(token_ids and token_ids[-1] in _end_ids(prompt.settings))
+        return Choice(streamer.text, len(token_ids), "stop" if ends else "length")
+
+    def _intervention(self, prompt: Prompt, inputs: Inputs) -> dict[str, Any]:
+        """Make the argument of `generate` that replaces the model's own latents."""
+        latents = prompt.latents.latents
+        if latents in ("own", "none"):
             return {}
-        if wish.latents == "alone":
+        if latents == "alone":
             return {"latent_bottleneck": True}
-        thinking = (
-            inputs if wish.donor is None else await asyncio.to_thread(self._encode, wish.donor, wish.num_latents)
+        donor = {name: value.to(self.model.device) for name, value in (prompt.donor or inputs).items()}
+        output: Any = self.model.generate(
+            **donor, max_new_tokens=1, do_sample=False, return_dict_in_generate=True, output_latents=True
         )
-        latents = await manager.async_submit(self._think, thinking)
-        if wish.latents != "swap":
-            latents = replace_latents(cast(Replacement, wish.latents), latents)
-        return {"latent_intervention": feed(latents[None])(range(1))}
+        fed = output.latents[0].float().cpu().numpy()  # (K, D)
+        fed = fed if latents == "swap" else replace_latents(cast(Replacement, latents), fed)
+        return {"latent_intervention": feed(fed[None])(range(1))}
 
-    def _think(self, inputs: dict[str, Any]) -> Any:
-        """The latents (K, D) of a conversation."""
-        output: Any = self.served.model.generate(
-            **inputs, max_new_tokens=1, do_sample=False, return_dict_in_generate=True, output_latents=True
-        )
-        return output.latents[0].float().cpu().numpy()
+    @property
+    def _vocab_size(self) -> int:
+        return self.model.config.get_text_config().vocab_size
 
-    def _build_generation_config(
-        self, body: dict[str, Any], model_generation_config: GenerationConfig, use_cb: bool = False
-    ) -> GenerationConfig:
-        config = super()._build_generation_config(body, model_generation_config, use_cb=use_cb)
-        asked = body.get("max_completion_tokens") or body.get("max_tokens")
-        if asked is not None and not 1 <= asked <= self.max_new_tokens:
+    def _max_new_tokens(self, request: ChatCompletionRequest) -> int:
+        asked = request.token_limit
+        if asked is not None and asked > self.max_new_tokens:
+            param = "max_completion_tokens" if request.max_completion_tokens else "max_tokens"
             raise RequestError(
-                f"Expected an answer of 1 to {self.max_new_tokens} tokens but {asked} were asked for.", status=422
+                f"Expected `{param}` of 1 to {self.max_new_tokens} tokens but got {asked}.", 422, param=param
             )
-        config.max_new_tokens = min(config.max_new_tokens, self.max_new_tokens)
-        return config
+        return asked or min(MAX_NEW_TOKENS, self.max_new_tokens)
+
+    def _check_template_arguments(self, arguments: dict[str, bool]) -> None:
+        switches = thinking_switches(str(self.processor.chat_template))
+        if unknown := [name for name in arguments if name not in switches]:
+            known = f"knows {', '.join(switches)}" if switches else "has no switch"
+            raise RequestError(
+                f"This server does not do `chat_template_kwargs.{unknown[0][:80]}`: the template {known}. Leave it out.",
+                422,
+                param="chat_template_kwargs",
+            )
+
+    def _check_window(self, num_tokens: int) -> None:
+        window = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+        if window and num_tokens >= window:
+            raise RequestError(
+                f"The messages make {num_tokens} tokens, but this model reads {window} with the answer. Send less.",
+                413,
+                param="messages",
+            )
+
+
+def _seed(seed: int | None, index: int) -> None:
+    """Seed the sampling of a choice; without a seed, at random."""
+    if seed is None:
+        torch.seed()
+    else:
+        torch.manual_seed(seed + index)
+
+
+def _end_ids(settings: GenerationConfig) -> list[int]:
+    end = settings.eos_token_id
+    return [] if end is None else [end] if isinstance(end, int) else list(end)

@@ -1,4 +1,4 @@
-"""Load a checkpoint and serve it until somebody presses Ctrl-C."""
+"""Load a checkpoint and serve it until Ctrl-C."""
 
 import socket
 from collections.abc import Callable
@@ -14,13 +14,13 @@ from storm_hf.optional import require
 
 @dataclass(frozen=True, kw_only=True)
 class ServerSettings:
-    """What a server is told when it starts.
+    """Settings of `storm serve`.
 
     Args:
         model (`str`):
             Folder or Hub name of the checkpoint.
         name (`str`, *optional*):
-            What clients call it. By default the last part of `model`.
+            Name that clients use. By default the last part of `model`.
         host (`str`, *optional*, defaults to `"127.0.0.1"`):
             Address to listen on.
         port (`int`, *optional*, defaults to `8000`):
@@ -41,8 +41,10 @@ class ServerSettings:
             Requests may name files below it.
         allows_urls (`bool`, *optional*, defaults to `False`):
             Whether URLs are fetched.
+        body_seconds (`float`, *optional*, defaults to `60`):
+            Time for the body of a request to arrive.
         api_key (`str`, *optional*):
-            What clients have to send.
+            Key that clients have to send.
     """
 
     model: str
@@ -57,20 +59,21 @@ class ServerSettings:
     max_in_flight: int = 64
     media_folder: Path | None = None
     allows_urls: bool = False
+    body_seconds: float = 60.0
     api_key: str | None = None
 
     @property
     def called(self) -> str:
-        """What clients call the model."""
+        """Name that clients use."""
         return self.name or Path(self.model).name
 
 
 def run_server(settings: ServerSettings, on_ready: Callable[[str], None]) -> None:
-    """Load the checkpoint and answer until the process is told to stop.
+    """Load the checkpoint and answer until the process ends.
 
     Args:
         settings ([`ServerSettings`]):
-            What to serve, and how.
+            Settings.
         on_ready (`Callable[[str], None]`):
             Called with the address once requests are answered.
 
@@ -79,32 +82,35 @@ def run_server(settings: ServerSettings, on_ready: Callable[[str], None]) -> Non
         CheckpointError: If there is no such checkpoint.
         ServerError: If the port is taken.
     """
-    for package in ("fastapi", "openai", "uvicorn", "jinja2"):
+    for package in ("fastapi", "uvicorn", "jinja2"):
         require(package)
     import uvicorn
 
-    from storm_hf.serving.chat import ServedModel, StormChatHandler
-    from storm_hf.serving.media import MediaDoor
-    from storm_hf.serving.server import Gate, build_app
+    from storm_hf.serving.chat import ChatModel
+    from storm_hf.serving.limits import RequestLimiter
+    from storm_hf.serving.media import MediaPolicy
+    from storm_hf.serving.server import build_app
 
     listening = _listen(settings.host, settings.port)  # before the model is loaded, which takes longer
     with listening:
         model, processor = load_checkpoint(settings.model, settings.device or _best_device(), dtype=settings.dtype)
-        door = MediaDoor(
+        media = MediaPolicy(
             max_bytes=settings.max_file_bytes,
             max_video_seconds=settings.max_video_seconds,
             folder=settings.media_folder,
             allows_urls=settings.allows_urls,
         )
-        handler = StormChatHandler(ServedModel(settings.called, model, processor), door, settings.max_new_tokens)
-        gate = Gate(
+        chat = ChatModel(settings.called, model, processor, media, settings.max_new_tokens)
+        limiter = RequestLimiter(
             api_key=settings.api_key,
             max_in_flight=settings.max_in_flight,
             max_request_bytes=2 * settings.max_file_bytes,
+            max_buffered_bytes=16 * settings.max_file_bytes,
+            body_seconds=settings.body_seconds,
         )
         host, port = listening.getsockname()[:2]
         on_ready(f"http://{host}:{port}/")
-        uvicorn.Server(uvicorn.Config(build_app(handler, gate), log_level="warning")).run(sockets=[listening])
+        uvicorn.Server(uvicorn.Config(build_app(chat, limiter), log_level="warning")).run(sockets=[listening])
 
 
 def _listen(host: str, port: int) -> socket.socket:

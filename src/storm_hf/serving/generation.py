@@ -1,0 +1,152 @@
+"""Generation as a chat completion asks for it: settings, penalties, stop strings, and text as it is decoded."""
+
+import copy
+from collections.abc import Callable
+from threading import Event
+from typing import Any
+
+import torch
+from tokenizers.decoders import DecodeStream
+from transformers import GenerationConfig, LogitsProcessor, PreTrainedTokenizerBase, StoppingCriteria
+from transformers.generation.streamers import BaseStreamer
+
+from storm_hf.errors import RequestError
+from storm_hf.serving.request import ChatCompletionRequest
+
+
+class AnswerStreamer(BaseStreamer):
+    """Text of one answer while its tokens are generated, up to a stop string.
+
+    Args:
+        tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
+            Decodes the tokens.
+        stop (`list[str]`):
+            Strings that end the answer and are no part of it.
+        on_text (`Callable[[str], None]`):
+            Called with each piece of text. What may be the beginning of a stop string is held back.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, stop: list[str], on_text: Callable[[str], None]) -> None:
+        self.token_ids: list[int] = []
+        self.text = ""
+        self.is_stopped = False
+        self._tokenizer, self._stop, self._on_text = tokenizer, stop, on_text
+        self._decoder = DecodeStream([], skip_special_tokens=True)
+        self._has_prompt = False
+        self._num_sent = 0
+
+    def put(self, value: torch.Tensor) -> None:
+        """Decode new tokens; the first call brings the prompt."""
+        if not self._has_prompt:
+            self._has_prompt = True
+            return
+        for token_id in value.flatten().tolist():
+            self.token_ids.append(token_id)
+            self._add(self._decoder.step(self._tokenizer.backend_tokenizer, token_id) or "")
+
+    def end(self) -> None:
+        """Send what was held back, and a character that the end of the answer cut."""
+        whole = self._tokenizer.decode(self.token_ids, skip_special_tokens=True)
+        if not self.is_stopped and whole.startswith(self.text):
+            self._add(whole[len(self.text) :])
+        self._send(len(self.text))
+
+    def _add(self, piece: str) -> None:
+        if self.is_stopped or not piece:
+            return
+        longest = max(map(len, self._stop), default=1)
+        searched = max(0, len(self.text) - longest + 1)
+        self.text += piece
+        found = [place for stop in self._stop if (place := self.text.find(stop, searched)) >= 0]
+        if found:
+            self.text, self.is_stopped = self.text[: min(found)], True
+        self._send(len(self.text) - (0 if found else self._num_held()))
+
+    def _num_held(self) -> int:
+        """Length of the longest end of the text that begins a stop string."""
+        lengths = [
+            length for stop in self._stop for length in range(1, len(stop)) if self.text.endswith(stop[:length])
+        ]
+        return max(lengths, default=0)
+
+    def _send(self, end: int) -> None:
+        if end > self._num_sent:
+            piece, self._num_sent = self.text[self._num_sent : end], end
+            self._on_text(piece)
+
+
+class AnswerEnd(StoppingCriteria):
+    """Stopping criterion: a stop string was generated, or the client is gone.
+
+    Args:
+        streamer ([`AnswerStreamer`]):
+            The answer.
+        cancelled (`threading.Event`):
+            Set when the client is gone.
+    """
+
+    def __init__(self, streamer: AnswerStreamer, cancelled: Event) -> None:
+        self.streamer, self.cancelled = streamer, cancelled
+
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor, **kwargs: Any) -> torch.BoolTensor:
+        """Decide for each row."""
+        ends = self.streamer.is_stopped or self.cancelled.is_set()
+        return torch.full((len(input_ids),), ends, dtype=torch.bool, device=input_ids.device)  # type: ignore[return-value]
+
+
+class RepetitionPenalties(LogitsProcessor):
+    """OpenAI's frequency and presence penalties, over the tokens of the answer so far.
+
+    Args:
+        streamer ([`AnswerStreamer`]):
+            The answer.
+        frequency (`float`):
+            Subtracted from a token's logit for each time that it occurs.
+        presence (`float`):
+            Subtracted once if it occurs.
+    """
+
+    def __init__(self, streamer: AnswerStreamer, frequency: float, presence: float) -> None:
+        self.streamer, self.frequency, self.presence = streamer, frequency, presence
+
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
+        """Penalize tokens that occurred; `scores` has shape `(1, vocab_size)`."""
+        token_ids = torch.tensor(self.streamer.token_ids, dtype=torch.long, device=scores.device)
+        counts = torch.bincount(token_ids, minlength=scores.shape[-1])
+        return scores - self.frequency * counts - self.presence * (counts > 0)  # type: ignore[return-value]
+
+
+def generation_config(
+    request: ChatCompletionRequest, default: GenerationConfig, vocab_size: int, max_new_tokens: int
+) -> GenerationConfig:
+    """Make the settings of an answer; greedy unless the request has a temperature above 0.
+
+    Args:
+        request ([`ChatCompletionRequest`]):
+            The request.
+        default ([`~transformers.GenerationConfig`]):
+            Settings of the checkpoint. Those of sampling and beams are left out.
+        vocab_size (`int`):
+            Number of tokens that a bias can be for.
+        max_new_tokens (`int`):
+            Longest answer.
+
+    Raises:
+        RequestError: If a bias is for no token of the model.
+    """
+    config = copy.deepcopy(default)
+    config.update(num_beams=1, num_return_sequences=1, max_new_tokens=max_new_tokens, max_length=None, min_p=None)
+    is_sampled = bool(request.temperature)
+    top_p = request.top_p if is_sampled else None
+    config.update(
+        do_sample=is_sampled, temperature=request.temperature or None, top_p=top_p, top_k=0 if is_sampled else None
+    )
+    biases = {int(name): bias for name, bias in request.logit_bias.items()}
+    if biases and max(biases) >= vocab_size:
+        raise RequestError(
+            f"Expected token ids below {vocab_size:,} in `logit_bias` but got {max(biases):,}.",
+            422,
+            param="logit_bias",
+        )
+    config.sequence_bias = [[[token_id], float(bias)] for token_id, bias in biases.items()] or None
+    return config
