@@ -226,6 +226,7 @@ class ChatModel:
         self.model.generate(
             **inputs,
             generation_config=copy.deepcopy(prompt.settings),
+            tokenizer=self._decoding,  # for stop strings of the checkpoint's own settings
             streamer=streamer,
             stopping_criteria=[AnswerEnd(streamer, cancelled)],
             logits_processor=[penalties] if request.frequency_penalty or request.presence_penalty else [],

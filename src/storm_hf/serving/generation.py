@@ -14,6 +14,9 @@ from storm_hf.errors import RequestError
 from storm_hf.serving.request import ChatCompletionRequest
 
 
+LOWEST_TEMPERATURE = 0.01  # below, logits over the temperature overflow; the limit, greedy decoding, is used
+
+
 class AnswerStreamer(BaseStreamer):
     """Text of one answer while its tokens are generated, up to a stop string.
 
@@ -119,7 +122,7 @@ class RepetitionPenalties(LogitsProcessor):
 def generation_config(
     request: ChatCompletionRequest, default: GenerationConfig, vocab_size: int, max_new_tokens: int
 ) -> GenerationConfig:
-    """Make the settings of an answer; greedy unless the request has a temperature above 0.
+    """Make the settings of an answer; greedy unless the request has a temperature.
 
     Args:
         request ([`ChatCompletionRequest`]):
@@ -135,12 +138,13 @@ def generation_config(
         RequestError: If a bias is for no token of the model.
     """
     config = copy.deepcopy(default)
-    config.update(num_beams=1, num_return_sequences=1, max_new_tokens=max_new_tokens, max_length=None, min_p=None)
-    is_sampled = bool(request.temperature)
-    top_p = request.top_p if is_sampled else None
-    config.update(
-        do_sample=is_sampled, temperature=request.temperature or None, top_p=top_p, top_k=0 if is_sampled else None
-    )
+    config.update(num_beams=1, num_return_sequences=1, max_new_tokens=max_new_tokens)
+    # Values, not None: `generate` fills None from the checkpoint.
+    config.update(temperature=1.0, top_p=1.0, top_k=50, typical_p=1.0, epsilon_cutoff=0.0, eta_cutoff=0.0)
+    config.do_sample = request.temperature is not None and request.temperature >= LOWEST_TEMPERATURE
+    if config.do_sample:
+        top_p = 1.0 if request.top_p is None else request.top_p
+        config.update(temperature=request.temperature, top_p=top_p, top_k=0, min_p=0.0)
     biases = {int(name): bias for name, bias in request.logit_bias.items()}
     if biases and max(biases) >= vocab_size:
         raise RequestError(

@@ -2,7 +2,6 @@
 
 import base64
 import binascii
-import errno
 import io
 import re
 import struct
@@ -19,7 +18,7 @@ import av
 from PIL import Image, UnidentifiedImageError
 from transformers import ProcessorMixin
 
-from storm_hf.errors import RequestError, VideoReadError, first_line
+from storm_hf.errors import MachineError, RequestError, VideoReadError, first_line, is_machine_fault
 from storm_hf.evaluation.asking import read_clip
 from storm_hf.optional import require
 from storm_hf.video import VideoClip, VideoLimits, bounded_reading, read_video
@@ -29,13 +28,11 @@ from storm_hf.video import VideoClip, VideoLimits, bounded_reading, read_video
 _DATA_URI = re.compile(r'data:(?:"[^"]*"|[^"])*?;base64,', re.IGNORECASE)
 _MAX_DATA_TYPE = 512
 _IMAGE_FORMATS = ("PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF")
-# Errors of a decoder that reads bytes of strangers. Pillow's plugins raise most of them, PyAV an AttributeError where a stream
-# has no decoder.
+# Errors of a decoder that reads bytes of strangers. Pillow's plugins raise most of them.
 _DAMAGED = (
-    *(ArithmeticError, AttributeError, EOFError, LookupError, NotImplementedError, OSError, RuntimeError, SyntaxError),
+    *(ArithmeticError, EOFError, LookupError, NotImplementedError, OSError, RuntimeError, SyntaxError),
     *(TypeError, ValueError, struct.error, zlib.error, Image.DecompressionBombError, av.error.FFmpegError),
 )
-_FAULTS_OF_THE_MACHINE = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.EIO}
 _TOO_LARGE = 413
 
 
@@ -198,7 +195,7 @@ def _named_without_path(path: Path, name: str) -> Iterator[None]:
     except UnidentifiedImageError as error:
         raise RequestError(f"{name} cannot be read as one of the kinds {', '.join(_IMAGE_FORMATS)}.") from error
     except _DAMAGED as error:
-        if getattr(error, "errno", None) in _FAULTS_OF_THE_MACHINE:
+        if isinstance(error, MachineError) or is_machine_fault(error):
             raise
         reason = str(error) if isinstance(error, VideoReadError) else f"{name} cannot be decoded: {first_line(error)}."
         raise RequestError(reason.replace(str(path), name)) from error
