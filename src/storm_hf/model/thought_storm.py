@@ -170,8 +170,8 @@ class Thought:
         self.fed_latents = forced_latents
         cache = self._open_cache(is_checkpointing=False) if self.cache is None and keeps_cache else self.cache
         runner = SegmentRunner(self.model.backbone.base_model, cache, mask, positions, {})
-        with self._feeding(forced_latents, input_ids, self.block.start):
-            hidden_states = runner(0, input_ids.shape[1], input_ids=input_ids, **inputs)
+        inputs = {"input_ids": input_ids, **inputs}
+        hidden_states = self._run_fed(runner, 0, input_ids.shape[1], forced_latents, inputs)
         before = torch.arange(self.block.start - 1, self.block.stop - 1, device=hidden_states.device)
         return runner, self.model.latent_projector(hidden_states[:, before])
 
@@ -210,9 +210,7 @@ class Thought:
         def advance(latent: torch.Tensor) -> torch.Tensor:
             column = self.block.start + len(fed)
             fed.append(latent)
-            placeholder = tokens(column, column + 1)
-            with self._feeding(latent[:, None], placeholder["input_ids"]):
-                return runner(column, column + 1, **placeholder)[:, -1]
+            return self._run_fed(runner, column, column + 1, latent[:, None], tokens(column, column + 1))[:, -1]
 
         latents = bounded_rollout(
             self.model.latent_projector,
@@ -234,9 +232,7 @@ class Thought:
         project = self.model.latent_projector
 
         def run(runner: SegmentRunner, latents: torch.Tensor, stop: int) -> torch.Tensor:
-            given = tokens(start, stop)
-            with self._feeding(latents, given["input_ids"]):
-                return runner(start, stop, **given)
+            return self._run_fed(runner, start, stop, latents, tokens(start, stop))
 
         def sweep(latents: torch.Tensor) -> torch.Tensor:
             return run(runner.branch(), latents, self.block.stop)
@@ -245,10 +241,18 @@ class Thought:
         states = run(runner, latents, runner.position_ids.shape[-1])
         return project(torch.cat([state[:, None], states[:, : num_latents - 1]], dim=1))
 
-    def _feeding(self, latents: torch.Tensor, input_ids: torch.Tensor, start: int = 0) -> feeding_latents:
-        """Have `input_ids` (B, S) read with `latents` (B, K, D), scaled from target space to input embeddings, from `start` on."""
-        embedding, shape = self.model.get_input_embeddings(), (input_ids.shape[0], input_ids.shape[1])
-        return feeding_latents(embedding, shape, start, latents * self.config.latent_scale)
+    @torch.compiler.disable  # a compiled graph does not see hooks come and go
+    def _run_fed(
+        self, runner: SegmentRunner, start: int, stop: int, latents: torch.Tensor, inputs: dict[str, Any]
+    ) -> torch.Tensor:
+        """Run columns `start` to `stop` with `latents` (B, K, D), scaled from target space to input embeddings, in their slots.
+
+        A range that begins within the block begins with the first of the latents.
+        """
+        shape = (inputs["input_ids"].shape[0], stop - start)
+        embeds = latents * self.config.latent_scale
+        with feeding_latents(self.model.get_input_embeddings(), shape, max(self.block.start - start, 0), embeds):
+            return runner(start, stop, **inputs)
 
     def _checkpointed_layers(self) -> list[GradientCheckpointingLayer]:
         if not (self.model.training and torch.is_grad_enabled()):
