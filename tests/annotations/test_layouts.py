@@ -3,12 +3,23 @@ import json
 import pytest
 from tests.annotations.tiny_sources import make_clips, read, read_row, row
 
-from storm_hf.annotations import Annotation, known_layouts, load_layout
+from storm_hf.annotations import Annotation, Rejection, known_layouts, load_layout
 from storm_hf.errors import ConfigurationError
 
 
 def test_package_brings_the_public_layouts():
-    assert known_layouts() == ["llava", "llava_video_178k", "plain", "video_espresso", "video_r1"]
+    assert known_layouts() == [
+        "activitynet_qa",
+        "cgbench",
+        "llava",
+        "llava_video_178k",
+        "mvbench",
+        "nextqa",
+        "plain",
+        "tempcompass",
+        "video_espresso",
+        "video_r1",
+    ]
     assert all(load_layout(name) for name in known_layouts())
 
 
@@ -109,7 +120,7 @@ def test_llava_video_178k_splits_turns_options_and_instructions(tmp_path):
 def test_llava_conversation_of_several_turns_becomes_several_annotations(tmp_path):
     turns = [
         {"from": "system", "value": "Be short."},
-        {"from": "human", "value": "<video>\nWho <video> comes?"},
+        {"from": "human", "value": "Who <video> comes?"},
         {"from": "gpt", "value": "A man."},
         {"from": "human", "value": "And then?\n<video>"},
         {"from": "gpt", "value": "He goes."},
@@ -151,6 +162,38 @@ def test_bad_turn_of_a_conversation_costs_no_other(tmp_path):
     kept, rejected = read(tmp_path / "talk.json", layout="llava")
     assert [each.id for each in kept] == ["t-1"]
     assert [(each.id, each.reason) for each in rejected] == [("t-0", "The question is empty.")]
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"videos": ["a.mp4", "b.mp4"]}, "The row has 2 clips as videos, and an annotation has one."),
+        ({"video": ["a.mp4", "b.mp4"]}, "The row has 2 clips as video, and an annotation has one."),
+        ({"video": "a.mp4", "image": "x.jpg"}, "The row has a picture beside its clip"),
+        ({"video": "a.mp4", "images": ["x.jpg"]}, "The row has a picture beside its clip"),
+        ({"video": "a.mp4", "asked": "<video>\n<video>\nWhich is faster?"}, "The question has places for 2 clips"),
+        ({"video": "a.mp4", "asked": "<video>\n<image>\nIs it this?"}, "The question has places for 2 clips"),
+    ],
+)
+def test_conversation_about_more_than_one_clip_is_rejected_with_its_reason(tmp_path, changes, reason):
+    asked = changes.pop("asked", "<video>\nWho comes?")
+    content = {"id": "t", "conversations": [{"from": "human", "value": asked}, {"from": "gpt", "value": "A man."}]}
+    rejection = read_row(tmp_path, content | changes, layout="llava")
+    assert isinstance(rejection, Rejection)
+    assert rejection.reason.startswith(reason)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"video": ["a.mp4"]}, {"videos": ["a.mp4"], "images": []}, {"video": "a.mp4", "image": None}]
+)
+def test_conversation_about_one_clip_in_a_list_is_read(tmp_path, changes):
+    turns = [{"from": "human", "value": "<video>\nWho comes?"}, {"from": "gpt", "value": "A man."}]
+    assert read_row(tmp_path, {"id": "t", "conversations": turns} | changes, layout="llava").question == "Who comes?"
+
+
+def test_plain_row_of_a_benchmark_keeps_its_candidates(tmp_path):
+    content = row(options=None, candidates=["a cat", "a dog"])
+    assert read_row(tmp_path, content).options == ("a cat", "a dog")
 
 
 def test_video_espresso_reads_open_training_rows_and_lettered_test_rows(tmp_path):
@@ -204,6 +247,16 @@ def test_layout_of_ones_own_maps_nested_fields_columns_and_paths(tmp_path):
         ("fields: {video: v, question: q, answer: a}\nanswer_form: number", "but got 'number'"),
         ("fields: {video: v, question: q, answer: a}\noption_fields: a0", "option_fields of a layout cannot be 'a0'"),
         ("fields: {video: v, question: q, answer: 3}", "but got 3"),
+        (
+            "fields: {video: v, question: q, answer: a}\njoin: {file: b.json}",
+            "a `join` with by, ending, file, name but got file",
+        ),
+        (
+            "fields: {video: v, question: q, answer: a}\njoin: {file: b.json, by: 3}",
+            "the names of a file and of a field",
+        ),
+        ("fields: {video: v, question: q, answer: a}\njoin: b.json", "join of a layout cannot be 'b.json'"),
+        ("fields: {video: v, question: q, answer: a}\nnested: id", "nested of a layout cannot be 'id'"),
         ("[video]", "mapping with fields"),
         ("fields: {video: v", "no valid YAML"),
     ],
@@ -215,5 +268,5 @@ def test_layout_that_cannot_read_a_row_says_why(tmp_path, text, message):
 
 
 def test_unknown_layout_names_those_that_there_are():
-    with pytest.raises(ConfigurationError, match=r"plain, video_espresso, video_r1.*'videor1'"):
+    with pytest.raises(ConfigurationError, match=r"plain, tempcompass, video_espresso, video_r1.*'videor1'"):
         load_layout("videor1")

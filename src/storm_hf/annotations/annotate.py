@@ -11,6 +11,7 @@ from storm_hf.annotations.clip import ClipFinder
 from storm_hf.annotations.conversation import turns_of, without_placeholders
 from storm_hf.annotations.fields import first_of, look_up, optional_text, required, seconds_of, shown, text_of
 from storm_hf.annotations.layout import Layout
+from storm_hf.annotations.media import check_media
 from storm_hf.annotations.options import find_answer, parse_options, split_question
 from storm_hf.annotations.record import Annotation, Rejection, Row
 from storm_hf.errors import DatasetError
@@ -46,6 +47,7 @@ class Annotator:
         """
         try:
             self._check_kind(row.content)
+            check_media(row.content, self.layout)
             shared = self._shared(row.content)
             turns = self._turns(row.content)
         except DatasetError as error:
@@ -88,19 +90,19 @@ class Annotator:
         if self.layout.conversation is None:
             question, answer = (required(row, self._paths(name), name) for name in ("question", "answer"))
             return [(question, answer)]
-        turns = turns_of(required(row, [self.layout.conversation], "conversation"))
-        return [(without_placeholders(question), answer) for question, answer in turns]
+        return turns_of(required(row, [self.layout.conversation], "conversation"))
 
     def _annotation(
         self, row: Mapping[str, Any], question: Any, answer: Any, shared: dict[str, Any], suffix: str
     ) -> Annotation:
+        question = without_placeholders(question) if self.layout.conversation else question
         text, options = self._question(row, text_of(question, "question"))
         right = find_answer(self._untagged(text_of(answer, "answer")), options, self.layout.answer_form)
-        content: dict[str, Any] = {"question": text, "options": options, "answer": right}
+        content: dict[str, Any] = {"question": text, "options": tuple(options.values()), "answer": right}
         name = self._row_id(row)
         return Annotation(id=f"{name}{suffix}" if name else self._hash(row, content, shared), **content, **shared)
 
-    def _question(self, row: Mapping[str, Any], text: str) -> tuple[str, tuple[str, ...]]:
+    def _question(self, row: Mapping[str, Any], text: str) -> tuple[str, dict[str, str]]:
         """The question without what else its text has, and its options."""
         for instruction in self.layout.instructions:
             text = text.removesuffix(instruction).rstrip()
@@ -109,7 +111,7 @@ class Annotator:
             text, options = split_question(text)
         return text_of(text, "question"), options
 
-    def _options(self, row: Mapping[str, Any]) -> tuple[str, ...]:
+    def _options(self, row: Mapping[str, Any]) -> dict[str, str]:
         stated = [first_of(row, [path]) for path in self.layout.option_fields]
         value = stated or first_of(row, self._paths("options"))
         return parse_options(value, self.layout.option_separator)

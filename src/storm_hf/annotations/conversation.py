@@ -14,6 +14,7 @@ from storm_hf.errors import DatasetError
 
 _ASKS = ("human", "user")
 _ANSWERS = ("gpt", "assistant")
+_MARK = re.compile(r"<(?:video|image)>")
 _PLACEHOLDERS = re.compile(r"^(?:\s*<(?:video|image)>)+|(?:<(?:video|image)>\s*)+$")
 
 
@@ -45,8 +46,16 @@ def turns_of(value: Any) -> list[tuple[Any, Any]]:
 
 
 def without_placeholders(question: Any) -> Any:
-    """Take off the marks that say where in the prompt the clip goes."""
-    return _PLACEHOLDERS.sub("", question) if isinstance(question, str) else question
+    """Strip the mark that says where in the prompt the clip goes.
+
+    Raises:
+        DatasetError: If there are several, which stand for several clips or pictures.
+    """
+    if not isinstance(question, str):
+        return question
+    if (count := len(_MARK.findall(question))) > 1:
+        raise DatasetError(f"The question has places for {count} clips or pictures, and an annotation has one clip.")
+    return _PLACEHOLDERS.sub("", question)
 
 
 def _list_of(value: Any) -> Sequence[Any]:

@@ -6,7 +6,7 @@ no other; a streaming parser that is strict about them would end there.
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from json import JSONDecodeError, JSONDecoder
 from pathlib import Path
 from typing import Any, TextIO
@@ -29,8 +29,8 @@ def json_lines(path: Path) -> Iterator[Row | Rejection]:
                 yield _row_of(line, text)
 
 
-def json_list(path: Path, key: str) -> Iterator[Row | Rejection]:
-    """Yield the rows of a JSON file that is a list, or an object with a list. Their numbers count them, from 1.
+def json_list(path: Path, key: str, nested: Sequence[str] = ()) -> Iterator[Row | Rejection]:
+    """Yield the rows of a JSON file that is a list, or an object with a list or with groups of rows, numbered from 1.
 
     The file is read through a window, never whole. What is no JSON ends it: the rows before are kept, and one rejection
     says where it broke.
@@ -40,12 +40,17 @@ def json_list(path: Path, key: str) -> Iterator[Row | Rejection]:
             The file.
         key (`str`):
             The key of the list in an object.
+        nested (`Sequence[str]`, *optional*, defaults to `()`):
+            The field that each level of keys is of a row, where the object has groups of rows.
 
     Raises:
         DatasetError: If it is neither, or there is no such key.
     """
     with _open(path) as file:
         text = _JsonText(file)
+        if nested and text.peek() == "{":
+            yield from _grouped_rows(text, nested)
+            return
         _go_to_list(text, path, key)
         number, mark = 0, text.peek()
         try:
@@ -54,7 +59,38 @@ def json_list(path: Path, key: str) -> Iterator[Row | Rejection]:
                 yield _checked(number, text.value())
                 mark = text.take(",]")
         except DatasetError as error:
-            yield Rejection(number, None, f"The file is no valid JSON in or after row {number}: {error}", {})
+            yield _broken(number, error)
+
+
+def _grouped_rows(text: "_JsonText", nested: Sequence[str]) -> Iterator[Row | Rejection]:
+    """Yield the rows of an object of groups, one group in memory at a time."""
+    number = 1
+    try:
+        text.take("{")
+        mark = text.peek()
+        while mark != "}":
+            name = text.value()
+            text.take(":")
+            for content in _flat(text.value(), {nested[0]: name}, nested[1:]):
+                yield _checked(number, content)
+                number += 1
+            mark = text.take(",}")
+    except DatasetError as error:
+        yield _broken(number, error)
+
+
+def _flat(value: Any, keys: Mapping[str, Any], nested: Sequence[str]) -> Iterator[Any]:
+    """Yield the rows of a group, each with the keys that lead to it as fields."""
+    if nested and isinstance(value, Mapping):
+        for name, inner in value.items():
+            yield from _flat(inner, {**keys, nested[0]: name}, nested[1:])
+        return
+    for row in value if isinstance(value, list) else [value]:
+        yield {**keys, **row} if isinstance(row, Mapping) and not nested else row
+
+
+def _broken(number: int, error: DatasetError) -> Rejection:
+    return Rejection(number, None, f"The file is no valid JSON in or after row {number}: {error}", {})
 
 
 class _JsonText:
@@ -122,7 +158,10 @@ def _go_to_list(text: _JsonText, path: Path, key: str) -> None:
                 break
     except DatasetError as error:
         raise DatasetError(f"{expected}, but it is no valid JSON: {error}") from error
-    raise DatasetError(f"{expected}, but there is none. Name the key with `rows` in the layout.")
+    raise DatasetError(
+        f"{expected}, but there is none. Name the key with `rows` in the layout, or with "
+        "`nested` the fields that its keys are."
+    )
 
 
 def _row_of(line: int, text: str) -> Row | Rejection:

@@ -15,6 +15,7 @@ from storm_hf.errors import ConfigurationError, one_line
 AnswerForm = Literal["auto", "letter", "text", "index"]
 
 PLACEHOLDER = re.compile(r"{([^{}]+)}")
+PICTURES = ("image", "images")  # where conversations keep them
 _FIELDS = (
     "id",
     "video",
@@ -28,11 +29,38 @@ _FIELDS = (
 )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Join:
+    """A second JSON file beside the annotations, with further fields of their rows.
+
+    Args:
+        file (`str`):
+            Its name. It is a list of rows, or an object with a value for each row.
+        by (`str`):
+            The field that both share; in an object, the field whose values are its keys.
+        name (`str`, *optional*, defaults to `""`):
+            What the value of an object is called in the row.
+        ending (`str`, *optional*, defaults to `""`):
+            The end of the annotations' own name in whose place `file` stands: `_q.json` and `_a.json` make `val_a.json` of
+            `val_q.json`. Annotations that end in another way are whole. Without an ending the file may be absent.
+    """
+
+    file: str
+    by: str
+    name: str = ""
+    ending: str = ""
+
+    def __post_init__(self) -> None:
+        if not all(isinstance(getattr(self, each.name), str) for each in fields(self)) or not (self.file and self.by):
+            raise ConfigurationError(f"Expected the names of a file and of a field in `join` but got {self}.")
+
+
 _TYPES: dict[str, Any] = {
     **dict.fromkeys(("source", "license", "rows", "video_path", "option_separator", "answer_form"), str),
     **dict.fromkeys(("conversation", "answer_tag"), (str, type(None))),
     **dict.fromkeys(("fields", "keep"), Mapping),
-    **dict.fromkeys(("option_fields", "instructions"), tuple),
+    **dict.fromkeys(("option_fields", "instructions", "nested"), tuple),
+    "join": (Join, type(None)),
     "options_in_question": bool,
 }
 
@@ -53,6 +81,11 @@ class Layout:
             Licence of the rows that do not state one.
         rows (`str`, *optional*, defaults to `"data"`):
             The key of the list of rows, where a JSON file is an object.
+        nested (`tuple[str, ...]`, *optional*, defaults to `()`):
+            Where a JSON file is an object of objects with rows: the field that each level of keys is of a row, such as
+            `[video_id, dim]`.
+        join ([`Join`], *optional*):
+            A second file with further fields of the rows.
         keep (`Mapping[str, Any]`, *optional*):
             From fields to the value that they must have. Other rows are rejected.
         video_path (`str`, *optional*, defaults to `"{video}"`):
@@ -71,8 +104,8 @@ class Layout:
         answer_tag (`str`, *optional*):
             The tag that holds the answer: `answer` for `<answer>B</answer>`.
         answer_form (`str`, *optional*, defaults to `"auto"`):
-            What names the right option: its `"letter"`, its `"text"`, its `"index"` from 0, or letter or text, where
-            they do not contradict (`"auto"`).
+            What names the correct option: its `"letter"`, its `"text"`, its `"index"` from 0 (where options are a mapping
+            of numbers, its number), or letter or text, where they do not contradict (`"auto"`).
 
     Raises:
         ConfigurationError: If it says too little or too much to read a row.
@@ -82,6 +115,8 @@ class Layout:
     source: str = ""
     license: str = "unknown"
     rows: str = "data"
+    nested: tuple[str, ...] = ()
+    join: Join | None = None
     keep: Mapping[str, Any] = field(default_factory=dict)
     video_path: str = "{video}"
     conversation: str | None = None
@@ -108,7 +143,9 @@ class Layout:
     def columns(self, available: Iterable[str]) -> list[str]:
         """The columns of a table that this layout reads, so that the others, with their videos, stay unread."""
         paths = [path for paths in self.fields.values() for path in paths]
-        paths += [*self.option_fields, *self.keep, *PLACEHOLDER.findall(self.video_path), self.conversation or ""]
+        paths += [*self.option_fields, *self.keep, *PLACEHOLDER.findall(self.video_path)]
+        paths += [self.conversation, *PICTURES] if self.conversation else []
+        paths += [self.join.by] if self.join else []
         wanted = {*paths, *(path.partition(".")[0] for path in paths)}
         return [name for name in available if name in wanted]
 
@@ -149,7 +186,18 @@ def _layout_of(content: Any) -> Layout:
         name: tuple(value) if isinstance(value, list) else value for name, value in content.items()
     }
     settings["fields"] = {name: _paths(value) for name, value in content["fields"].items()}
+    if isinstance(join := content.get("join"), Mapping):
+        settings["join"] = _join_of(join)
     return Layout(**settings)
+
+
+def _join_of(content: Mapping[str, Any]) -> Join:
+    known = {setting.name for setting in fields(Join)}
+    if not {"file", "by"} <= set(content) <= known:
+        raise ConfigurationError(
+            f"Expected a `join` with {', '.join(sorted(known))} but got {', '.join(map(str, content))}."
+        )
+    return Join(**content)
 
 
 def _paths(value: Any) -> tuple[str, ...]:

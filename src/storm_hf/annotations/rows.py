@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from storm_hf.annotations.hub_rows import dataset_rows
+from storm_hf.annotations.join import join_rows
 from storm_hf.annotations.json_rows import json_lines, json_list
 from storm_hf.annotations.layout import Layout
 from storm_hf.annotations.record import Rejection, Row
@@ -14,7 +15,7 @@ from storm_hf.errors import ConfigurationError, DatasetError
 
 
 _READERS: dict[str, Callable[[Path, Layout], Iterator[Row | Rejection]]] = {
-    ".json": lambda path, layout: json_list(path, layout.rows),
+    ".json": lambda path, layout: json_list(path, layout.rows, layout.nested),
     ".jsonl": lambda path, layout: json_lines(path),
     ".csv": lambda path, layout: csv_rows(path, ","),
     ".tsv": lambda path, layout: csv_rows(path, "\t"),
@@ -32,7 +33,8 @@ def read_rows(source: SourceConfig, layout: Layout) -> Iterator[Row | Rejection]
     path = Path(source.path)
     reader = _READERS.get(path.suffix.lower())
     if path.is_file() and reader:
-        return reader(path, layout)
+        rows = reader(path, layout)
+        return join_rows(rows, layout.join, path) if layout.join else rows
     if path.is_dir() or (not path.exists() and not reader and _HUB_NAME.fullmatch(source.path)):
         return dataset_rows(source, layout)
     problem = f"is of the form {path.suffix!r}" if path.exists() else "does not exist"
