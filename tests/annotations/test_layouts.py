@@ -164,31 +164,12 @@ def test_bad_turn_of_a_conversation_costs_no_other(tmp_path):
     assert [(each.id, each.reason) for each in rejected] == [("t-0", "The question is empty.")]
 
 
-@pytest.mark.parametrize(
-    ("changes", "reason"),
-    [
-        ({"videos": ["a.mp4", "b.mp4"]}, "The row has 2 clips as videos, and an annotation has one."),
-        ({"video": ["a.mp4", "b.mp4"]}, "The row has 2 clips as video, and an annotation has one."),
-        ({"video": "a.mp4", "image": "x.jpg"}, "The row has a picture beside its clip"),
-        ({"video": "a.mp4", "images": ["x.jpg"]}, "The row has a picture beside its clip"),
-        ({"video": "a.mp4", "asked": "<video>\n<video>\nWhich is faster?"}, "The question has places for 2 clips"),
-        ({"video": "a.mp4", "asked": "<video>\n<image>\nIs it this?"}, "The question has places for 2 clips"),
-    ],
-)
-def test_conversation_about_more_than_one_clip_is_rejected_with_its_reason(tmp_path, changes, reason):
-    asked = changes.pop("asked", "<video>\nWho comes?")
-    content = {"id": "t", "conversations": [{"from": "human", "value": asked}, {"from": "gpt", "value": "A man."}]}
-    rejection = read_row(tmp_path, content | changes, layout="llava")
+@pytest.mark.parametrize("asked", ["<video>\n<video>\nWhich is faster?", "<video>\n<image>\nIs it this?"])
+def test_question_with_places_for_two_clips_is_rejected_with_its_reason(tmp_path, asked):
+    turns = [{"from": "human", "value": asked}, {"from": "gpt", "value": "The first."}]
+    rejection = read_row(tmp_path, {"id": "t", "video": "a.mp4", "conversations": turns}, layout="llava")
     assert isinstance(rejection, Rejection)
-    assert rejection.reason.startswith(reason)
-
-
-@pytest.mark.parametrize(
-    "changes", [{"video": ["a.mp4"]}, {"videos": ["a.mp4"], "images": []}, {"video": "a.mp4", "image": None}]
-)
-def test_conversation_about_one_clip_in_a_list_is_read(tmp_path, changes):
-    turns = [{"from": "human", "value": "<video>\nWho comes?"}, {"from": "gpt", "value": "A man."}]
-    assert read_row(tmp_path, {"id": "t", "conversations": turns} | changes, layout="llava").question == "Who comes?"
+    assert rejection.reason == "The question has places for 2 clips or pictures, and an annotation has one clip."
 
 
 def test_plain_row_of_a_benchmark_keeps_its_candidates(tmp_path):

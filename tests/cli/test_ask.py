@@ -117,7 +117,7 @@ def test_answer_that_is_no_option_is_told(ask, clip):
 def test_one_option_is_no_choice(ask, clip):
     result = ask(clip, "Where?", "-o", "left")
     assert result.exit_code == 2
-    assert "Expected 2 to 10 options but got 1." in result.stderr
+    assert "Expected 2 to 26 options but got 1." in result.stderr
 
 
 @pytest.mark.parametrize("replacement", ["zero", "noise", "mean", "none"])

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from storm_hf.diagnostics.answering_again import Reply
-from storm_hf.diagnostics.effects import AnswerTable, DonorQuestionEffect, says, widen_certainty
+from storm_hf.diagnostics.effects import AnswerTable, DonorQuestionEffect, says
 from storm_hf.diagnostics.interventions import Intervention
 from storm_hf.evaluation import Answer
 from storm_hf.evaluation.bootstrap import Interval
@@ -64,13 +64,6 @@ def test_own_answers_are_themselves():
     made = table(rows_of("red", "blue"), ["red", "red"])
     effect = made.effect(Intervention("own"), made.own)
     assert effect.lost == Interval(0.0, 0.0, 0.0)
-
-
-def test_agreement_of_all_leaves_the_width_of_the_rule_of_three():
-    clips = [str(index) for index in range(60)]
-    assert widen_certainty(Interval(1.0, 1.0, 1.0), clips) == Interval(1.0, 0.95, 1.0)
-    assert widen_certainty(Interval(0.0, 0.0, 0.0), clips * 4) == Interval(0.0, -0.05, 0.05)
-    assert widen_certainty(Interval(0.5, 0.4, 0.6), clips) == Interval(0.5, 0.4, 0.6)
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 import pytest
 from tests.diagnostics.thinker import NUM_LATENTS, saying
 
-from storm_hf.evaluation.answering import Answer, accuracy, answer_questions, read_option
+from storm_hf.evaluation.answering import Answer, accuracy, answer_questions, expected_choice, read_option
 
 
 OPTIONS = ("red", "green", "blue", "yellow")
@@ -15,13 +15,30 @@ OPTIONS = ("red", "green", "blue", "yellow")
         ("red green blue", "blue"),
         ("red .", "red"),
         ("blue or", None),
-        ("Red", None),
+        ("Red", "red"),
+        ("**Red**", "red"),
+        (r"\boxed{\text{Red}}", "red"),
+        ("<answer>red</answer>", "red"),
+        ("<think>blue</think> Red.", "red"),
+        ("red</s>", "red"),
+        ("The answer is red", "red"),
+        ("not green but blue", "blue"),
+        ("not red", None),
+        ("It is not the red.", None),
+        ("It isn't at red", None),
+        ("It isn’t red", None),
+        ("red or Blue", None),
+        ("Either red or green.", None),
+        ("red and blue", None),
+        ("red, blue", None),
+        ("red/blue", None),
+        ("B", None),
         ("redder", None),
         ("", None),
         (" . ", None),
     ],
 )
-def test_last_word_is_the_answer_if_it_is_an_option(text, choice):
+def test_answer_in_words_is_the_option_that_it_ends_with_and_does_not_deny(text, choice):
     assert read_option(text, OPTIONS) == choice
 
 
@@ -33,9 +50,55 @@ def test_option_of_several_words_is_read_whole(text, choice):
     assert read_option(text, ["cup", "the left cup"]) == choice
 
 
-@pytest.mark.parametrize(("text", "choice"), [("B", "green"), ("It is C.", "blue"), ("E", None), ("green", None)])
-def test_letter_is_read_as_its_option(text, choice):
+@pytest.mark.parametrize(
+    ("text", "choice"),
+    [
+        ("B", "green"),
+        ("b", "green"),
+        ("(B)", "green"),
+        ("B)", "green"),
+        ("B. green", "green"),
+        ("**B**", "green"),
+        ("It is C.", "blue"),
+        ("A man walks. C", "blue"),
+        ("The correct answer is b.", "green"),
+        ("The answer is a.", "red"),
+        (r"$\boxed{\text{B}}$", "green"),
+        ("green", "green"),
+        ("The answer is Green", "green"),
+        ("E", None),
+        ("B. blue", None),
+        ("A or B", None),
+        ("A, B", None),
+        ("not B", None),
+        ("The answer is a", None),  # of "a man", cut off
+        ("I see a", None),
+        ("green or blue", None),
+    ],
+)
+def test_answer_in_letters_is_read_by_its_letter_or_its_text(text, choice):
     assert read_option(text, OPTIONS, "letters") == choice
+
+
+def test_options_that_differ_in_case_are_told_apart_or_not_read():
+    assert [read_option(text, ("Red", "red")) for text in ("red", "so Red", "RED")] == ["red", "Red", None]
+
+
+def test_letters_go_on_behind_the_tenth_option():
+    assert read_option("(L)", [f"{count} times" for count in range(12)], "letters") == "11 times"
+
+
+@pytest.mark.parametrize(
+    ("answer", "options", "choice"),
+    [
+        ("red", OPTIONS, "red"),
+        ("first green then Red.", OPTIONS, "red"),
+        ("a man", None, "a man"),
+        ("x or y", ("x", "x or y"), "x or y"),
+    ],
+)
+def test_correct_answer_of_a_row_is_read_as_answers_are(answer, options, choice):
+    assert expected_choice({"answer": answer, "options": options}) == choice
 
 
 def test_answer_to_an_open_question_names_no_option():

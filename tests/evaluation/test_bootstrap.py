@@ -2,7 +2,12 @@ import numpy as np
 import pytest
 
 from storm_hf.errors import IntervalError, StormError
-from storm_hf.evaluation.bootstrap import mean_interval, paired_difference, share_interval
+from storm_hf.evaluation.bootstrap import Interval, mean_interval, paired_difference, share_interval
+
+
+def _resampled(values):
+    generator = np.random.default_rng(0)
+    return values[generator.integers(len(values), size=(10_000, len(values)))].mean(axis=1)
 
 
 def draw(num_questions, seed=0):
@@ -45,12 +50,12 @@ def test_repeated_questions_of_a_clip_make_no_surer():
 def test_clusters_of_unequal_size_keep_the_mean_over_questions():
     interval = mean_interval([1.0, 1.0, 1.0, 0.0], clusters=["a", "a", "a", "b"])
     assert interval.mean == 0.75
-    assert (interval.low, interval.high) == (0.0, 1.0)
+    assert interval.low < 0.0 < 1.0 < interval.high  # of two clips
 
 
 def test_seed_decides_the_draws():
-    assert mean_interval(draw(30), seed=1) == mean_interval(draw(30), seed=1)
-    assert mean_interval(draw(30), seed=1) != mean_interval(draw(30), seed=2)
+    assert mean_interval(draw(60), seed=1) == mean_interval(draw(60), seed=1)
+    assert mean_interval(draw(60), seed=1) != mean_interval(draw(60), seed=2)
 
 
 def test_many_questions_are_drawn_in_pieces_of_the_same_law(monkeypatch):
@@ -59,6 +64,40 @@ def test_many_questions_are_drawn_in_pieces_of_the_same_law(monkeypatch):
     pieces = mean_interval(draw(300), num_resamples=2000)
     assert pieces.low == pytest.approx(whole.low, abs=0.05)
     assert pieces.high == pytest.approx(whole.high, abs=0.05)
+
+
+@pytest.mark.parametrize("sizes", [[1] * 3, [1] * 5, [1] * 8, [1] * 12, [40, *[1] * 11], [9, 1, 5, 2, 2, 1, 1, 20]])
+def test_interval_of_few_clusters_misses_the_difference_in_few_cases(sizes):
+    """Questions about one clip mostly share their outcome: -1, 0 or 1, whose mean is 0.2."""
+    generator, missed = np.random.default_rng(0), 0
+    clips = np.repeat(np.arange(len(sizes)), sizes)
+    for _ in range(400):
+        shared, own = (generator.choice([-1, 0, 1], count, p=[0.1, 0.6, 0.3]) for count in (len(sizes), len(clips)))
+        values = np.where(generator.random(len(clips)) < 0.5, shared[clips], own)
+        interval = paired_difference(values > 0, values < 0, clusters=clips, num_resamples=200)
+        missed += not interval.low <= 0.2 <= interval.high
+    assert missed / 400 <= 0.08
+
+
+def test_one_clip_says_nothing_about_others():
+    interval = mean_interval([1.0, 2.0, 3.0], clusters=["a"] * 3)
+    assert (interval.mean, interval.low, interval.high) == (2.0, -np.inf, np.inf)
+    difference = paired_difference([1, 1, 0], [0, 0, 0], clusters=["a"] * 3)
+    assert (difference.low, difference.high) == (-1.0, 1.0)
+
+
+def test_difference_on_which_all_clips_agree_is_as_wide_as_so_few_leave_open():
+    clips = [f"clip {index}" for index in range(60)]
+    assert paired_difference([1] * 60, [0] * 60, clusters=clips) == Interval(1.0, 0.95, 1.0)
+    assert paired_difference([1] * 240, [1] * 240, clusters=clips * 4) == Interval(0.0, -0.05, 0.05)
+    assert paired_difference([1] * 3, [1] * 3) == Interval(0.0, -1.0, 1.0)
+
+
+def test_many_clusters_have_the_bootstrap_alone():
+    first, second = np.random.default_rng(0).random((2, 200)) < 0.5
+    found = mean_interval(first.astype(float) - second)
+    assert paired_difference(first, second) == found
+    assert np.isclose(found.low, np.percentile(_resampled(first.astype(float) - second), 2.5))
 
 
 def test_share_of_all_is_not_certain():

@@ -166,7 +166,7 @@ def wrong_rows(video):
         "nan": ({**question, "answer": float("nan")}, "in `answer`, got nan"),
         "truth": ({**question, "answer": True}, "in `answer`, got True"),
         "no option": ({**question, "answer": "z"}, "'z' is none of the options x, y"),
-        "one option": ({**question, "options": ["x"]}, "Expected 2 to 10 options but got 1"),
+        "one option": ({**question, "options": ["x"]}, "Expected 2 to 26 options but got 1"),
         "nothing": ({"text": "x"}, r"got the columns \['id', 'text'\]"),
         "two answers": ({"prompt": user(seen), "completion": [*assistant(), *assistant()]}, "one assistant message"),
         "empty completion": ({"prompt": user(seen), "completion": []}, "got 0"),

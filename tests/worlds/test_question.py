@@ -36,7 +36,7 @@ def test_question_alone():
     ("call", "words"),
     [
         (lambda: format_question("Where?", OPTIONS, style="rhyme"), "words, letters or none but got 'rhyme'"),
-        (lambda: format_question("Where?", OPTIONS[:1]), "2 to 10 options but got 1"),
+        (lambda: format_question("Where?", OPTIONS[:1]), "2 to 26 options but got 1"),
         (lambda: format_answer("pink", OPTIONS), "got 'pink'"),
     ],
 )

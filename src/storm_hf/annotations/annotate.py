@@ -11,7 +11,6 @@ from storm_hf.annotations.clip import ClipFinder
 from storm_hf.annotations.conversation import turns_of, without_placeholders
 from storm_hf.annotations.fields import first_of, look_up, optional_text, required, seconds_of, shown, text_of
 from storm_hf.annotations.layout import Layout
-from storm_hf.annotations.media import check_media
 from storm_hf.annotations.options import find_answer, parse_options, split_question
 from storm_hf.annotations.record import Annotation, Rejection, Row
 from storm_hf.errors import DatasetError
@@ -47,7 +46,6 @@ class Annotator:
         """
         try:
             self._check_kind(row.content)
-            check_media(row.content, self.layout)
             shared = self._shared(row.content)
             turns = self._turns(row.content)
         except DatasetError as error:

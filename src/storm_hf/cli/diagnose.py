@@ -132,6 +132,8 @@ def _print(found: "Diagnosis", page: Path) -> None:
     from rich.console import Console
 
     Console(stderr=True).print(_table(found))
+    if unreadable := found.effects["own"].unreadable:
+        tell(f"{unreadable:.1%} of the model's own answers name none of the options, and count as wrong.")
     tell(f"The page is {page}.")
     typer.echo(f"{found.verdict.headline} {found.verdict.sentence}")
 
@@ -143,13 +145,14 @@ def _table(found: "Diagnosis") -> "Table":
     if found.chance is not None:
         title += f", chance {found.chance:.1%}"
     table = Table("in the place of the latents", title=title, title_justify="left")
-    for column in ("right", "95% interval", "changed", "donor's answer", "KL"):
+    for column in ("right", "95% interval", "unreadable", "changed", "donor's answer", "KL"):
         table.add_column(column, justify="right")
     for name, effect in found.effects.items():
         table.add_row(
             effect.label,
             f"{effect.accuracy.mean:.1%}",
             f"{effect.accuracy.low:.1%} to {effect.accuracy.high:.1%}",
+            f"{effect.unreadable:.1%}",
             f"{effect.changed.mean:.1%}",
             "" if effect.follows_donor is None else f"{effect.follows_donor.mean:.1%}",
             f"{effect.divergence.mean:.2f}",

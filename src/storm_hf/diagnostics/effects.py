@@ -10,7 +10,7 @@ import numpy as np
 
 from storm_hf.diagnostics.answering_again import Reply
 from storm_hf.diagnostics.interventions import Intervention
-from storm_hf.evaluation.answering import Answer
+from storm_hf.evaluation.answering import Answer, expected_choice
 from storm_hf.evaluation.bootstrap import Draws, Interval, mean_interval, paired_difference, share_interval
 from storm_hf.training.prompts import Row
 from storm_hf.worlds.world import World
@@ -103,7 +103,7 @@ class DonorQuestionEffect:
         draws = Draws(clusters=clips, num_resamples=NUM_RESAMPLES, seed=seed)
         before = [says(reply.answer, row) for reply, row in zip(own, rows, strict=True)]
         after = [says(reply.answer, row) for reply, row in zip(swapped, rows, strict=True)]
-        steered = widen_certainty(paired_difference(after, before, **draws), clips)
+        steered = paired_difference(after, before, **draws)
         return cls(share_interval(after, **draws), steered, len(rows))
 
 
@@ -134,11 +134,10 @@ class AnswerTable:
         after = np.array([says(reply.answer, row) for reply, row in zip(replies, self.rows, strict=True)])
         changed = [_said(reply.answer) != _said(own.answer) for reply, own in zip(replies, self.own, strict=True)]
         follows, steered, num_donors = self._follow(intervention.donors, replies)
-        lost = paired_difference(before, after, **draws)
         return Effect(
             label=intervention.label,
             accuracy=share_interval(after, **draws),
-            lost=lost if replies is self.own else widen_certainty(lost, self.clips),
+            lost=Interval(0.0, 0.0, 0.0) if replies is self.own else paired_difference(before, after, **draws),
             changed=share_interval(changed, **draws),
             divergence=mean_interval([reply.divergence for reply in replies], **draws),
             unreadable=float(
@@ -168,7 +167,7 @@ class AnswerTable:
         draws = Draws(clusters=clips, num_resamples=NUM_RESAMPLES, seed=self.seed)
         after = [says(replies[index].answer, self.rows[donors[index]]) for index in others]
         before = [says(self.own[index].answer, self.rows[donors[index]]) for index in others]
-        steered = widen_certainty(paired_difference(after, before, **draws), clips)
+        steered = paired_difference(after, before, **draws)
         return share_interval(after, **draws), steered, len(others)
 
     def counterfactual(
@@ -207,22 +206,10 @@ class AnswerTable:
         )
 
 
-def widen_certainty(difference: Interval, clips: Sequence[str]) -> Interval:
-    """Give a difference of shares without any spread the width that so few clips leave open.
-
-    Where all clips agree, so does every resample. Of C clips that agree, a share of up to 3 / C may still disagree unseen (the
-    rule of three, 95 %).
-    """
-    if difference.high > difference.low:
-        return difference
-    unseen = 3 / len(set(clips))
-    return Interval(difference.mean, max(difference.mean - unseen, -1.0), min(difference.mean + unseen, 1.0))
-
-
 def says(answer: Answer, row: Row) -> bool:
     """Whether an answer is the one of a row: the option that it names, or without options the same words."""
     if _has_options(row):
-        return answer.choice is not None and str(answer.choice) == str(row["answer"])
+        return answer.choice is not None and answer.choice == expected_choice(row)
     return normalised(answer.text) == normalised(row["answer"])
 
 

@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from storm_hf.evaluation.scorers.option import answer_alone, read_labelled, read_last, read_last_letter, read_text
 from storm_hf.model.modeling_storm import StormForConditionalGeneration
 from storm_hf.model.rollout_storm import LatentIntervention
 from storm_hf.training.conversation import as_text, read_options
 from storm_hf.training.prompts import PromptEncoder, Row
-from storm_hf.worlds.question import QuestionStyle, format_answer
+from storm_hf.worlds.question import LETTERS, QuestionStyle
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,7 +100,7 @@ def _meant_length(prompts: PromptEncoder, model: StormForConditionalGeneration) 
 def accuracy(answers: Sequence[Answer], rows: Sequence[Row]) -> float:
     """Share of answers that name the right option. An answer that names none is wrong."""
     pairs = zip(answers, rows, strict=True)
-    return float(np.mean([answer.choice == as_text(row["answer"], "answer") for answer, row in pairs]))
+    return float(np.mean([answer.choice == expected_choice(row) for answer, row in pairs]))
 
 
 def spans(length: int, size: int) -> Iterator[range]:
@@ -174,7 +175,7 @@ def up_to_end(tokens: list[int], ends: Collection[int]) -> list[int]:
 
 
 def read_option(text: str, options: Sequence[str] | None, style: QuestionStyle | None = "words") -> str | None:
-    """Read the option that an answer ends with; what comes before it is reasoning.
+    """Read the option that an answer names; reasoning may come before it.
 
     Args:
         text (`str`):
@@ -182,15 +183,34 @@ def read_option(text: str, options: Sequence[str] | None, style: QuestionStyle |
         options (`Sequence[str]`, *optional*):
             The closed set of answers.
         style (`str`, *optional*, defaults to `"words"`):
-            How the question named them; with `"letters"` the answer is the letter of one.
+            How the question named them; with `"letters"` an answer names one by its letter or by its text.
 
     Returns:
-        `str` or `None`: The option whose words, or whose letter, come last. The longest, where one option ends in another.
+        `str` or `None`: The option, `None` if none is named, or it is denied or stands beside another.
     """
     if options is None or not len(options):
         return None
-    said = list(options) if style != "letters" else [format_answer(option, options, style) for option in options]
-    words = text.replace(".", " ").split()
-    parts = [name.replace(".", " ").split() for name in said]
-    named = [index for index, part in enumerate(parts) if part and words[-len(part) :] == part]
-    return options[max(named, key=lambda index: len(parts[index]))] if named else None
+    said, texts = answer_alone(text), [str(option) for option in options]
+    place = _read_letter(said, texts) if style == "letters" else _read_words(said, texts)
+    return None if place is None else options[place]
+
+
+def _read_words(said: str, options: Sequence[str]) -> int | None:
+    named = read_text(said, options)
+    return next(iter(named)) if len(named) == 1 else read_last(said, options)
+
+
+def _read_letter(said: str, options: Sequence[str]) -> int | None:
+    letters = LETTERS[: len(options)]
+    place = read_labelled(said, options, letters)
+    return read_last_letter(said, letters) if place is None else place
+
+
+def expected_choice(row: Row) -> str:
+    """The correct option of a row, or the correct answer where the question is open.
+
+    An answer may have reasoning before the option that it ends with.
+    """
+    answer = as_text(row["answer"], "answer")
+    options = read_options(row)
+    return answer if answer in options else read_option(answer, options) or answer

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Sequence
+from string import ascii_uppercase
 from typing import Literal
 
 from storm_hf.errors import WorldError
@@ -16,7 +17,7 @@ NUMBER_WORDS = (
     "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen", "twenty",
 )
 # fmt: on
-LETTERS = "ABCDEFGHIJ"
+LETTERS = ascii_uppercase
 _WORD_REQUEST = "Answer with one word:"
 _LETTER_REQUEST = "Answer with the letter of one option."
 _TOKEN = re.compile(r"\w+|[^\w\s]")

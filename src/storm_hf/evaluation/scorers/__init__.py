@@ -3,7 +3,8 @@
     question      a question, and the reading of an answer to it
     reasoning     what is cut out of an answer before anybody reads it
     videomme  mvbench  tempcompass  mmvu      `official` and `lmms`, one file per benchmark
-    strict        one careful reader for all
+    option        the option that an answer names
+    strict        one careful reader for all benchmarks
 
 The same answer gets another mark from another rule, also through the denominator: whoever names a score names its scorer.
 """
