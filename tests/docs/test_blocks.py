@@ -10,7 +10,7 @@ import yaml
 from tests.docs.pages import LANGUAGES, blocks
 from tests.serving.conftest import wait_for_address
 
-from storm_hf.annotations import SourceConfig, read_annotations
+from storm_hf.annotations import SourceConfig, load_layout, read_annotations
 from storm_hf.annotations.record import Annotation
 from storm_hf.builder import ThoughtsRecipe
 from storm_hf.hub.cards import CITATION
@@ -71,7 +71,13 @@ def test_json_block_is_a_row_of_annotations(block, tmp_path):
     assert isinstance(read, Annotation), read
 
 
-@pytest.mark.parametrize("block", blocks("yaml"), ids=str)
+@pytest.mark.parametrize("block", [block for block in blocks("yaml") if "fields:" in block.text], ids=str)
+def test_yaml_block_with_fields_is_a_layout(block, tmp_path):
+    (tmp_path / "mine.yaml").write_text(block.text)
+    assert load_layout(str(tmp_path / "mine.yaml")).answer_form == "index"
+
+
+@pytest.mark.parametrize("block", [block for block in blocks("yaml") if "fields:" not in block.text], ids=str)
 def test_yaml_block_is_a_recipe_of_a_data_set(block):
     recipe = ThoughtsRecipe.from_dict(yaml.safe_load(block.text))
     assert recipe.output_dir == "data/mine"
