@@ -13,6 +13,7 @@ from storm_hf.target_trajectory.schema import storm_thoughts_features
 from storm_hf.target_trajectory.shards import write_shard
 
 
+VIDEO = b"\x00\x00\x00\x18ftypmp42"  # how an mp4 begins
 CLIP_LICENSES = ("CC0-1.0", "CC-BY-4.0", "proprietary", "unknown")
 
 
@@ -51,7 +52,7 @@ def write_dataset(folder, num_shards=2):
             for column in ("video", "thought_video"):
                 path = folder / row[column]
                 path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(f"{column} of {row['id']}".encode() * 50)
+                path.write_bytes(VIDEO + f"{column} of {row['id']}".encode() * 50)
         lines = [
             {
                 "annotation": {

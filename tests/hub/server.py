@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from tests.hub.metadata import metadata_problems
 from tests.hub.store import Entry, Repository, Store
 
 
@@ -139,7 +140,7 @@ class Handler(BaseHTTPRequestHandler):
         if path == "/api/whoami-v2":
             self._send_me()
         elif path == "/api/validate-yaml":
-            self._send({"errors": [], "warnings": []})
+            self._validate(json.loads(data))
         elif path == "/api/repos/create":
             self._create(json.loads(data))
         elif path == "/api/repos/delete":
@@ -160,6 +161,12 @@ class Handler(BaseHTTPRequestHandler):
         if not self._is_known:
             raise HubError(401, "Unauthorized", "Invalid username or password")
         self._send(_ME)
+
+    def _validate(self, asked: dict[str, Any]) -> None:
+        """Check the metadata of a card, as the Hub does before it takes a commit."""
+        kind = asked.get("repoType") or "model"
+        errors = [{"message": problem} for problem in metadata_problems(asked["content"], kind)]
+        self._send({"errors": errors, "warnings": []}, 400 if errors else 200)
 
     def _delete(self, asked: dict[str, Any]) -> None:
         kind, id = asked.get("type") or "model", f"{asked.get('organization') or 'me'}/{asked['name']}"

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from huggingface_hub import DatasetCard, HfApi
 from tests.builder.tiny_build import clips_and_annotations, tiny_recipe
-from tests.hub.conftest import write_dataset
+from tests.hub.conftest import VIDEO, write_dataset
 
 from storm_hf.builder import ThoughtsBuilder
 from storm_hf.errors import DatasetError, PublicationError, ServerError
@@ -73,14 +73,14 @@ def test_pushed_data_set_is_loaded_whole_and_streaming(folder, api, url, store, 
     assert loaded["whole"] == [f"q{number}" for number in range(8)]
     assert loaded["feature"] == 1.0
     assert loaded["streamed"] == [["id", "thought_features", f"q{number}"] for number in range(8)]
-    assert loaded["videos"] == {f"q{number}": f"video of q{number}" * 50 for number in (0, 1, 4, 5)}
+    assert loaded["videos"] == {f"q{number}": VIDEO.decode() + f"video of q{number}" * 50 for number in (0, 1, 4, 5)}
 
 
 @pytest.mark.slow
 def test_training_finds_the_videos_of_a_pushed_data_set(folder, api, url, tmp_path):
     push(folder, api)
     rows, messages = run_client(ROW_LOADER, url, tmp_path / "loader")
-    expected = {f"q{n}": [f"{kind} of q{n}" * 50 for kind in ("video", "thought_video")] for n in (0, 1, 4, 5)}
+    expected = {f"q{n}": [VIDEO.decode() + f"{kind} of q{n}" * 50 for kind in ("video", "thought_video")] for n in (0, 1, 4, 5)}
     assert rows == expected
     assert "4 of 8 rows are left out" in messages
 

@@ -19,6 +19,8 @@ EPILOG = """Examples:
 
 [bold]storm push runs/answer me/storm --public --tag v1[/bold]   asks before everybody can see it
 
+[bold]storm push runs/answer me/storm --dry-run[/bold]   lists files, sizes and the card; needs no token and no network
+
 [bold]storm push --space me/ask-storm --model me/storm[/bold]   a page that asks a published model
 
 The address goes to stdout, everything else to stderr."""
@@ -40,6 +42,21 @@ def push_folder(
     ] = None,
     public: Annotated[bool, typer.Option("--public", help="Let everybody see it.")] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before it becomes public.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="List what would be published, with its card, and send nothing.")
+    ] = False,
+    include: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--include",
+            help="Pattern of files to publish besides those of known kinds, such as 'notes/*.md'; repeatable.",
+            show_default=False,
+        ),
+    ] = None,
+    license_name: Annotated[
+        str | None,
+        typer.Option("--license", help="Of a checkpoint: licence of the weights, for the card.", show_default=False),
+    ] = None,
     revision: Annotated[str, typer.Option(help="Branch to commit to.")] = "main",
     tag: Annotated[str | None, typer.Option(help="Name of this version.", show_default=False)] = None,
     diagnosis: Annotated[
@@ -68,7 +85,8 @@ def push_folder(
 ) -> None:
     """Publish a checkpoint or a data set of thoughts: private, unless --public is given.
 
-    Of a data set, a clip whose licence does not allow it stays here: its row has features and a name. The card says so.
+    What is published is a list of known kinds; the rest is named as left out. Credentials, pickles and paths of this machine are
+    refused. Of a data set, a clip whose licence does not allow it stays here: its row has features and a name. The card says so.
     """
     from huggingface_hub import HfApi
     from huggingface_hub.utils import disable_progress_bars
@@ -80,17 +98,31 @@ def push_folder(
 
     if not sys.stderr.isatty():
         disable_progress_bars()
-    how: dict[str, Any] = {"public": public, "revision": revision, "tag": tag, "api": HfApi()}
+    how: dict[str, Any] = {
+        "public": public,
+        "revision": revision,
+        "tag": tag,
+        "api": HfApi(),
+        "include": include or (),
+    }
     push: CheckpointPush | DatasetPush | SpacePush
     if space and model and not folder:
         push = SpacePush(space, **how, model=model)
     elif folder is None or repo is None or space or model:
         raise typer.BadParameter("Give a folder and a name on the Hub, or --space and --model.")
     elif any((folder / name).is_file() for name in ("config.json", "adapter_config.json")):
-        push = CheckpointPush(folder, repo, **how, diagnosis=diagnosis, evaluation=evaluation)
+        push = CheckpointPush(folder, repo, **how, diagnosis=diagnosis, evaluation=evaluation, license=license_name)
+    elif license_name:
+        raise typer.BadParameter("--license is of a checkpoint. Each row of a data set has its own.")
     else:
         rule = LicenseRule(frozenset(allow_license or ()), frozenset(deny_license or ()))
         push = DatasetPush(folder, repo, **how, embeds=embed, rule=rule)
+    if dry_run:
+        preview = push.dry_run()
+        typer.echo("\n".join(preview.listing))
+        for line in preview.summary:
+            tell(line)
+        return
     subject = push.subject  # refuses a folder that holds neither
     if public and not yes and not typer.confirm(f"Let everybody see {subject} as {push.repo}?", err=True):
         tell("Nothing was uploaded.")

@@ -1,8 +1,7 @@
 """The folder of a checkpoint, whole model or adapter: what of it is published, cleaned and completed."""
 
 import json
-import re
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,10 +12,12 @@ from transformers import AutoConfig, GenerationConfig
 from transformers.dynamic_module_utils import get_relative_import_files
 
 from storm_hf.errors import CheckpointError, PublicationError
+from storm_hf.hub.contents import check_file
 from storm_hf.hub.hub_names import is_hub_name
+from storm_hf.hub.known_files import select_model_files
 from storm_hf.hub.model_card import CARD
 from storm_hf.hub.model_facts import FACTS, ModelFacts, worlds_of
-from storm_hf.hub.refusals import check_file
+from storm_hf.hub.refusals import check_json, check_published
 from storm_hf.model import StormConfig, modeling_storm
 from storm_hf.writing import read_json
 
@@ -25,13 +26,22 @@ CONFIG, ADAPTER_CONFIG, STORM_CONFIG = "config.json", "adapter_config.json", "st
 _GENERATION = "generation_config.json"
 _PROCESSORS = ("processor_config.json", "preprocessor_config.json")
 _BASE = "base_model_name_or_path"
-# What a trainer leaves for itself. Some of it is pickled, and nobody who loads a model opens it.
-_OF_TRAINING = re.compile(
-    r"checkpoint-\d+/.*|runs/.*|logs/.*|training_args\.bin|optimizer\.(pt|bin)|scheduler\.pt|scaler\.pt|rng_state.*\.pth"
-    r"|trainer_state\.json|\.cache/.*|\.git/.*|__pycache__/.*|.*\.unfinished"
-)
-_ORIGINS = {"_name_or_path", "name_or_path"}  # where something was loaded from: nobody else's business, and not needed
-_PATH = re.compile(r"~?/[^\s/]+/\S*|[A-Za-z]:[\\/]\S+|\\\\\S+")
+_ORIGINS = {"_name_or_path", "name_or_path"}  # where something was loaded from: not needed, and private
+
+
+@dataclass(frozen=True)
+class Contents:
+    """Files of a checkpoint that are published, and those that are left out.
+
+    Args:
+        files (`dict[str, Path | bytes]`):
+            From the path in the repository to the file, or its bytes.
+        left_out (`tuple[str, ...]`):
+            Files of the folder that are of no known kind.
+    """
+
+    files: dict[str, Path | bytes]
+    left_out: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -100,46 +110,41 @@ class CheckpointFolder:
                 "`save_pretrained`."
             )
 
-    def contents(self) -> dict[str, Path | bytes]:
-        """What is published, by its path in the repository, without the card.
+    def contents(self, include: Sequence[str] = ()) -> "Contents":
+        """Collect what is published, without the card.
+
+        Args:
+            include (`Sequence[str]`, *optional*):
+                Patterns of files that are published although they are of no known kind.
 
         Raises:
-            PublicationError: If it holds a pickle, a credential, or a path of this machine in a configuration.
+            PublicationError: If it holds a pickle, a credential, or a path of this machine.
         """
-        contents: dict[str, Path | bytes] = {}
-        for path, name in self._files():
-            check_file(path, name)
-            if not any(part.startswith(".") for part in Path(name).parts):
-                contents[name] = self._cleaned(path, name) if name.endswith("config.json") else path
-        for name in (CARD, FACTS):
-            contents.pop(name, None)
+        selection = select_model_files(self.path, include)
+        files: dict[str, Path | bytes] = {}
+        for name, path in selection.published.items():
+            if name.endswith("config.json"):
+                check_file(path, name)
+                files[name] = self._cleaned(path, name)
+            elif name not in (CARD, FACTS):
+                check_published(path, name)
+                files[name] = path
         if not self.is_adapter:
-            contents = {**_own_code(contents), **contents}
-            contents.setdefault(_GENERATION, self._generation_config())
-        return contents
-
-    def _files(self) -> Iterator[tuple[Path, str]]:
-        for path in sorted(self.path.rglob("*")):
-            name = path.relative_to(self.path).as_posix()
-            if path.is_file() and not _OF_TRAINING.fullmatch(name):
-                yield path, name
+            files = {**_own_code(files), **files}
+            files.setdefault(_GENERATION, self._generation_config())
+        return Contents(files, selection.left_out)
 
     def _cleaned(self, path: Path, name: str) -> bytes:
         content = _without_origins(read_json(path))
         if name == CONFIG:
             named = content.get("auto_map") or StormConfig().auto_map
             content["auto_map"] = {auto: place.rpartition("--")[2] for auto, place in named.items()}
-        for key, value in _texts(content):
-            if name == ADAPTER_CONFIG and key == _BASE and not is_hub_name(value):
-                raise PublicationError(
-                    f"Expected the base of the adapter to have a name on the Hub but {name} says {value!r}. Publish the base "
-                    f"first, and write its name into `{_BASE}`."
-                )
-            if _PATH.fullmatch(value):
-                raise PublicationError(
-                    f"Expected no paths of this machine in what is published but `{key}` in {name} is {value!r}. Remove it, "
-                    "or write a name there that means something elsewhere."
-                )
+        if name == ADAPTER_CONFIG and not is_hub_name(base := content.get(_BASE)):
+            raise PublicationError(
+                f"Expected the base of the adapter to have a name on the Hub but {name} says {base!r}. Publish the base "
+                f"first, and write its name into `{_BASE}`."
+            )
+        check_json(content, name)
         return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
 
     def _generation_config(self) -> bytes:
@@ -187,15 +192,3 @@ def _without_origins(content: Any) -> Any:
     if isinstance(content, dict):
         return {name: _without_origins(value) for name, value in content.items() if name not in _ORIGINS}
     return [_without_origins(value) for value in content] if isinstance(content, list) else content
-
-
-def _texts(content: Any, key: str = "") -> Iterator[tuple[str, str]]:
-    """Each text in a configuration, with the name of its field."""
-    if isinstance(content, dict):
-        for name, value in content.items():
-            yield from _texts(value, f"{key}.{name}" if key else name)
-    elif isinstance(content, list):
-        for value in content:
-            yield from _texts(value, key)
-    elif isinstance(content, str):
-        yield key, content

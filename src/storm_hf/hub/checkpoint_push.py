@@ -6,14 +6,17 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import CommitOperationAdd
-
 from storm_hf.errors import PublicationError
-from storm_hf.hub.checkpoint_folder import CheckpointFolder
+from storm_hf.hub.card_metadata import check_card
+from storm_hf.hub.checkpoint_folder import CheckpointFolder, Contents
+from storm_hf.hub.known_files import is_of_a_model
+from storm_hf.hub.licenses import hub_license
 from storm_hf.hub.measured import benchmark_results, causal_use, latency
 from storm_hf.hub.model_card import CARD, model_card
 from storm_hf.hub.model_facts import FACTS, ModelFacts, read_facts
-from storm_hf.hub.repository import Push, Pushed, text_file, told_in_one_sentence
+from storm_hf.hub.preview import Preview, size_of
+from storm_hf.hub.refusals import check_document
+from storm_hf.hub.repository import Push, Pushed, card_file, raised_as_server_error, text_file
 from storm_hf.hub.stages_picture import PICTURE, draw_stages
 
 
@@ -27,14 +30,17 @@ class PublishedCheckpoint(Pushed):
     Args:
         files (`tuple[str, ...]`):
             What was published.
+        notes (`tuple[str, ...]`, *optional*):
+            What the card lacks, one sentence each.
     """
 
     files: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def summary(self) -> list[str]:
         """What to tell people, line by line."""
-        return [f"{len(self.files)} files, {self.audience}."]
+        return [*self.lines_on_left_out, *self.notes, f"{len(self.files)} files, {self.audience}."]
 
 
 @dataclass(frozen=True)
@@ -54,6 +60,8 @@ class CheckpointPush(Push):
             in each arm.
         facts ([`ModelFacts`], *optional*):
             What the card says. By default what lies in the folder.
+        license (`str`, *optional*):
+            Licence of the weights. By default that of the facts.
 
     Example:
         ```python
@@ -67,6 +75,7 @@ class CheckpointPush(Push):
     diagnosis: Path | None = None
     evaluation: Path | None = None
     facts: ModelFacts | None = None
+    license: str | None = None
 
     @cached_property
     def checkpoint(self) -> CheckpointFolder:
@@ -91,19 +100,54 @@ class CheckpointPush(Push):
                 what was measured cannot be read.
             ServerError: If the upload was cut off; the same call goes on.
         """
-        contents = self.checkpoint.contents()
-        if self._card_by_hand is None:
-            contents[PICTURE] = draw_stages(self._facts_of(self.repo).num_latents)
-        self._card(self.repo)  # refused before anything is sent, if it is refused
-        with told_in_one_sentence(self.repo):
+        contents = self._contents
+        self._described(self.repo)  # refused before anything is sent, if it is refused
+        with raised_as_server_error(self):
             repo = self.open_repository()
-            operations = [self.upload(repo, name, content) for name, content in contents.items()]
-            operations += self._card(repo)
-            commit = self.commit(repo, operations, "Publish a STORM", _is_of_a_checkpoint)
-        return PublishedCheckpoint(repo, commit, self.public, tuple(each.path_in_repo for each in operations))
+            described = self._described(repo)
+            self.check_card(described[CARD])
+            earlier = self._files_of_earlier_push(repo)
+            operations = [self.upload(repo, name, content) for name, content in contents.files.items()]
+            operations += [card_file(described.pop(CARD), self.kind)]
+            operations += [text_file(name, text) for name, text in described.items()]
+            commit = self.commit(
+                repo, operations, "Publish a STORM", lambda name: name in earlier or is_of_a_model(name)
+            )
+        names = tuple(each.path_in_repo for each in operations)
+        return PublishedCheckpoint(repo, commit, self.public, names, self._notes, left_out=contents.left_out)
+
+    def dry_run(self) -> Preview:
+        """List what would be published. Needs no token and no network, and writes nothing.
+
+        Raises:
+            CheckpointError: If the folder holds no complete checkpoint.
+            PublicationError: If it holds something that must not be published.
+        """
+        described = self._described(self.repo)
+        files = {**self._contents.files, **described}
+        sizes = tuple(sorted((name, size_of(content)) for name, content in files.items()))
+        return Preview(self.repo, described[CARD], sizes, self._contents.left_out, self._notes)
+
+    @cached_property
+    def _contents(self) -> Contents:
+        contents = self.checkpoint.contents(self.include)
+        if self._card_by_hand is not None:
+            return contents
+        return replace(contents, files={**contents.files, PICTURE: draw_stages(self._facts_of(self.repo).num_latents)})
+
+    def _files_of_earlier_push(self, repo: str) -> set[str]:
+        """What the list of the push before says that it published."""
+        if not self.api.file_exists(repo, FACTS, revision=self.revision):
+            return set()
+        facts = json.loads(Path(self.api.hf_hub_download(repo, FACTS, revision=self.revision)).read_text("utf-8"))
+        files = facts.get("files") if isinstance(facts, dict) else None
+        return {str(name) for name in files or ()}
 
     def _facts_of(self, repo: str) -> ModelFacts:
         facts = replace(self.facts or read_facts(self.folder) or self.checkpoint.facts(repo), name=repo)
+        if self.license is not None:
+            named = hub_license(self.license)
+            facts = replace(facts, license=named["license"], license_name=named.get("license_name"))
         if self.diagnosis is not None:
             facts = replace(
                 facts, causal_use=causal_use(_read_measured(self.diagnosis, "diagnose", ("verdict", "effects")))
@@ -113,11 +157,24 @@ class CheckpointPush(Push):
             facts = replace(facts, results=benchmark_results(report), latency=latency(report))
         return facts
 
-    def _card(self, repo: str) -> list[CommitOperationAdd]:
-        if self._card_by_hand is not None:
-            return [text_file(CARD, self._card_by_hand)]
+    def _described(self, repo: str) -> dict[str, str]:
+        """The card, and the facts that it was rendered from with the list of all files: by it, the next push removes what it does
+        not send again.
+        """
         facts = self._facts_of(repo)
-        return [text_file(CARD, str(model_card(facts))), text_file(FACTS, facts.to_json())]
+        card = self._card_by_hand or str(model_card(facts))
+        facts = replace(facts, files=tuple(sorted({*self._contents.files, CARD, FACTS})))
+        check_card(card, self.kind)
+        described = {CARD: card, FACTS: facts.to_json()}
+        for name, text in described.items():
+            check_document(text, name)
+        return described
+
+    @property
+    def _notes(self) -> tuple[str, ...]:
+        if self._card_by_hand is not None or self._facts_of(self.repo).license is not None:
+            return ()
+        return ("The card names no licence. Name one with --license, such as apache-2.0.",)
 
     @cached_property
     def _card_by_hand(self) -> str | None:
@@ -142,7 +199,3 @@ def _read_measured(file: Path, writer: str, keys: tuple[str, ...]) -> dict[str, 
             f"Expected what `storm {writer}` wrote but {file} has no {' and no '.join(keys)}. Name its .json file."
         )
     return measured
-
-
-def _is_of_a_checkpoint(name: str) -> bool:
-    return name.endswith(("safetensors", "safetensors.index.json", "_storm.py"))

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from storm_hf.errors import DatasetError
-from storm_hf.hub.published_shards import CLIP_COLUMNS, VIDEOS
+from storm_hf.hub.dataset_folder import CLIP_COLUMNS
+from storm_hf.hub.published_shards import VIDEOS
 from storm_hf.optional import require
 from storm_hf.writing import written_whole
 

@@ -1,18 +1,23 @@
 """The card of a data set of thoughts, written from its manifest and from what was published of it."""
 
+import re
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
 from huggingface_hub import DatasetCard, DatasetCardData
 
-from storm_hf.hub.cards import CITATION, PAPER, template
-from storm_hf.hub.licenses import license_family
-from storm_hf.hub.refusals import last_name
+from storm_hf.errors import DatasetError
+from storm_hf.hub.card_metadata import size_category
+from storm_hf.hub.cards import CITATION, PAPER, as_words, in_one_line, template
+from storm_hf.hub.hub_names import is_hub_name
+from storm_hf.hub.licenses import hub_license_of_rows
+from storm_hf.hub.local_paths import last_name
+from storm_hf.hub.preview import readable_size
 
 
-_SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 _TAGS = ["storm", "storm-thoughts", "video", "latent-reasoning"]
+_SPLIT = re.compile(r"\w+(\.\w+)*")
 
 
 @dataclass
@@ -62,9 +67,23 @@ def dataset_card(repo: str, manifest: dict[str, Any], published: Published) -> D
     Returns:
         [`~huggingface_hub.DatasetCard`]: A value that is not known is an absent line, never a placeholder.
     """
-    settings = manifest["settings"]
-    encoder = last_name(manifest["encoder"])
-    splits = {split: count for split, count in manifest["num_rows"].items() if count}
+    encoder, settings = last_name(manifest["encoder"]), manifest["settings"]
+    splits = _splits(manifest)
+    licenses = [(name, count, count - published.withheld[name]) for name, count in sorted(published.licenses.items())]
+    rejected = [
+        (step, reason, count)
+        for step, reasons in manifest.get("num_rejected", {}).items()
+        for reason, count in reasons.items()
+    ]
+    foreign = {  # words of rows and of a manifest, which may be anybody's
+        "feature_shape": manifest["feature_shape"],
+        "rank": settings.get("rank"),
+        "num_latents": settings.get("num_latents"),
+        "sources": sorted(published.sources.items()),
+        "generators": [(*key, count) for key, count in sorted(published.generators.items())],
+        "licenses": licenses,
+        "rejected": rejected,
+    }
     return DatasetCard.from_template(
         _metadata(repo, splits, published),
         template_str=template("dataset_card"),
@@ -75,40 +94,37 @@ def dataset_card(repo: str, manifest: dict[str, Any], published: Published) -> D
         picture=published.picture,
         num_rows=splits,
         split=next(iter(splits)),
-        feature_shape=manifest["feature_shape"],
-        encoder=encoder,
-        is_encoder_public=encoder == manifest["encoder"],
-        encoder_revision=manifest["encoder_revision"],
-        rank=settings.get("rank"),
-        num_latents=settings.get("num_latents"),
-        sources=dict(sorted(published.sources.items())),
-        generators=[(*key, count) for key, count in sorted(published.generators.items())],
-        licenses=[
-            (name, count, count - published.withheld[name]) for name, count in sorted(published.licenses.items())
-        ],
+        encoder=in_one_line(encoder),
+        is_encoder_public=encoder == manifest["encoder"] and is_hub_name(encoder),
+        encoder_revision=in_one_line(manifest["encoder_revision"]),
         num_withheld=published.withheld.total(),
         has_videos=bool(published.num_bytes["videos"]),
-        rejected=[
-            (step, reason, count)
-            for step, reasons in manifest.get("num_rejected", {}).items()
-            for reason, count in reasons.items()
-        ],
-        size_features=_readable(published.num_bytes["data"]),
-        size_videos=_readable(published.num_bytes["videos"]) if published.num_bytes["videos"] else "",
+        size_features=readable_size(published.num_bytes["data"]),
+        size_videos=readable_size(published.num_bytes["videos"]) if published.num_bytes["videos"] else "",
+        **as_words(foreign),
     )
+
+
+def _splits(manifest: dict[str, Any]) -> dict[str, int]:
+    """The rows of each split that has some."""
+    splits = {split: int(count) for split, count in manifest["num_rows"].items() if count}
+    if not splits or (strange := [split for split in splits if not _SPLIT.fullmatch(split)]):
+        raise DatasetError(
+            f"Expected splits with rows and plain names in the manifest but got {strange[:1] if splits else 'none'}. Build again."
+        )
+    return splits
 
 
 def _metadata(repo: str, splits: dict[str, int], published: Published) -> DatasetCardData:
     total = sum(splits.values())
     licenses = {*published.licenses, *published.thought_licenses}
-    size = next((name for limit, name in _SIZES if total < limit), "n>1M")
     return DatasetCardData(
         pretty_name=repo.partition("/")[2] or repo,
         tags=_TAGS,
         task_categories=["video-text-to-text"],
-        size_categories=[size],
+        size_categories=[size_category(total)],
         configs=_configs(splits, published),
-        **_license(licenses),
+        **hub_license_of_rows(licenses),
     )
 
 
@@ -122,20 +138,3 @@ def _configs(splits: dict[str, int], published: Published) -> list[dict[str, Any
     features = {"config_name": "features", "data_files": of("data"), "default": True}
     videos = {"config_name": "videos", "data_files": of("videos")}
     return [features, videos] if videos["data_files"] else [features]
-
-
-def _license(names: set[str]) -> dict[str, Any]:
-    """The one licence of all rows as the Hub knows it, or that each row has its own; nothing where none is known."""
-    if len(names) == 1 and license_family(name := next(iter(names))) not in ("unknown", "other"):
-        return {"license": name.strip().lower().replace(" ", "-")}
-    known = {name for name in names if license_family(name) != "unknown"}
-    return {"license": "other", "license_name": "each-row-has-its-own"} if known else {}
-
-
-def _readable(num_bytes: int) -> str:
-    size, unit = float(num_bytes), "bytes"
-    for larger in ("kB", "MB", "GB", "TB"):
-        if size < 1000:
-            break
-        size, unit = size / 1000, larger
-    return f"{num_bytes} bytes" if unit == "bytes" else f"{size:.1f} {unit}"

@@ -1,13 +1,14 @@
 """What a built data set says about itself: its manifest, its shards, and where the clip of each row comes from."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from storm_hf.errors import DatasetError
+from storm_hf.hub.known_files import files_of, inside
 from storm_hf.writing import read_json
 
 
@@ -15,7 +16,11 @@ MANIFEST = "manifest.json"
 STATISTICS = "whitening.safetensors"
 FINGERPRINT = "fingerprint.json"
 DATA = "data"
+CLIP_COLUMNS = ("clip_source", "clip_license", "clip_file")  # provenance, in the shards of builds and of pushes
+WORK = ("work/", ".locks/")  # of a build, for itself
 _RECORDS = "work/30_thought_videos"
+_NOT_KNOWN = ("unknown", "unknown", "")
+_SIMULATOR = "simulator"  # the source of a thought video that was drawn together with its clip
 
 
 @dataclass(frozen=True)
@@ -34,6 +39,21 @@ class ClipOrigin:
     source: str
     license: str
     file: str
+
+
+@dataclass(frozen=True)
+class RecordedClip:
+    """The origin of a clip, and the files outside of the data set that it may be read from.
+
+    Args:
+        origin ([`ClipOrigin`]):
+            Where it comes from.
+        files (`frozenset[Path]`):
+            Resolved paths that the build recorded for the row.
+    """
+
+    origin: ClipOrigin
+    files: frozenset[Path]
 
 
 @dataclass(frozen=True)
@@ -82,37 +102,67 @@ class DatasetFolder:
                 f"Expected {missing[0]}, which {MANIFEST} of {self.path} names, but it is not there. Remove {MANIFEST} and "
                 "build again."
             )
-        return [self.path / name for name in names]
+        return [inside(self.path, name) for name in names]
 
-    @cached_property
-    def _origins(self) -> dict[str, ClipOrigin]:
-        records = sorted((self.path / _RECORDS).glob("*.jsonl"))
-        return {annotation["id"]: _origin(annotation) for path in records for annotation in _annotations(path)}
-
-    def origin(self, row_id: str, thought_license: str) -> ClipOrigin:
-        """Where the clip of a row comes from.
+    def clips(self, table: Any) -> list["RecordedClip"]:
+        """Where the clip of each row of a shard comes from, by the row's own columns, or by the records of its build.
 
         Args:
-            row_id (`str`):
-                The row.
-            thought_license (`str`):
-                Licence of its thought video. In a data set without annotations a simulator drew both.
+            table (`Any`):
+                The [`~pyarrow.Table`] of the shard. Without provenance, the licence of a clip is unknown, unless a simulator
+                drew it together with the thought video.
         """
-        if not (self.path / _RECORDS).is_dir():
-            return ClipOrigin(source="worlds", license=thought_license, file="")
-        return self._origins.get(row_id) or ClipOrigin(source="unknown", license="unknown", file="")
+        names = ("id", "license", "thought_source", *CLIP_COLUMNS)
+        rows = table.select([name for name in names if name in table.column_names]).to_pylist()
+        return [self._clip(row) for row in rows]
+
+    def _clip(self, row: dict[str, Any]) -> "RecordedClip":
+        recorded = self._recorded.get(row["id"])
+        files = recorded.files if recorded else frozenset()
+        if set(CLIP_COLUMNS) <= set(row):
+            origin = ClipOrigin(
+                *(row[name] or default for name, default in zip(CLIP_COLUMNS, _NOT_KNOWN, strict=True))
+            )
+            return RecordedClip(origin, files)
+        if recorded is None and not self._has_records and row.get("thought_source") == _SIMULATOR:
+            return RecordedClip(ClipOrigin("worlds", row["license"], ""), files)
+        return recorded or RecordedClip(ClipOrigin(*_NOT_KNOWN), files)
+
+    @property
+    def _has_records(self) -> bool:
+        return (self.path / _RECORDS).is_dir()
+
+    @cached_property
+    def _recorded(self) -> dict[str, "RecordedClip"]:
+        records = sorted((self.path / _RECORDS).glob("*.jsonl"))
+        return {record["annotation"]["id"]: self._read(record) for path in records for record in _kept(path)}
+
+    def _read(self, record: dict[str, Any]) -> "RecordedClip":
+        annotation = record["annotation"]
+        origin = ClipOrigin(
+            source=annotation["source"] or "unknown",
+            license=annotation["license"] or "unknown",
+            file=Path(annotation["video"]).name,
+        )
+        names = (annotation["video"], record.get("video"))
+        return RecordedClip(origin, frozenset((self.path / name).resolve() for name in names if name))
+
+    def left_out(self, published: Iterable[str]) -> tuple[str, ...]:
+        """Files of the folder that no push of it publishes; its working files and its videos are not counted.
+
+        Args:
+            published (`Iterable[str]`):
+                Paths of those that are published.
+        """
+        known = {*published, MANIFEST, FINGERPRINT, STATISTICS}
+        return tuple(
+            name for name in files_of(self.path) if name not in known and not name.startswith((*WORK, "videos/"))
+        )
 
 
-def _annotations(path: Path) -> Iterator[dict[str, Any]]:
+def _kept(path: Path) -> Iterator[dict[str, Any]]:
+    """The records of rows that were not refused."""
     with path.open(encoding="utf-8") as lines:
         for line in lines:
-            if annotation := json.loads(line).get("annotation"):
-                yield annotation
-
-
-def _origin(annotation: dict[str, Any]) -> ClipOrigin:
-    return ClipOrigin(
-        source=annotation["source"] or "unknown",
-        license=annotation["license"] or "unknown",
-        file=Path(annotation["video"]).name,
-    )
+            if (record := json.loads(line)).get("annotation"):
+                yield record

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from storm_hf.errors import PublicationError
-from storm_hf.hub.refusals import last_name
+from storm_hf.hub.local_paths import last_name
 
 
 @dataclass(frozen=True, kw_only=True)

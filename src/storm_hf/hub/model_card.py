@@ -1,13 +1,15 @@
 """The card of a checkpoint, whole model or adapter, rendered from plain values."""
 
+import json
 import re
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from storm_hf.hub.cards import CITATION, PAPER, template
+from storm_hf.hub.cards import CITATION, PAPER, as_words, in_one_line, template
+from storm_hf.hub.licenses import hub_license, other_license
 from storm_hf.hub.measured import BenchmarkResult
 from storm_hf.hub.model_facts import FACTS, ModelFacts
 from storm_hf.hub.stages_picture import PICTURE, draw_stages
@@ -31,12 +33,27 @@ def model_card(facts: ModelFacts) -> ModelCard:
         _metadata(facts, title),
         template_str=template("model_card"),
         title=title,
-        facts=facts,
+        facts=_escaped(facts),
         known_costs=_known_costs(facts),
         picture=PICTURE,
         paper=PAPER,
         citation=CITATION,
     )
+
+
+def _escaped(facts: ModelFacts) -> ModelFacts:
+    """The facts as a card may show them: what others measured and named has no markup, and commands are one line each."""
+    values = {name: as_words(value) for name, value in asdict(facts).items() if name not in ("name", "tags", "files")}
+    escaped = ModelFacts.from_json(json.dumps({"name": facts.name, "tags": facts.tags, **values}))
+    results = [
+        replace(new, command=in_one_line(old.command)) for new, old in zip(escaped.results, facts.results, strict=True)
+    ]
+    use, latency = escaped.causal_use, escaped.latency
+    if use and facts.causal_use and facts.causal_use.command:
+        use = replace(use, command=in_one_line(facts.causal_use.command))
+    if latency and facts.latency:
+        latency = replace(latency, command=in_one_line(facts.latency.command))
+    return replace(escaped, results=tuple(results), causal_use=use, latency=latency)
 
 
 def write_card(facts: ModelFacts, folder: Path) -> None:
@@ -60,11 +77,12 @@ def _metadata(facts: ModelFacts, title: str) -> ModelCardData:
         optional = {"model_name": title, "eval_results": [_eval_result(result) for result in facts.results]}
     if facts.base_model and facts.is_adapter:
         optional["base_model_relation"] = "adapter"
-    if facts.license == "other" and facts.backbone_license:
-        optional["license_name"] = facts.backbone_license.strip().lower().replace(" ", "-")
+    license_name = facts.license_name or facts.backbone_license
+    if facts.license is not None:
+        optional |= other_license(license_name) if facts.license == "other" else hub_license(facts.license)
     return ModelCardData(
         base_model=facts.base_model,
-        license=facts.license,
+        language=list(facts.languages) or None,
         datasets=list(facts.datasets) or None,
         library_name="peft" if facts.is_adapter else "transformers",
         pipeline_tag=_TASK,

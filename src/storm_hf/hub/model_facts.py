@@ -49,8 +49,12 @@ class ModelFacts:
             Steps that were trained.
         bottleneck_share (`float`, *optional*):
             Share of training rows whose answer came from the latents alone.
+        languages (`tuple[str, ...]`, *optional*):
+            Codes of the languages that it was trained on, such as `en`.
         license (`str`, *optional*):
             Licence of the weights.
+        license_name (`str`, *optional*):
+            Name of that licence, where `license` is `other`: the Hub does not list it.
         backbone_license (`str`, *optional*):
             Licence of the backbone.
         data_license (`str`, *optional*):
@@ -63,6 +67,8 @@ class ModelFacts:
             Whether the answers come from the latents.
         latency ([`Latency`], *optional*):
             What an answer costs.
+        files (`tuple[str, ...]`, *optional*):
+            What the push that wrote the card published.
     """
 
     name: str
@@ -78,13 +84,16 @@ class ModelFacts:
     worlds: tuple[str, ...] = ()
     num_steps: int | None = None
     bottleneck_share: float | None = None
+    languages: tuple[str, ...] = ()
     license: str | None = None
+    license_name: str | None = None
     backbone_license: str | None = None
     data_license: str | None = None
     tags: tuple[str, ...] = ("storm",)
     results: tuple[BenchmarkResult, ...] = ()
     causal_use: CausalUse | None = None
     latency: Latency | None = None
+    files: tuple[str, ...] = ()
 
     @property
     def record(self) -> PromptRecord:
@@ -100,7 +109,7 @@ class ModelFacts:
     def from_json(cls, text: str) -> "ModelFacts":
         """Read what `to_json` wrote."""
         values = json.loads(text)
-        for name in ("datasets", "worlds", "tags"):
+        for name in ("datasets", "worlds", "languages", "tags", "files"):
             values[name] = tuple(values.get(name, ()))
         values["results"] = tuple(BenchmarkResult(**result) for result in values.get("results", ()))
         if use := values.get("causal_use"):

@@ -13,17 +13,19 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from storm_hf.errors import DatasetError
-from storm_hf.hub.dataset_folder import ClipOrigin, DatasetFolder
+from storm_hf.errors import DatasetError, PublicationError
+from storm_hf.hub.contents import is_video
+from storm_hf.hub.dataset_folder import CLIP_COLUMNS, ClipOrigin, DatasetFolder, RecordedClip
 from storm_hf.hub.licenses import LicenseRule
-from storm_hf.hub.refusals import check_texts, last_name
+from storm_hf.hub.local_paths import last_name
+from storm_hf.hub.refusals import check_texts
 from storm_hf.optional import require
 
 
 VIDEOS = "videos"
-CLIP_COLUMNS = ("clip_source", "clip_license", "clip_file")
 _WORDS = ("id", "question", "options", "answer")
 _ROWS_PER_GROUP = 16  # rows whose videos are in memory at a time
+_FEATURES = "thought_features"
 _FOREIGN = "videos/clips"  # where a clip is said to lie that lies outside the data set
 
 
@@ -54,7 +56,9 @@ class ShardPlan:
         return Counter(origin.license for origin, clip in pairs if clip is None)
 
 
-def plan_shard(folder: DatasetFolder, shard: Path, rule: LicenseRule, *, embeds: bool) -> ShardPlan:
+def plan_shard(
+    folder: DatasetFolder, shard: Path, rule: LicenseRule, *, embeds: bool, with_features: bool = True
+) -> ShardPlan:
     """Decide row by row which videos are published. A thought video needs the permission of its clip's licence too.
 
     Args:
@@ -66,46 +70,97 @@ def plan_shard(folder: DatasetFolder, shard: Path, rule: LicenseRule, *, embeds:
             Decides.
         embeds (`bool`):
             Whether any videos are published at all.
+        with_features (`bool`, *optional*, defaults to `True`):
+            Whether to read the thought features too, which are most of the shard.
+
+    Raises:
+        DatasetError: If a video is missing.
+        PublicationError: If a row names a file that is no video of this data set, or holds what must not be published.
     """
-    table = require("pyarrow.parquet").read_table(shard)
-    column = {name: table[name].to_pylist() for name in ("id", "video", "thought_video", "license")}
-    origins = [folder.origin(*each) for each in zip(column["id"], column["license"], strict=True)]
+    parquet = require("pyarrow.parquet")
+    names = [name for name in parquet.read_schema(shard).names if with_features or name != _FEATURES]
+    table = parquet.read_table(shard, columns=names)
+    recorded = folder.clips(table)
     clips: list[Path | None] = []
     thoughts: list[Path | None] = []
-    for origin, clip, thought, of_thought in zip(
-        origins, column["video"], column["thought_video"], column["license"], strict=True
-    ):
-        may_clip = embeds and rule.permits(origin.license)
-        clips.append(_found(folder, clip) if may_clip and clip else None)
-        thoughts.append(_found(folder, thought) if may_clip and thought and rule.permits(of_thought) else None)
-    return ShardPlan(table, origins, clips, thoughts)
+    columns = (table[name].to_pylist() for name in ("video", "thought_video", "license"))
+    for place, clip, thought, of_thought in zip(recorded, *columns, strict=True):
+        may_clip = embeds and rule.permits(place.origin.license)
+        clips.append(_found(folder, clip, place) if may_clip and clip else None)
+        thoughts.append(_found(folder, thought, place) if may_clip and thought and rule.permits(of_thought) else None)
+    return ShardPlan(table, [place.origin for place in recorded], clips, thoughts)
+
+
+def check_rows(plan: ShardPlan, folder: DatasetFolder, shard: str) -> None:
+    """Look through all words of a shard, as they will be published.
+
+    Raises:
+        PublicationError: If they hold a credential or a path of this machine, or a column holds bytes.
+    """
+    pyarrow = require("pyarrow")
+    table = _published_table(plan, folder)
+    for name in table.column_names:
+        if name == _FEATURES:
+            continue
+        place = f"the column {name} of {shard}"
+        check_texts(_texts(pyarrow, table[name].combine_chunks(), place), place)
 
 
 def write_features(plan: ShardPlan, folder: DatasetFolder, path: Path) -> None:
     """Write the rows of a shard without any video, with the licence and the name of each row's clip.
 
     Raises:
-        DatasetError: If a text holds a credential or a path of this machine.
+        PublicationError: If a text holds a credential or a path of this machine.
     """
-    pyarrow = require("pyarrow")
+    check_rows(plan, folder, path.name)
     features = require("datasets").Features.from_arrow_schema(plan.table.schema)
+    features.update({name: require("datasets").Value("string") for name in CLIP_COLUMNS})
+    metadata = features.arrow_schema.metadata
+    require("pyarrow.parquet").write_table(_published_table(plan, folder).replace_schema_metadata(metadata), path)
+
+
+def _published_table(plan: ShardPlan, folder: DatasetFolder) -> Any:
+    """The table of a shard with the names of its videos as they are published, and the provenance of each clip."""
+    pyarrow = require("pyarrow")
     table = plan.table
-    replaced = {
+    values = {
         "video": [_name(folder, clip) for clip in plan.clips],
         "thought_video": [_name(folder, thought) for thought in plan.thoughts],
         "encoder": [last_name(name) for name in table["encoder"].to_pylist()],
+        **{
+            name: [last_name(getattr(origin, name.removeprefix("clip_"))) for origin in plan.origins]
+            for name in CLIP_COLUMNS
+        },
     }
-    for name, values in replaced.items():
-        table = table.set_column(table.column_names.index(name), name, pyarrow.array(values, pyarrow.string()))
-    for name in CLIP_COLUMNS:
-        values = [getattr(origin, name.removeprefix("clip_")) for origin in plan.origins]
-        table = table.append_column(name, pyarrow.array(values, pyarrow.string()))
-        features[name] = require("datasets").Value("string")
-    for name in table.column_names:
-        if pyarrow.types.is_string(table.schema.field(name).type):
-            check_texts(table[name].to_pylist(), f"the column {name} of {path.name}")
-    metadata = features.arrow_schema.metadata
-    require("pyarrow.parquet").write_table(table.replace_schema_metadata(metadata), path)
+    for name, column in values.items():
+        array = pyarrow.array(column, pyarrow.string())
+        if name in table.column_names:
+            table = table.set_column(table.column_names.index(name), name, array)
+        else:
+            table = table.append_column(name, array)
+    return table
+
+
+def _texts(pyarrow: Any, column: Any, place: str) -> list[str | None]:
+    """All texts of a column, within lists and tables too."""
+    types, kind = pyarrow.types, column.type
+    if types.is_string(kind) or types.is_large_string(kind):
+        return list(column.to_pylist())
+    if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
+        return _texts(pyarrow, column.flatten(), place)
+    if types.is_map(kind):
+        return [*_texts(pyarrow, column.keys, place), *_texts(pyarrow, column.items, place)]
+    if types.is_struct(kind):
+        return [text for part in column.flatten() for text in _texts(pyarrow, part, place)]
+    if types.is_dictionary(kind):
+        return _texts(pyarrow, column.dictionary, place)
+    if types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind) or types.is_temporal(kind):
+        return []
+    if types.is_null(kind) or types.is_decimal(kind):
+        return []
+    raise PublicationError(
+        f"Expected texts and numbers in the rows but {place} holds {kind}, which cannot be looked into. Remove the column."
+    )
 
 
 def write_videos(plan: ShardPlan, folder: DatasetFolder, path: Path) -> int:
@@ -151,14 +206,26 @@ def _groups(numbers: list[int]) -> Iterator[list[int]]:
         yield numbers[start : start + _ROWS_PER_GROUP]
 
 
-def _found(folder: DatasetFolder, name: str) -> Path:
+def _found(folder: DatasetFolder, name: str, recorded: RecordedClip) -> Path:
+    """The file of a video, if it lies in the data set or is the very one that the build recorded for the row."""
     path = folder.path / name
+    place = path.resolve()
+    if not (place.is_relative_to(folder.path) or place in recorded.files):
+        raise PublicationError(
+            f"Expected the videos of this data set but a row names {last_name(name)!r}, a file outside of it that its build did "
+            "not record. Build the data set here, with copies of its clips, or publish without videos: --reference."
+        )
     if not path.is_file():
         raise DatasetError(
             f"Expected the video {name}, which a row names, but it is not there. Restore it, or publish without videos: "
             "--reference."
         )
-    return path
+    if not is_video(path):
+        raise PublicationError(
+            f"Expected a video in {last_name(name)!r}, which a row names, but the file is none. Remove the row, or publish "
+            "without videos: --reference."
+        )
+    return place
 
 
 def _name(folder: DatasetFolder, path: Path | None) -> str | None:

@@ -1,6 +1,5 @@
 """A built data set becomes a repository on the Hub. The same command goes on with an upload that was cut off."""
 
-import tempfile
 from dataclasses import KW_ONLY, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -8,11 +7,15 @@ from pathlib import Path
 from huggingface_hub import CommitOperationAdd
 
 from storm_hf.hub.dataset_card import Published, dataset_card
-from storm_hf.hub.dataset_folder import DATA, FINGERPRINT, MANIFEST, STATISTICS, DatasetFolder
+from storm_hf.hub.dataset_folder import DATA, FINGERPRINT, MANIFEST, STATISTICS, WORK, DatasetFolder
+from storm_hf.hub.known_files import files_of, included, inside
 from storm_hf.hub.licenses import LicenseRule
-from storm_hf.hub.published_shards import VIDEOS, ShardPlan, plan_shard, write_features, write_videos
-from storm_hf.hub.refusals import check_folder, without_folders
-from storm_hf.hub.repository import Push, Pushed, json_file, text_file, told_in_one_sentence
+from storm_hf.hub.local_paths import without_folders
+from storm_hf.hub.preview import Preview, size_of
+from storm_hf.hub.published_shards import VIDEOS, ShardPlan, check_rows, plan_shard, write_features, write_videos
+from storm_hf.hub.refusals import check_published
+from storm_hf.hub.repository import CARD, Push, Pushed, card_file, json_file, raised_as_server_error
+from storm_hf.hub.scratch import push_folder, remove_leftovers
 from storm_hf.hub.thoughts_picture import PICTURE, PicturedRow, draw_picture, pictured_rows
 from storm_hf.writing import read_json
 
@@ -34,11 +37,7 @@ class Publication(Pushed):
     @property
     def summary(self) -> list[str]:
         """What to tell people, line by line."""
-        withheld = [
-            f"{count} clips with the licence {name!r} were not published, only their features and names."
-            for name, count in self.withheld.items()
-        ]
-        return [*withheld, f"{self.num_rows} rows, {self.audience}."]
+        return [*_on_withheld(self.withheld), *self.lines_on_left_out, f"{self.num_rows} rows, {self.audience}."]
 
 
 @dataclass(frozen=True)
@@ -91,14 +90,65 @@ class DatasetPush(Push):
             PublicationError: If it holds something that must not be published, or everybody would see it unasked.
             ServerError: If the upload was cut off; the same call goes on.
         """
-        check_folder(self.dataset.path)
-        small = self._small_files()
-        with told_in_one_sentence(self.repo):
+        remove_leftovers()
+        (planned, _), further, small = self._planned(), self._further(), self._small_files()
+        card_file(str(dataset_card(self.repo, self.dataset.manifest, planned)), self.kind)
+        with raised_as_server_error(self):
             repo = self.open_repository()
+            self.check_card(str(dataset_card(repo, self.dataset.manifest, planned)))
             published, large = self._upload_shards(repo)
+            large += [self._upload(repo, name, path, published) for name, path in further.items()]
             operations = [*large, *small, *self._descriptions(repo, published)]
             commit = self.commit(repo, operations, "Publish a data set of thoughts", _is_of_a_data_set)
-        return Publication(repo, commit, self.public, self._num_rows, dict(sorted(published.withheld.items())))
+        left_out = self.dataset.left_out({*published.files})
+        return Publication(
+            repo, commit, self.public, self._num_rows, dict(sorted(published.withheld.items())), left_out=left_out
+        )
+
+    def dry_run(self) -> Preview:
+        """List what would be published. Needs no token and no network, and writes nothing.
+
+        Raises:
+            DatasetError: If the folder holds no complete data set.
+            PublicationError: If it holds something that must not be published.
+        """
+        (planned, sizes), further = self._planned(), self._further()
+        card = card_file(str(dataset_card(self.repo, self.dataset.manifest, planned)), self.kind)
+        sizes |= {name: size_of(path) for name, path in further.items()}
+        for each in (card, *self._small_files(), self._manifest_file(planned)):
+            sizes[each.path_in_repo] = size_of(each.path_or_fileobj)
+        notes = tuple(_on_withheld(dict(sorted(planned.withheld.items()))))
+        text = bytes(card.path_or_fileobj).decode()
+        return Preview(self.repo, text, tuple(sorted(sizes.items())), self.dataset.left_out(sizes), notes)
+
+    def _planned(self) -> tuple[Published, dict[str, int]]:
+        """Look through all rows before anything is sent.
+
+        Returns:
+            [`Published`] and `dict[str, int]`: Counts of what will be published, and about how many bytes each large file has.
+        """
+        check_published(self.dataset.path / STATISTICS, STATISTICS)
+        published, sizes = Published(), {STATISTICS: (self.dataset.path / STATISTICS).stat().st_size}
+        for shard in self.dataset.shards:
+            plan = plan_shard(self.dataset, shard, self.rule, embeds=self.embeds, with_features=False)
+            check_rows(plan, self.dataset, shard.name)
+            _count(plan, published)
+            sizes[f"{DATA}/{shard.name}"] = shard.stat().st_size
+            if videos := [path for path in (*plan.clips, *plan.thoughts) if path is not None]:
+                sizes[f"{VIDEOS}/{shard.name}"] = sum(path.stat().st_size for path in videos)
+        for name, size in sizes.items():
+            published.files[name] = ""
+            published.num_bytes[name.partition("/")[0]] += size
+        return published, sizes
+
+    def _further(self) -> dict[str, Path]:
+        """The files that are published since they were asked for."""
+        path = self.dataset.path
+        never = (*WORK, f"{DATA}/", f"{VIDEOS}/", CARD, MANIFEST, FINGERPRINT, STATISTICS)
+        files = {name: inside(path, name) for name in sorted(included(files_of(path), self.include, never))}
+        for name, file in files.items():
+            check_published(file, name)
+        return files
 
     def _upload_shards(self, repo: str) -> tuple[Published, list[CommitOperationAdd]]:
         """Write one shard at a time as it is published, upload it, and remove it again."""
@@ -107,15 +157,8 @@ class DatasetPush(Push):
         for shard in self.dataset.shards:
             plan = plan_shard(self.dataset, shard, self.rule, embeds=self.embeds)
             _count(plan, published)
-            with tempfile.TemporaryDirectory(prefix="storm-push-") as folder:
-                features, videos = (Path(folder, kind, shard.name) for kind in (DATA, VIDEOS))
-                features.parent.mkdir()
-                videos.parent.mkdir()
-                write_features(plan, self.dataset, features)
-                written = {f"{DATA}/{shard.name}": features}
-                if write_videos(plan, self.dataset, videos):
-                    written[f"{VIDEOS}/{shard.name}"] = videos
-                for name, path in written.items():
+            with push_folder() as folder:
+                for name, path in _written(plan, self.dataset, shard.name, folder).items():
                     published.num_bytes[name.partition("/")[0]] += path.stat().st_size
                     operations.append(self._upload(repo, name, path, published))
             pictured = pictured_rows(plan, pictured)
@@ -138,10 +181,28 @@ class DatasetPush(Push):
 
     def _descriptions(self, repo: str, published: Published) -> list[CommitOperationAdd]:
         """The manifest with the hashes of what was published, and the card."""
-        return [
-            json_file(MANIFEST, without_folders({**self.dataset.manifest, "sha256": published.files})),
-            text_file("README.md", str(dataset_card(repo, self.dataset.manifest, published))),
-        ]
+        card = str(dataset_card(repo, self.dataset.manifest, published))
+        return [self._manifest_file(published), card_file(card, self.kind)]
+
+    def _manifest_file(self, published: Published) -> CommitOperationAdd:
+        return json_file(MANIFEST, without_folders({**self.dataset.manifest, "sha256": published.files}))
+
+
+def _written(plan: ShardPlan, dataset: DatasetFolder, name: str, folder: Path) -> dict[str, Path]:
+    """Write the files that a shard is published as, and name them."""
+    features, videos = (folder / kind / name for kind in (DATA, VIDEOS))
+    features.parent.mkdir()
+    videos.parent.mkdir()
+    write_features(plan, dataset, features)
+    written = {f"{DATA}/{name}": features}
+    return {**written, f"{VIDEOS}/{name}": videos} if write_videos(plan, dataset, videos) else written
+
+
+def _on_withheld(withheld: dict[str, int]) -> list[str]:
+    return [
+        f"{count} clips with the licence {name!r} are withheld: only their features and names are published."
+        for name, count in withheld.items()
+    ]
 
 
 def _is_of_a_data_set(name: str) -> bool:

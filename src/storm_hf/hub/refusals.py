@@ -1,76 +1,65 @@
-"""What is never published: credentials, files that run code when they are opened, and paths of the machine they come from."""
+"""Texts and files that are about to be published, looked through for credentials, pickles and paths of this machine."""
 
-import re
+import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from storm_hf.errors import PublicationError
+from storm_hf.hub.contents import check_file, check_secrets
+from storm_hf.hub.local_paths import local_path_in_sentence, local_path_in_value, local_path_in_words, texts_of
 
 
-NOT_PUBLISHED = ("work", ".locks")  # folders of a build that no upload looks into
-_PICKLES = {".bin", ".ckpt", ".dill", ".joblib", ".pickle", ".pkl", ".pt", ".pth"}
-_TEXTS = {"", ".cfg", ".csv", ".ini", ".json", ".jsonl", ".md", ".py", ".sh", ".toml", ".tsv", ".txt", ".yaml", ".yml"}
-_SECRET_NAMES = re.compile(
-    r"^(\.env.*|\.netrc|\.git-credentials|credentials(\..*)?|token|id_(rsa|ed25519)|.*\.(pem|key))$"
-)
-_SECRETS = re.compile(
-    r"\bhf_[A-Za-z0-9]{30,}"  # Hugging Face
-    r"|\bsk-[A-Za-z0-9_-]{20,}"  # chat models
-    r"|\bgh[pousr]_[A-Za-z0-9]{30,}"  # GitHub
-    r"|\bAKIA[0-9A-Z]{16}\b"  # Amazon
-    r"|-----BEGIN [A-Z ]*PRIVATE KEY-----"
-)
-_ABSOLUTE = re.compile(r"^(~?/|[A-Za-z]:[\\/]|\\\\)[^\n]*$")
-_LOCAL_PATH = re.compile(
-    r"(?<![\w.:/])/(?:home|Users|root|tmp|var|mnt|media|opt|srv|private|scratch|workspace)/[^\s\"']+"
-    r"|(?<!\w)[A-Za-z]:\\[^\s\"']+"
-)
+_BETWEEN_TEXTS = "\n\x00\n"  # no pattern goes on beyond it
+_VOCABULARIES = ("vocab.json", "vocab.txt", "merges.txt", "added_tokens.json", "special_tokens_map.json")
+_OF_TOKENS = {
+    "added_tokens",
+    "added_tokens_decoder",
+    "extra_special_tokens",
+    "vocab",
+    "merges",
+}  # each entry is a token
 
 
-def check_folder(folder: Path) -> None:
-    """Look through a folder for files that must not leave this machine.
-
-    Args:
-        folder (`Path`):
-            The data set. Its `work` is not looked at: it is never published.
-
-    Raises:
-        PublicationError: If there is one; the message names it and shows nothing of its contents.
-    """
-    for path in sorted(folder.rglob("*")):
-        name = path.relative_to(folder)
-        if path.is_file() and name.parts[0] not in NOT_PUBLISHED:
-            check_file(path, name.as_posix())
-
-
-def check_file(path: Path, name: str) -> None:
-    """Make sure that a file is no pickle and holds no credential.
+def check_published(path: Path, name: str) -> None:
+    """Look through a file that is published: its kind, credentials, and paths of this machine.
 
     Args:
         path (`Path`):
             The file.
         name (`str`):
-            What the message calls it.
+            Its path in the repository.
 
     Raises:
-        PublicationError: If it is one or holds one.
+        PublicationError: If it must not be published; the message names it and shows nothing of a credential.
     """
-    if path.suffix.lower() in _PICKLES:
-        raise PublicationError(
-            f"Expected no pickled files in what is published but found {name}: opening one runs its code. Move it out of the "
-            "folder."
-        )
-    if _SECRET_NAMES.match(path.name.lower()):
-        raise _credential(name)
-    if path.suffix.lower() in _TEXTS:
-        with path.open(encoding="utf-8", errors="replace") as lines:
-            if any(_SECRETS.search(line) for line in lines):
-                raise _credential(name)
+    text = check_file(path, name)
+    if text is None or name in _VOCABULARIES or name.endswith((".tiktoken", ".safetensors.index.json")):
+        return
+    if name.endswith(".json"):
+        check_json(_parsed(text, name), name)
+    elif name.endswith((".py", ".jinja")):
+        _check_path(local_path_in_words(text), name)
+    else:
+        _check_path(local_path_in_sentence(text), name)
+
+
+def check_json(content: Any, name: str) -> None:
+    """Look for paths of this machine in JSON content, in names of fields too. The entries of a vocabulary are no texts.
+
+    Raises:
+        PublicationError: If there is one; the message names the field.
+    """
+    for key, value in texts_of(_without_tokens(content)):
+        if found := local_path_in_value(value):
+            raise PublicationError(
+                f"Expected no paths of this machine in what is published but `{key}` in {name} has {found!r}. Remove it, "
+                "or write a name there that means something elsewhere."
+            )
 
 
 def check_texts(texts: Iterable[str | None], place: str) -> None:
-    """Look for credentials and local paths in texts that are about to be published.
+    """Look for credentials and local paths in the words of rows.
 
     Args:
         texts (`Iterable[str | None]`):
@@ -81,32 +70,37 @@ def check_texts(texts: Iterable[str | None], place: str) -> None:
     Raises:
         PublicationError: If there is one.
     """
-    for text in texts:
-        if text and _SECRETS.search(text):
-            raise _credential(place)
-        if text and (found := _LOCAL_PATH.search(text)):
-            raise PublicationError(
-                f"Expected no paths of this machine in what is published but {place} has {found[0]!r}. Remove it; from a data set, "
-                "in the annotations, and build again."
-            )
+    joined = _BETWEEN_TEXTS.join(filter(None, texts))
+    check_secrets(joined, place)
+    _check_path(local_path_in_words(joined), place)
 
 
-def without_folders(content: Any) -> Any:
-    """JSON content in which each absolute path is only the name of its file: the folders before it are nobody's business."""
+def check_document(text: str, place: str) -> None:
+    """Look for credentials and local paths in a card, or another text that was written to be published.
+
+    Raises:
+        PublicationError: If there is one.
+    """
+    check_secrets(text, place)
+    _check_path(local_path_in_sentence(text), place)
+
+
+def _check_path(found: str | None, place: str) -> None:
+    if found:
+        raise PublicationError(
+            f"Expected no paths of this machine in what is published but {place} has {found!r}. Remove it; from a data set, "
+            "in the annotations, and build again."
+        )
+
+
+def _parsed(text: str, name: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise PublicationError(f"Expected JSON in {name} but cannot read it: {error}. Write it again.") from error
+
+
+def _without_tokens(content: Any) -> Any:
     if isinstance(content, dict):
-        return {name: without_folders(value) for name, value in content.items()}
-    if isinstance(content, list):
-        return [without_folders(value) for value in content]
-    return last_name(content) if isinstance(content, str) else content
-
-
-def last_name(text: str) -> str:
-    """The last name of an absolute path; any other text as it is."""
-    return re.split(r"[\\/]", text.rstrip("\\/"))[-1] if _ABSOLUTE.match(text) else text
-
-
-def _credential(place: str) -> PublicationError:
-    return PublicationError(
-        f"Expected no credentials in what is published but {place} holds what looks like one. Remove it; if it was ever "
-        "shared, revoke it."
-    )
+        return {name: _without_tokens(value) for name, value in content.items() if name not in _OF_TOKENS}
+    return [_without_tokens(value) for value in content] if isinstance(content, list) else content

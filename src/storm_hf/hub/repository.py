@@ -9,19 +9,29 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
-from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
+from huggingface_hub.errors import (
+    HfHubHTTPError,
+    LocalTokenNotFoundError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+)
+from huggingface_hub.utils import build_hf_headers, get_session
 
-from storm_hf.errors import PublicationError, ServerError, one_line
-from storm_hf.hub.refusals import check_texts
+from storm_hf.errors import PublicationError, ServerError, StormError, one_line
+from storm_hf.hub.card_metadata import RepositoryKind, check_card
+from storm_hf.hub.known_files import sentence_on_left_out
+from storm_hf.hub.preview import Preview
+from storm_hf.hub.refusals import check_document, check_json
 
 
-RepositoryKind = Literal["model", "dataset", "space"]
+CARD = "README.md"
 
 # That of the library below the client, `httpx` or `httpx2`: what is raised where there is no answer at all.
 _HTTPError: type[Exception] = HfHubHTTPError.__bases__[0]
+_UNAUTHORIZED, _BAD_REQUEST = 401, 400
 
 
 @dataclass(frozen=True)
@@ -35,16 +45,24 @@ class Pushed:
             The commit that holds what was published.
         is_public (`bool`):
             Whether everybody can see it.
+        left_out (`tuple[str, ...]`, *optional*):
+            Files of the folder that were not published, since they are of no known kind.
     """
 
     repo: str
     commit: str
     is_public: bool
+    left_out: tuple[str, ...] = field(default=(), kw_only=True)
 
     @property
     def audience(self) -> str:
         """Who can see it."""
         return "for everybody" if self.is_public else "private"
+
+    @property
+    def lines_on_left_out(self) -> list[str]:
+        """The line that names what was left out, if there is any."""
+        return [sentence_on_left_out(self.left_out)] if self.left_out else []
 
 
 @dataclass(frozen=True)
@@ -62,6 +80,8 @@ class Push:
             The branch.
         tag (`str`, *optional*):
             A name for this version.
+        include (`Sequence[str]`, *optional*):
+            Patterns of files that are published although they are of no known kind. They are looked through as all are.
         api ([`~huggingface_hub.HfApi`], *optional*):
             Knows the server and the token.
         on_uploaded (`Callable[[str], None]`, *optional*):
@@ -76,12 +96,17 @@ class Push:
     public: bool = False
     revision: str = "main"
     tag: str | None = None
+    include: Sequence[str] = ()
     api: HfApi = field(default_factory=HfApi)
     on_uploaded: Callable[[str], None] | None = None
 
     def address(self, repo: str) -> str:
         """Where people find it, by its name with its owner."""
         return f"{self.api.endpoint}/{'' if self.kind == 'model' else self.kind + 's/'}{repo}"
+
+    def dry_run(self) -> Preview:
+        """List what would be published. Needs no token and no network, and writes nothing."""
+        raise NotImplementedError
 
     def open_repository(self, **creation: Any) -> str:
         """Make the repository, private until everything is there, or make sure that it is as private as was asked for.
@@ -112,6 +137,21 @@ class Push:
             self.api.create_branch(repo, branch=self.revision, repo_type=self.kind, exist_ok=True)
         return repo
 
+    def check_card(self, card: str) -> None:
+        """Ask the server whether it takes the metadata of a card, before large files are sent.
+
+        Raises:
+            PublicationError: If it does not.
+        """
+        answer = get_session().post(
+            f"{self.api.endpoint}/api/validate-yaml",
+            json={"content": card, "repoType": self.kind},
+            headers=build_hf_headers(token=self.api.token),
+        )
+        if answer.status_code == _BAD_REQUEST:
+            problems = [str(error.get("message")) for error in answer.json().get("errors", [])]
+            raise _refused_card("; ".join(problems))
+
     def upload(self, repo: str, name: str, content: Path | bytes) -> CommitOperationAdd:
         """Send one file, if the server keeps such files apart from commits and does not have it.
 
@@ -135,7 +175,7 @@ class Push:
     def commit(
         self, repo: str, operations: Sequence[CommitOperationAdd], message: str, replaced: Callable[[str], bool]
     ) -> str:
-        """Show the new files, remove those of an earlier version that are none of them, name the version, open the door.
+        """Commit the files, delete stale ones, create the tag, set the visibility.
 
         Args:
             repo (`str`):
@@ -170,7 +210,18 @@ def json_file(name: str, content: Any) -> CommitOperationAdd:
     Raises:
         PublicationError: If it holds a credential or a path of this machine.
     """
+    check_json(content, name)
     return text_file(name, json.dumps(content, indent=2, sort_keys=True) + "\n")
+
+
+def card_file(text: str, kind: RepositoryKind) -> CommitOperationAdd:
+    """The card of a commit.
+
+    Raises:
+        PublicationError: If it holds a credential or a path of this machine, or metadata that the Hub refuses.
+    """
+    check_card(text, kind)
+    return text_file(CARD, text)
 
 
 def text_file(name: str, text: str) -> CommitOperationAdd:
@@ -179,22 +230,53 @@ def text_file(name: str, text: str) -> CommitOperationAdd:
     Raises:
         PublicationError: If it holds a credential or a path of this machine.
     """
-    check_texts(text.splitlines(), name)
+    check_document(text, name)
     return CommitOperationAdd(name, text.encode())
 
 
 @contextmanager
-def told_in_one_sentence(repo: str) -> Iterator[None]:
+def raised_as_server_error(push: Push) -> Iterator[None]:
     """Turn what the client raises when a server fails into one sentence that says how to go on.
 
+    Args:
+        push ([`Push`]):
+            What is published, and where.
+
     Raises:
-        ServerError: If the server refused, or was cut off.
+        ServerError: If the server cannot be reached, refused, or was cut off.
+        PublicationError: If it refused the metadata of the card.
     """
     try:
         yield
-    except (_HTTPError, RuntimeError) as error:  # the client wraps an upload's failure in a `RuntimeError`
-        cause = error.__cause__ or error
+    except (OfflineModeIsEnabled, LocalTokenNotFoundError) as error:
         raise ServerError(
-            f"Expected to publish in {repo} but the server stopped: {one_line(cause)} Give the same command "
-            "again: it sends only what is missing."
+            f"Expected to publish in {push.repo} but {one_line(error)} Nothing was published."
         ) from error
+    except (_HTTPError, RuntimeError) as error:  # the client wraps an upload's failure in a `RuntimeError`
+        raise ServerError(_sentence(push, error.__cause__ or error)) from error
+    except ValueError as error:
+        if isinstance(error, StormError) or "metadata" not in str(error):
+            raise
+        raise _refused_card(one_line(error)) from error
+
+
+def _sentence(push: Push, cause: BaseException) -> str:
+    wanted = f"Expected to publish in {push.repo} but"
+    status = getattr(getattr(cause, "response", None), "status_code", None)
+    if not isinstance(cause, HfHubHTTPError) and isinstance(cause, _HTTPError):
+        return (
+            f"{wanted} {push.api.endpoint} cannot be reached ({one_line(cause).rstrip('.')}). Nothing was published. Give the "
+            "same command again once it can: it sends only what is missing."
+        )
+    if status == _UNAUTHORIZED:
+        return f"{wanted} the server does not know who you are. Log in with `hf auth login`, or set HF_TOKEN. Nothing was published."
+    return (
+        f"{wanted} the server stopped: {one_line(cause).rstrip('.')}. Nothing was published. Give the same command again: it "
+        "sends only what is missing."
+    )
+
+
+def _refused_card(problems: str) -> PublicationError:
+    return PublicationError(
+        f"Expected metadata that the Hub takes in {CARD} but it says: {problems}. Correct the card; nothing was published."
+    )

@@ -9,7 +9,8 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
 from storm_hf.errors import PublicationError
-from storm_hf.hub.repository import Push, Pushed, text_file, told_in_one_sentence
+from storm_hf.hub.preview import Preview, size_of
+from storm_hf.hub.repository import CARD, Push, Pushed, card_file, raised_as_server_error, text_file
 from storm_hf.hub.space_card import space_card
 
 
@@ -68,7 +69,7 @@ class SpacePush(Push):
         card = space_card(repo, model=self.model, gradio_version=GRADIO_VERSION, python_version=PYTHON_VERSION)
         page = files("storm_hf.hub").joinpath("templates/space_app.py.txt").read_text(encoding="utf-8")
         return [
-            text_file("README.md", str(card)),
+            card_file(str(card), self.kind),
             text_file("app.py", page.format(model=self.model)),
             text_file("requirements.txt", "storm-hf[app]\n"),
         ]
@@ -84,10 +85,20 @@ class SpacePush(Push):
             ServerError: If the upload was cut off; the same call goes on.
         """
         self._check_model()
-        with told_in_one_sentence(self.repo):
+        with raised_as_server_error(self):
             repo = self.open_repository(space_sdk="gradio")
             commit = self.commit(repo, self.files(repo), "Publish a page of STORM", lambda name: False)
         return PublishedSpace(repo, commit, self.public)
+
+    def dry_run(self) -> Preview:
+        """List what would be published. Needs no token and no network.
+
+        Raises:
+            PublicationError: If the model's name is none of the Hub.
+        """
+        files = {each.path_in_repo: bytes(each.path_or_fileobj) for each in self.files(self.repo)}
+        sizes = tuple(sorted((name, size_of(content)) for name, content in files.items()))
+        return Preview(self.repo, files[CARD].decode(), sizes, ())
 
     def _check_model(self) -> None:
         try:

@@ -1,0 +1,137 @@
+"""The allow list of a push: files of known kinds, and those that were asked for. Everything else is left out, and named."""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from storm_hf.errors import PublicationError
+
+
+_NAME = r"[\w][\w.-]*"
+# What makes a model or an adapter. Of an earlier push, these go if they are not sent again.
+_OF_A_MODEL = re.compile(
+    r"(config|generation_config|adapter_config|storm_config)\.json"
+    rf"|{_NAME}\.safetensors(\.index\.json)?|\w+_storm\.py"
+    rf"|decoder/{_NAME}\.(json|safetensors)|thoughts/{_NAME}\.(npz|json|png)"
+    r"|((\w+_)?(pre)?processor_config|chat_template)\.json|(additional_chat_templates/)?[\w.-]+\.jinja"
+    r"|(tokenizer|tokenizer_config|special_tokens_map|added_tokens|vocab)\.json|merges\.txt|vocab\.txt"
+    rf"|(tokenizer|spiece|spm|sentencepiece\.bpe)\.model|{_NAME}\.tiktoken"
+)
+_BESIDE_A_MODEL = re.compile(rf"(README|LICENSE|NOTICE)(\.md|\.txt)?|storm_card\.json|assets/{_NAME}\.(png|jpe?g|gif)")
+_MOST_NAMED = 12
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Files of a folder that are published, and those that are left out.
+
+    Args:
+        published (`dict[str, Path]`):
+            From the path in the repository to the file.
+        left_out (`tuple[str, ...]`):
+            Paths of all other files, relative to the folder.
+    """
+
+    published: dict[str, Path]
+    left_out: tuple[str, ...]
+
+
+def is_of_a_model(name: str) -> bool:
+    """Tell whether a path in a repository is a known part of a model or of an adapter."""
+    return _OF_A_MODEL.fullmatch(name) is not None
+
+
+def select_model_files(folder: Path, include: Sequence[str] = ()) -> Selection:
+    """Select what is published of the folder of a checkpoint.
+
+    Args:
+        folder (`Path`):
+            The folder, resolved.
+        include (`Sequence[str]`, *optional*):
+            Patterns, as shells have them, of further files.
+
+    Raises:
+        PublicationError: If a pattern matches nothing, or a published file is a link that leads out of the folder.
+    """
+    names = list(files_of(folder))
+    further = included(names, include)
+    published = [name for name in names if _is_known(name) or name in further]
+    return Selection({name: inside(folder, name) for name in published}, _others(names, published))
+
+
+def included(names: Iterable[str], include: Sequence[str], never: tuple[str, ...] = ()) -> set[str]:
+    """Find the files that patterns ask for. Hidden files are not among them.
+
+    Args:
+        names (`Iterable[str]`):
+            Paths of files, relative to their folder.
+        include (`Sequence[str]`):
+            The patterns.
+        never (`tuple[str, ...]`, *optional*):
+            Beginnings of paths that no pattern matches.
+
+    Raises:
+        PublicationError: If a pattern matches nothing.
+    """
+    visible = [name for name in names if not _is_hidden(name) and not name.startswith(never)]
+    found: set[str] = set()
+    for pattern in include:
+        matching = {name for name in visible if fnmatchcase(name, pattern)}
+        if not matching:
+            raise PublicationError(
+                f"Expected a file that may be published for --include {pattern} but none matches. Patterns are relative to the "
+                "folder; hidden files are never published."
+            )
+        found |= matching
+    return found
+
+
+def files_of(folder: Path) -> Iterator[str]:
+    """Yield the paths of all files of a folder, relative to it, in order."""
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            yield path.relative_to(folder).as_posix()
+
+
+def inside(folder: Path, name: str) -> Path:
+    """Return the file of a name in a folder, if it lies there. The cache of the Hub, whose files are links, counts as one folder.
+
+    Raises:
+        PublicationError: If it is a link that leads elsewhere.
+    """
+    path = folder / name
+    place = path.resolve()
+    blobs = folder.parent.parent / "blobs"
+    is_cached = folder.parent.name == "snapshots" and place.is_relative_to(blobs)
+    if not (place.is_relative_to(folder) or is_cached):
+        raise PublicationError(
+            f"Expected files of {folder.name} but {name} is a link that leads out of it. Copy the file there, or remove the link."
+        )
+    return path
+
+
+def sentence_on_left_out(names: Sequence[str]) -> str:
+    """Name the files that are left out; those of a subfolder are counted."""
+    folders = Counter(name.partition("/")[0] + "/" if "/" in name else name for name in names)
+    named = [f"{name} ({count})" if name.endswith("/") else name for name, count in folders.items()]
+    more = f" and {len(named) - _MOST_NAMED} more" if len(named) > _MOST_NAMED else ""
+    files = "1 file" if len(names) == 1 else f"{len(names)} files"
+    return f"left out: {files}: {', '.join(named[:_MOST_NAMED])}{more}. --include PATTERN publishes further files."
+
+
+def _others(names: Iterable[str], published: Sequence[str]) -> tuple[str, ...]:
+    known = set(published)
+    return tuple(name for name in names if name not in known)
+
+
+def _is_known(name: str) -> bool:
+    return is_of_a_model(name) or _BESIDE_A_MODEL.fullmatch(name) is not None
+
+
+def _is_hidden(name: str) -> bool:
+    return any(
+        part.startswith(".") or part in ("__pycache__",) or part.endswith(".unfinished") for part in name.split("/")
+    )
