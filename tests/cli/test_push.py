@@ -26,7 +26,7 @@ def test_address_goes_to_stdout_and_the_rest_to_stderr(push, url, store):  # noq
     assert result.exit_code == 0
     assert result.stdout == f"{url}/datasets/{REPO}\n"
     assert "8 rows, private." in result.stderr
-    assert "2 clips with the licence 'proprietary' were not published" in result.stderr
+    assert "2 clips with the licence 'proprietary' withheld" in result.stderr
     assert store.repositories["dataset", REPO].is_private
 
 
@@ -51,6 +51,29 @@ def test_options_reach_the_repository(push, store):  # noqa: F811
     assert not [name for name in repository.files("next") if name.startswith("videos/")]
 
 
+def test_dry_run_lists_files_and_card_and_asks_nobody(push, folder, store):  # noqa: F811
+    (folder / "notes.md").write_text("x")
+    result = push("--dry-run", "--public")
+    assert result.exit_code == 0
+    assert "data/train-00000-of-00002.parquet\n" in result.stdout
+    assert "# thoughts" in result.stdout
+    assert "left out: 1 file: notes.md." in result.stderr
+    assert "Let everybody see" not in result.stderr
+    assert not store.requests
+
+
+def test_further_file_is_asked_for_by_a_pattern(push, folder, store):  # noqa: F811
+    (folder / "notes.md").write_text("x")
+    result = push("--include", "*.md")
+    assert "left out" not in result.stderr
+    assert "notes.md" in store.repositories["dataset", REPO].files("main")
+
+
+def test_licence_of_a_data_set_is_no_option(push, store):  # noqa: F811
+    assert push("--license", "mit").exit_code == 2
+    assert not store.repositories
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [("config.json", "Expected the folder of a STORM"), ("notes.txt", "Expected a complete data set")],
@@ -69,6 +92,7 @@ def test_checkpoint_is_told_from_a_data_set(checkpoint, api, url, store, monkeyp
     assert result.exit_code == 0, result.stderr
     assert result.stdout == f"{url}/me/storm\n"
     assert "files, private." in result.stderr
+    assert "The card names no licence. Name one with --license" in result.stderr
     repository = store.repositories["model", "me/storm"]
     assert {"model.safetensors", "modeling_storm.py", "README.md"} <= set(repository.files("v1"))
 

@@ -3,13 +3,15 @@ from contextlib import contextmanager
 
 import huggingface_hub
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from huggingface_hub import constants
 from safetensors.numpy import save_file
 from tests.hub.server import serve
 from tests.hub.store import Store
 
-from storm_hf.target_trajectory.schema import storm_thoughts_features
+from storm_hf.target_trajectory.schema import CLIP_COLUMNS, storm_thoughts_features
 from storm_hf.target_trajectory.shards import write_shard
 
 
@@ -35,19 +37,27 @@ def row_of(number, split="train"):
         "encoder": "/home/somebody/qwen-tiny",
         "encoder_revision": "0123abcd",
         "license": CLIP_LICENSES[number % 4],
+        "clip_source": "street",
+        "clip_license": CLIP_LICENSES[number % 4],
+        "clip_file": f"q{number}.mp4",
     }
 
 
-def write_dataset(folder, num_shards=2):
-    """A folder as a builder leaves it; its videos are any bytes. Row 0 and 1 of 4 may be passed on, 2 and 3 may not."""
+def write_dataset(folder, num_shards=2, *, has_columns=True):
+    """A folder as a builder leaves it; its videos are any bytes. Row 0 and 1 of 4 may be passed on, 2 and 3 may not.
+
+    Without columns, provenance stands in the records of the build alone, as builds before the columns left it.
+    """
     (folder / "data").mkdir(parents=True)
     records = folder / "work" / "30_thought_videos"
     records.mkdir(parents=True)
     features = storm_thoughts_features(8, 4)
+    if not has_columns:
+        features = features.__class__({name: kind for name, kind in features.items() if name not in CLIP_COLUMNS})
     names = [f"train-{number:05d}-of-{num_shards:05d}.parquet" for number in range(num_shards)]
     for shard, name in enumerate(names):
         rows = [row_of(number) for number in range(4 * shard, 4 * shard + 4)]
-        write_shard(folder / "data" / name, rows, features)
+        write_shard(folder / "data" / name, [{each: row[each] for each in features} for row in rows], features)
         for row in rows:
             for column in ("video", "thought_video"):
                 path = folder / row[column]
@@ -79,6 +89,18 @@ def write_dataset(folder, num_shards=2):
     }
     (folder / "manifest.json").write_text(json.dumps(manifest))
     return folder
+
+
+def change_column(folder, name, values, shard=0):
+    """Give the rows of a shard other values in a column of texts, or take the column away with None."""
+    path = sorted((folder / "data").glob("*.parquet"))[shard]
+    table = pq.read_table(path)
+    index = table.schema.get_field_index(name)
+    if index >= 0:
+        table = table.remove_column(index)
+    if values is not None:
+        table = table.append_column(name, pa.array(values))
+    pq.write_table(table, path)
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """Metadata of cards as the Hub's validator checks it: its own words, kept apart from the check of the package."""
 
+import re
 from typing import Any
 
 import yaml
@@ -16,10 +17,10 @@ _LICENSES = (
     "lgpl-lr, deepfloyd-if-license, fair-noncommercial-research-license, llama2, llama3, llama3.1, llama3.2, llama3.3, llama4, "
     "grok2-community, gemma, unknown, other"
 )
-_SIZES = (
-    "unknown, n<1K, 1K<n<10K, 10K<n<100K, 100K<n<1M, 1M<n<10M, 10M<n<100M, 100M<n<1B, 1B<n<10B, 10B<n<100B, 100B<n<1T, n>1T"
+_SIZES = "unknown, n<1K, 1K<n<10K, 10K<n<100K, 100K<n<1M, 1M<n<10M, 10M<n<100M, 100M<n<1B, 1B<n<10B, 10B<n<100B, 100B<n<1T, n>1T"
+_TASKS = (
+    "image-text-to-text, video-text-to-text, visual-question-answering, video-classification, text-generation, other"
 )
-_TASKS = "image-text-to-text, video-text-to-text, visual-question-answering, video-classification, text-generation, other"
 _ALLOWED = {
     "license": _LICENSES,
     "size_categories": _SIZES,
@@ -28,6 +29,7 @@ _ALLOWED = {
     "sdk": "gradio, docker, static, streamlit",
     "colorFrom": "red, yellow, green, blue, indigo, purple, pink, gray",
 }
+_REPOSITORY = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _LISTS = ("tags", "size_categories", "task_categories", "configs", "model-index")
 
 
@@ -36,21 +38,17 @@ def metadata_problems(text: str, kind: str) -> list[str]:
     if not text.startswith("---\n"):
         return []
     try:
-        metadata: Any = yaml.safe_load(text.split("---\n")[1])
+        metadata: Any = yaml.safe_load(text.split("---\n")[1]) or {}
     except yaml.YAMLError as error:
         return [f"Invalid YAML: {error}"]
-    if metadata is None:
-        return []
     problems = [f'"{name}" must be an array' for name in _LISTS if not isinstance(metadata.get(name, []), list)]
     for name, allowed in _ALLOWED.items():
-        for value in _listed(metadata.get(name)):
-            if value not in allowed.split(", "):
-                problems.append(f'"{name}" must be one of [{allowed}]')
+        if not set(map(str, _listed(metadata.get(name)))) <= set(allowed.split(", ")):
+            problems.append(f'"{name}" must be one of [{allowed}]')
     for name in ("base_model", "datasets", "models"):
-        for value in _listed(metadata.get(name)):
-            if not isinstance(value, str) or value.startswith(("/", "~", ".")) or value.count("/") > 1:
-                problems.append(f'"{name}" with value "{value}" is not valid')
-    if "license_name" in metadata and not set(str(metadata["license_name"])) <= set("abcdefghijklmnopqrstuvwxyz0123456789.-"):
+        wrong = [value for value in _listed(metadata.get(name)) if not _REPOSITORY.fullmatch(str(value))]
+        problems += [f'"{name}" with value "{value}" is not valid' for value in wrong]
+    if not re.fullmatch(r"[a-z0-9.-]+", str(metadata.get("license_name", "none"))):
         problems.append('"license_name" must match /^[a-z0-9-.]+$/')
     return problems
 

@@ -67,7 +67,9 @@ SECRETS: dict[str, str | bytes] = {
     "utf16_without_mark.txt": f"key {TOKEN}".encode("utf-16-le"),
     "utf32.txt": f"key {TOKEN}".encode("utf-32"),
     "base64.txt": base64.b64encode(f"HF_TOKEN={TOKEN}".encode()),
-    "base64_in_lines.txt": base64.encodebytes(f"some words before it, and then HF_TOKEN={TOKEN} and more of them".encode() * 2),
+    "base64_in_lines.txt": base64.encodebytes(
+        f"some words before it, and then HF_TOKEN={TOKEN} and more of them".encode() * 2
+    ),
     "hexadecimal.txt": f"HF_TOKEN={TOKEN}".encode().hex(),
     "openai.log": "sk-proj-" + LETTERS[:48],
     "anthropic.cfg": "sk-ant-api03-" + LETTERS[:60],

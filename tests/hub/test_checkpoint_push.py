@@ -6,15 +6,19 @@ import shutil
 import signal
 import subprocess
 import sys
+import warnings
+from pathlib import Path
 
 import pytest
-from huggingface_hub import ModelCard
+from huggingface_hub import HfApi, ModelCard
 from safetensors.torch import save_file
-from tests.hub.checkpoints import leave_what_training_leaves, write_adapter, write_checkpoint
+from tests.hub.checkpoints import NUM_LATENTS, leave_what_training_leaves, write_adapter, write_checkpoint
+from tests.hub.seeds import CONFIGURED, SECRETS, SEEDS, sow
 from tests.hub.test_model_card import DIAGNOSIS, REPORT
 from torch import zeros
 
 from storm_hf.errors import CheckpointError, PublicationError, ServerError
+from storm_hf.evaluation import load_checkpoint
 from storm_hf.hub.checkpoint_push import CheckpointPush
 from storm_hf.hub.model_card import write_card
 from storm_hf.hub.model_facts import ModelFacts
@@ -119,36 +123,147 @@ def test_where_it_was_loaded_from_is_removed(folder, api, store):
     assert b"/home/somebody" not in b"".join(store.blobs.values())
 
 
-@pytest.mark.parametrize(
-    ("name", "values", "message"),
-    [
-        ("config.json", {"vlm_config": {"features": "/data/features"}}, r"`vlm_config.features` in config.json"),
-        ("generation_config.json", {"cache": "C:\\runs\\cache"}, r"`cache` in generation_config.json"),
-    ],
-)
-def test_path_of_this_machine_in_a_configuration_is_refused_by_name(folder, api, store, name, values, message):
-    change(folder / name, **values)
-    with pytest.raises(PublicationError, match=message):
-        push(folder, api)
-    assert not store.repositories
+@pytest.mark.parametrize("name", ["config.json", "generation_config.json", "tokenizer_config.json"])
+def test_path_of_this_machine_in_a_configuration_is_refused_by_name(folder, name):
+    for value in CONFIGURED:
+        change(folder / name, made={"features": value})
+        with pytest.raises(PublicationError, match=rf"`made.features` in {name}"):
+            CheckpointPush(folder, REPO).dry_run()
 
 
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("pytorch_model.bin", "x", "pickled files .* pytorch_model.bin"),
-        ("notes/plan.txt", "hf_" + "a" * 34, "credentials .* notes/plan.txt"),
-        (".env", "KEY=1", r"credentials .* \.env"),
+        ("model.safetensors", SEEDS["further.safetensors"], "model.safetensors holds no whole safetensors"),
+        ("chat_template.jinja", SECRETS["aws_id.ini"], "credentials .* chat_template.jinja"),
+        ("assets/shown.png", SECRETS["picture.png"], "credentials .* assets/shown.png"),
+        ("thoughts/gallery.npz", SEEDS["objects.npz"], "pickled files .* thoughts/gallery.npz"),
+        ("LICENSE", SECRETS["base64.txt"], "credentials .* LICENSE"),
+        ("tokenizer.json", SECRETS["notebook.ipynb"], "credentials .* tokenizer.json"),
+        ("config.json", SECRETS["password.json"], "credentials .* config.json"),
         ("README.md", "run /home/somebody/storm", "README.md has '/home/somebody/storm'"),
+        ("README.md", SECRETS["hugging_face.md"], "credentials .* README.md"),
     ],
 )
 def test_what_must_not_leave_is_refused_before_anything_is_sent(folder, api, store, name, content, message):
     (folder / name).parent.mkdir(exist_ok=True)
-    (folder / name).write_text(content)
+    if name == "config.json":
+        change(folder / name, **json.loads(content))
+    else:
+        (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(PublicationError, match=message) as caught:
         push(folder, api)
-    assert "aaaa" not in str(caught.value)
-    assert not store.repositories
+    assert "A1b2C3" not in str(caught.value)
+    assert not store.requests
+
+
+def test_none_of_many_kinds_of_seeds_is_published(folder, api, store):
+    known = {"old.safetensors", "further.safetensors"}  # named as weights: refused, not left out
+    sow(folder, SEEDS.keys() - known)
+    publication = push(folder, api)
+    assert set(publication.left_out) == SEEDS.keys() - known
+    assert publication.summary[0].startswith(f"left out: {len(SEEDS) - 2} files: ")
+    published = b"".join(store.blobs.values())
+    for content in SEEDS.values():
+        assert (content if isinstance(content, bytes) else content.encode()) not in published or len(content) < 10
+
+
+@pytest.mark.parametrize("pattern", ["*", "*.txt", "id_*"])
+def test_seed_that_is_asked_for_is_refused(folder, api, store, pattern):
+    sow(folder)
+    with pytest.raises(PublicationError):
+        push(folder, api, include=[pattern])
+    assert not store.requests
+
+
+def test_file_that_is_asked_for_is_published(folder, api, store):
+    (folder / "notes").mkdir()
+    (folder / "notes" / "method.md").write_text("How it was trained.")
+    assert push(folder, api, include=["notes/*"]).left_out == ()
+    assert "notes/method.md" in files(store)
+
+
+def test_known_file_that_is_a_link_out_of_the_folder_is_refused(folder, api, store, tmp_path):
+    (tmp_path / "diary.md").write_text("Dear diary")
+    (folder / "LICENSE").symlink_to(tmp_path / "diary.md")
+    with pytest.raises(PublicationError, match="LICENSE is a link that leads out"):
+        push(folder, api)
+    assert not store.requests
+
+
+def test_snapshot_of_the_hub_is_published_though_its_files_are_links(folder, api, store, tmp_path):
+    snapshot, blobs = tmp_path / "models--you--storm" / "snapshots" / "0123", tmp_path / "models--you--storm" / "blobs"
+    snapshot.mkdir(parents=True)
+    blobs.mkdir()
+    for path in folder.iterdir():
+        shutil.move(path, blobs / path.name)
+        (snapshot / path.name).symlink_to(blobs / path.name)
+    push(snapshot, api)
+    assert "model.safetensors" in files(store)
+
+
+def test_dry_run_lists_what_a_push_publishes_without_token_and_network(folder, api, store):
+    (folder / "notes.txt").write_text("x")
+    preview = CheckpointPush(folder, REPO, api=HfApi(endpoint="http://127.0.0.1:1", token=False)).dry_run()
+    assert not store.requests
+    publication = push(folder, api)
+    assert {name for name, _ in preview.files} == files(store)
+    assert preview.card == card(store)
+    assert preview.left_out == publication.left_out == ("notes.txt",)
+    assert not (folder / "README.md").exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [("Apache-2.0", {"license": "apache-2.0"}), ("My Own", {"license": "other", "license_name": "my-own"})],
+)
+def test_licence_is_named_as_the_hub_knows_it(folder, api, store, given, named):
+    assert "names no licence" in push(folder, api).summary[0]
+    assert len(push(folder, api, license=given).summary) == 1
+    metadata = ModelCard(card(store)).data.to_dict()
+    assert {name: metadata.get(name) for name in named} == named
+
+
+@pytest.mark.parametrize(
+    ("head", "message"),
+    [
+        ("license: my own", "`license` must be a licence of the Hub's list"),
+        ("base_model: a/b/c", "`base_model` must name repositories"),
+        ("tags: storm", "`tags` must be a list"),
+        ("license: [mit", "it is no YAML"),
+    ],
+)
+def test_metadata_of_a_card_by_hand_is_checked_before_anything_is_sent(folder, api, store, head, message):
+    (folder / "README.md").write_text(f"---\n{head}\n---\n\n# Mine\n")
+    with pytest.raises(PublicationError, match=message):
+        push(folder, api)
+    assert not store.requests
+
+
+def load(name):
+    """Open what was pushed as its card says, in this process."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return load_checkpoint(name)[0]
+
+
+@pytest.mark.parametrize("order", [("adapter", "model"), ("model", "adapter")], ids=" then ".join)
+def test_adapter_and_whole_model_follow_each_other_in_one_repository(folder, api, store, tmp_path, order):
+    (folder / "decoder").mkdir()
+    (folder / "decoder" / "config.json").write_text("{}")
+    (folder / "old.txt").write_text("x")
+    CheckpointPush(folder, "me/base", api=api).run()
+    kinds = {"model": folder, "adapter": write_adapter(tmp_path / "adapter", "me/base", folder)}
+    for kind in order:
+        include = ["old.txt"] if kind == "model" == order[0] else []
+        push(kinds[kind], api, include=include)
+        api.upload_file(path_or_fileobj=b"hello", path_in_repo="notes.md", repo_id=REPO)
+    last = set(CheckpointPush(kinds[order[1]], REPO, api=api)._contents.files)
+    assert files(store) == last | {"notes.md", "README.md", "storm_card.json"}
+    snapshot = Path(api.snapshot_download(REPO, cache_dir=tmp_path / "cache"))
+    if order[1] == "adapter":
+        change(snapshot / "adapter_config.json", base_model_name_or_path=str(folder))
+    assert load(snapshot).config.num_latents == NUM_LATENTS
 
 
 @pytest.mark.parametrize(
@@ -315,6 +430,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from huggingface_hub import HfApi
+from storm_hf.evaluation import load_checkpoint
 from storm_hf.hub.checkpoint_push import CheckpointPush
 
 def die_after_the_weights(name):

@@ -3,21 +3,27 @@
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from hashlib import sha256
 
+import huggingface_hub
 import pyarrow.parquet as pq
 import pytest
-from huggingface_hub import DatasetCard, HfApi
+from huggingface_hub import DatasetCard, HfApi, constants
 from tests.builder.tiny_build import clips_and_annotations, tiny_recipe
-from tests.hub.conftest import VIDEO, write_dataset
+from tests.hub.conftest import VIDEO, change_column, row_of, write_dataset
+from tests.hub.seeds import SECRETS, SEEDS, sow
 
 from storm_hf.builder import ThoughtsBuilder
 from storm_hf.errors import DatasetError, PublicationError, ServerError
 from storm_hf.hub.licenses import LicenseRule
 from storm_hf.hub.push import DatasetPush
+from storm_hf.hub.scratch import _HOST
 from storm_hf.target_trajectory import TargetTrajectory
+from storm_hf.target_trajectory.schema import CLIP_COLUMNS
 
 
 # The client uploads in a way that its HTTP library has deprecated.
@@ -80,7 +86,9 @@ def test_pushed_data_set_is_loaded_whole_and_streaming(folder, api, url, store, 
 def test_training_finds_the_videos_of_a_pushed_data_set(folder, api, url, tmp_path):
     push(folder, api)
     rows, messages = run_client(ROW_LOADER, url, tmp_path / "loader")
-    expected = {f"q{n}": [VIDEO.decode() + f"{kind} of q{n}" * 50 for kind in ("video", "thought_video")] for n in (0, 1, 4, 5)}
+    expected = {
+        f"q{n}": [VIDEO.decode() + f"{kind} of q{n}" * 50 for kind in ("video", "thought_video")] for n in (0, 1, 4, 5)
+    }
     assert rows == expected
     assert "4 of 8 rows are left out" in messages
 
@@ -165,8 +173,23 @@ def test_manifest_has_the_hashes_of_what_was_published(folder, api, store):
 
 
 def test_server_that_is_not_there_is_told_in_one_sentence(folder, url):
-    with pytest.raises(ServerError, match="Expected to publish in me/thoughts"):
+    with pytest.raises(
+        ServerError, match=r"http://127.0.0.1:1 cannot be reached \(.+\)\. Nothing was published\."
+    ) as caught:
         push(folder, HfApi(endpoint="http://127.0.0.1:1", token="hf_test"))
+    assert "\n" not in str(caught.value)
+
+
+def test_client_that_is_kept_offline_is_told_in_one_sentence(folder, api, monkeypatch):
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    huggingface_hub.close_session()
+    with pytest.raises(ServerError, match="HF_HUB_OFFLINE.* Nothing was published"):
+        push(folder, api)
+
+
+def test_token_that_the_server_does_not_know_is_told_in_one_sentence(folder, url):
+    with pytest.raises(ServerError, match="hf auth login"):
+        push(folder, HfApi(endpoint=url, token="hf_other"))
 
 
 def test_repository_is_private_unless_public_is_asked_for(folder, api, store):
@@ -192,31 +215,177 @@ def test_nothing_published_names_a_folder_of_this_machine(folder, api, store):
     assert json.loads(store.read(REPO, "fingerprint.json"))["data"]["parameters"]["encoder"] == "qwen-tiny"
 
 
+def test_file_of_no_known_kind_is_left_out_and_named(folder, api, store):
+    sow(folder)
+    (folder / ".env").write_text("KEY=1")
+    (folder / "data" / "cache.pt").write_text("x")
+    publication = push(folder, api)
+    assert set(publication.left_out) == {*SEEDS, ".env", "data/cache.pt"}
+    assert not set(SEEDS) & {name.rpartition("/")[2] for name in files(store)}
+    assert SECRETS["openai.log"].encode() not in b"".join(store.blobs.values())
+    assert publication.summary[-2].startswith(f"left out: {len(SEEDS) + 2} files: .env, a.pickle, a.pth, ")
+
+
+def test_file_that_is_asked_for_is_published(folder, api, store):
+    (folder / "notes.md").write_text("What the clips show.")
+    assert push(folder, api, include=["*.md"]).left_out == ()
+    assert store.read(REPO, "notes.md") == b"What the clips show."
+    assert "notes.md" in json.loads(store.read(REPO, "manifest.json"))["sha256"]
+
+
+@pytest.mark.parametrize("name", ["openai.log", "pickled.dat", "path.md"])
+def test_file_that_is_asked_for_is_looked_through(folder, api, store, name):
+    sow(folder, [name])
+    with pytest.raises(PublicationError, match=name):
+        push(folder, api, include=[name])
+    assert not store.requests
+
+
+@pytest.mark.parametrize("pattern", ["*.md", ".env", "work/*", "manifest.json", "../*"])
+def test_pattern_of_nothing_that_may_be_published_is_refused(folder, api, pattern):
+    (folder / ".env").write_text("KEY=1")
+    with pytest.raises(PublicationError, match="none matches"):
+        push(folder, api, include=[pattern])
+
+
 @pytest.mark.parametrize(
-    ("name", "content", "message"),
+    ("column", "values", "message"),
     [
-        ("notes.txt", "the token is hf_" + "a" * 34, "credentials"),
-        (".env", "KEY=1", "credentials"),
-        ("model.pkl", "x", "pickled"),
-        ("data/cache.pt", "x", "pickled"),
+        ("question", ["What is in /home/somebody/q0.mp4?", "b", "c", "d"], "column question"),
+        ("options", [["a", "hf_" + "a" * 34], [], [], []], "credentials .* column options"),
+        ("note", [{"words": ["~/clips/q0.mp4"]}] * 4, "column note"),
+        ("cache", [b"x"] * 4, "column cache .* holds binary"),
     ],
 )
-def test_what_must_not_leave_is_refused_before_anything_is_sent(folder, api, store, name, content, message):
-    (folder / name).write_text(content)
-    with pytest.raises(PublicationError, match=message) as caught:
+def test_what_must_not_leave_in_a_column_is_refused_before_anything_is_sent(
+    folder, api, store, column, values, message
+):
+    change_column(folder, column, values, shard=1)
+    with pytest.raises(PublicationError, match=message):
         push(folder, api)
-    assert "aaaa" not in str(caught.value)
-    assert not store.repositories
+    assert not store.requests
 
 
-def test_path_of_this_machine_within_a_question_is_refused(folder, api, store):
+@pytest.mark.parametrize("has_columns", [True, False], ids=["columns", "records"])
+def test_licence_is_that_of_the_clip_by_columns_or_by_records(tmp_path, api, store, has_columns):
+    publication = push(write_dataset(tmp_path / "built", has_columns=has_columns), api)
+    assert publication.withheld == {"proprietary": 2, "unknown": 2}
+
+
+def test_copy_without_working_files_publishes_what_the_original_would(folder, api, store):
+    shutil.rmtree(folder / "work")
+    assert push(folder, api).withheld == {"proprietary": 2, "unknown": 2}
+    rows = table(store, "data/train-00000-of-00002.parquet").to_pylist()
+    assert [row["clip_license"] for row in rows] == ["CC0-1.0", "CC-BY-4.0", "proprietary", "unknown"]
+
+
+@pytest.mark.parametrize(
+    ("source", "num_withheld"), [("future", 4), ("diffusers", 4), ("folder", 4), ("simulator", 0)]
+)
+def test_without_provenance_a_clip_is_withheld_unless_a_simulator_drew_it(tmp_path, api, store, source, num_withheld):
+    folder = write_dataset(tmp_path / "built", num_shards=1, has_columns=False)
+    shutil.rmtree(folder / "work")
+    change_column(folder, "thought_source", [source] * 4)
+    change_column(folder, "license", ["Apache-2.0"] * 4)
+    assert sum(push(folder, api).withheld.values()) == num_withheld
+    clips = [row["video"] is not None for row in table(store, "data/train-00000-of-00001.parquet").to_pylist()]
+    assert clips == [num_withheld == 0] * 4
+
+
+def test_row_that_the_records_do_not_name_has_no_licence(folder, api):
+    for name in CLIP_COLUMNS:
+        change_column(folder, name, None)
+    change_column(folder, "thought_source", ["simulator"] * 4)
+    (folder / "work/30_thought_videos/train-00000.jsonl").write_text("")
+    assert push(folder, api).withheld == {"unknown": 5, "proprietary": 1}
+
+
+@pytest.fixture
+def secret(tmp_path):
+    path = tmp_path / "secret.mp4"
+    path.write_bytes(VIDEO + b"a secret film")
+    return path
+
+
+@pytest.mark.parametrize("way", ["beside", "absolute", "link", "linked folder"])
+@pytest.mark.parametrize("column", ["video", "thought_video"])
+def test_file_outside_of_the_data_set_never_leaves(folder, api, store, secret, way, column):
+    (folder / "link.mp4").symlink_to(secret)
+    (folder / "linked").symlink_to(secret.parent)
+    ways = {
+        "beside": "../secret.mp4",
+        "absolute": str(secret),
+        "link": "link.mp4",
+        "linked folder": "linked/secret.mp4",
+    }
+    change_column(folder, column, [ways[way], None, None, None])
+    with pytest.raises(PublicationError, match="outside of it"):
+        push(folder, api)
+    assert not store.requests
+
+
+def test_clip_that_the_build_recorded_is_published_from_where_it_lies(folder, api, store, secret):
+    records = folder / "work/30_thought_videos/train-00000.jsonl"
+    lines = [json.loads(line) for line in records.read_text().splitlines()]
+    lines[0]["annotation"]["video"] = str(secret)
+    records.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    change_column(folder, "video", [str(secret), None, None, None])
+    push(folder, api)
+    row = table(store, "videos/train-00000-of-00002.parquet").to_pylist()[0]
+    assert row["video"]["bytes"] == secret.read_bytes()
+    assert row["video"]["path"].startswith("videos/clips/")
+
+
+def test_shard_that_is_a_link_out_of_the_folder_is_refused(folder, api, store, tmp_path):
     shard = folder / "data" / "train-00000-of-00002.parquet"
-    old = pq.read_table(shard)
-    texts = [["What is in /home/somebody/q0.mp4?", "b", "c", "d"]]
-    pq.write_table(old.set_column(old.schema.get_field_index("question"), "question", texts), shard)
-    with pytest.raises(PublicationError, match="column question"):
+    shard.rename(tmp_path / "other.parquet")
+    shard.symlink_to(tmp_path / "other.parquet")
+    with pytest.raises(PublicationError, match="link that leads out"):
         push(folder, api)
+    assert not store.requests
+
+
+def test_file_that_is_no_video_is_not_published_as_one(folder, api, store):
+    (folder / row_of(0)["video"]).write_text("root:x:0:0")
+    with pytest.raises(PublicationError, match="the file is none"):
+        push(folder, api)
+    assert not store.requests
+
+
+def test_metadata_that_the_server_refuses_is_told_in_a_sentence_before_a_shard_is_sent(
+    folder, api, store, monkeypatch
+):
+    monkeypatch.setattr("tests.hub.server.metadata_problems", lambda text, kind: ['"license" must be one of [mit]'])
+    with pytest.raises(PublicationError, match=r'"license" must be one of \[mit\]. Correct the card') as caught:
+        push(folder, api)
+    assert "\n" not in str(caught.value)
     assert not store.uploads
+
+
+def test_dry_run_lists_what_a_push_publishes_without_token_and_network(folder, api, store):
+    (folder / "notes.md").write_text("What the clips show.")
+    options = {"include": ["notes.md"], "tag": "v1"}
+    preview = DatasetPush(folder, REPO, api=HfApi(endpoint="http://127.0.0.1:1", token=False), **options).dry_run()
+    assert not store.requests
+    push(folder, api, **options)
+    assert {name for name, _ in preview.files} == files(store)
+    assert all(size > 0 for _, size in preview.files)
+    assert "| proprietary | 2 | 0 |" in preview.card
+    assert preview.summary[-1] == f"Dry run: nothing was sent. {len(preview.files)} files would go to {REPO}."
+    assert "2 clips with the licence 'unknown' withheld" in preview.summary[1]
+
+
+def test_folders_that_killed_pushes_left_are_removed(folder, api, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    name = f"storm-push-{_HOST}"
+    left = [f"{name}-{dead.pid}-abc", f"{name}-{os.getpid()}-abc", "storm-push-elsewhere-1-abc", f"other-{dead.pid}-a"]
+    for each in left:
+        (tmp_path / each).mkdir()
+    push(folder, api)
+    assert [each for each in left if (tmp_path / each).exists()] == left[1:]
+    assert len(list(tmp_path.glob("storm-push-*"))) == 2
 
 
 @pytest.mark.parametrize(("name", "message"), [("config.json", "holds a model"), ("other.txt", "no manifest.json")])
@@ -229,6 +398,7 @@ def test_folder_without_data_set_is_refused(tmp_path, name, message):
 def test_what_the_builder_wrote_is_published(qwen_checkpoint, api, store, tmp_path):
     annotations = clips_and_annotations(tmp_path / "raw", 4)
     ThoughtsBuilder(tiny_recipe(annotations, qwen_checkpoint, tmp_path / "built")).build()
+    shutil.rmtree(tmp_path / "built" / "work")  # the shards alone say where the clips come from
     assert push(tmp_path / "built", api).withheld == {}
     rows = table(store, "videos/train-00000-of-00002.parquet").to_pylist()
     for row in rows:

@@ -18,7 +18,15 @@ def test_local_path_in_the_words_of_a_row_is_refused(text):
 @pytest.mark.parametrize(
     "text",
     [
-        *("left/right", "https://example.com/home/page", "either / or", "videos/tmp/a.mp4", "1/2", "~3 balls", "a: /red/"),
+        *(
+            "left/right",
+            "https://example.com/home/page",
+            "either / or",
+            "videos/tmp/a.mp4",
+            "1/2",
+            "~3 balls",
+            "a: /red/",
+        ),
         *("</think> /no_think", "[x](https://a.b/c)", "50 %/min", "what is ~/?"),
     ],
 )
@@ -37,7 +45,12 @@ def test_credential_is_refused_and_not_shown(secret):
 @pytest.mark.parametrize(
     "text",
     [
-        *('"eos_token": "<|endoftext|>"', "token = Sam3TrackerAttention(config)", "pad_token_id: 151643", "password: none"),
+        *(
+            '"eos_token": "<|endoftext|>"',
+            "token = Sam3TrackerAttention(config)",
+            "pad_token_id: 151643",
+            "password: none",
+        ),
         *("a task-oriented-dialogue-system", "commit 0123456789abcdef0123456789abcdef01234567", "https://me@host/x"),
         *('"tokenizer_class": "Qwen2TokenizerFast"', "the token is: left", "sha256:" + "0123456789abcdef" * 4),
     ],
@@ -70,7 +83,10 @@ def test_path_in_the_name_of_a_field_is_refused(key):
 
 
 def test_entries_of_a_vocabulary_are_no_paths(tmp_path):
-    words = {"model": {"vocab": {"/home": 1, "/usr/local": 2}, "merges": ["/home /jo"]}, "added_tokens": [{"content": "/tmp/"}]}
+    words = {
+        "model": {"vocab": {"/home": 1, "/usr/local": 2}, "merges": ["/home /jo"]},
+        "added_tokens": [{"content": "/tmp/"}],
+    }
     (tmp_path / "tokenizer.json").write_text(json.dumps(words))
     check_published(tmp_path / "tokenizer.json", "tokenizer.json")
 
@@ -85,7 +101,11 @@ def test_absolute_path_becomes_the_name_of_its_file():
     ("head", "expected"),
     [
         *((b"\x00\x00\x00\x18ftypmp42", True), (b"\x1a\x45\xdf\xa3", True), (b"RIFF\x00\x00\x00\x00AVI ", True)),
-        *((b"\x47" + bytes(187) + b"\x47" + bytes(400), True), (b"root:x:0:0", False), (b"SQLite format 3\x00", False)),
+        *(
+            (b"\x47" + bytes(187) + b"\x47" + bytes(400), True),
+            (b"root:x:0:0", False),
+            (b"SQLite format 3\x00", False),
+        ),
         *((b"", False), (b"RIFF\x00\x00\x00\x00WAVE", False), (b"PK\x03\x04", False)),
     ],
 )

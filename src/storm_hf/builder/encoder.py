@@ -55,6 +55,11 @@ def example_of(row: Row, folder: Path) -> ThoughtExample:
         "thought": row.thought_video(folder),
     }
     if not row.words:
-        return ThoughtExample(**question)
+        return ThoughtExample(
+            **question,
+            clip_source=annotation.source or "unknown",
+            clip_license=annotation.license or "unknown",
+            clip_file=annotation.video.name,
+        )
     words = {name: value for name, value in row.words.items() if name != "asked"}
     return WorldExample(**question, **words | {"states": tuple(words["states"])})

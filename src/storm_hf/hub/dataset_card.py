@@ -118,13 +118,14 @@ def _splits(manifest: dict[str, Any]) -> dict[str, int]:
 def _metadata(repo: str, splits: dict[str, int], published: Published) -> DatasetCardData:
     total = sum(splits.values())
     licenses = {*published.licenses, *published.thought_licenses}
+    named: dict[str, Any] = hub_license_of_rows(licenses)
     return DatasetCardData(
         pretty_name=repo.partition("/")[2] or repo,
         tags=_TAGS,
         task_categories=["video-text-to-text"],
         size_categories=[size_category(total)],
         configs=_configs(splits, published),
-        **hub_license_of_rows(licenses),
+        **named,
     )
 
 

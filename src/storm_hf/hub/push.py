@@ -14,7 +14,7 @@ from storm_hf.hub.local_paths import without_folders
 from storm_hf.hub.preview import Preview, size_of
 from storm_hf.hub.published_shards import VIDEOS, ShardPlan, check_rows, plan_shard, write_features, write_videos
 from storm_hf.hub.refusals import check_published
-from storm_hf.hub.repository import CARD, Push, Pushed, card_file, json_file, raised_as_server_error
+from storm_hf.hub.repository import CARD, Push, Pushed, card_file, json_file, raised_as_server_error, text_in
 from storm_hf.hub.scratch import push_folder, remove_leftovers
 from storm_hf.hub.thoughts_picture import PICTURE, PicturedRow, draw_picture, pictured_rows
 from storm_hf.writing import read_json
@@ -116,10 +116,9 @@ class DatasetPush(Push):
         card = card_file(str(dataset_card(self.repo, self.dataset.manifest, planned)), self.kind)
         sizes |= {name: size_of(path) for name, path in further.items()}
         for each in (card, *self._small_files(), self._manifest_file(planned)):
-            sizes[each.path_in_repo] = size_of(each.path_or_fileobj)
+            sizes[each.path_in_repo] = size_of(text_in(each))
         notes = tuple(_on_withheld(dict(sorted(planned.withheld.items()))))
-        text = bytes(card.path_or_fileobj).decode()
-        return Preview(self.repo, text, tuple(sorted(sizes.items())), self.dataset.left_out(sizes), notes)
+        return Preview(self.repo, text_in(card), tuple(sorted(sizes.items())), self.dataset.left_out(sizes), notes)
 
     def _planned(self) -> tuple[Published, dict[str, int]]:
         """Look through all rows before anything is sent.
@@ -200,7 +199,7 @@ def _written(plan: ShardPlan, dataset: DatasetFolder, name: str, folder: Path) -
 
 def _on_withheld(withheld: dict[str, int]) -> list[str]:
     return [
-        f"{count} clips with the licence {name!r} are withheld: only their features and names are published."
+        f"{count} {'clip' if count == 1 else 'clips'} with the licence {name!r} withheld: only features and names are published."
         for name, count in withheld.items()
     ]
 

@@ -234,6 +234,12 @@ def text_file(name: str, text: str) -> CommitOperationAdd:
     return CommitOperationAdd(name, text.encode())
 
 
+def text_in(operation: CommitOperationAdd) -> str:
+    """The text of a small file of a commit."""
+    with operation.as_file() as file:
+        return file.read().decode()
+
+
 @contextmanager
 def raised_as_server_error(push: Push) -> Iterator[None]:
     """Turn what the client raises when a server fails into one sentence that says how to go on.
@@ -253,7 +259,8 @@ def raised_as_server_error(push: Push) -> Iterator[None]:
             f"Expected to publish in {push.repo} but {one_line(error)} Nothing was published."
         ) from error
     except (_HTTPError, RuntimeError) as error:  # the client wraps an upload's failure in a `RuntimeError`
-        raise ServerError(_sentence(push, error.__cause__ or error)) from error
+        wrapped = error.__cause__ if isinstance(error, RuntimeError) else None
+        raise ServerError(_sentence(push, wrapped or error)) from error
     except ValueError as error:
         if isinstance(error, StormError) or "metadata" not in str(error):
             raise
@@ -262,13 +269,13 @@ def raised_as_server_error(push: Push) -> Iterator[None]:
 
 def _sentence(push: Push, cause: BaseException) -> str:
     wanted = f"Expected to publish in {push.repo} but"
-    status = getattr(getattr(cause, "response", None), "status_code", None)
-    if not isinstance(cause, HfHubHTTPError) and isinstance(cause, _HTTPError):
+    response = getattr(cause, "response", None)
+    if response is None and isinstance(cause, _HTTPError):
         return (
             f"{wanted} {push.api.endpoint} cannot be reached ({one_line(cause).rstrip('.')}). Nothing was published. Give the "
             "same command again once it can: it sends only what is missing."
         )
-    if status == _UNAUTHORIZED:
+    if getattr(response, "status_code", None) == _UNAUTHORIZED:
         return f"{wanted} the server does not know who you are. Log in with `hf auth login`, or set HF_TOKEN. Nothing was published."
     return (
         f"{wanted} the server stopped: {one_line(cause).rstrip('.')}. Nothing was published. Give the same command again: it "

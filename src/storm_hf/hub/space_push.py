@@ -10,7 +10,7 @@ from huggingface_hub.utils import validate_repo_id
 
 from storm_hf.errors import PublicationError
 from storm_hf.hub.preview import Preview, size_of
-from storm_hf.hub.repository import CARD, Push, Pushed, card_file, raised_as_server_error, text_file
+from storm_hf.hub.repository import CARD, Push, Pushed, card_file, raised_as_server_error, text_file, text_in
 from storm_hf.hub.space_card import space_card
 
 
@@ -96,9 +96,9 @@ class SpacePush(Push):
         Raises:
             PublicationError: If the model's name is none of the Hub.
         """
-        files = {each.path_in_repo: bytes(each.path_or_fileobj) for each in self.files(self.repo)}
+        files = {each.path_in_repo: text_in(each) for each in self.files(self.repo)}
         sizes = tuple(sorted((name, size_of(content)) for name, content in files.items()))
-        return Preview(self.repo, files[CARD].decode(), sizes, ())
+        return Preview(self.repo, files[CARD], sizes, ())
 
     def _check_model(self) -> None:
         try:

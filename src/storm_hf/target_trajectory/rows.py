@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from storm_hf.pipeline.paths import relative_to
+from storm_hf.target_trajectory.schema import CLIP_COLUMNS
 from storm_hf.thought_video import ThoughtExample, WorldExample
 
 
@@ -39,6 +40,8 @@ def row_of(example: ThoughtExample, folder: Path) -> dict[str, Any]:
         names = ("depth", "chain_of_thought", "terse_chain", "clip_caption", "thought_caption")
         row |= {name: getattr(example, name) for name in names}
         row["states"] = list(example.states)
+    else:
+        row |= {name: getattr(example, name) for name in CLIP_COLUMNS}
     return row
 
 

@@ -6,6 +6,11 @@ from storm_hf.optional import require
 
 
 FEATURES_COLUMN = "thought_features"
+CLIP_COLUMNS = (
+    "clip_source",
+    "clip_license",
+    "clip_file",
+)  # provenance: a copy of the shards alone says what may be published
 
 
 def storm_thoughts_features(hidden_size: int, num_cells: int, *, is_world: bool = False) -> Any:
@@ -17,7 +22,8 @@ def storm_thoughts_features(hidden_size: int, num_cells: int, *, is_world: bool 
         num_cells (`int`):
             Merged cells of a temporal patch, the same for all thought videos of a data set.
         is_world (`bool`, *optional*, defaults to `False`):
-            Whether to add what a simulator knows besides: depth, states, both chains and both captions.
+            Whether to add what a simulator knows besides: depth, states, both chains and both captions. It drew the clips too;
+            other rows have the collection, licence and file of their clip.
 
     Returns:
         [`~datasets.Features`]: `thought_features` has the shape `(temporal patches, cells, hidden size)` and any number of
@@ -55,4 +61,6 @@ def storm_thoughts_features(hidden_size: int, num_cells: int, *, is_world: bool 
             "clip_caption": text,
             "thought_caption": text,
         }
+    else:
+        columns |= dict.fromkeys(CLIP_COLUMNS, text)
     return datasets.Features(columns)

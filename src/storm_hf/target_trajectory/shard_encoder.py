@@ -13,7 +13,7 @@ from transformers import PreTrainedModel, ProcessorMixin
 
 from storm_hf.target_trajectory.encode import encode_frames, encoder_revision
 from storm_hf.target_trajectory.rows import row_of
-from storm_hf.target_trajectory.schema import FEATURES_COLUMN, storm_thoughts_features
+from storm_hf.target_trajectory.schema import CLIP_COLUMNS, FEATURES_COLUMN, storm_thoughts_features
 from storm_hf.target_trajectory.shards import write_shard
 from storm_hf.thought_video import ThoughtExample
 
@@ -59,7 +59,8 @@ class ShardEncoder:
     def parameters(self) -> dict[str, Any]:
         """What, besides the examples, determines the rows."""
         video_processor = json.loads(self.processor.video_processor.to_json_string())
-        return {"encoder": self.name, "encoder_revision": self.revision, "video_processor": video_processor}
+        parameters = {"encoder": self.name, "encoder_revision": self.revision, "video_processor": video_processor}
+        return parameters if self.is_world else {**parameters, "provenance": list(CLIP_COLUMNS)}
 
     def write(self, examples: Sequence[ThoughtExample], path: Path) -> None:
         """Encode the thought videos of some examples and write their rows.

@@ -123,6 +123,12 @@ class ThoughtExample:
             The right one.
         thought ([`ThoughtVideo`]):
             The reasoning. Training sees it, inference never does.
+        clip_source (`str`, *optional*, defaults to `"unknown"`):
+            Name of the collection that the clip comes from.
+        clip_license (`str`, *optional*, defaults to `"unknown"`):
+            Licence of the clip. A clip whose licence is unknown is not published.
+        clip_file (`str`, *optional*, defaults to `""`):
+            Name of the clip's file in the collection.
 
     Raises:
         DatasetError: If the clip shows what only the thought video may show.
@@ -135,6 +141,9 @@ class ThoughtExample:
     options: tuple[str, ...]
     answer: str
     thought: ThoughtVideo
+    clip_source: str = "unknown"
+    clip_license: str = "unknown"
+    clip_file: str = ""
 
     def __post_init__(self) -> None:
         until = self.thought.seen_until_seconds
