@@ -6,8 +6,10 @@ import pytest
 import yaml
 from huggingface_hub import SpaceCard
 from tests.hub.card_values import published_cards
+from tests.hub.metadata import metadata_problems
 from tests.hub.write_cards import FOLDER
 
+from storm_hf.hub.card_metadata import check_card
 from storm_hf.hub.space_card import space_card
 
 
@@ -18,6 +20,13 @@ PLACEHOLDERS = ("None", "{{", "}}", "{%", "More information needed", "[More", "n
 @pytest.mark.parametrize("name", sorted(CARDS))
 def test_published_example_is_what_the_template_renders(name):
     assert (FOLDER / name).read_text(encoding="utf-8") == CARDS[name], "run `python -m tests.hub.write_cards`"
+
+
+@pytest.mark.parametrize("name", sorted(CARDS))
+def test_metadata_of_an_example_is_what_the_hub_takes(name):
+    kind = next((kind for kind in ("dataset", "space") if name.startswith(kind)), "model")
+    check_card(CARDS[name], kind)
+    assert metadata_problems(CARDS[name], kind) == []
 
 
 def test_no_other_example_is_published():

@@ -4,7 +4,10 @@ from collections import Counter
 
 import pytest
 from huggingface_hub import DatasetCard
+from tests.hub.metadata import metadata_problems
 
+from storm_hf.errors import DatasetError
+from storm_hf.hub.card_metadata import check_card
 from storm_hf.hub.dataset_card import Published, dataset_card
 
 
@@ -78,3 +81,43 @@ def test_configurations_name_the_files_that_are_there():
 )
 def test_licence_is_the_one_of_all_rows(licenses, named):
     assert dataset_card("me/thoughts", MANIFEST, published(licenses=licenses)).data.to_dict().get("license") == named
+
+
+MARKUP = "CC0 | 9 |\n\n# Injected\n\n<img src=x onerror=alert(1)> [click](javascript:x) `code` **loud**\n---\nlicense: mit\n---\n"
+
+
+@pytest.mark.parametrize("place", ["licenses", "sources", "generators", "reasons", "encoder"])
+def test_words_of_others_write_no_markup_and_no_metadata(place):
+    manifest, counts = {**MANIFEST}, published()
+    if place == "reasons":
+        manifest["num_rejected"] = {MARKUP: {MARKUP: 3}}
+    elif place == "encoder":
+        manifest |= {"encoder": MARKUP, "encoder_revision": MARKUP}
+    else:
+        setattr(counts, place, Counter({(MARKUP, MARKUP) if place == "generators" else MARKUP: 1210}))
+    card = dataset_card("me/thoughts", manifest, counts)
+    plain = dataset_card("me/thoughts", MANIFEST, published()).content
+    lines, told = card.content.splitlines(), [line for line in card.content.splitlines() if "Injected" in line]
+    assert told
+    assert not [line for line in lines if line.startswith("# Injected")]
+    assert card.content.count("\n#") == plain.count("\n#")
+    for line in told:
+        if place == "encoder":
+            assert line.count("`") % 2 == 0  # stays within its code
+        else:
+            assert not any(each in line for each in ("<img", " [click]", " `code`", " **loud**"))
+            assert line.replace("\\|", "").count("|") in (3, 4)
+    assert card.data.to_dict().get("license") != "mit"
+
+
+@pytest.mark.parametrize("num_rows", [0, 10**3, 10**5, 10**6, 10**7, 10**13])
+def test_metadata_is_what_the_hub_takes_at_any_size(num_rows):
+    text = str(dataset_card("me/thoughts", {**MANIFEST, "num_rows": {"train": num_rows + 1}}, published()))
+    check_card(text, "dataset")
+    assert metadata_problems(text, "dataset") == []
+
+
+@pytest.mark.parametrize("num_rows", [{}, {"train": 0}, {"a b": 1}, {"x\n# y": 1}])
+def test_splits_without_rows_or_with_strange_names_are_refused(num_rows):
+    with pytest.raises(DatasetError, match="splits with rows and plain names"):
+        dataset_card("me/thoughts", {**MANIFEST, "num_rows": num_rows}, published())

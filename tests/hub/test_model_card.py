@@ -12,7 +12,7 @@ from tests.hub.test_cards import PLACEHOLDERS
 from tests.tiny import tiny_storm
 
 from storm_hf.errors import PublicationError
-from storm_hf.hub.measured import CausalUse, benchmark_results, causal_use, latency
+from storm_hf.hub.measured import BenchmarkResult, CausalUse, ReplacedLatents, benchmark_results, causal_use, latency
 from storm_hf.hub.model_card import model_card, write_card
 from storm_hf.hub.model_facts import ModelFacts, facts_of_model, read_facts
 from storm_hf.hub.stages_picture import draw_stages
@@ -229,3 +229,26 @@ def test_card_tells_how_the_model_was_asked(prompt, said):
         assert said in text
         shown = {"num_frames": "num_frames=6", "fps": "fps=2", "max_frames": "num_frames=16"}
         assert f'load_video("clip.mp4", {next(call for name, call in shown.items() if name in prompt)})' in text
+
+
+def test_words_of_a_report_write_no_markup():
+    markup = "x | 9 |\n\n# Injected\n\n<script>alert(1)</script> [click](javascript:x)"
+    result = BenchmarkResult(benchmark=markup, accuracy=0.5, scorer=markup, command="storm evaluate\n```\n# Injected")
+    use = CausalUse(
+        headline=markup, sentence=markup, rows=(ReplacedLatents(what=markup, accuracy=0.5),), command="a\n```\nb"
+    )
+    facts = ModelFacts(
+        name="me/storm",
+        stage="answer",
+        backbone="x",
+        num_latents=2,
+        num_parameters=1,
+        results=(result,),
+        causal_use=use,
+    )
+    content = str(model_card(facts)).partition("# storm")[2]
+    assert "\n# Injected" not in content
+    assert "<script" not in content
+    assert " [click]" not in content
+    assert content.count("```") % 2 == 0
+    assert "storm evaluate ''' # Injected" in content

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from huggingface_hub import DatasetCard
 from PIL import Image, ImageFont
-from tests.hub.conftest import row_of
+from tests.hub.conftest import VIDEO, row_of
 
 from storm_hf.hub.licenses import LicenseRule
 from storm_hf.hub.push import DatasetPush
@@ -95,7 +95,7 @@ def test_videos_that_cannot_be_read_are_left_out(folder, api, store):
     plain(folder / row_of(5)["thought_video"], 60, 200)
     push(folder, api)
     assert reds(picture(store), green=0) == {60}
-    (folder / row_of(5)["thought_video"]).write_bytes(b"no video")
+    (folder / row_of(5)["thought_video"]).write_bytes(VIDEO + b"broken")  # begins as one, and cannot be read
     push(folder, api)
     assert "assets/thoughts.png" not in files(store)
 

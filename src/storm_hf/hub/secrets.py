@@ -74,8 +74,9 @@ _NAMED = (
     ('"key"', r"\"key\"\s*:\s*\"[0-9a-f]{32}\""),  # Kaggle
     ("://", r"\b[a-z][a-z0-9+.-]*://[^\s/:@\"'<>]*:[^\s/@\"'<>{}$]{3,}@[\w.-]+"),  # a password in a URL
 )
-_ENCODED = re.compile(r"[A-Za-z0-9+/_-]{36,}")  # base64 and hexadecimal alike
+_ENCODED = re.compile(r"(?<![A-Za-z0-9+/_-])[A-Za-z0-9+/_-]{36,}")  # base64 and hexadecimal alike
 _WRAPPED = re.compile(r"(?:[A-Za-z0-9+/]{60,80}\r?\n[ \t]*)+[A-Za-z0-9+/]+")  # base64 in lines, as mail has it
+_SHORTEST_LINE = 60
 _HEX = re.compile(r"(?:[0-9a-fA-F]{2})+")
 _LONGEST_RUN = 2**20  # characters that are decoded of one run
 
@@ -94,7 +95,8 @@ def holds_key(content: bytes) -> bool:
 def decoded_runs(text: str) -> Iterator[bytes]:
     """Decode each run of base64 or hexadecimal characters that is long enough to hold a credential."""
     runs = [match[0] for match in _ENCODED.finditer(text)]
-    runs += ["".join(match[0].split()) for match in _WRAPPED.finditer(text)]
+    if any(len(run) >= _SHORTEST_LINE for run in runs):
+        runs += ["".join(match[0].split()) for match in _WRAPPED.finditer(text)]
     for run in (run[:_LONGEST_RUN] for run in runs):
         if len(run) % 2 == 0 and _HEX.fullmatch(run):
             yield bytes.fromhex(run)
