@@ -30,6 +30,7 @@ def test_options_become_a_run(asked, tmp_path):
     result = evaluate(
         *("--model", "m", "--tasks", "mmvu, mvbench_action_count", "--arms", "storm,cot", "--data-root", tmp_path),
         *("--num-latents", 4, "--latents", "zero", "--limit", 5, "--out", tmp_path / "out", "--scorer", "lmms"),
+        *("--revision", "v1"),
     )
     assert result.exit_code == 0, result.output
     run, (scorers, judge) = asked
@@ -37,6 +38,7 @@ def test_options_become_a_run(asked, tmp_path):
     assert (run.data_root, run.out, run.limit) == (tmp_path, tmp_path / "out", 5)
     assert run.arguments("storm") == {
         "pretrained": "m",
+        "revision": "v1",
         "num_latents": 4,
         "latents": "zero",
         "max_frames": 32,

@@ -49,6 +49,12 @@ def evaluate_model(
     backbone: Annotated[
         str | None, typer.Option(help="Model of the arms direct and cot.  [dim]\\[default: the same][/dim]")
     ] = None,
+    revision: Annotated[
+        str | None, typer.Option(help="Branch, tag or commit of --model.  [dim]\\[default: main][/dim]")
+    ] = None,
+    backbone_revision: Annotated[
+        str | None, typer.Option(help="Branch, tag or commit of --backbone.  [dim]\\[default: main][/dim]")
+    ] = None,
     data_root: Annotated[
         Path | None,
         typer.Option(help="Folder with a copy of the benchmarks.  [dim]\\[default: the Hub][/dim]", exists=True),
@@ -95,6 +101,8 @@ def evaluate_model(
         backbone=backbone,
         data_root=data_root,
         limit=limit,
+        revision=revision,
+        backbone_revision=backbone_revision,
         settings={**settings, "latents": None if latents is None else latents.value},
     )
     _answer(run)

@@ -2,6 +2,7 @@
 
 import logging
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ _LOADING_ERRORS = (OSError, ValueError, TypeError, RuntimeError, SafetensorError
 
 
 def load_checkpoint(
-    name_or_path: str, device: torch.device | str | None = "cpu", **kwargs: Any
+    name_or_path: str, device: torch.device | str | None = "cpu", *, revision: str | None = None, **kwargs: Any
 ) -> tuple[StormForConditionalGeneration, ProcessorMixin]:
     """Load a model for inference, and its processor. Code in the checkpoint is not run: this package has its own.
 
@@ -34,6 +35,8 @@ def load_checkpoint(
             name on the Hub. An adapter is loaded with the checkpoint that it belongs to.
         device (`torch.device` or `str`, *optional*, defaults to `"cpu"`):
             Where the model is put; None leaves it where `device_map` does.
+        revision (`str`, *optional*):
+            Branch, tag or commit of a name on the Hub.
         kwargs:
             Passed to `from_pretrained`, such as `dtype` (by default that of the checkpoint), `device_map` or
             `attn_implementation`.
@@ -42,11 +45,12 @@ def load_checkpoint(
         CheckpointError: If there is no such checkpoint, it is of another model, a part of it is missing or damaged, or its
             processor does not write the prompts of its model.
     """
-    _check_place(name_or_path)
-    adapter = find_adapter(name_or_path)
-    config = _load_config(name_or_path) if adapter is None else None
+    check_place(name_or_path)
+    place = place_of(revision)
+    adapter = find_adapter(name_or_path, **place)
+    config = _load_config(name_or_path, place) if adapter is None else None
     try:
-        processor = AutoProcessor.from_pretrained(name_or_path, trust_remote_code=False)
+        processor = AutoProcessor.from_pretrained(name_or_path, trust_remote_code=False, **place)
     except _LOADING_ERRORS as error:
         raise CheckpointError(
             f"The processor of {name_or_path} cannot be loaded: {first_line(error)}. Save it beside the model with "
@@ -54,7 +58,7 @@ def load_checkpoint(
         ) from error
     try:
         model = (
-            _load_whole(name_or_path, config, **{"dtype": "auto", **kwargs})
+            _load_whole(name_or_path, config, **{"dtype": "auto", **kwargs, **place})
             if adapter is None
             else load_adapted(adapter, processor, **{"dtype": "auto", **kwargs})
         )
@@ -99,8 +103,12 @@ def worlds_only(config: PreTrainedConfig) -> tuple[str, ...]:
     return tuple(source.removeprefix(_WORLD) for source in sources)
 
 
-def _check_place(name_or_path: str) -> None:
-    """Tell a folder that is not there from a name on the Hub: one slash at most, and no folder here before it."""
+def check_place(name_or_path: str) -> None:
+    """Tell a folder that is not there from a name on the Hub: one slash at most, and no folder here before it.
+
+    Raises:
+        CheckpointError: If it can be neither.
+    """
     folder = Path(name_or_path)
     if folder.is_dir():
         if not any((folder / name).is_file() for name in ("config.json", "adapter_config.json")):
@@ -113,9 +121,14 @@ def _check_place(name_or_path: str) -> None:
         raise CheckpointError(f"There is no model folder {folder}. `storm demo` trains one.")
 
 
-def _load_config(name_or_path: str) -> PreTrainedConfig:
+def place_of(revision: str | None) -> dict[str, str]:
+    """The revision as `from_pretrained` takes it, which of a folder is none."""
+    return {} if revision is None else {"revision": revision}
+
+
+def _load_config(name_or_path: str, place: Mapping[str, str]) -> PreTrainedConfig:
     try:
-        config = AutoConfig.from_pretrained(name_or_path, trust_remote_code=False)
+        config = AutoConfig.from_pretrained(name_or_path, trust_remote_code=False, **place)
     except _LOADING_ERRORS as error:
         if Path(name_or_path).is_dir():
             raise CheckpointError(f"The config.json of {name_or_path} cannot be read: {first_line(error)}.") from error

@@ -3,7 +3,7 @@ import torch
 from peft import get_peft_model
 
 from storm_hf.errors import CheckpointError, ConfigurationError
-from storm_hf.evaluation.harness.checkpoint import is_storm, load_for_harness, size_pictures, weights_stamp
+from storm_hf.evaluation.harness.checkpoint import is_storm, load_for_harness, size_pictures
 from storm_hf.evaluation.harness.settings import ChatSettings
 from storm_hf.training.adapter import default_lora
 from storm_hf.training.adapter_folder import save_storm_config
@@ -66,12 +66,3 @@ def test_processor_that_does_not_count_pixels_refuses_them(storm_checkpoint):
     processor.video_processor.size = {"height": 28, "width": 28}
     with pytest.raises(ConfigurationError, match="does not size pictures by their pixels"):
         size_pictures(processor, ChatSettings("m", min_pixels=784))
-
-
-def test_stamp_changes_with_the_weights(tmp_path):
-    (tmp_path / "model.safetensors").write_bytes(b"1")
-    before = weights_stamp(str(tmp_path))
-    assert before == weights_stamp(str(tmp_path))
-    (tmp_path / "model.safetensors").write_bytes(b"12")
-    assert weights_stamp(str(tmp_path)) != before
-    assert weights_stamp("owner/name") is None

@@ -8,6 +8,7 @@ from tests.evaluation.results.logged import mmvu, mvbench, tempcompass, videomme
 from storm_hf.errors import ConfigurationError, ReportError, ServerError
 from storm_hf.evaluation.judges import Judge
 from storm_hf.evaluation.results import report_run, report_table
+from storm_hf.writing import write_json
 
 
 def video_rows(answers):
@@ -47,6 +48,22 @@ def test_report_says_what_makes_it_again(run):
     make(run, command="storm evaluate --model some")
     assert json.loads((run / "report.json").read_text())["command"] == "storm evaluate --model some"
     assert "<code>storm evaluate --model some</code>" in (run / "report.html").read_text()
+
+
+def test_report_names_the_checkpoint_and_its_commit(run):
+    assert make(run).models == {}
+    write_json(
+        run / "fingerprint.json",
+        {
+            "storm": {"hash": "", "parameters": {"pretrained": "me/storm", "revision": "abc"}},
+            "direct": {"hash": "", "parameters": {"pretrained": "runs/answer"}},
+            "cot": {"hash": "", "parameters": {"pretrained": "runs/answer"}},  # begun, without a sample
+        },
+    )
+    report = make(run)
+    assert report.models == {"storm": "me/storm at commit abc", "direct": "runs/answer"}
+    assert json.loads((run / "report.json").read_text())["models"] == report.models
+    assert "me/storm at commit abc answered as storm." in (run / "report.html").read_text()
 
 
 def test_a_benchmark_of_many_tasks_has_a_number_of_its_own_and_one_per_task(run):

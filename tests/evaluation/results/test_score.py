@@ -38,6 +38,13 @@ def test_one_video_gives_no_error():
     assert clustered_standard_error([], []) is None
 
 
+@pytest.mark.parametrize(("num_videos", "has_error"), [(2, False), (9, False), (10, True)])
+def test_few_videos_give_no_error_rather_than_one_that_is_too_small(num_videos, has_error):
+    questions = [question(str(index)) for index in range(num_videos)] * 2
+    readings = [Reading("A", index % 2 == 0, readable=True) for index in range(2 * num_videos)]
+    assert (score_readings(questions, readings).standard_error is not None) == has_error
+
+
 def test_what_a_scorer_leaves_out_is_not_in_the_denominator_but_is_counted():
     readings = [
         Reading("A", True, readable=True),

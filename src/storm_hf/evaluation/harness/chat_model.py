@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -15,7 +15,8 @@ from lmms_eval.utils import Collator
 
 from storm_hf.errors import UnsupportedGenerationError
 from storm_hf.evaluation.harness.answer_log import AnswerLog, LoggedAnswer, question_key
-from storm_hf.evaluation.harness.checkpoint import load_for_harness, weights_stamp
+from storm_hf.evaluation.harness.checkpoint import load_for_harness
+from storm_hf.evaluation.harness.commit import describe_weights, resolve_commit
 from storm_hf.evaluation.harness.generation import ChatGenerator
 from storm_hf.evaluation.harness.questions import HarnessQuestion, read_question
 from storm_hf.evaluation.harness.settings import ChatSettings
@@ -53,9 +54,11 @@ class StormChat(lmms):
 
     def __init__(self, *, stays_loaded: bool = False, **arguments: Any) -> None:
         super().__init__()
-        self.settings = ChatSettings.from_arguments(arguments)
+        asked = ChatSettings.from_arguments(arguments)
+        self.settings = replace(asked, revision=resolve_commit(asked.pretrained, asked.revision))
         self.stays_loaded = stays_loaded
-        self._identity = {**self.settings.identity, "weights": weights_stamp(self.settings.pretrained)}
+        weights = describe_weights(self.settings.pretrained, self.settings.revision)
+        self._identity = {**self.settings.identity, **weights}
         self.batch_size = self.settings.batch_size
         self.generator: ChatGenerator | None = ChatGenerator(*load_for_harness(self.settings), self.settings)
 

@@ -2,8 +2,6 @@
 
 import logging
 import os
-from hashlib import sha256
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,7 +9,7 @@ from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor,
 
 from storm_hf.errors import CheckpointError, ConfigurationError, first_line
 from storm_hf.evaluation.harness.settings import ChatSettings
-from storm_hf.evaluation.loading import load_checkpoint
+from storm_hf.evaluation.loading import load_checkpoint, place_of
 from storm_hf.model.prompt_storm import frame_sampling
 from storm_hf.training.adapter_folder import find_adapter
 
@@ -36,8 +34,8 @@ def load_for_harness(settings: ChatSettings) -> tuple[PreTrainedModel, Processor
     loading = {"dtype": settings.dtype, "device_map": settings.device_map}
     loading["attn_implementation"] = settings.attn_implementation
     loading = {name: value for name, value in loading.items() if value is not None}
-    if is_storm(settings.pretrained):
-        model, processor = load_checkpoint(settings.pretrained, device, **loading)
+    if is_storm(settings.pretrained, settings.revision):
+        model, processor = load_checkpoint(settings.pretrained, device, revision=settings.revision, **loading)
     else:
         model, processor = _load_plain(settings, loading)
         model = model if device is None else model.to(device)
@@ -47,28 +45,15 @@ def load_for_harness(settings: ChatSettings) -> tuple[PreTrainedModel, Processor
     return model.eval(), processor
 
 
-def is_storm(name_or_path: str) -> bool:
+def is_storm(name_or_path: str, revision: str | None = None) -> bool:
     """Tell a STORM, or an adapter that makes one, from a plain checkpoint; what cannot be read is left to the loading."""
     try:
-        if find_adapter(name_or_path) is not None:
+        if find_adapter(name_or_path, **place_of(revision)) is not None:
             return True
-        return AutoConfig.from_pretrained(name_or_path, trust_remote_code=False).model_type == STORM
+        config = AutoConfig.from_pretrained(name_or_path, trust_remote_code=False, **place_of(revision))
+        return config.model_type == STORM
     except (OSError, ValueError):
         return True
-
-
-def weights_stamp(name_or_path: str) -> str | None:
-    """Tell one state of a folder's weights from another, so that answers of a model trained further are not taken for its own.
-
-    Returns:
-        `str` or `None`: Hash of the names, sizes and times of its files; None for a name on the Hub.
-    """
-    folder = Path(name_or_path)
-    if not folder.is_dir():
-        return None
-    files = sorted([*folder.glob("*.safetensors"), *folder.glob("*.json")])
-    stamps = [f"{file.name} {(stat := file.stat()).st_size} {stat.st_mtime_ns}" for file in files]
-    return sha256("\n".join(stamps).encode()).hexdigest()[:16]
 
 
 def default_device() -> str:
@@ -126,8 +111,9 @@ def _load_plain(settings: ChatSettings, loading: dict[str, Any]) -> tuple[PreTra
             "num_latents=0, or make a STORM of it with `StormForConditionalGeneration.from_backbone`, and train it."
         )
     try:
-        processor = AutoProcessor.from_pretrained(settings.pretrained, trust_remote_code=False)
-        model = AutoModelForImageTextToText.from_pretrained(settings.pretrained, trust_remote_code=False, **loading)
+        place = {"trust_remote_code": False, **place_of(settings.revision)}
+        processor = AutoProcessor.from_pretrained(settings.pretrained, **place)
+        model = AutoModelForImageTextToText.from_pretrained(settings.pretrained, **place, **loading)
     except (OSError, ValueError, TypeError, RuntimeError) as error:
         raise CheckpointError(f"{settings.pretrained} cannot be loaded: {first_line(error)}.") from error
     if not isinstance(processor, ProcessorMixin) or getattr(processor, "video_processor", None) is None:

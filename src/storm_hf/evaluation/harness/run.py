@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -22,9 +22,11 @@ from huggingface_hub import constants
 
 from storm_hf.errors import CheckpointError, ConfigurationError, StageError
 from storm_hf.evaluation.harness.benchmarks import benchmark_of, num_questions
-from storm_hf.evaluation.harness.checkpoint import is_storm, weights_stamp
+from storm_hf.evaluation.harness.checkpoint import is_storm
+from storm_hf.evaluation.harness.commit import describe_weights, resolve_commit
 from storm_hf.evaluation.harness.settings import WITHOUT_EFFECT
 from storm_hf.evaluation.harness.task_process import FAILED, SENTENCE, ArmTasks, samples_file
+from storm_hf.evaluation.loading import place_of
 from storm_hf.optional import require
 from storm_hf.pipeline.fingerprint import claim
 
@@ -59,6 +61,10 @@ class EvaluationRun:
             A local copy of the benchmarks, laid out as lmms-eval looks for them. Without it they are had from the Hub.
         limit (`int`, *optional*):
             Questions per task.
+        revision (`str`, *optional*):
+            Branch, tag or commit of `model`. It is resolved once: a run belongs to a commit.
+        backbone_revision (`str`, *optional*):
+            The same of `backbone`.
         settings (`Mapping[str, Any]`, *optional*):
             Further arguments of [`~storm_hf.evaluation.harness.settings.ChatSettings`] for all arms; `num_latents` is that of the arm
             `storm`.
@@ -72,14 +78,32 @@ class EvaluationRun:
     data_root: Path | None = None
     limit: int | None = None
     settings: Mapping[str, Any] | None = None
+    revision: str | None = None
+    backbone_revision: str | None = None
 
     def arguments(self, arm: Arm) -> dict[str, Any]:
         """What an arm says to the model."""
         shared = {name: value for name, value in (self.settings or {}).items() if value is not None}
+        is_backbone = arm != "storm" and self.backbone is not None
+        checkpoint = self.backbone if is_backbone else self.model
+        revision = place_of(self.backbone_revision if is_backbone else self.revision)
         if arm == "storm":
-            return {**shared, "pretrained": self.model}
+            return {**shared, "pretrained": checkpoint, **revision}
         own = {"num_latents": 0, "prompt": "cot" if arm == "cot" else "direct", "latents": "own"}
-        return {**shared, **own, "pretrained": self.backbone or self.model}
+        return {**shared, **own, "pretrained": checkpoint, **revision}
+
+    def bound(self) -> "EvaluationRun":
+        """The same run of a commit of each model, whatever is pushed later.
+
+        Raises:
+            CheckpointError: If there is no such model or revision.
+        """
+        if self.backbone is None and self.backbone_revision is not None:
+            raise ConfigurationError(
+                "A revision of the backbone is given, but no backbone. Name it, or leave both out."
+            )
+        backbone = None if self.backbone is None else resolve_commit(self.backbone, self.backbone_revision)
+        return replace(self, revision=resolve_commit(self.model, self.revision), backbone_revision=backbone)
 
     def folder(self, arm: Arm) -> Path:
         """Folder of an arm."""
@@ -108,6 +132,7 @@ def evaluate(run: EvaluationRun, on_progress: Callable[[Arm, int, int], None] | 
     """
     if find_spec("lmms_eval") is None:
         require("lmms_eval")
+    run = run.bound()
     _check(run)
     for arm in run.arms:
         claim(run.out, arm, _parameters(run, arm))
@@ -120,7 +145,8 @@ def _parameters(run: EvaluationRun, arm: Arm) -> dict[str, Any]:
     """Everything on which the answers of an arm depend."""
     arguments = run.arguments(arm)
     known = {name: value for name, value in arguments.items() if name not in WITHOUT_EFFECT}
-    return {**known, "weights": weights_stamp(arguments["pretrained"]), "limit": run.limit}
+    weights = describe_weights(arguments["pretrained"], arguments.get("revision"))
+    return {**known, **weights, "limit": run.limit}
 
 
 def _check(run: EvaluationRun) -> None:
@@ -129,14 +155,14 @@ def _check(run: EvaluationRun) -> None:
     if not run.arms or not run.tasks:
         raise ConfigurationError("Expected at least one arm and one task.")
     if "storm" in run.arms:
-        _check_thinks(run.model)
+        _check_thinks(run.model, run.revision)
     if run.data_root is not None and any(run.pending(arm) for arm in run.arms):
         for task in run.tasks:
             benchmark_of(task).check(run.data_root)
 
 
-def _check_thinks(model: str) -> None:
-    if not is_storm(model):
+def _check_thinks(model: str, revision: str | None) -> None:
+    if not is_storm(model, revision):
         raise CheckpointError(
             f"{model} is a plain checkpoint, which cannot be the arm `storm`. Evaluate it with --arms direct,cot."
         )

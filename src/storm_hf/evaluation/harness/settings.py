@@ -23,6 +23,8 @@ class ChatSettings:
     Args:
         pretrained (`str`):
             A STORM, a plain checkpoint, or an adapter's folder; a folder or a name on the Hub.
+        revision (`str`, *optional*):
+            Branch, tag or commit, of a name on the Hub. Answers belong to the commit.
         num_latents (`int`, *optional*):
             Number K of latent steps, by default the model's. `0` answers without thinking, as a plain checkpoint does.
         latents (`str`, *optional*, defaults to `"own"`):
@@ -55,6 +57,7 @@ class ChatSettings:
     """
 
     pretrained: str
+    revision: str | None = None
     num_latents: int | None = None
     latents: LatentSource = "own"
     prompt: PromptStyle = "direct"
@@ -97,7 +100,8 @@ class ChatSettings:
             )
         if not given.get("pretrained"):
             raise ConfigurationError("Expected `pretrained=…` in the arguments of the model: a folder or a Hub name.")
-        given["pretrained"] = str(given["pretrained"])  # lmms-eval reads a folder called 7 as a number
+        for name in ("pretrained", "revision"):  # lmms-eval reads a folder called 7 as a number
+            given |= {name: str(given[name])} if name in given else {}
         if isinstance(given.get("batch_size"), str):
             given["batch_size"] = _whole_number("batch_size", given["batch_size"])
         return cls(**given)
@@ -110,7 +114,8 @@ class ChatSettings:
     @property
     def identity(self) -> dict[str, Any]:
         """The settings on which an answer depends."""
-        return {name: value for name, value in asdict(self).items() if name not in WITHOUT_EFFECT}
+        known = {name: value for name, value in asdict(self).items() if name not in WITHOUT_EFFECT}
+        return {name: value for name, value in known.items() if name != "revision" or value is not None}
 
 
 def _check_choice(name: str, value: Any, allowed: tuple[str, ...]) -> None:

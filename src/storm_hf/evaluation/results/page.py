@@ -10,6 +10,7 @@ from storm_hf.evaluation.results.wording import (
     SCORE_COLUMNS,
     cost_texts,
     judge_sentence,
+    model_sentence,
     score_texts,
     signed_points,
 )
@@ -46,6 +47,7 @@ def _values(report: Report) -> dict[str, object]:
         ],
         "costs": [(cost, cost_texts(cost)) for cost in report.costs if any(text != "-" for text in cost_texts(cost))],
         "judge_sentence": judge_sentence(report),
+        "model_sentence": model_sentence(report),
         "command": report.command,
         "score_columns": list(SCORE_COLUMNS),
         "cost_columns": list(COST_COLUMNS),

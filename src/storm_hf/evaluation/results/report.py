@@ -1,6 +1,7 @@
 """What a run shows: every arm, task, sub-score and scorer, and the differences between arms, each number beside how it was made."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from storm_hf.errors import ReportError
 from storm_hf.evaluation.bootstrap import Interval
@@ -51,6 +52,8 @@ class Difference:
             Mean difference of accuracies with its 95 % paired bootstrap interval, videos drawn whole.
         num_questions (`int`):
             Over how many.
+        num_videos (`int`):
+            About how many videos.
     """
 
     first: str
@@ -59,6 +62,7 @@ class Difference:
     scorer: str
     interval: Interval
     num_questions: int
+    num_videos: int
 
 
 @dataclass(frozen=True)
@@ -100,6 +104,8 @@ class Report:
             Of each arm on each benchmark.
         command (`str` or `None`):
             What makes it again.
+        models (`Mapping[str, str]`, *optional*):
+            From each arm to its checkpoint, of a name on the Hub with its commit.
     """
 
     judge: str | None
@@ -107,6 +113,7 @@ class Report:
     differences: tuple[Difference, ...]
     costs: tuple[Cost, ...]
     command: str | None = None
+    models: Mapping[str, str] = field(default_factory=dict)
 
     def score(self, arm: str, part: str, scorer: str, group: str | None = None) -> Score:
         """Find a number.

@@ -1,7 +1,7 @@
 """The logged samples of a run scored again, by every scorer that the literature uses, with the differences between arms."""
 
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from storm_hf.evaluation.results.report import Cost, Difference, Report, Result
 from storm_hf.evaluation.results.samples import Sample, read_samples
 from storm_hf.evaluation.results.score import Score, cluster_of, score_readings
 from storm_hf.evaluation.scorers import SCORERS, Reading, read_answer
+from storm_hf.pipeline.fingerprint import read_fingerprint
 
 
 _Marked = list[tuple[Sample, Reading]]
@@ -68,9 +69,18 @@ def report_run(
             )
         differences.extend(_differences(marked, scorer, num_resamples, seed))
     costs = tuple(_cost(arm, part, rows) for arm, tasks in samples.items() for part, rows in _parts(tasks).items())
-    report = Report(name, tuple(results), tuple(differences), costs, command)
+    report = Report(name, tuple(results), tuple(differences), costs, command, _models(run, samples))
     write_report(run, report)
     return report
+
+
+def _models(run: Path, arms: Iterable[str]) -> dict[str, str]:
+    """The checkpoint of each arm, as the run was begun with it; none for samples that came from elsewhere."""
+    begun = {arm: step["parameters"] for arm, step in read_fingerprint(run).items() if arm in set(arms)}
+    return {
+        arm: f"{known['pretrained']} at commit {known['revision']}" if known.get("revision") else known["pretrained"]
+        for arm, known in begun.items()
+    }
 
 
 def _parts(tasks: Mapping[str, list[Sample]]) -> dict[str, list[Sample]]:
@@ -125,7 +135,7 @@ def _differences(
             if pairs:
                 ours, theirs, clusters = zip(*pairs, strict=True)
                 interval = paired_difference(ours, theirs, clusters=clusters, num_resamples=num_resamples, seed=seed)
-                yield Difference(first, second, part, scorer, interval, len(pairs))
+                yield Difference(first, second, part, scorer, interval, len(pairs), len(set(clusters)))
 
 
 def _cost(arm: str, part: str, samples: Sequence[Sample]) -> Cost:

@@ -15,6 +15,9 @@ import numpy as np
 from storm_hf.evaluation.scorers import Question, Reading
 
 
+_FEWEST_VIDEOS = 10
+
+
 @dataclass(frozen=True)
 class Score:
     """How many answers were right, by one scorer.
@@ -23,7 +26,7 @@ class Score:
         accuracy (`float` or `None`):
             Right answers over counted ones; `None` if none is counted.
         standard_error (`float` or `None`):
-            Of the accuracy, clustered by video; `None` with less than two videos.
+            Of the accuracy, clustered by video; `None` with less than ten videos, from which it would come out too small.
         num_asked (`int`):
             Questions.
         num_counted (`int`):
@@ -61,14 +64,15 @@ def score_readings(questions: Sequence[Question], readings: Sequence[Reading]) -
         if reading.counted
     ]
     scores, clusters = [score for score, _ in counted], [cluster for _, cluster in counted]
+    num_videos = len(set(clusters))
     return Score(
         accuracy=float(np.mean(scores)) if scores else None,
-        standard_error=clustered_standard_error(scores, clusters),
+        standard_error=clustered_standard_error(scores, clusters) if num_videos >= _FEWEST_VIDEOS else None,
         num_asked=len(readings),
         num_counted=len(scores),
         num_unreadable=sum(not reading.readable for reading in readings),
         num_unjudged=sum(reading.correct is None for reading in readings),
-        num_videos=len(set(clusters)),
+        num_videos=num_videos,
     )
 
 

@@ -3,7 +3,7 @@
 from rich.table import Table
 
 from storm_hf.evaluation.results.report import Report
-from storm_hf.evaluation.results.wording import judge_sentence, score_texts
+from storm_hf.evaluation.results.wording import judge_sentence, model_sentence, score_texts
 
 
 def report_table(report: Report) -> Table:
@@ -16,7 +16,11 @@ def report_table(report: Report) -> Table:
     Returns:
         `rich.table.Table`: For `rich.print`.
     """
-    table = Table(title="Accuracy by scorer", caption=judge_sentence(report), caption_justify="left")
+    table = Table(
+        title="Accuracy by scorer",
+        caption=f"{model_sentence(report)} {judge_sentence(report)}".strip(),
+        caption_justify="left",
+    )
     for column in ("Benchmark", "Arm", "Scorer, judge"):
         table.add_column(column, overflow="fold")
     for column in ("Accuracy", "Counted", "Asked", "Unread", "Unjudged"):

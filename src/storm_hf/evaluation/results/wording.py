@@ -32,6 +32,14 @@ def signed_points(difference: float) -> str:
     return f"{100 * difference:+.1f}"
 
 
+def model_sentence(report: Report) -> str:
+    """The checkpoint of each arm; nothing where no run says it."""
+    arms: dict[str, list[str]] = {}
+    for arm, model in report.models.items():
+        arms.setdefault(model, []).append(arm)
+    return " ".join(f"{model} answered as {', '.join(named)}." for model, named in arms.items())
+
+
 def judge_sentence(report: Report) -> str:
     """Who judged, and what that leaves open."""
     num_open = max((result.score.num_unjudged for result in report.results), default=0)
