@@ -6,8 +6,8 @@
     accelerate launch trainers/align.py --config trainers/recipes/worlds_tiny_align.yaml
 
 Every argument of the recipe can be given on the command line instead: --model_name_or_path takes a plain checkpoint or a
-STORM, --dataset_name what a builder of `datasets_builders/` wrote. --resume_from_checkpoint true goes on from the newest
-checkpoint that was written to its end, and starts anew where there is none.
+STORM, --dataset_name what a builder of `datasets_builders/` wrote. The same command goes on from the newest checkpoint that was
+written to its end; --resume_from_checkpoint false --overwrite_output_dir begins anew.
 """
 
 from transformers import set_seed

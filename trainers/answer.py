@@ -6,8 +6,8 @@
     accelerate launch trainers/answer.py --config trainers/recipes/worlds_tiny_answer.yaml
 
 --model_name_or_path is what Stage I saved. With --num_latents 0 this is plain supervised fine-tuning, the control that answers
-directly; it also takes a plain checkpoint. --resume_from_checkpoint true goes on from the newest checkpoint that was written
-to its end, and starts anew where there is none.
+directly; it also takes a plain checkpoint. The same command goes on from the newest checkpoint that was written to its end;
+--resume_from_checkpoint false --overwrite_output_dir begins anew.
 """
 
 from transformers import set_seed

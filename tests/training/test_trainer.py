@@ -53,7 +53,7 @@ def steps_logged(trainer):
     ("choice", "is_resumed"), [(True, True), ("true", True), (False, False), ("false", False), (None, False)]
 )
 def test_run_resumes_only_when_asked(one_step_run, choice, is_resumed):
-    trainer = tiny_trainer("answer", "qwen2_5_vl", one_step_run)
+    trainer = tiny_trainer("answer", "qwen2_5_vl", one_step_run, overwrite_output_dir=True)
     steps = []
     trainer.training_step, step = lambda *args: steps.append(step(*args)) or steps[-1], trainer.training_step
     trainer.train(resume_from_checkpoint=choice)

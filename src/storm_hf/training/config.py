@@ -65,6 +65,11 @@ class StormTrainingConfig(SFTConfig):
         max_length (`int`, *optional*):
             Maximum length of a sequence in tokens. A cut would tear the tokens of a video apart, so there is none, and a value
             is refused, as are all settings of [`~trl.SFTConfig`] that prepare texts.
+        resume_from_checkpoint (`str`, *optional*, defaults to `"true"`):
+            Checkpoint that the scripts go on from. `"true"` means the newest complete one in `output_dir`, if there is one, so that
+            the same command goes on where it stopped; `"false"` begins anew.
+        overwrite_output_dir (`bool`, *optional*, defaults to `False`):
+            Whether a run may begin anew in an `output_dir` that holds checkpoints of an earlier one.
         remove_unused_columns (`bool`, *optional*, defaults to `False`):
             Whether to drop columns that `forward` does not name. The collator reads them.
         dataloader_num_workers (`int`, *optional*):
@@ -105,6 +110,12 @@ class StormTrainingConfig(SFTConfig):
     )
     max_length: int | None = field(
         default=None, metadata={"help": "Maximum length in tokens. A cut would tear a video apart, so there is none."}
+    )
+    resume_from_checkpoint: str | None = field(
+        default="true", metadata={"help": "Checkpoint to go on from; true: the newest complete one, if there is one."}
+    )
+    overwrite_output_dir: bool = field(
+        default=False, metadata={"help": "Whether to begin anew over the checkpoints of an earlier run."}
     )
     remove_unused_columns: bool | None = field(
         default=False,

@@ -39,6 +39,7 @@ from storm_hf.training.prompts import PromptEncoder
 from storm_hf.training.publishing import Publishing
 from storm_hf.training.reading import RowReading
 from storm_hf.training.record import record_prompts
+from storm_hf.training.run_folder import claimed_run
 from storm_hf.training.throughput import ThroughputMetrics
 
 
@@ -200,13 +201,18 @@ class StormTrainer(ThroughputMetrics, RowReading, RowDraws, AdapterCheckpoints, 
             check_latent_tokens(self.processing_class, config)
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> Any:
-        """Train; `resume_from_checkpoint=True` means the newest complete checkpoint in `output_dir`, if there is one."""
+        """Train; `resume_from_checkpoint=True` means the newest complete checkpoint in `output_dir`, if there is one.
+
+        Raises:
+            CheckpointError: If another training writes to `output_dir`, or it holds checkpoints that a new run would delete.
+        """
         choice = str(resume_from_checkpoint).lower()  # a command line says "true"
         if choice in ("true", "false"):
             newest = newest_complete_checkpoint(self.args.output_dir) if choice == "true" else None
             resume_from_checkpoint = None if newest is None else str(newest)
         try:
-            return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+            with claimed_run(self.args, is_resumed=resume_from_checkpoint is not None):
+                return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
         finally:
             for callback in self.callback_handler.callbacks:
                 if isinstance(callback, StopOnInterrupt):
