@@ -15,13 +15,14 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from storm_hf.cli import app
+from storm_hf.evaluation.harness.benchmarks import BENCHMARKS
 
 
 RUN = ("ask", "build", "env", "plan")  # seconds on stand-ins; the other verbs are run in tests/cli
 COMMANDS = [shlex.split(command) for command in commands()]
 MENTIONS = [shlex.split(command) for command in mentions()]
 EVERYWHERE = {"--config"}  # TRL's parser takes it before the one that prints the help
-PROGRAMS = ("accelerate", "bash", "make", "pip", "python", "storm")  # each has a test below
+PROGRAMS = ("accelerate", "bash", "hf", "make", "pip", "python", "storm")  # each has a test below
 
 
 def named(parts):
@@ -49,6 +50,11 @@ def script_of(words):
 def test_every_command_is_of_a_program_that_is_checked_here():
     assert COMMANDS
     assert len(of(*PROGRAMS)) == len(COMMANDS) + len(MENTIONS)
+
+
+@named(of("hf"))
+def test_download_is_that_of_a_benchmark(words):
+    assert shlex.join(words) in {benchmark.command(Path("data")) for benchmark in BENCHMARKS.values()}
 
 
 @named(of("storm", parts=COMMANDS))

@@ -1,7 +1,12 @@
+from pathlib import Path
+
 import pytest
 
 from storm_hf.errors import ConfigurationError, DatasetError
 from storm_hf.evaluation.harness.benchmarks import BENCHMARKS, benchmark_of, num_questions, tasks_of
+
+
+PAGE = Path(__file__).parents[3] / "docs" / "evaluate.md"
 
 
 def test_benchmarks_have_the_sizes_that_were_published():
@@ -52,3 +57,15 @@ def test_stand_ins_pass_as_data(data_root):
 def test_limit_bounds_the_number_of_questions():
     assert (num_questions("mmvu_val"), num_questions("mmvu_val", 20)) == (1000, 20)
     assert num_questions("mvbench_action_count", 5000) == 200
+
+
+@pytest.mark.parametrize("benchmark", BENCHMARKS.values(), ids=BENCHMARKS)
+def test_page_shows_where_questions_and_videos_lie(benchmark):
+    page = PAGE.read_text()
+    assert benchmark.repository in page
+    assert f"{benchmark.videos}/" in page
+
+
+def test_page_gets_video_mme_with_the_command_that_its_error_names():
+    command = BENCHMARKS["videomme"].command(Path("data"))
+    assert command in PAGE.read_text()
