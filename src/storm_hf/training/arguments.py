@@ -8,7 +8,6 @@ from transformers import PreTrainedConfig, ProcessorMixin, set_seed
 
 from storm_hf.errors import ConfigurationError, first_line
 from storm_hf.model import StormConfig, storm_processor
-from storm_hf.model.processing_storm import LATENT_TOKENS
 from storm_hf.training.config import StormTrainingConfig
 from storm_hf.training.loading import StormModelConfig, load_storm
 
@@ -116,18 +115,3 @@ def _processor_of(config: PreTrainedConfig) -> ProcessorMixin:
             f"Expected `processing_class`, since no processor was found for the model {name!r}: {first_line(error)}. Give "
             "`storm_processor(name, num_latents)` with the name of its backbone."
         ) from error
-
-
-def check_latent_tokens(processor: ProcessorMixin, config: PreTrainedConfig) -> None:
-    """Compare the latent tokens of a processor with those of a model.
-
-    Raises:
-        ConfigurationError: If their ids differ.
-    """
-    expected = [config.latent_start_token_id, config.latent_token_id, config.latent_end_token_id]
-    found = processor.tokenizer.convert_tokens_to_ids(list(LATENT_TOKENS))
-    if wrong := [pair for pair in zip(expected, found, strict=True) if pair[0] not in (None, pair[1])]:
-        raise ConfigurationError(
-            f"Expected a processor whose latent tokens have the ids {expected}, as in the model, got {found} ({len(wrong)} "
-            "differ). Give the processor that the model was made with, or leave `processing_class` out."
-        )

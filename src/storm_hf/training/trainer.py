@@ -20,14 +20,15 @@ from transformers import (
 )
 from trl import SFTTrainer
 
-from storm_hf.errors import CheckpointError, NonFiniteLossError
+from storm_hf.errors import CheckpointError, ConfigurationError, NonFiniteLossError
 from storm_hf.model import StormConfig, add_latent_tokens
 from storm_hf.model.gradient_storm import RolloutGradient
 from storm_hf.model.modeling_storm import StormForConditionalGeneration
+from storm_hf.model.processing_storm import find_misfit
 from storm_hf.training.adapter import check_adapter_trains, complete_adapter
 from storm_hf.training.adapter_checkpoints import AdapterCheckpoints
 from storm_hf.training.agreement import check_agreement, encode_routes, hold_head, is_in_pieces
-from storm_hf.training.arguments import check_latent_tokens, load_parts, refuse_arguments
+from storm_hf.training.arguments import load_parts, refuse_arguments
 from storm_hf.training.checkpoints import ExitOnInterrupt, StopOnInterrupt, newest_complete_checkpoint
 from storm_hf.training.collator import IGNORED_LABEL, AnswerCollator
 from storm_hf.training.config import StormTrainingConfig
@@ -198,7 +199,8 @@ class StormTrainer(ThroughputMetrics, RowReading, RowDraws, AdapterCheckpoints, 
             config.num_latents = num_latents
         if isinstance(self.processing_class, ProcessorMixin) and num_latents != 0:
             add_latent_tokens(self.processing_class, config.num_latents)
-            check_latent_tokens(self.processing_class, config)
+            if misfit := find_misfit(self.processing_class, config):
+                raise ConfigurationError(misfit)
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> Any:
         """Train; `resume_from_checkpoint=True` means the newest complete checkpoint in `output_dir`, if there is one.
