@@ -75,6 +75,8 @@ FORMS: dict[str, Callable[[str], Row]] = {
         "prompt": user({"type": "video", "video": embedded(video)}),
         "completion": ANSWER,
     },
+    "bytes alone": lambda video: {"video": Path(video).read_bytes(), "question": QUESTION, "answer": ANSWER},
+    "video beside no videos": lambda video: {"prompt": QUESTION, "completion": ANSWER, "videos": [], "video": video},
     "no bytes": lambda video: {"video": {"bytes": None, "path": video}, "question": QUESTION, "answer": ANSWER},
 }
 

@@ -1,11 +1,15 @@
 """What a processor writes for a clip goes with the clip, on every backbone."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 from tests.processors import PROCESSORS, stock_processor
 from tests.tiny import tiny_config
+from transformers import LlavaOnevisionProcessor
 
+from storm_hf.errors import DatasetError
 from storm_hf.model import StormConfig, add_latent_tokens
 from storm_hf.model.bottleneck_storm import ClipFreeRows
 from storm_hf.model.processing_storm import LATENT_TOKENS
@@ -83,6 +87,26 @@ def test_rows_of_a_batch_are_those_of_rows_alone(encoder):
     rows = [ask(clip(4)), ask(clip(4), words=("Where is the red ball now?",))]
     together = words_of(encoder, clip_free(encoder, *rows))
     assert together == [words_of(encoder, clip_free(encoder, row))[0] for row in rows]
+
+
+def test_prompts_of_unlike_clips_in_a_batch_are_those_of_rows_alone(encoder):
+    rows = [ask(clip(4)), ask(clip(12), words=("Where is the red ball now?",))]
+    if isinstance(encoder.processor, LlavaOnevisionProcessor):  # its pixels have the frames as an axis, and no mask
+        with pytest.raises(DatasetError, match="Set `num_frames`"):
+            encoder(rows)
+        return
+    batch = encoder(rows)
+    for position, row in enumerate(rows):
+        (alone,), is_token = encoder([row])["input_ids"], batch["attention_mask"][position].bool()
+        assert torch.equal(batch["input_ids"][position][is_token], alone)
+
+
+def test_shorter_clip_of_a_batch_is_padded_with_frames_that_its_mask_leaves_out():
+    processor = add_latent_tokens(stock_processor("smolvlm"), NUM_LATENTS)
+    batch = PromptEncoder(processor, SimpleNamespace(), NUM_LATENTS)([ask(clip(4)), ask(clip(12))])
+    is_shown = batch["pixel_attention_mask"].flatten(2).any(dim=2)  # (clips, frames)
+    assert is_shown.sum(dim=1).tolist() == [4, 12]
+    assert not batch["pixel_values"][~is_shown].any()
 
 
 def test_control_tokens_in_a_question_are_words_and_stay(encoder):

@@ -1,5 +1,7 @@
 """Rows of every form and from every store make one prompt and one answer, or a DatasetError that names the row."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -125,7 +127,7 @@ def test_numbers_are_answers(answer, said, collate, loaded, videos):
 
 
 @pytest.mark.parametrize("style", STYLES)
-@pytest.mark.parametrize("options", [None, []])
+@pytest.mark.parametrize("options", [None, [], float("nan"), np.array([])], ids=str)
 def test_open_questions_stay_open_among_others(style, options, loaded, videos):
     collate = AnswerCollator(prompt_encoder(*loaded, question_style=style))
     closed = {"video": videos[1], "question": "Which?", "options": ["x", "y"], "answer": "x"}
@@ -155,6 +157,20 @@ def test_arguments_of_the_template_are_passed_on(store, qwen_checkpoint, videos,
     assert torch.equal(both["input_ids"][1][both["attention_mask"][1].bool()], collate([plain])["input_ids"][0])
     assert torch.equal(both["input_ids"][0], collate([stored])["input_ids"][0])
     assert len(both["video_grid_thw"]) == 2
+
+
+def test_arguments_of_the_template_are_read_from_json(qwen_checkpoint, videos):
+    model, processor = load_tiny(qwen_checkpoint, 3)
+    told = "{% if tools %}TOOLS {{ tools }}{% endif %}{% if persona is defined %}PERSONA {{ persona }}{% endif %}"
+    processor.chat_template = told + processor.chat_template
+    collate = AnswerCollator(prompt_encoder(model, processor))
+    arguments = {
+        "tools": [{"type": "function", "function": {"name": "look"}}],
+        "chat_template_kwargs": {"persona": "x"},
+    }
+    row = FORMS["prompt and completion"](videos[0])
+    written = {name: json.dumps(value) for name, value in arguments.items()}
+    assert_same(collate([{**row, **written}]), collate([{**row, **arguments}]))
 
 
 def wrong_rows(video):
@@ -194,6 +210,18 @@ def wrong_rows(video):
         "cut": ({"prompt": user({**seen, "video_start": 1.0}), "completion": "x"}, "sets video_start"),
         "sound": ({"prompt": user({"type": "audio", "audio": "a.wav"}), "completion": "x"}, "got 'audio'"),
         "lost picture": ({"prompt": user({"type": "image", "image": "no.png"}), "completion": "x"}, "cannot be read"),
+        "two columns": ({"prompt": QUESTION, "completion": "x", "videos": [video], "video": video}, "got both"),
+        "question without a video": (
+            {"question": "Which?", "videos": [], "answer": "x"},
+            "with `video` and `question`",
+        ),
+        "options in JSON": ({**question, "options": '["x", "y"]'}, "`options` to be a list of texts, got str"),
+        "options by letter": ({**question, "options": {"A": "x"}}, "`options` to be a list of texts, got dict"),
+        "tools": ({"prompt": user(seen), "completion": "x", "tools": "{"}, "`tools` to be a list or its JSON"),
+        "arguments": (
+            {"prompt": user(seen), "completion": "x", "chat_template_kwargs": [1]},
+            "`chat_template_kwargs` to be a dict or its JSON",
+        ),
         "template": (
             {"prompt": user(seen), "completion": "x", "chat_template_kwargs": {"num_latents": 9}},
             "sets num_latents",

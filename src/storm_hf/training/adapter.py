@@ -138,8 +138,9 @@ def check_adapter_trains(model: PeftModel, freeze_vision: bool) -> None:
     tower = tuple(f"{name}." for name in vision_names(base))
     if freeze_vision and (wrong := [name for name in trained if name.startswith(tower)]):
         raise ConfigurationError(
-            f"Expected a vision tower that stays as it is, but the adapter trains {wrong[0]}. Put the tower into "
-            "`exclude_modules`, or set `freeze_vision: false`."
+            f"Expected a vision tower that stays as it is, but the adapter trains {wrong[0]}. Leave the tower out "
+            "of `modules_to_save` and set `bias` to `lora_only` or `none`; an adapter that was made before also needs the tower in "
+            "`exclude_modules`. Or set `freeze_vision: false`."
         )
 
 

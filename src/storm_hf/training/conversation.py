@@ -71,12 +71,12 @@ def read_messages(row: Row, style: QuestionStyle) -> list[Message]:
     Raises:
         DatasetError: If the row has another form, or its numbers of placeholders and of videos or images differ.
     """
-    if row.get("prompt") is not None:
+    if is_filled(row, "prompt"):
         messages = _messages(row["prompt"], "prompt")
         return _with_media(messages, row)
-    if row.get("question") is not None and not (row.get("video") is None and row.get("videos") is None):
+    if is_filled(row, "question") and _column(row, "video"):
         return _with_media([_user(_question(row, style))], row, is_text_plain=True)
-    if row.get("messages") is not None:
+    if is_filled(row, "messages"):
         messages = _messages(row["messages"], "messages")
         if not messages or messages[-1]["role"] != "assistant":
             raise DatasetError(
@@ -95,9 +95,9 @@ def read_answer(row: Row, style: QuestionStyle) -> str:
     Raises:
         DatasetError: If there is none, more than one message, or it is none of the row's options.
     """
-    if row.get("completion") is not None:
+    if is_filled(row, "completion"):
         return _completion(row["completion"])
-    if row.get("answer") is None and row.get("messages") is not None and row.get("question") is None:
+    if is_filled(row, "messages") and not is_filled(row, "answer") and not is_filled(row, "question"):
         return _completion(list(row["messages"])[-1:])
     answer, options = as_text(row.get("answer"), "answer"), read_options(row)
     if not options:
@@ -110,23 +110,50 @@ def read_answer(row: Row, style: QuestionStyle) -> str:
 
 
 def read_options(row: Row) -> list[str]:
-    """The closed set of answers; empty where the question is open."""
-    options = row.get("options")
-    return [] if options is None else [as_text(option, "options") for option in options]
+    """The closed set of answers; empty where the question is open.
+
+    Raises:
+        DatasetError: If they are no list of texts.
+    """
+    if not is_filled(row, "options"):
+        return []
+    options = row["options"]
+    if isinstance(options, str | bytes | Mapping) or not hasattr(options, "__len__"):
+        raise DatasetError(
+            f"Expected `options` to be a list of texts, got {type(options).__name__}: {str(options)[:60]}. Make it a list."
+        )
+    return [as_text(option, "options") for option in options]
+
+
+def is_filled(row: Row, name: str) -> bool:
+    """Whether a row has something in a column: neither None nor NaN, which tables write into empty cells."""
+    value = row.get(name)
+    return value is not None and not (isinstance(value, float) and value != value)
 
 
 def template_arguments(row: Row) -> dict[str, Any]:
     """What a row hands to its chat template: `tools`, and the variables of `chat_template_kwargs`.
 
     Raises:
-        DatasetError: If it sets what the run decides.
+        DatasetError: If it sets what the run decides, or one of the two is something else.
     """
-    arguments = dict(without_none(row.get("chat_template_kwargs") or {}))
+    arguments = without_none(_structure(row, "chat_template_kwargs", dict))
     if taken := sorted(set(arguments) & set(_SET_BY_THE_RUN)):
         raise DatasetError(f"`chat_template_kwargs` sets {', '.join(taken)}, which the run decides. Leave it out.")
-    tools = row.get("tools")
-    tools = json.loads(tools) if isinstance(tools, str) and tools else tools
-    return {**arguments, "tools": without_none(list(tools))} if tools is not None and len(tools) else arguments
+    tools = _structure(row, "tools", list)
+    return {**arguments, "tools": without_none(tools)} if tools else arguments
+
+
+def _structure(row: Row, name: str, kind: type) -> Any:
+    """A column that holds a dict or a list, or its JSON, as tables without such a type store it; empty where it is not filled."""
+    value = row[name] if is_filled(row, name) else None
+    try:
+        value = json.loads(value) if isinstance(value, str) and value else value
+        return kind(value) if value is not None and len(value) else kind()
+    except (TypeError, ValueError) as error:
+        raise DatasetError(
+            f"Expected `{name}` to be a {kind.__name__} or its JSON, got {str(value)[:60]!r}. Correct it, or leave it out."
+        ) from error
 
 
 def own_sampling(part: Part) -> dict[str, Any]:
@@ -297,7 +324,10 @@ def _split(part: Part, medium: str) -> list[Part]:
 
 def _column(row: Row, medium: str) -> list[Any] | None:
     """What the columns of a medium hold; None where there are none."""
-    several, one = row.get(f"{medium}s"), row.get(medium)
-    if several is not None:
-        return list(several) if not isinstance(several, str | Mapping) else [several]
-    return None if one is None else [one]
+    several = row[f"{medium}s"] if is_filled(row, f"{medium}s") else None
+    given = [several] if isinstance(several, str | bytes | Mapping) else None if several is None else list(several)
+    if not is_filled(row, medium):
+        return given
+    if given:
+        raise DatasetError(f"Expected `{medium}s` or `{medium}`, got both. Leave one of the two columns out.")
+    return [row[medium]]

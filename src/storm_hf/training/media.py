@@ -37,9 +37,9 @@ def load_clip(
     names no most, or samples nothing, `MAX_FRAMES` frames are read at most, evenly in time.
 
     Args:
-        video (`str`, `Path`, `dict`, `list`, `np.ndarray` or [`VideoClip`]):
-            A path or `file://` URL; `{"bytes", "path"}` as Parquet embeds a video, where bytes win; frames, as a list of
-            pictures or paths of pictures or as an array `(num_frames, height, width, 3)`; or a clip. Frames are taken as
+        video (`str`, `Path`, `bytes`, `dict`, `list`, `np.ndarray` or [`VideoClip`]):
+            A path or `file://` URL; the bytes of a file, or `{"bytes", "path"}` as Parquet embeds it, where bytes win; frames,
+            as a list of pictures or paths of pictures or as an array `(num_frames, height, width, 3)`; or a clip. Frames are taken as
             they are.
         processor ([`~transformers.ProcessorMixin`]):
             Holds the video processor.
@@ -79,6 +79,8 @@ def video_file(video: Any) -> Iterator[Path]:
     Raises:
         DatasetError: If the row names no file and holds no bytes.
     """
+    if isinstance(video, bytes):
+        video = {"bytes": video}
     if isinstance(video, Mapping) and video.get("bytes") is not None:
         with tempfile.TemporaryDirectory(prefix="storm-video-") as folder:
             path = Path(folder, Path(str(video.get("path") or "embedded")).name)

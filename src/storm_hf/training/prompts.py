@@ -25,10 +25,12 @@ from storm_hf.training.clip_tokens import asks_for_clip_text, with_clip_token_ma
 from storm_hf.training.conversation import (
     Message,
     Row,
+    is_filled,
     naming_row,
     own_sampling,
     read_answer,
     read_messages,
+    read_options,
     template_arguments,
 )
 from storm_hf.training.media import load_clip, load_picture, video_metadata
@@ -42,6 +44,7 @@ COLUMNS_OF_A_PROMPT = (
     *("prompt", "messages", "video", "videos", "image", "images", "question", "options"),
     *("tools", "chat_template_kwargs", "id"),
 )
+_PIXEL_MASK = "pixel_attention_mask"
 _PER_TOKEN = dict.fromkeys(("attention_mask", "clip_token_mask", *PER_TOKEN_INPUTS), 0)
 
 logger = logging.getLogger(__name__)
@@ -132,7 +135,10 @@ class PromptEncoder:
             with naming_row(row, position):
                 decoded.append([self._decode(message, found) for message in messages])
             clips.append(found)
-        if all(each == arguments[0] for each in arguments):
+        lengths = {
+            len(clip.frames) for found in clips for clip in found
+        }  # SmolVLM writes the longest of a batch for all
+        if len(lengths) <= 1 and all(each == arguments[0] for each in arguments):
             return self._render(decoded, [clip for found in clips for clip in found], arguments[0])
         parts = [self._render([one], found, own) for one, found, own in zip(decoded, clips, arguments, strict=True)]
         return _join_prompts(parts, self.processor.tokenizer.pad_token_id)
@@ -189,13 +195,13 @@ class PromptEncoder:
 
     def _tell_other_forms(self, rows: Sequence[Row]) -> None:
         """Say once that a model is asked in a form of question that it was not trained on."""
-        for row in rows:
-            if row.get("question") is not None and (caveat := form_caveat(self.config, self._names_options(row))):
+        for position, row in enumerate(rows):
+            if not is_filled(row, "question"):
+                continue
+            with naming_row(row, position):
+                has_options = self.question_style != "none" and len(read_options(row)) > 0
+            if caveat := form_caveat(self.config, has_options):
                 logger.warning_once(caveat)  # type: ignore[attr-defined]
-
-    def _names_options(self, row: Row) -> bool:
-        options = row.get("options")
-        return self.question_style != "none" and options is not None and len(options) > 0
 
     def _stack_cached(self, rows: Sequence[Row]) -> dict[str, torch.Tensor]:
         """Left-pad cached prompts, which end in the assistant header, and concatenate their video features."""
@@ -263,12 +269,24 @@ def _join_prompts(parts: Sequence[dict[str, torch.Tensor]], pad_token_id: int) -
             joined[name] = pad_rows([tensor[0] for tensor in tensors], padding[name], side="left")
         elif len({tensor.shape[1:] for tensor in tensors}) == 1:
             joined[name] = torch.cat(tensors)
+        elif _PIXEL_MASK in names:  # a model that reads the mask drops what was added
+            joined[name] = torch.cat(_padded_to_largest(tensors))
         else:
             raise DatasetError(
-                f"Rows with different `tools` or `chat_template_kwargs` have pictures of different shapes ({name}), which this "
-                "processor does not put into one batch. Train with one row a batch."
+                f"Clips of one batch have different numbers of frames or different sizes, which this processor does not put into "
+                f"one batch ({name}). Set `num_frames`, or train with one row a batch."
             )
     return joined
+
+
+def _padded_to_largest(tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """Pad with zeros after the end of every dimension but the first, as processors pad frames."""
+    sizes = [max(lengths) for lengths in zip(*(tensor.shape[1:] for tensor in tensors), strict=True)]
+    padded = []
+    for tensor in tensors:
+        missing = [size - length for size, length in zip(sizes, tensor.shape[1:], strict=True)]
+        padded.append(torch.nn.functional.pad(tensor, [side for after in missing[::-1] for side in (0, after)]))
+    return padded
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from transformers import PreTrainedConfig
 from storm_hf.errors import ConfigurationError
 from storm_hf.model.processing_storm import find_misfit, write_record
 from storm_hf.model.prompt_storm import PromptRecord, frame_sampling
+from storm_hf.training.conversation import is_filled
 from storm_hf.training.prompts import PromptEncoder
 
 
@@ -86,7 +87,5 @@ def _has_options(rows: Any) -> np.ndarray:
     """Whether each row has options."""
     if isinstance(rows, Dataset):
         batches = rows.select_columns(["options"]).with_format(None).iter(10_000)
-        each = [options for batch in batches for options in batch["options"]]
-    else:
-        each = [row.get("options") for row in rows]
-    return np.array([options is not None and len(options) > 0 for options in each], dtype=bool)
+        rows = [{"options": options} for batch in batches for options in batch["options"]]
+    return np.array([is_filled(row, "options") and len(row["options"]) > 0 for row in rows], dtype=bool)
