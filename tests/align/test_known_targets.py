@@ -81,6 +81,31 @@ def test_evaluation_in_single_rows_logs_gauges(tmp_path):
     assert trainer.state.log_history[-1]["eval_latent_retrieval_chance"] == pytest.approx((1 / 2 + 1 / 3 + 1 / 4) / 3)
 
 
+@pytest.mark.parametrize("rounding", [0.0, 1e-7])
+def test_row_is_never_compared_with_its_own_target_of_an_earlier_epoch(rounding):
+    rows = torch.randn(3, 2, 5, generator=torch.Generator().manual_seed(0))
+    known_targets = KnownTargets(Accelerator())
+    for epoch in range(3):
+        for number, row in enumerate(rows):
+            known, first = known_targets.take(row[None] * (1 + epoch * rounding))
+            others = known[first + 1 :]
+            assert not torch.isclose(others, row).all(dim=(1, 2)).any()
+            assert len(others) == (number if epoch == 0 else 2)
+
+
+def test_single_rows_of_one_vector_are_compared_with_each_other():
+    known_targets = KnownTargets(Accelerator())
+    counts = [len(known_targets.take(torch.ones(1, 2, 5))[0]) for _ in range(3)]
+    assert counts == [1, 2, 2]
+
+
+def test_repeated_evaluation_in_single_rows_compares_with_the_other_rows(tmp_path):
+    trainer = tiny_trainer("align", "qwen2_5_vl", tmp_path, per_device_eval_batch_size=1)
+    _, *later = [trainer.evaluate(tiny_rows(3)) for _ in range(3)]
+    for measured in later:
+        assert measured["eval_latent_retrieval_chance"] == pytest.approx(1 / 3)
+
+
 def test_contrast_of_a_single_row_is_refused(tmp_path):
     sizes = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 1}
     with pytest.raises(ConfigurationError, match="`align_loss: infonce`.*one row"):

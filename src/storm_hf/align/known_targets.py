@@ -1,7 +1,8 @@
 """Targets of a whole accumulated batch over all processes, which latents are told apart from.
 
 One batch of four and four accumulated batches of one see the same targets, so that gauges and contrastive losses are equal.
-Where the whole batch is one row, it is compared with the targets of earlier batches.
+Where the whole batch is one row, it is compared with the targets of earlier batches, without its own of an earlier epoch or
+evaluation.
 
 Axes: N rows, K latent steps, D hidden size.
 """
@@ -14,6 +15,7 @@ from accelerate import Accelerator
 
 
 MOST_EARLIER = 64  # rows; K x D numbers each
+_ROUNDING = 1e-4
 
 
 class KnownTargets:
@@ -35,7 +37,13 @@ class KnownTargets:
         batch, self._next = self._gather(mine)
         self._end = self._next + len(mine)
         earlier = self._earlier.to(batch) if self._earlier.shape[1:] == batch.shape[1:] else batch[:0]
-        self._known = torch.cat([batch, earlier]) if len(batch) == 1 else batch
+        self._known = batch
+        if len(batch) == 1:
+            others = earlier[~_is_same(earlier, batch)]
+            self._known = torch.cat(
+                [batch, others if len(others) else earlier]
+            )  # where all are one vector, that is what is logged
+            earlier = others
         self._earlier = torch.cat([earlier, batch])[-MOST_EARLIER:]
 
     def take(self, targets: torch.Tensor) -> tuple[torch.Tensor, int]:
@@ -63,3 +71,8 @@ class KnownTargets:
         of_rank = self._accelerator.gather(padded).split(max(counts))
         rows = [rows[:count] for rows, count in zip(of_rank, counts, strict=True)]
         return torch.cat(rows), sum(counts[: self._accelerator.process_index])
+
+
+def _is_same(targets: torch.Tensor, one: torch.Tensor) -> torch.Tensor:
+    """Which targets (N, K, D) are, but for rounding, one (1, K, D): those of the same row, met again."""
+    return (targets - one).abs().amax(dim=(1, 2)) <= _ROUNDING * one.abs().max()

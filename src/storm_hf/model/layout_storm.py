@@ -148,8 +148,8 @@ def refuse_without_block(**given: object) -> None:
     names = [f"`{name}`" for name, value in given.items() if value is not None]
     if names:
         raise LatentLayoutError(
-            f"{' and '.join(names)} act on the latents of a prompt, but this one has no latent block of `input_ids`. Render it "
-            "with num_latents=1 or more, or leave them out."
+            f"{' and '.join(names)}: Expected `input_ids` with a latent block, which this acts on, got none. Render the prompt "
+            "with num_latents=1 or more, or leave the argument out."
         )
 
 
