@@ -7,11 +7,13 @@ import pytest
 import torch
 from tests.tiny import tiny_storm
 from tests.training.tiny_training import STAGES, TinyCollator, logged, tiny_trainer
+from tests.training.tiny_videos import load_tiny, write_thoughts
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from storm_hf import StormForConditionalGeneration, storm_processor
-from storm_hf.errors import ConfigurationError, NonFiniteLossError
-from storm_hf.training.loading import StormModelConfig, load_storm
+from storm_hf.errors import BackboneError, ConfigurationError, NonFiniteLossError
+from storm_hf.training.features import cache_video_features
+from storm_hf.training.loading import StormModelConfig, load_rows, load_storm
 from storm_hf.training.precision import train_whole_in_float32
 
 
@@ -103,3 +105,13 @@ def test_weight_that_is_not_finite_stops_the_run_and_is_named(stage, tmp_path):
         trainer.model.get_output_embeddings().weight[5] = float("inf")
     with pytest.raises(NonFiniteLossError, match=r"in step 1: the weight `backbone.lm_head.weight`|`model.*lm_head"):
         trainer.train()
+
+
+@torch.no_grad()
+def test_features_beyond_float16_are_not_cached(qwen_checkpoint, tmp_path):
+    model, processor = load_tiny(qwen_checkpoint, 3)
+    for weight in model.backbone.model.visual.merger.parameters():
+        weight.mul_(3e3)
+    rows = load_rows(str(write_thoughts(tmp_path, 2)))["train"]
+    with pytest.raises(BackboneError, match="finite in float16"):
+        cache_video_features(rows, model, processor)

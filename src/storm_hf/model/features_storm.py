@@ -76,3 +76,18 @@ def flatten_features(encoded: ModelOutput) -> dict[str, torch.Tensor]:
     if (deepstack := getattr(encoded, "deepstack_features", None)) is not None:
         flat["video_deepstack"] = torch.stack([torch.cat(list(layer)) for layer in deepstack])  # (L, N, D)
     return flat
+
+
+def to_float16(features: torch.Tensor) -> torch.Tensor:
+    """Bring features of a vision tower to the type that data sets store them in.
+
+    Raises:
+        BackboneError: If some are not finite in it.
+    """
+    half = features.to(device="cpu", dtype=torch.float16)
+    if not half.isfinite().all():
+        raise BackboneError(
+            "Expected features of the vision tower that are finite in float16 but some are not. Load the backbone in "
+            "another dtype, and check its weights."
+        )
+    return half

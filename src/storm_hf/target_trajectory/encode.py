@@ -15,6 +15,7 @@ from transformers.image_utils import ChannelDimension
 from transformers.video_utils import VideoMetadata
 
 from storm_hf.errors import BackboneError, TrajectoryShapeError
+from storm_hf.model.features_storm import to_float16
 
 
 def encode_frames(
@@ -55,7 +56,7 @@ def encode_frames(
     with _evaluating(backbone), torch.no_grad():
         for batch in _batches(clips, batch_size):
             inputs = _process(processor, batch, fps).to(backbone.device, backbone.dtype)
-            features += [_to_float16(clip) for clip in _encode(backbone, inputs)]
+            features += [to_float16(clip).numpy() for clip in _encode(backbone, inputs)]
     return features
 
 
@@ -135,16 +136,6 @@ def _encode_as_images(backbone: PreTrainedModel, inputs: BatchFeature) -> list[t
     pixels = inputs["pixel_values_videos"]  # (B, T, 3, H, W)
     encoded = backbone.get_image_features(pixels.flatten(0, 1), return_dict=True).pooler_output
     return list(encoded.unflatten(0, pixels.shape[:2]))
-
-
-def _to_float16(features: torch.Tensor) -> np.ndarray:
-    half = features.to(device="cpu", dtype=torch.float16)
-    if not half.isfinite().all():
-        raise BackboneError(
-            "Expected features of the vision tower that are finite in float16 but some are not. Load the backbone in "
-            "another dtype, and check its weights."
-        )
-    return half.numpy()
 
 
 def encoder_revision(model: PreTrainedModel) -> str:

@@ -7,12 +7,12 @@ model costs.
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from datasets import Array2D, Array3D, Dataset, Features, List, Value
 from transformers import ProcessorMixin
 
 from storm_hf.errors import BackboneError, DatasetError
+from storm_hf.model.features_storm import to_float16
 from storm_hf.model.modeling_storm import StormForConditionalGeneration
 from storm_hf.training.prompts import CACHED_PROMPT, CACHED_STYLE, COLUMNS_OF_A_PROMPT, PromptEncoder
 from storm_hf.worlds.question import QuestionStyle
@@ -46,7 +46,7 @@ def cache_video_features(
         `(num_tokens, hidden_size)` in float16, `video_grid_thw`, and what else the backbone needs.
 
     Raises:
-        BackboneError: If the backbone has no video grids.
+        BackboneError: If the backbone has no video grids, or its features are not finite in float16.
     """
     own = {} if question_style is None else {"question_style": question_style}
     encoder = PromptEncoder(processor, model.config, num_latents=0, **own)
@@ -114,7 +114,7 @@ def _encode_rows(
         "prompt_mm_token_type_ids": [
             row[keep].tolist() for row, keep in zip(batch["mm_token_type_ids"], is_token, strict=True)
         ],
-        "video_features": [_half(part) for part in flat["video_features"].split(sizes)],
+        "video_features": [to_float16(part).numpy() for part in flat["video_features"].split(sizes)],
         CACHED_STYLE: [encoder.question_style] * len(rows),
         "video_grid_thw": [grids.tolist() for grids in batch["video_grid_thw"].split(videos)],
     }
@@ -125,9 +125,5 @@ def _encode_rows(
         seconds = torch.as_tensor(batch["second_per_grid_ts"]).float()
         columns["second_per_grid_ts"] = [part.tolist() for part in seconds.split(videos)]
     if "video_deepstack" in flat:
-        columns["video_deepstack"] = [_half(part) for part in flat["video_deepstack"].split(sizes, dim=1)]
+        columns["video_deepstack"] = [to_float16(part).numpy() for part in flat["video_deepstack"].split(sizes, dim=1)]
     return columns
-
-
-def _half(features: torch.Tensor) -> np.ndarray:
-    return features.to(device="cpu", dtype=torch.float16).numpy()
