@@ -1,3 +1,4 @@
+import base64
 import os
 import re
 import subprocess
@@ -12,6 +13,7 @@ import torch
 from openai import OpenAI
 from tests.tiny import tiny_processor
 from tests.video import clips
+from transformers import PreTrainedTokenizerBase
 
 from storm_hf.model import StormForConditionalGeneration, add_latent_tokens
 
@@ -19,6 +21,17 @@ from storm_hf.model import StormForConditionalGeneration, add_latent_tokens
 KEY = "a key"
 NUM_LATENTS = 3
 MAX_VIDEO_SECONDS = 20
+BODY_SECONDS = 2
+
+
+def data_uri(path: Path, kind: str = "video/mp4") -> str:
+    """Write a file as a data URI."""
+    return f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
+
+
+def in_parts(*parts: dict, question: str = "?") -> list[dict]:
+    """One message of a user: some files and a question."""
+    return [{"role": "user", "content": [*parts, {"type": "text", "text": question}]}]
 
 
 @dataclass(frozen=True)
@@ -41,6 +54,12 @@ def storm_folder(qwen_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory
 
 
 @pytest.fixture(scope="package")
+def storm_tokenizer() -> PreTrainedTokenizerBase:
+    """The tokenizer of the tiny STORM."""
+    return add_latent_tokens(tiny_processor(), NUM_LATENTS).tokenizer
+
+
+@pytest.fixture(scope="package")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Four seconds of video."""
     return clips.encode(tmp_path_factory.mktemp("clips") / "clip.mp4", clips.numbered_frames(8), fps=2)
@@ -51,7 +70,14 @@ def served(storm_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
     """`storm serve` in a process of its own."""
     command = [sys.executable, "-c", "from storm_hf.cli import main; main()", "serve", str(storm_folder)]
     command += ["--port", "0", "--device", "cpu", "--max-new-tokens", "16"]
-    command += ["--max-video-seconds", str(MAX_VIDEO_SECONDS), "--max-file-mib", "1"]
+    command += [
+        "--max-video-seconds",
+        str(MAX_VIDEO_SECONDS),
+        "--max-file-mib",
+        "1",
+        "--body-seconds",
+        str(BODY_SECONDS),
+    ]
     environment = {**os.environ, "STORM_API_KEY": KEY, "OMP_NUM_THREADS": "1"}
     words = tmp_path_factory.mktemp("log") / "stderr"
     with words.open("w") as stderr, subprocess.Popen(command, stderr=stderr, env=environment) as process:

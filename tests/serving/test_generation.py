@@ -8,7 +8,7 @@ from tests.tiny import tiny_processor
 from transformers import GenerationConfig
 
 from storm_hf.errors import RequestError
-from storm_hf.serving.generation import AnswerEnd, AnswerStreamer, RepetitionPenalties, generation_config
+from storm_hf.serving.generation import AnswerText, RepetitionPenalties, generation_config
 from storm_hf.serving.request import ChatCompletionRequest
 
 
@@ -17,18 +17,20 @@ def tokenizer():
     return tiny_processor().tokenizer
 
 
-def stream(tokenizer, text, stop, num_cut=0):
-    """Feed the tokens of a text as generation does; return the streamer and the pieces."""
+def make(tokenizer, stop=(), on_text=lambda piece: None, end_ids=(), cancelled=None):
+    return AnswerText(tokenizer, list(stop), end_ids, on_text, cancelled or Event())
+
+
+def write(tokenizer, text, stop, num_cut=0, end_ids=()):
+    """Hand on the tokens of a text as generation does; return the answer and its pieces."""
     pieces = []
-    streamer = AnswerStreamer(tokenizer, stop, pieces.append)
+    answer = make(tokenizer, stop, pieces.append, end_ids)
     token_ids = tokenizer(text, add_special_tokens=False).input_ids
-    streamer.put(torch.tensor([[1, 2, 3]]))  # the prompt
-    for token_id in token_ids[: len(token_ids) - num_cut]:
-        streamer.put(torch.tensor([token_id]))
-        if AnswerEnd(streamer, Event())(torch.tensor([[0]]), None).all():
+    for end in range(1, len(token_ids) - num_cut + 1):
+        if answer(torch.tensor([[1, 2, 3, *token_ids[:end]]]), None).all():
             break
-    streamer.end()
-    return streamer, pieces
+    answer.finish()
+    return answer, pieces
 
 
 @pytest.mark.parametrize(
@@ -47,36 +49,45 @@ def stream(tokenizer, text, stop, num_cut=0):
     ],
 )
 def test_answer_ends_before_a_stop_string(tokenizer, text, stop, expected):
-    streamer, pieces = stream(tokenizer, text, stop)
-    assert streamer.text == "".join(pieces) == expected
-    assert streamer.is_stopped == (expected != text)
+    answer, pieces = write(tokenizer, text, stop)
+    assert answer.text == "".join(pieces) == expected
+    assert answer.is_ended == (expected != text)
 
 
 def test_tokens_after_a_stop_string_are_not_generated(tokenizer):
     text = "one two three four"
-    streamer, _ = stream(tokenizer, text, ["two"])
-    assert len(streamer.token_ids) < len(tokenizer(text, add_special_tokens=False).input_ids)
+    answer, _ = write(tokenizer, text, ["two"])
+    assert tokenizer.decode(answer.token_ids) == "one two"
 
 
 def test_character_that_the_end_cuts_is_streamed_as_it_is_decoded(tokenizer):
-    streamer, pieces = stream(tokenizer, "a 🎥", [], num_cut=1)
-    assert "".join(pieces) == streamer.text == tokenizer.decode(streamer.token_ids)
+    answer, pieces = write(tokenizer, "a 🎥", [], num_cut=1)
+    assert "".join(pieces) == answer.text == tokenizer.decode(answer.token_ids)
+
+
+def test_token_that_ends_the_answer_is_the_last_one_that_counts(tokenizer):
+    answer = make(tokenizer, end_ids=[7])
+    assert not answer(torch.tensor([[5]]), None).any()
+    assert answer(torch.tensor([[5, 7]]), None).all()
+    assert answer(torch.tensor([[5, 7, 9]]), None).all()  # as on devices that stop one step late
+    assert (answer.token_ids, answer.is_ended) == ([5, 7], True)
 
 
 def test_cancelled_answer_ends(tokenizer):
     cancelled = Event()
-    end = AnswerEnd(AnswerStreamer(tokenizer, [], lambda piece: None), cancelled)
-    assert not end(torch.tensor([[0]]), None).any()
+    answer = make(tokenizer, cancelled=cancelled)
+    assert not answer(torch.tensor([[5]]), None).any()
     cancelled.set()
-    assert end(torch.tensor([[0]]), None).all()
+    assert answer(torch.tensor([[5, 6]]), None).all()
+    assert not answer.is_ended
 
 
 def test_penalties_are_those_of_openai(tokenizer):
-    streamer = AnswerStreamer(tokenizer, [], lambda piece: None)
-    penalties = RepetitionPenalties(streamer, frequency=0.5, presence=1.0)
+    answer = make(tokenizer)
+    penalties = RepetitionPenalties(answer, frequency=0.5, presence=1.0)
     scores = torch.zeros(1, 4)
     assert penalties(torch.tensor([[1, 1, 1]]), scores).tolist() == [[0, 0, 0, 0]]  # the prompt does not count
-    streamer.token_ids = [1, 3, 3]
+    answer.token_ids = [1, 3, 3]
     assert penalties(torch.tensor([[1, 1, 1, 1, 3, 3]]), scores).tolist() == [[0, -1.5, 0, -2.0]]
 
 

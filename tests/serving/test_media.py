@@ -1,8 +1,18 @@
-"""What comes in with a request, and from where."""
+"""Files of a request: their sources, their sizes, and errors that name no path of the server."""
 
 import base64
+import errno
+import io
+import random
+import socket
+import struct
+import tempfile
 import threading
+import time
+import warnings
+import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
@@ -102,3 +112,134 @@ def test_size_is_checked_before_anything_is_decoded(processor):
     with pytest.raises(RequestError, match="at most 10 bytes") as caught:
         MediaPolicy(max_bytes=10).video(f"data:video/mp4;base64,{content}", processor)
     assert caught.value.status == 413
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        *("data:video/mp4;base64,", "data:;base64,", "DATA:video/mp4;BASE64,", "data:video/webm;codecs=vp8;base64,"),
+        *("data:video/webm;codecs=vp8,opus;base64,", 'data:video/mp4;codecs="avc1.42E01E, mp4a.40.2";base64,'),
+        *('data:video/mp4;name=";base64,";base64,', "data:video/mp4; codecs=vp8 ;base64,"),
+    ],
+)
+def test_type_of_a_data_uri_may_have_parameters(folder, processor, head):
+    content = base64.b64encode((folder / "a clip.mp4").read_bytes()).decode()
+    assert clips.numbers(MediaPolicy().video(head + content, processor).frames) == list(range(8))
+
+
+@pytest.mark.parametrize(
+    "head", ["data:", "data:video/mp4,", 'data:video/mp4;name=";base64,', "data:" + "a" * 600 + ";base64,"]
+)
+def test_data_uri_without_base64_is_refused(processor, head):
+    with pytest.raises(RequestError, match="Expected `data:<type>;base64,<content>`"):
+        MediaPolicy().video(head + "AAAA", processor)
+
+
+@pytest.mark.parametrize("url", ["http://[", "file://[", "https://[::1", "ftp://a/b", "a", "", "\0", "http://a b/"])
+def test_url_that_is_none_is_refused(processor, url):
+    for policy in (MediaPolicy(), MediaPolicy(allows_urls=True)):
+        with pytest.raises(RequestError):
+            policy.video(url, processor)
+        with pytest.raises(RequestError):
+            policy.image(url)
+
+
+@pytest.mark.parametrize("name", ["a" * 300, "a\0b", "%00", "a" * 5000])
+def test_name_that_no_file_can_have_is_refused(folder, processor, name):
+    with pytest.raises(RequestError, match="There is no file"):
+        MediaPolicy(folder=folder).video(f"file:///{name}", processor)
+
+
+def as_uri(content):
+    return "data:a/b;base64," + base64.b64encode(content).decode()
+
+
+def picture(form, size=(8, 4)):
+    file = io.BytesIO()
+    Image.new("RGB", size, "red").save(file, form)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF"])
+def test_common_kinds_of_pictures_are_read(form):
+    assert MediaPolicy().image(as_uri(picture(form))).size == (8, 4)
+
+
+@pytest.mark.parametrize("form", ["PPM", "SGI", "DDS", "PCX", "ICO", "EPS", "PDF", "TGA"])
+def test_other_kinds_of_pictures_are_refused(form):
+    with pytest.raises(RequestError, match="PNG, JPEG"):
+        MediaPolicy().image(as_uri(picture(form)))
+
+
+def chunk(kind, content):
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+def test_picture_with_text_that_unpacks_to_much_is_refused():
+    head = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", 64, 64, 1, 0, 0, 0, 0))
+    text = chunk(b"zTXt", b"k\0\0" + zlib.compress(b"A" * 80_000_000))
+    with pytest.raises(RequestError, match="cannot be decoded"):
+        MediaPolicy().image(as_uri(head + text + chunk(b"IDAT", zlib.compress(bytes(600))) + chunk(b"IEND", b"")))
+
+
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF"])
+def test_damaged_picture_is_read_or_refused(form):
+    draws, whole = random.Random(0), picture(form, (40, 40))
+    for _ in range(150):
+        content = bytearray(whole)
+        for _ in range(draws.randint(1, 8)):
+            content[draws.randrange(len(content))] = draws.randrange(256)
+        with suppress(RequestError), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            MediaPolicy().image(as_uri(bytes(content[: draws.randint(1, len(content))])))
+
+
+@pytest.mark.parametrize("damage", ["cut", "noise", "page", "encrypted", "empty"])
+def test_message_about_a_broken_video_names_no_path(folder, processor, damage):
+    whole = (folder / "a clip.mp4").read_bytes()
+    content = {
+        "cut": whole[:200],
+        "noise": whole[:40] + bytes(range(256)) * 8,
+        "page": b"<html>no video</html>",
+        "encrypted": whole.replace(b"avc1", b"encv"),
+        "empty": b"",
+    }[damage]
+    with pytest.raises(RequestError, match="^The video ") as caught:
+        MediaPolicy().video(as_uri(content), processor)
+    assert tempfile.gettempdir() not in str(caught.value)
+    assert caught.value.status == 400
+
+
+def test_message_about_a_broken_file_of_the_folder_names_no_path(folder, processor):
+    (folder / "broken.mp4").write_bytes(b"no video")
+    with pytest.raises(RequestError, match="^The video ") as caught:
+        MediaPolicy(folder=folder).video("file:///broken.mp4", processor)
+    assert str(folder) not in str(caught.value)
+
+
+def test_fault_of_the_machine_is_not_the_fault_of_the_request(folder, monkeypatch):
+    def fail(*args, **kwargs):
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(Image, "open", fail)
+    with pytest.raises(OSError, match="Too many open files"):
+        MediaPolicy(folder=folder).image("file:///red.png")
+
+
+def test_server_that_sends_slowly_is_given_up(folder, processor):
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def drip():
+            connection, _ = listening.accept()
+            with connection, suppress(OSError):
+                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
+                for _ in range(100):
+                    connection.sendall(b"a")
+                    time.sleep(0.05)
+
+        thread = threading.Thread(target=drip)
+        thread.start()
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}/a.mp4"
+        with pytest.raises(RequestError, match=r"within 0\.5 seconds"):
+            MediaPolicy(allows_urls=True, timeout_seconds=0.5).video(url, processor)
+        thread.join()

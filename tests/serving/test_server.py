@@ -1,12 +1,11 @@
 """`storm serve` as a process, asked by the real client of OpenAI."""
 
-import base64
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
 from openai import APIStatusError, OpenAI
-from tests.serving.conftest import KEY, MAX_VIDEO_SECONDS, NUM_LATENTS
+from tests.serving.conftest import KEY, MAX_VIDEO_SECONDS, NUM_LATENTS, data_uri, in_parts
 from tests.video import clips
 
 from storm_hf.evaluation import load_checkpoint
@@ -16,13 +15,8 @@ from storm_hf.evaluation.asking import ClipQuestion, ask, ask_with_replaced_late
 QUESTION = "Which cup hides the ball?"
 
 
-def data_uri(path, kind="video/mp4"):
-    return f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
-
-
 def about(clip, question=QUESTION):
-    parts = [{"type": "video_url", "video_url": {"url": data_uri(clip)}}, {"type": "text", "text": question}]
-    return [{"role": "user", "content": parts}]
+    return in_parts({"type": "video_url", "video_url": {"url": data_uri(clip)}}, question=question)
 
 
 def complete(served, messages, **options):

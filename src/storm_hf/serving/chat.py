@@ -18,7 +18,7 @@ from storm_hf.evaluation.replacement import Replacement, feed, replace_latents
 from storm_hf.model.modeling_storm import StormForConditionalGeneration
 from storm_hf.model.processing_storm import thinking_switches
 from storm_hf.serving.conversation import decode_messages
-from storm_hf.serving.generation import AnswerEnd, AnswerStreamer, RepetitionPenalties, generation_config
+from storm_hf.serving.generation import AnswerText, RepetitionPenalties, generation_config
 from storm_hf.serving.media import MediaPolicy
 from storm_hf.serving.request import ChatCompletionRequest, Message
 from storm_hf.training.prompts import PromptEncoder
@@ -219,21 +219,20 @@ class ChatModel:
         self, index: int, prompt: Prompt, inputs: Inputs, on_text: Callable[[int, str], None], cancelled: Event
     ) -> Choice:
         request = prompt.request
-        streamer = AnswerStreamer(self._decoding, request.stop, lambda piece: on_text(index, piece))
-        penalties = RepetitionPenalties(streamer, request.frequency_penalty, request.presence_penalty)
+        end_ids = _end_ids(prompt.settings)
+        text = AnswerText(self._decoding, request.stop, end_ids, lambda piece: on_text(index, piece), cancelled)
+        penalties = RepetitionPenalties(text, request.frequency_penalty, request.presence_penalty)
         if prompt.settings.do_sample:
             _seed(request.seed, index)
         self.model.generate(
             **inputs,
             generation_config=copy.deepcopy(prompt.settings),
             tokenizer=self._decoding,  # for stop strings of the checkpoint's own settings
-            streamer=streamer,
-            stopping_criteria=[AnswerEnd(streamer, cancelled)],
+            stopping_criteria=[text],
             logits_processor=[penalties] if request.frequency_penalty or request.presence_penalty else [],
         )
-        token_ids = streamer.token_ids
-        ends = streamer.is_stopped or bool(token_ids and token_ids[-1] in _end_ids(prompt.settings))
-        return Choice(streamer.text, len(token_ids), "stop" if ends else "length")
+        text.finish()
+        return Choice(text.text, len(text.token_ids), "stop" if text.is_ended else "length")
 
     def _intervention(self, prompt: Prompt, inputs: Inputs) -> dict[str, Any]:
         """Make the argument of `generate` that replaces the model's own latents."""

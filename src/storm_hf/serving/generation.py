@@ -1,14 +1,13 @@
 """Generation as a chat completion asks for it: settings, penalties, stop strings, and text as it is decoded."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from threading import Event
 from typing import Any
 
 import torch
 from tokenizers.decoders import DecodeStream
 from transformers import GenerationConfig, LogitsProcessor, PreTrainedTokenizerBase, StoppingCriteria
-from transformers.generation.streamers import BaseStreamer
 
 from storm_hf.errors import RequestError
 from storm_hf.serving.request import ChatCompletionRequest
@@ -17,52 +16,68 @@ from storm_hf.serving.request import ChatCompletionRequest
 LOWEST_TEMPERATURE = 0.01  # below, logits over the temperature overflow; the limit, greedy decoding, is used
 
 
-class AnswerStreamer(BaseStreamer):
-    """Text of one answer while its tokens are generated, up to a stop string.
+class AnswerText(StoppingCriteria):
+    """Text of one answer while its tokens are generated; ends it at a stop string, or when the client is gone.
+
+    It reads the tokens as a stopping criterion, which sees each one before the next is made; a streamer is one behind.
 
     Args:
         tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
             Decodes the tokens.
         stop (`list[str]`):
             Strings that end the answer and are no part of it.
+        end_ids (`Collection[int]`):
+            Tokens that end the answer.
         on_text (`Callable[[str], None]`):
             Called with each piece of text. What may be the beginning of a stop string is held back.
+        cancelled (`threading.Event`):
+            Set when the client is gone.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, stop: list[str], on_text: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        stop: list[str],
+        end_ids: Collection[int],
+        on_text: Callable[[str], None],
+        cancelled: Event,
+    ) -> None:
         self.token_ids: list[int] = []
         self.text = ""
-        self.is_stopped = False
-        self._tokenizer, self._stop, self._on_text = tokenizer, stop, on_text
+        self.is_ended = False
+        self._tokenizer, self._stop, self._end_ids = tokenizer, stop, end_ids
+        self._on_text, self._cancelled = on_text, cancelled
         self._decoder = DecodeStream([], skip_special_tokens=True)
-        self._has_prompt = False
         self._num_sent = 0
+        self._has_stopped = False
 
-    def put(self, value: torch.Tensor) -> None:
-        """Decode new tokens; the first call brings the prompt."""
-        if not self._has_prompt:
-            self._has_prompt = True
-            return
-        for token_id in value.flatten().tolist():
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor, **kwargs: Any) -> torch.BoolTensor:
+        """Decode the last of `input_ids` (1, S), and decide whether it ends the answer."""
+        if not self.is_ended:  # some devices generate one token more
+            token_id = int(input_ids[0, -1])
             self.token_ids.append(token_id)
             self._add(self._decoder.step(self._tokenizer.backend_tokenizer, token_id) or "")
+            self.is_ended |= token_id in self._end_ids
+        ends = self.is_ended or self._cancelled.is_set()
+        return torch.full((len(input_ids),), ends, dtype=torch.bool, device=input_ids.device)  # type: ignore[return-value]
 
-    def end(self) -> None:
+    def finish(self) -> None:
         """Send what was held back, and a character that the end of the answer cut."""
         whole = self._tokenizer.decode(self.token_ids, skip_special_tokens=True)
-        if not self.is_stopped and whole.startswith(self.text):
+        if not self._has_stopped and whole.startswith(self.text):
             self._add(whole[len(self.text) :])
         self._send(len(self.text))
 
     def _add(self, piece: str) -> None:
-        if self.is_stopped or not piece:
+        if not piece:
             return
         longest = max(map(len, self._stop), default=1)
         searched = max(0, len(self.text) - longest + 1)
         self.text += piece
         found = [place for stop in self._stop if (place := self.text.find(stop, searched)) >= 0]
         if found:
-            self.text, self.is_stopped = self.text[: min(found)], True
+            self.text = self.text[: min(found)]
+            self.is_ended = self._has_stopped = True
         self._send(len(self.text) - (0 if found else self._num_held()))
 
     def _num_held(self) -> int:
@@ -78,30 +93,11 @@ class AnswerStreamer(BaseStreamer):
             self._on_text(piece)
 
 
-class AnswerEnd(StoppingCriteria):
-    """Stopping criterion: a stop string was generated, or the client is gone.
-
-    Args:
-        streamer ([`AnswerStreamer`]):
-            The answer.
-        cancelled (`threading.Event`):
-            Set when the client is gone.
-    """
-
-    def __init__(self, streamer: AnswerStreamer, cancelled: Event) -> None:
-        self.streamer, self.cancelled = streamer, cancelled
-
-    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor, **kwargs: Any) -> torch.BoolTensor:
-        """Decide for each row."""
-        ends = self.streamer.is_stopped or self.cancelled.is_set()
-        return torch.full((len(input_ids),), ends, dtype=torch.bool, device=input_ids.device)  # type: ignore[return-value]
-
-
 class RepetitionPenalties(LogitsProcessor):
     """OpenAI's frequency and presence penalties, over the tokens of the answer so far.
 
     Args:
-        streamer ([`AnswerStreamer`]):
+        answer ([`AnswerText`]):
             The answer.
         frequency (`float`):
             Subtracted from a token's logit for each time that it occurs.
@@ -109,12 +105,12 @@ class RepetitionPenalties(LogitsProcessor):
             Subtracted once if it occurs.
     """
 
-    def __init__(self, streamer: AnswerStreamer, frequency: float, presence: float) -> None:
-        self.streamer, self.frequency, self.presence = streamer, frequency, presence
+    def __init__(self, answer: AnswerText, frequency: float, presence: float) -> None:
+        self.answer, self.frequency, self.presence = answer, frequency, presence
 
     def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
         """Penalize tokens that occurred; `scores` has shape `(1, vocab_size)`."""
-        token_ids = torch.tensor(self.streamer.token_ids, dtype=torch.long, device=scores.device)
+        token_ids = torch.tensor(self.answer.token_ids, dtype=torch.long, device=scores.device)
         counts = torch.bincount(token_ids, minlength=scores.shape[-1])
         return scores - self.frequency * counts - self.presence * (counts > 0)  # type: ignore[return-value]
 
