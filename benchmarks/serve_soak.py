@@ -37,7 +37,7 @@ from storm_hf.video import write_video
 
 KEY = "a key of the benchmark"
 MAX_NEW_TOKENS = 32
-BODY_SECONDS = 2
+BODY_SECONDS = 10
 SAMPLE_SECONDS = 2
 BUSY = 429
 CANCELLED = 0  # instead of a status

@@ -1,5 +1,6 @@
 """The endpoint over raw sockets: keys, bodies, errors, clients that go away."""
 
+import asyncio
 import json
 import socket
 import time
@@ -12,9 +13,12 @@ from fastapi.testclient import TestClient
 from tests.serving.conftest import BODY_SECONDS, KEY
 from tests.tiny import tiny_processor
 
+from storm_hf.errors import RequestError
 from storm_hf.evaluation import load_checkpoint
 from storm_hf.serving.chat import ChatModel
-from storm_hf.serving.limits import RequestLimiter
+from storm_hf.serving.endpoint import ChatEndpoint
+from storm_hf.serving.limits import RequestLimiter, ServerStats
+from storm_hf.serving.request import parse_request
 from storm_hf.serving.server import build_app
 
 
@@ -204,18 +208,13 @@ def test_bodies_that_arrive_at_once_are_bounded_together(chat):
 
 
 def test_answer_ends_where_the_window_of_the_model_ends(chat, monkeypatch):
-    from storm_hf.serving.request import parse_request
-
     request = parse_request(json.dumps({**QUESTION, "max_tokens": 16}).encode())
     num_tokens = chat.prepare(request).num_tokens
     monkeypatch.setattr(chat.model.config.get_text_config(), "max_position_embeddings", num_tokens + 3)
     assert chat.prepare(request).settings.max_new_tokens == 3
 
 
-def test_switch_of_thinking_is_done_or_refused(storm_folder, chat):
-    from storm_hf.errors import RequestError
-    from storm_hf.serving.request import parse_request
-
+def test_switch_of_thinking_is_done_or_refused(chat):
     def prepare(**arguments):
         chat.prepare(parse_request(json.dumps({**QUESTION, "chat_template_kwargs": arguments}).encode()))
 
@@ -236,3 +235,26 @@ def test_switch_of_thinking_is_done_or_refused(storm_folder, chat):
 def test_tokenizer_of_generation_is_its_own(chat):
     assert chat._decoding is not chat.processor.tokenizer
     assert chat._decoding.decode([5]) == tiny_processor().tokenizer.decode([5])
+
+
+def test_client_that_does_not_read_its_answer_loses_its_place(chat, monkeypatch):
+    def write(prompt, on_text, cancelled):
+        for _ in range(200):
+            on_text(0, "a" * 2**16)
+        assert cancelled.wait(30)
+        return []
+
+    async def take_none(message):
+        if message["type"] == "http.response.body":
+            await asyncio.sleep(30)
+
+    async def body():
+        return {"type": "http.request", "body": content, "more_body": False}
+
+    content, stats = json.dumps({**QUESTION, "stream": True}).encode(), ServerStats()
+    monkeypatch.setattr(chat, "answer", write)
+    endpoint = ChatEndpoint(chat, RequestLimiter(send_seconds=0.2), stats)
+    received = iter([body(), asyncio.sleep(60)])
+    scope = {"type": "http", "headers": [(b"content-length", str(len(content)).encode())]}
+    asyncio.run(endpoint(scope, lambda: next(received), take_none))
+    assert (stats.in_flight, stats.cancelled) == (0, 1)

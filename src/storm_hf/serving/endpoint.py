@@ -72,25 +72,25 @@ class ChatEndpoint:
         completion = Completion(exchange.request_id, self.chat.name, prompt.num_tokens, has_usage)
         exchange.own_headers = {NUM_LATENTS_HEADER: str(prompt.latents.num_latents)}
         pieces: asyncio.Queue[tuple[int, str] | None] = asyncio.Queue()
-        generating = self._generate(prompt, pieces, exchange.is_gone)
+        generating = self._generate(prompt, pieces, exchange.cancelled)
         if not request.stream:
             await exchange.send_json(200, completion.whole(await exchange.unless_gone(generating)))
             return
         try:
             await self._stream(generating, pieces, completion, exchange)
         finally:  # a place is held until the thread is free of the request
-            exchange.is_gone.set()
+            exchange.cancelled.set()
             await asyncio.wait([generating])
 
     def _generate(
-        self, prompt: Prompt, pieces: "asyncio.Queue[tuple[int, str] | None]", is_gone: Event
+        self, prompt: Prompt, pieces: "asyncio.Queue[tuple[int, str] | None]", cancelled: Event
     ) -> asyncio.Future[list[Choice]]:
         loop = asyncio.get_running_loop()
 
         def on_text(index: int, piece: str) -> None:
             loop.call_soon_threadsafe(pieces.put_nowait, (index, piece))
 
-        generating = loop.run_in_executor(self._generating, self.chat.answer, prompt, on_text, is_gone)
+        generating = loop.run_in_executor(self._generating, self.chat.answer, prompt, on_text, cancelled)
         generating.add_done_callback(lambda _: pieces.put_nowait(None))
         return generating
 
@@ -150,13 +150,13 @@ class Exchange:
         given = self.headers.get(REQUEST_ID_HEADER, "")
         self.request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
         self.own_headers: dict[str, str] = {}
-        self.is_gone = Event()
-        self.is_received = self.is_started = False
+        self.cancelled = Event()
+        self.is_gone = self.is_received = self.is_started = False
         self.receive, self._send, self._send_seconds = receive, send, send_seconds
 
     @contextmanager
     def watched_for_disconnect(self) -> Iterator[None]:
-        """Set `is_gone` as soon as the client goes away during the block."""
+        """Cancel generation as soon as the client goes away during the block."""
         watching = asyncio.ensure_future(self._watch())
         try:
             yield
@@ -166,7 +166,8 @@ class Exchange:
     async def _watch(self) -> None:
         while (await self.receive())["type"] != "http.disconnect":
             pass
-        self.is_gone.set()
+        self.is_gone = True
+        self.cancelled.set()
 
     async def unless_gone(self, generating: asyncio.Future[list[Choice]]) -> list[Choice]:
         """Wait for the choices.
@@ -175,7 +176,7 @@ class Exchange:
             ClientGoneError: If the client went away meanwhile.
         """
         choices = await generating
-        if self.is_gone.is_set():
+        if self.is_gone:
             raise ClientGoneError
         return choices
 
@@ -209,6 +210,8 @@ class Exchange:
         await self._within_time({"type": "http.response.body", "body": content, "more_body": more})
 
     async def _within_time(self, message: dict[str, Any]) -> None:
+        if self.is_gone:
+            raise ClientGoneError
         try:
             async with asyncio.timeout(self._send_seconds):
                 await self._send(message)
