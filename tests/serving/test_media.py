@@ -135,7 +135,11 @@ def test_data_uri_without_base64_is_refused(processor, head):
         MediaPolicy().video(head + "AAAA", processor)
 
 
-@pytest.mark.parametrize("url", ["http://[", "file://[", "https://[::1", "ftp://a/b", "a", "", "\0", "http://a b/"])
+@pytest.mark.parametrize(
+    "url",
+    ["http://[", "file://[", "https://[::1", "ftp://a/b", "a", "", "\0", "http://a b/", "http://..", "http://xn--a"]
+    + ["http://" + "a" * 300, "http://a:99999", "http:///a"],
+)
 def test_url_that_is_none_is_refused(processor, url):
     for policy in (MediaPolicy(), MediaPolicy(allows_urls=True)):
         with pytest.raises(RequestError):

@@ -1,6 +1,7 @@
 """Fields of a request: each is done, or refused by its name."""
 
 import json
+import random
 import re
 from pathlib import Path
 
@@ -176,3 +177,30 @@ def test_answer_of_a_client_can_be_sent_back():
     answer = ChatCompletionMessage(role="assistant", content="!", annotations=[], refusal=None)
     given = [*QUESTION, answer.model_dump(), *QUESTION]
     assert [message.role for message in parse(messages=given).messages] == ["user", "assistant", "user"]
+
+
+def draw(draws, depth=0):
+    """Draw a JSON value, sometimes one that looks like a part of a request."""
+    choice = draws.random() if depth < 3 else 1
+    if choice < 0.3:
+        return [draw(draws, depth + 1) for _ in range(draws.randint(0, 3))]
+    if choice < 0.6:
+        return {
+            draws.choice(("role", "content", "type", "text", "url", "1")): draw(draws, depth + 1) for _ in range(3)
+        }
+    return draws.choice(
+        [None, True, 0, -1, 2**70, 1.5, -1e308, "", "x", "\ud800", "user", "text", "video_url", "7" * 5000]
+    )
+
+
+def test_body_of_random_values_is_read_or_refused():
+    draws, names = random.Random(0), [*ChatCompletionRequest.model_fields, *UNDONE, "top_k", "", "\ud800", "a.b"]
+    statuses = set()
+    for _ in range(3000):
+        fields = {draws.choice(names): draw(draws) for _ in range(draws.randint(0, 3))}
+        try:
+            parse(**fields)
+            statuses.add(200)
+        except RequestError as error:
+            statuses.add(error.status)
+    assert statuses == {200, 422}

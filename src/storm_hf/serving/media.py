@@ -152,7 +152,9 @@ class MediaPolicy:
                         raise self._too_large()
                     if monotonic() > end:
                         raise RequestError(f"{_shown(url)} was not fetched within {self.timeout_seconds:g} seconds.")
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
+        except RequestError:
+            raise
+        except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:  # ValueError of a host that no name can be
             raise RequestError(f"{_shown(url)} could not be fetched: {error}.") from error
         return content.getvalue()
 
