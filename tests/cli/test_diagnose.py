@@ -32,6 +32,16 @@ def test_verdict_goes_to_stdout_and_the_table_to_stderr(run):
     assert (run / "out" / "diagnosis.html").read_text().startswith("<!doctype html>")
 
 
+def test_share_of_answers_that_name_no_option_is_told_and_recorded(run):
+    result = diagnose(run)
+    unreadable = json.loads((run / "out" / "diagnosis.json").read_text())["effects"]["own"]["unreadable"]
+    assert unreadable > 0  # this model is not trained
+    assert (
+        f"{unreadable:.1%} of the model's own answers name none of the options, and count as wrong." in result.stderr
+    )
+    assert "unreadable" in result.stderr
+
+
 def test_options_choose_the_questions_and_what_is_missing_is_told(run):
     result = diagnose(run, "--depth", "4", "--limit", "2", "--world", "order", "--seed", "3")
     assert result.exit_code == 0, result.stderr

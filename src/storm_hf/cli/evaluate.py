@@ -60,17 +60,18 @@ def evaluate_model(
         typer.Option(help="Folder with a copy of the benchmarks.  [dim]\\[default: the Hub][/dim]", exists=True),
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder of the run.")] = Path("runs", "evaluate"),
-    limit: Annotated[int | None, typer.Option(min=1, help="Questions per task.", show_default="all")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Questions per task.  [dim]\\[default: all][/dim]")] = None,
     num_latents: Annotated[
-        int | None, typer.Option(min=0, help="Latent steps of the arm storm.", show_default="the model's")
+        int | None, typer.Option(min=0, help="Latent steps of the arm storm.  [dim]\\[default: the model's][/dim]")
     ] = None,
     latents: Annotated[
         Latents | None,
-        typer.Option(help="Feed this in the place of the latents of the arm storm.", show_default="its own"),
+        typer.Option(help="Feed this in the place of the latents of the arm storm.  [dim]\\[default: its own][/dim]"),
     ] = None,
     max_frames: Annotated[int, typer.Option(min=1, help="Most frames of a video.")] = 32,
     fps: Annotated[
-        float | None, typer.Option(min=0.001, help="Frames per second, up to the most.", show_default="spread evenly")
+        float | None,
+        typer.Option(min=0.001, help="Frames per second, up to the most.  [dim]\\[default: spread evenly][/dim]"),
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Questions that are answered together.")] = 1,
     scorer: Annotated[
@@ -79,7 +80,7 @@ def evaluate_model(
     judge: Annotated[
         str | None,
         typer.Option(
-            help="URL of an OpenAI-compatible server that marks what rules leave open.", show_default="nobody"
+            help="URL of an OpenAI-compatible server that marks what rules leave open.  [dim]\\[default: none][/dim]"
         ),
     ] = None,
     judge_model: Annotated[str, typer.Option(help="The model, as that server calls it.")] = "gpt-4o",
