@@ -72,8 +72,27 @@ def test_next_stage_goes_on_as_the_first_one_asked(pair, rows, tmp_path, caplog)
 
 def test_direct_answers_keep_the_length_of_the_model(pair, rows, tmp_path):
     trainer_of("answer", *pair, rows, tmp_path, num_latents=0, question_style="letters")
-    assert pair[0].config.prompt_record == PromptRecord(4, "letters", ("options",), max_frames=32)
+    record = PromptRecord(4, "letters", ("options",), max_frames=32, has_latents=False)
+    assert pair[0].config.prompt_record == record
     assert written_latents(pair[1]) == 4
+
+
+@pytest.mark.parametrize(
+    ("runs", "caveats"),
+    [((0,), 1), ((4,), 0), ((0, 4), 0), ((4, 0), 0)],
+    ids=["direct", "latents", "then latents", "then direct"],
+)
+def test_latents_that_no_run_trained_are_a_warning(runs, caveats, pair, rows, tmp_path, caplog):
+    for num_latents in runs:
+        trainer_of("answer", *pair, rows, tmp_path, num_latents=num_latents).save_model()
+    model, processor = load_checkpoint(str(tmp_path))
+    assert find_differences(processor, model.config) == []
+    logging.Logger.warning_once.cache_clear()
+    PromptEncoder(processor, model.config, 0)([rows[0]])
+    assert "never trained" not in caplog.text
+    for _ in range(2):
+        PromptEncoder(processor, model.config, 4)([rows[0]])
+    assert caplog.text.count("never trained") == caveats
 
 
 @pytest.mark.parametrize("stage", STAGES)

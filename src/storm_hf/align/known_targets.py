@@ -74,5 +74,5 @@ class KnownTargets:
 
 
 def _is_same(targets: torch.Tensor, one: torch.Tensor) -> torch.Tensor:
-    """Which targets (N, K, D) are, but for rounding, one (1, K, D): those of the same row, met again."""
+    """Mark the targets (N, K, D) that equal one (1, K, D) up to rounding: those of the same row, met again."""
     return (targets - one).abs().amax(dim=(1, 2)) <= _ROUNDING * one.abs().max()

@@ -33,6 +33,8 @@ class PromptRecord:
             Fewest frames of a clip that is read at `fps`.
         max_frames (`int`, *optional*):
             Most frames of a clip where no number is set.
+        has_latents (`bool`, *optional*, defaults to `True`):
+            Whether any run trained latents. False after training on direct answers alone (`num_latents=0`).
     """
 
     num_latents: int
@@ -43,6 +45,7 @@ class PromptRecord:
     fps: float | None = None
     min_frames: int | None = None
     max_frames: int | None = None
+    has_latents: bool = True
 
     def __post_init__(self) -> None:
         if self.question_style not in QUESTION_STYLES:
@@ -66,12 +69,14 @@ class PromptRecord:
     def to_dict(self) -> dict[str, Any]:
         """Everything but K, which the configuration has as `num_latents`, without what is not set."""
         record = {name: value for name, value in asdict(self).items() if value is not None and name != "num_latents"}
+        if self.has_latents:
+            del record["has_latents"]
         return {**record, "question_forms": list(self.question_forms)}
 
     @property
     def of_template(self) -> dict[str, Any]:
-        """The part that a chat template keeps; the frames are the video processor's."""
-        return {name: value for name, value in self.to_dict().items() if name not in _OF_FRAMES}
+        """The part that a chat template keeps; the frames are the video processor's, and the latents the model's."""
+        return {name: value for name, value in self.to_dict().items() if name not in (*_OF_FRAMES, "has_latents")}
 
     @property
     def frames(self) -> dict[str, float]:

@@ -126,7 +126,7 @@ def read_options(row: Row) -> list[str]:
 
 
 def is_filled(row: Row, name: str) -> bool:
-    """Whether a row has something in a column: neither None nor NaN, which tables write into empty cells."""
+    """Check that a column of a row is neither None nor NaN, which tables write into empty cells."""
     value = row.get(name)
     return value is not None and not (isinstance(value, float) and value != value)
 

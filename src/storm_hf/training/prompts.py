@@ -194,7 +194,13 @@ class PromptEncoder:
         )
 
     def _tell_other_forms(self, rows: Sequence[Row]) -> None:
-        """Say once that a model is asked in a form of question that it was not trained on."""
+        """Log once that a model is asked in a form that it was not trained on."""
+        record = getattr(self.config, "prompt_record", None)
+        if self.num_latents and record is not None and not record.has_latents:
+            logger.warning_once(  # type: ignore[attr-defined]
+                "This model was trained on direct answers alone: the latents before its answer were never trained. Ask it with "
+                "`num_latents=0`."
+            )
         for position, row in enumerate(rows):
             if not is_filled(row, "question"):
                 continue
@@ -242,7 +248,7 @@ class PromptEncoder:
 
 
 def form_caveat(config: Any, has_options: bool) -> str | None:
-    """Tell in one sentence that a model was not trained on the form of a question; None where it was, or nobody knows.
+    """Tell in one sentence that a model was not trained on the form of a question; None where it was, or where its forms are unknown.
 
     Args:
         config ([`StormConfig`]):

@@ -47,6 +47,7 @@ def record_prompts(prompts: PromptEncoder, rows: Any, config: PreTrainedConfig |
         question_style=prompts.style,
         question_forms=question_forms(rows, prompts.style),
         thinking=known.thinking,
+        has_latents=prompts.num_latents > 0 or (config.storm_prompt is not None and known.has_latents),
         **frame_sampling(prompts.processor.video_processor),
     )
     if prompts.num_latents:
@@ -84,7 +85,7 @@ def _column_names(rows: Any) -> Sequence[str]:
 
 
 def _has_options(rows: Any) -> np.ndarray:
-    """Whether each row has options."""
+    """Mark the rows that have options."""
     if isinstance(rows, Dataset):
         batches = rows.select_columns(["options"]).with_format(None).iter(10_000)
         rows = [{"options": options} for batch in batches for options in batch["options"]]
