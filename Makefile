@@ -47,10 +47,7 @@ app: $(APP)  ## What `storm app` needs, in an environment of its own: .venv-app/
 test-ray: $(RAY)  ## The builder on Ray Data, in an environment of its own (.venv-ray)
 	OMP_NUM_THREADS=1 .venv-ray/bin/python -m pytest -m ray
 
-test-test-latest:  ## The versions that pip resolves today, without constraints, in an environment made anew (.venv-latest)
-	tools/latest.sh .venv-latest $(LATEST) -m "not scale and not gpu"
-
-evaluation: $(EVALUATION)  ## lmms-eval's own tasks on stand-in data, in an environment of its own (.venv-evaluation)
+test-evaluation: $(EVALUATION)  ## lmms-eval's own tasks on stand-in data, in an environment of its own (.venv-evaluation)
 	OMP_NUM_THREADS=1 .venv-evaluation/bin/python -m pytest -m lmms tests/evaluation tests/cli
 
 test-browser: $(APP)  ## The app and the reports in a real browser (apt install chromium), in an environment of its own (.venv-app)

@@ -93,3 +93,10 @@ def test_wrong_torchvision_beside_cuda_torch_is_reported_and_not_hidden(repair, 
     with pytest.raises(SystemExit, match="operator torchvision::nms does not exist"):
         repair(errors=["operator torchvision::nms does not exist"], cpu_torch=False)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_every_target_of_the_makefile_is_made_by_one_rule():
+    lines = (ROOT / "Makefile").read_text().splitlines()
+    phony = next(line.split()[1:] for line in lines if line.startswith(".PHONY:"))
+    rules = [line.partition(":")[0] for line in lines if line[:1].isalpha() and ": " in line.partition("#")[0] + " "]
+    assert sorted(rule for rule in rules if rule in phony) == sorted(phony)
