@@ -8,6 +8,7 @@ from tests.hub.server import serve
 from tests.hub.store import Store
 
 from storm_hf.errors import CheckpointError, StaleWorkError
+from storm_hf.evaluation.harness import commit as commit_module
 from storm_hf.evaluation.harness import run as run_module
 from storm_hf.evaluation.harness.commit import describe_weights, resolve_commit, weights_stamp
 from storm_hf.evaluation.harness.run import EvaluationRun, evaluate
@@ -125,6 +126,7 @@ def passed_on(monkeypatch):
     told = []
     monkeypatch.setattr(run_module, "find_spec", lambda name: object())
     monkeypatch.setattr(run_module, "is_storm", lambda name, revision: True)
+    monkeypatch.setattr(commit_module, "find_adapter", lambda name, **place: None)  # downloads know only the real Hub
     monkeypatch.setattr(run_module, "_run_arm", lambda run, arm, progress: told.append((arm, run.arguments(arm))))
     return told
 
