@@ -201,7 +201,7 @@ class StormAlignTrainer(StormTrainer):
                 handle.remove()
 
     def _forcing(self, targets: torch.Tensor) -> dict[str, Any]:
-        """What the latent slots are fed."""
+        """Choose the inputs of the latent slots."""
         if self.args.forcing == "teacher":
             return {"forced_latents": self._disturbed(targets)}
         if self.args.forcing == "rollout" or not self.model.training:

@@ -1,4 +1,4 @@
-"""What each latent may see when it keeps to its own step (`latent_attention="step"`).
+"""Attention masks of latents that keep to their own step (`latent_attention="step"`).
 
 The tokens of the clip are cut into K + 1 stretches of equal length: how it begins, then one for each step. A latent is made from
 the stretch of its step, the first one also from the beginning, and from the latent before, which is what its slot is fed. So a
@@ -50,7 +50,7 @@ def step_attention(
     sees[:, block.start - 1 : block.stop - 1] = _stretches(is_clip, block.num_latents)
     sees[:, block.stop - 1] = False
     sees[:, block.stop :] = is_past[block.stop :] & is_seen_later[:, None]
-    sees.diagonal(dim1=1, dim2=2).fill_(True)  # whoever sees nobody else, such as padding, sees itself
+    sees.diagonal(dim1=1, dim2=2).fill_(True)  # rows that would attend to nothing (padding) attend to themselves
     return sees, is_seen_later
 
 
@@ -116,7 +116,7 @@ def check_whole(block: LatentBlock, input_ids: torch.Tensor, cache: Cache | None
 
 
 def hides_thought(cache: Cache | None) -> bool:
-    """Whether the prompt in a cache has columns that its answer may not see."""
+    """Check for columns of a cached prompt that its answer may not see."""
     return getattr(cache, "storm_is_seen_later", None) is not None
 
 

@@ -119,7 +119,7 @@ def _size_of_embedded_tokens(model: PreTrainedModel) -> float:
     ids = torch.linspace(0, num_tokens - 1, min(num_tokens, _NUM_SAMPLED_TOKENS), device=device).long()
     try:
         size = float(embedding(ids[None]).float().pow(2).mean().sqrt())
-    except (NotImplementedError, RuntimeError, ValueError) as error:  # an offloaded matrix that nobody can read
+    except (NotImplementedError, RuntimeError, ValueError) as error:  # an offloaded matrix that cannot be read
         raise BackboneError(
             f"Expected token embeddings that can be looked at, to measure `latent_scale`, but that fails: {error} Load the "
             "embedding on a device, or pass `latent_scale`."

@@ -1,6 +1,6 @@
 """The latent bottleneck: what the answer learns of the clip, it learns from the content of the latents.
 
-The model thinks as ever, with the clip in sight. Then the prompt is read once more with the clip taken out and the latents
+The rollout runs as usual, with the video in the context. Then the prompt is read once more with the clip taken out and the latents
 given, and the answer comes from there: a short pass over question, K latents and answer. Whatever it knows of the clip has passed
 through K vectors. A mask that hides the clip from the answer would not do: the slots attend to the clip and the answer to their
 keys and values, whatever they were fed.
@@ -89,7 +89,7 @@ class ClipFreeRows:
 
 
 def _clip_of_ids(input_ids: torch.Tensor, config: StormConfig) -> torch.Tensor:
-    """From the first placeholder of each row to the last one, where nobody says what else was written for a clip."""
+    """Mark all from the first placeholder of each row to the last one, where no mask names what was written for a clip."""
     if not config.vision_token_ids:
         raise BackboneError(
             "`latent_bottleneck` takes a clip out of its prompt, but this backbone's configuration names no token that stands for "

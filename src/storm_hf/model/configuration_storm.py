@@ -140,7 +140,7 @@ class StormConfig(PreTrainedConfig):
 
     @property
     def tie_word_embeddings(self) -> bool:
-        """Whether the backbone's head shares its weights with the token embedding."""
+        """True if the backbone's head shares its weights with the token embedding."""
         return getattr(self.vlm_config, "tie_word_embeddings", False)
 
     @tie_word_embeddings.setter

@@ -17,7 +17,7 @@ from .errors_storm import BackboneError
 
 @dataclass
 class VideoFeatures(ModelOutput):
-    """What a backbone reads of an encoded video.
+    """Features of an encoded video, as a backbone reads them.
 
     Args:
         pooler_output (`tuple[torch.Tensor]`):

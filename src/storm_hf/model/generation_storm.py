@@ -53,7 +53,7 @@ class LatentRecorder:
 
     @property
     def fed_latents(self) -> torch.Tensor:
-        """What was fed, (B, K, D)."""
+        """The latents that were fed, (B, K, D)."""
         return torch.stack([self.fed[step] for step in sorted(self.fed)], dim=1)
 
     def latents(self, num_rows: int) -> torch.Tensor | None:

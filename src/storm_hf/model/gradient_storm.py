@@ -1,4 +1,4 @@
-"""How much of the rollout the gradient of Stage II goes back through."""
+"""Gradient of Stage II through the rollout: exact, or a cheaper part of it."""
 
 from dataclasses import dataclass
 
@@ -44,10 +44,10 @@ class RolloutGradient:
         return 0 if self.truncate_steps is None else max(num_latents - self.truncate_steps, 0)
 
     def reaches_prompt(self, num_latents: int) -> bool:
-        """Whether the prompt gets a gradient."""
+        """True if the prompt gets a gradient."""
         return not self.detach_prompt and self.num_given(num_latents) == 0
 
     def is_exact(self, num_latents: int) -> bool:
-        """Whether latents and gradient are those of the full rollout of so many steps."""
+        """Check that latents and gradient are those of the full rollout of so many steps."""
         enough_sweeps = self.jacobi_sweeps is None or self.jacobi_sweeps >= num_latents - 1
         return self.reaches_prompt(num_latents) and enough_sweeps

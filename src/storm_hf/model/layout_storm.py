@@ -1,4 +1,4 @@
-"""Where the latent block lies in a batch of token ids.
+"""Layout of the latent block in a batch of token ids.
 
 A row holds at most one block, `<|latent_start|> <|latent|> x K <|latent_end|>`. Rows may be padded on either side; rows whose
 blocks lie in different columns are moved so that the rollout advances all rows together, and moved back afterwards.
@@ -40,7 +40,7 @@ class LatentBlock:
 
     @property
     def is_aligned(self) -> bool:
-        """Whether the blocks of all rows lie in the same columns."""
+        """True if the blocks of all rows lie in the same columns."""
         return len(set(self.first)) == 1
 
 

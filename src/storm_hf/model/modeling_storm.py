@@ -30,7 +30,7 @@ from .rollout_storm import LatentIntervention
 
 @dataclass
 class StormCausalLMOutput(ModelOutput):
-    """What the model returns: loss, logits (B, S, V), and the model's own latents (B, K, D), in target space."""
+    """Output of the model: loss, logits (B, S, V), and the model's own latents (B, K, D), in target space."""
 
     loss: torch.Tensor | None = None
     aux_loss: torch.Tensor | None = None

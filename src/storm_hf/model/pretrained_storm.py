@@ -1,4 +1,4 @@
-"""What the body and the model with its head share: loading, saving, initialisation, and the way to the backbone's own parts."""
+"""Shared part of the body and the model with its head: loading, saving, initialisation, and the way to the backbone's own parts."""
 
 from typing import Any
 

@@ -39,7 +39,7 @@ logger = logging.getLogger(__name__)
 
 
 def can_probe(model: PreTrainedModel) -> bool:
-    """Whether all weights are on this process and on a device that computes."""
+    """Check that all weights are on this process and on a device that computes."""
     whole = all(
         parameter.device.type != "meta" and not hasattr(parameter, "ds_id") and not hasattr(parameter, "device_mesh")
         for parameter in model.parameters()

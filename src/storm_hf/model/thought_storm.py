@@ -33,7 +33,7 @@ Tokens = Callable[[int, int], dict[str, torch.Tensor]]  # the backbone's inputs 
 
 @dataclass
 class StormModelOutput(ModelOutput):
-    """What the body returns: a backbone's output and the model's own latents (B, K, D), in target space."""
+    """Output of the body: a backbone's output and the model's own latents (B, K, D), in target space."""
 
     last_hidden_state: torch.Tensor | None = None
     cache: Cache | None = None

@@ -1,1 +1,1 @@
-"""What both stages share: how rows become batches, and how a run starts, saves, stops and resumes."""
+"""Shared part of both stages: from rows to batches, and the start, saving, end and resumption of a run."""

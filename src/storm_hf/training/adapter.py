@@ -1,4 +1,4 @@
-"""What LoRA trains: every linear projection of the language model, and the latent projector whole.
+"""Adapters. LoRA trains every linear projection of the language model, and the latent projector whole.
 
 The vision tower stays as it is, since it made the targets, and so does the head. The token embeddings stay too, with those of
 `<|latent_start|>` and `<|latent_end|>`: they are read and never predicted, and the low-rank updates behind them learn what they

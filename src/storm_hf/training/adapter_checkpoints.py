@@ -1,4 +1,4 @@
-"""How a trainer saves an adapter and resumes from it; without one, everything is as `Trainer` does it."""
+"""Saving of an adapter by a trainer, and resumption from it; without one, everything is as `Trainer` does it."""
 
 from functools import partial
 from pathlib import Path

@@ -66,7 +66,7 @@ class AdapterFolder:
 
     @property
     def place(self) -> dict[str, str]:
-        """Where the base lies, as `from_pretrained` takes it."""
+        """Name or folder of the base, as `from_pretrained` takes it."""
         return {} if self.revision is None else {"revision": self.revision}
 
 

@@ -23,7 +23,7 @@ _ABSENT = -1
 
 
 def is_in_pieces(model: nn.Module) -> bool:
-    """Whether the parameters of a model are partitioned over processes, by ZeRO-3 (`ds_id`) or FSDP (`DTensor`)."""
+    """Check for parameters of a model that are partitioned over processes, by ZeRO-3 (`ds_id`) or FSDP (`DTensor`)."""
     return any(hasattr(parameter, "ds_id") or isinstance(parameter, DTensor) for parameter in model.parameters())
 
 

@@ -1,4 +1,4 @@
-"""Which checkpoint a run resumes from, and how Ctrl-C ends a run without losing a step."""
+"""The checkpoint that a run resumes from, and Ctrl-C, which ends a run without losing a step."""
 
 import json
 import signal

@@ -82,7 +82,7 @@ class _ClipFinder:
 
 
 def _find(wanted: list[int], values: list[int], position: int) -> int | None:
-    """Where `wanted` begins in `values`, from a position on."""
+    """Find the place where `wanted` begins in `values`, from a position on."""
     for start in range(position, len(values) - len(wanted) + 1):
         if values[start] == wanted[0] and values[start : start + len(wanted)] == wanted:
             return start

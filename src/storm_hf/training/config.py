@@ -1,4 +1,4 @@
-"""What both stages' configurations share, on TRL's `SFTConfig`."""
+"""Shared configuration of both stages, on TRL's `SFTConfig`."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -186,5 +186,5 @@ class StormTrainingConfig(SFTConfig):
 
     @property
     def rollout_gradient(self) -> RolloutGradient:
-        """How much of the rollout the gradient goes back through."""
+        """The part of the rollout that the gradient goes back through."""
         return RolloutGradient(self.detach_prompt, self.truncate_steps, self.jacobi_sweeps)

@@ -132,7 +132,7 @@ def is_filled(row: Row, name: str) -> bool:
 
 
 def template_arguments(row: Row) -> dict[str, Any]:
-    """What a row hands to its chat template: `tools`, and the variables of `chat_template_kwargs`.
+    """Read the arguments of a row for its chat template: `tools`, and the variables of `chat_template_kwargs`.
 
     Raises:
         DatasetError: If it sets what the run decides, or one of the two is something else.
@@ -157,7 +157,7 @@ def _structure(row: Row, name: str, kind: type) -> Any:
 
 
 def own_sampling(part: Part) -> dict[str, Any]:
-    """How a video part wants its own frames sampled."""
+    """Read the frame sampling that a video part sets itself."""
     return {name: part[name] for name in _SAMPLING.values() if name in part}
 
 
@@ -323,7 +323,7 @@ def _split(part: Part, medium: str) -> list[Part]:
 
 
 def _column(row: Row, medium: str) -> list[Any] | None:
-    """What the columns of a medium hold; None where there are none."""
+    """Read the columns of a medium; None where there are none."""
     several = row[f"{medium}s"] if is_filled(row, f"{medium}s") else None
     given = [several] if isinstance(several, str | bytes | Mapping) else None if several is None else list(several)
     if not is_filled(row, medium):

@@ -1,4 +1,4 @@
-"""What the machine can do: arithmetic, memory, cores that can read videos meanwhile."""
+"""Properties of the machine: arithmetic, memory, cores that can read videos meanwhile."""
 
 import os
 import resource

@@ -82,7 +82,7 @@ class ParameterCounts:
 
 @dataclass(frozen=True)
 class TokenCounts:
-    """What a step computes on, padding excluded. Counts of batches add up with `+`.
+    """Sizes of the inputs of a step, padding excluded. Counts of batches add up with `+`.
 
     Args:
         decoder (`int`, *optional*, defaults to `0`):
@@ -219,7 +219,7 @@ def _size(parameter: Any) -> int:
 
 
 def is_dense(config: Any) -> bool:
-    """Whether every token passes through every weight; in a mixture of experts it does not, and the formula does not hold."""
+    """Check that every token passes through every weight; in a mixture of experts it does not, and the formula does not hold."""
     text = getattr(config, "vlm_config", config).get_text_config()
     return not any(getattr(text, name, None) for name in ("num_experts", "num_local_experts", "n_routed_experts"))
 

@@ -1,4 +1,4 @@
-"""How far a cheaper gradient through the rollout is from the exact one, measured on a row of the user's own data."""
+"""Error of a cheaper gradient through the rollout against the exact one, measured on a row of the user's own data."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

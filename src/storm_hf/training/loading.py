@@ -1,4 +1,4 @@
-"""What a run starts from: a model, plain or already a STORM, with its processor, and rows whose videos can be found."""
+"""Loading for a run: a model, plain or already a STORM, with its processor, and rows whose videos can be found."""
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path

@@ -66,7 +66,7 @@ def load_clip(
 
 
 def is_frames(video: Any) -> bool:
-    """Whether a video is given as its frames."""
+    """Check that a video is given as its frames."""
     return not isinstance(video, str | bytes | Path | Mapping) and (
         hasattr(video, "shape") or isinstance(video, Sequence)
     )

@@ -1,4 +1,4 @@
-"""What a trainer writes beside the weights, so that whoever finds them on the Hub can load them: the code and the card."""
+"""Code and card that a trainer writes beside the weights, so that they load from the Hub."""
 
 import shutil
 from pathlib import Path
@@ -16,7 +16,7 @@ _SENT_ALONG = (
     *("*_storm.py", "storm_config.json", "whitening.safetensors"),
     *("README.md", "storm_card.json", "assets/*", ".gitignore"),
 )
-_NOT_SENT = "training_args.bin\n"  # a pickle, which nobody who loads a model opens; the Hub reads this as git does
+_NOT_SENT = "training_args.bin\n"  # a pickle that is not needed to load a model; the Hub reads this as git does
 
 
 class Publishing(SFTTrainer):

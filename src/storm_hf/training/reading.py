@@ -1,4 +1,4 @@
-"""How a trainer reads its rows: arrays as arrays, and rows of similar length together where that is asked for."""
+"""Reading of a trainer's rows: arrays as arrays, and rows of similar length together where that is asked for."""
 
 from typing import Any
 

@@ -60,7 +60,7 @@ def record_prompts(prompts: PromptEncoder, rows: Any, config: PreTrainedConfig |
 
 
 def question_forms(rows: Any, style: str) -> tuple[str, ...]:
-    """Tell whether the questions of some rows name their options, of `"options"` and `"open"`; empty where nobody knows.
+    """Tell whether the questions of some rows name their options, of `"options"` and `"open"`; empty where it is unknown.
 
     Args:
         rows ([`~datasets.Dataset`]):

@@ -1,4 +1,4 @@
-"""What a run gets out of its machine, in every line of its log: tokens, arithmetic, waiting, memory.
+"""Throughput of a run, in every line of its log: tokens, arithmetic, waiting, memory.
 
 Counts stay on the device until a line is logged; one small gather then brings those of all processes together.
 
@@ -24,7 +24,7 @@ VISION_INPUTS = (("pixel_values_videos", "video_grid_thw"), ("pixel_values", "im
 
 @dataclass(frozen=True)
 class Throughput:
-    """What happened between two lines of the log.
+    """Counts between two lines of the log.
 
     Args:
         num_processes (`int`):
