@@ -143,6 +143,10 @@ class PromptEncoder:
         parts = [self._render([one], found, own) for one, found, own in zip(decoded, clips, arguments, strict=True)]
         return _join_prompts(parts, self.processor.tokenizer.pad_token_id)
 
+    @property
+    def _is_storm(self) -> bool:
+        return self.config.model_type == StormConfig.model_type
+
     def _render(
         self, conversations: list[list[Message]], clips: Sequence[VideoClip], arguments: dict[str, Any]
     ) -> dict[str, torch.Tensor]:
@@ -160,7 +164,7 @@ class PromptEncoder:
                 "padding_side": "left",
                 "do_sample_frames": False,
                 "video_metadata": [video_metadata(clip) for clip in clips],
-                **asks_for_clip_text(self.processor),
+                **(asks_for_clip_text(self.processor) if self._is_storm else {}),  # a plain model takes no mask of it
             },
         )
         return with_clip_token_mask(encoded, self.processor)
