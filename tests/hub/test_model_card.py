@@ -252,3 +252,20 @@ def test_words_of_a_report_write_no_markup():
     assert " [click]" not in content
     assert content.count("```") % 2 == 0
     assert "storm evaluate ''' # Injected" in content
+
+
+@pytest.mark.parametrize("has_worlds", [True, False])
+def test_later_stage_names_base_data_and_language_of_the_folder_that_it_started_from(tmp_path, has_worlds):
+    earlier = ModelFacts(
+        name="align", stage="align", backbone="x", num_latents=2, num_parameters=1,
+        base_model="you/base", datasets=("me/thoughts",), languages=("de",),
+    )  # fmt: skip
+    write_card(earlier, tmp_path)
+    model = tiny_storm("qwen2_5_vl", trained_on=["world:shuffle"] if has_worlds else None)
+    model.name_or_path = str(tmp_path)
+    metadata = model_card(
+        facts_of_model(model, name="me/storm", stage="answer", datasets=("me/answers",))
+    ).data.to_dict()
+    assert metadata["base_model"] == "you/base"
+    assert metadata["datasets"] == ["me/thoughts", "me/answers"]
+    assert metadata["language"] == [("en" if has_worlds else "de")]

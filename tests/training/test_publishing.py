@@ -12,6 +12,7 @@ from tests.tiny import tiny_storm
 from tests.training.tiny_training import tiny_trainer
 
 from storm_hf.hub.model_facts import read_facts
+from storm_hf.pipeline.paths import with_origin
 from storm_hf.training.adapter import default_lora
 
 
@@ -93,3 +94,13 @@ def test_saved_model_lies_beside_its_card(tmp_path):
     facts = read_facts(tmp_path / "kept")
     assert (facts.name, facts.stage, facts.num_steps, facts.bottleneck_share) == ("run", "answer", None, 0.25)
     assert (tmp_path / "kept" / "README.md").is_file()
+
+
+@pytest.mark.parametrize(("place", "named"), [("me/thoughts", ["me/thoughts"]), ("/home/somebody/thoughts", None)])
+def test_card_of_a_run_names_the_data_set_that_it_was_trained_on(place, named, tmp_path):
+    trainer = tiny_trainer("answer", KIND, tmp_path / "run")
+    with_origin(trainer.train_dataset, place)
+    trainer.write_card(tmp_path / "card")
+    card = ModelCard.load(tmp_path / "card" / "README.md")
+    assert card.data.to_dict().get("datasets") == named
+    assert "somebody" not in str(card)

@@ -136,6 +136,8 @@ def facts_of_model(model: Any, *, name: str, stage: Stage, **known: Any) -> Mode
     storm = model.get_base_model() if is_adapter else model
     weights = (weight for weight in model.parameters() if weight.requires_grad or not is_adapter)
     place = storm.name_or_path
+    earlier = None if is_hub_name(place) else read_facts(Path(place))  # of the folder that training started from
+    worlds = worlds_of(model.config.to_dict())
     found = {
         "name": name,
         "stage": stage,
@@ -145,10 +147,14 @@ def facts_of_model(model: Any, *, name: str, stage: Stage, **known: Any) -> Mode
         "prompt": model.config.storm_prompt,
         "num_parameters": sum(weight.numel() for weight in weights),
         "is_adapter": is_adapter,
-        "base_model": place if is_hub_name(place) else None,
-        "worlds": worlds_of(model.config.to_dict()),
+        "base_model": place if is_hub_name(place) else earlier.base_model if earlier and not is_adapter else None,
+        "languages": ("en",) if worlds else earlier.languages if earlier else (),
+        "worlds": worlds,
     }
-    return ModelFacts(**{**found, **{name: value for name, value in known.items() if value is not None}})
+    known = {name: value for name, value in known.items() if value is not None}
+    if earlier is not None:  # an earlier stage has seen its data too
+        known["datasets"] = tuple(dict.fromkeys((*earlier.datasets, *known.get("datasets", ()))))
+    return ModelFacts(**{**found, **known})
 
 
 def worlds_of(config: Mapping[str, Any]) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from trl import SFTTrainer
 from storm_hf.hub.hub_names import is_hub_name
 from storm_hf.hub.model_card import write_card
 from storm_hf.hub.model_facts import Stage, facts_of_model
+from storm_hf.pipeline.paths import origin_of
 
 
 _SENT_ALONG = (
@@ -51,7 +52,7 @@ class Publishing(SFTTrainer):
 
     def write_card(self, folder: Path) -> None:
         """Write the card into a folder, with what it was rendered from."""
-        dataset = getattr(self, "_dataset_name", None)
+        dataset = getattr(self, "_dataset_name", None) or origin_of(self.train_dataset)
         facts = facts_of_model(
             self.model,
             name=self._name_of_model(),
