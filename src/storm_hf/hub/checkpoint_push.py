@@ -137,11 +137,12 @@ class CheckpointPush(Push):
 
     def _files_of_earlier_push(self, repo: str) -> set[str]:
         """What the list of the push before says that it published."""
-        if not self.api.file_exists(repo, FACTS, revision=self.revision):
+        try:
+            facts = json.loads(self.read(repo, FACTS) or "{}")
+        except ValueError:
             return set()
-        facts = json.loads(Path(self.api.hf_hub_download(repo, FACTS, revision=self.revision)).read_text("utf-8"))
         files = facts.get("files") if isinstance(facts, dict) else None
-        return {str(name) for name in files or ()}
+        return {name for name in files or () if isinstance(name, str)}
 
     def _facts_of(self, repo: str) -> ModelFacts:
         facts = replace(self.facts or read_facts(self.folder) or self.checkpoint.facts(repo), name=repo)

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
+from urllib.parse import quote
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 from huggingface_hub.errors import (
@@ -18,7 +19,7 @@ from huggingface_hub.errors import (
     OfflineModeIsEnabled,
     RepositoryNotFoundError,
 )
-from huggingface_hub.utils import build_hf_headers, get_session
+from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
 
 from storm_hf.errors import PublicationError, ServerError, StormError, one_line
 from storm_hf.hub.card_metadata import RepositoryKind, check_card
@@ -31,7 +32,7 @@ CARD = "README.md"
 
 # That of the library below the client, `httpx` or `httpx2`: what is raised where there is no answer at all.
 _HTTPError: type[Exception] = HfHubHTTPError.__bases__[0]
-_UNAUTHORIZED, _BAD_REQUEST = 401, 400
+_BAD_REQUEST, _UNAUTHORIZED, _NOT_FOUND = 400, 401, 404
 
 
 @dataclass(frozen=True)
@@ -151,6 +152,17 @@ class Push:
         if answer.status_code == _BAD_REQUEST:
             problems = [str(error.get("message")) for error in answer.json().get("errors", [])]
             raise _refused_card("; ".join(problems))
+
+    def read(self, repo: str, name: str) -> str | None:
+        """Read a small text file of the repository; None if it is not there."""
+        revision = quote(self.revision, safe="")
+        answer = get_session().get(
+            f"{self.address(repo)}/resolve/{revision}/{name}", headers=build_hf_headers(token=self.api.token)
+        )
+        if answer.status_code == _NOT_FOUND:
+            return None
+        hf_raise_for_status(answer)
+        return str(answer.text)
 
     def upload(self, repo: str, name: str, content: Path | bytes) -> CommitOperationAdd:
         """Send one file, if the server keeps such files apart from commits and does not have it.
