@@ -103,7 +103,7 @@ def test_prompts_of_unlike_clips_in_a_batch_are_those_of_rows_alone(encoder):
 
 def test_shorter_clip_of_a_batch_is_padded_with_frames_that_its_mask_leaves_out():
     processor = add_latent_tokens(stock_processor("smolvlm"), NUM_LATENTS)
-    batch = PromptEncoder(processor, SimpleNamespace(), NUM_LATENTS)([ask(clip(4)), ask(clip(12))])
+    batch = PromptEncoder(processor, SimpleNamespace(model_type="storm"), NUM_LATENTS)([ask(clip(4)), ask(clip(12))])
     is_shown = batch["pixel_attention_mask"].flatten(2).any(dim=2)  # (clips, frames)
     assert is_shown.sum(dim=1).tolist() == [4, 12]
     assert not batch["pixel_values"][~is_shown].any()
