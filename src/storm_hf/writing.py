@@ -1,5 +1,6 @@
-"""Files that are whole or absent: whoever is killed while writing leaves nothing that could be taken for finished."""
+"""Files that are whole or absent: a process that is killed, or a machine that loses power, leaves no half of one."""
 
+import errno
 import json
 import os
 from collections.abc import Iterator
@@ -20,9 +21,26 @@ def written_whole(path: Path) -> Iterator[Path]:
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
     try:
         yield unfinished
+        _flush(unfinished)
         unfinished.replace(path)
+        _flush(path.parent)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def _flush(path: Path) -> None:
+    """Have the system write a file, or the names in a folder, to its disk; systems that cannot do that for folders do not."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    except (PermissionError, FileNotFoundError):  # Windows opens no folder; nothing may have been written
+        return
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network disks
+            raise
+    finally:
+        os.close(descriptor)
 
 
 def write_atomically(path: str | os.PathLike[str], text: str) -> Path:

@@ -21,8 +21,9 @@ class ClipFinder:
         root (`Path`):
             The folder that paths are relative to, absolute.
         bounded (`bool`):
-            Whether no clip may lie outside of the root. A foreign row could else name any file of this machine, and a
-            data set with the clips in it would publish that.
+            Whether no clip may lie outside of the root, links followed. A foreign row could else name any file of this machine,
+            and a data set with the clips in it would publish that. The cache of the Hub, whose snapshots link to the files of
+            their own repository, counts as one root.
     """
 
     layout: Layout
@@ -41,7 +42,16 @@ class ClipFinder:
             raise DatasetError(f"The clip {stated} lies outside of the video root {self.root}.")
         if not os.path.isfile(path):  # unlike `Path.is_file`, False for names that no file can have
             raise DatasetError(f"There is no clip {path}.")
+        if self.bounded and not self._is_inside(path):
+            raise DatasetError(
+                f"The clip {stated} is a link to {os.path.realpath(path)}, outside of the video root {self.root}. Copy it "
+                "there, or name the folder that holds it as video_root."
+            )
         return path
+
+    def _is_inside(self, path: Path) -> bool:
+        real, root = Path(os.path.realpath(path)), Path(os.path.realpath(self.root))
+        return real.is_relative_to(root) or any(real.is_relative_to(blobs) for blobs in _blobs_of(root))
 
     def stated(self, row: Mapping[str, Any]) -> str:
         """The path of a clip as the row states it, wherever the root is."""
@@ -77,3 +87,12 @@ class ClipFinder:
         pictures = first_of(row, ("image", "images")) if self.layout.conversation else None
         if pictures is not None and (isinstance(pictures, str | Mapping) or len(pictures)):
             raise DatasetError("The row has a picture beside its clip, and an annotation has a clip alone.")
+
+
+def _blobs_of(root: Path) -> list[Path]:
+    """Where the Hub's cache keeps the files of the snapshot that a folder lies in: `<repository>/blobs`."""
+    return [
+        parent.parent / "blobs"
+        for parent in root.parents
+        if parent.name == "snapshots" and parent.parent.name.startswith(("datasets--", "models--", "spaces--"))
+    ]

@@ -14,6 +14,7 @@ from storm_hf.annotations.record import Annotation, Rejection, Row
 from storm_hf.annotations.rows import folder_of, read_rows
 from storm_hf.annotations.seen import SeenIds
 from storm_hf.annotations.source import SourceConfig
+from storm_hf.errors import DatasetError
 
 
 def read_annotations(source: SourceConfig) -> Iterator[Annotation | Rejection]:
@@ -55,6 +56,8 @@ def _read(source: SourceConfig, layout: Layout) -> Iterator[Annotation | Rejecti
 def annotator_of(source: SourceConfig, layout: Layout) -> Annotator:
     """What reads the rows of a source."""
     root = os.path.abspath(source.video_root or folder_of(source))
+    if source.video_root and not os.path.isdir(root):
+        raise DatasetError(f"Expected a folder of clips as video_root but there is no {root}. Is its disk mounted?")
     return Annotator(
         layout=layout,
         clips=ClipFinder(layout, Path(root), bounded=bool(source.video_root)),

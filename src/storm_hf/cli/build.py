@@ -1,4 +1,4 @@
-"""`storm build`: look at a data set of thoughts while it is built."""
+"""`storm build`: look at a data set of thoughts while it is built, and have rejected rows tried again."""
 
 import json
 from dataclasses import asdict
@@ -14,12 +14,16 @@ EPILOG = """Examples:
 
 [bold]storm build status data/thoughts --json | jq '.steps[].num_rejected'[/bold]   for a program"""
 
+RETRY_EPILOG = """Examples:
+
+[bold]storm build retry data/thoughts --reason unreadable[/bold]   after clips were mended; then give the command of the build again"""
+
 app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich")
 
 
 @app.callback()
 def build() -> None:
-    """Look at a data set of thoughts that datasets_builders/storm_thoughts.py builds."""
+    """Look at a data set of thoughts that datasets_builders/storm_thoughts.py builds, or retry its rejected rows."""
 
 
 @app.command("status", epilog=EPILOG)
@@ -45,3 +49,18 @@ def show_status(
     console.print(status_table(status))
     if parameters:
         console.print(parameters_page(status))
+
+
+@app.command("retry", epilog=RETRY_EPILOG)
+def retry(
+    folder: Annotated[Path, typer.Argument(help="The output_dir of the build.", show_default=False)],
+    reason: Annotated[str, typer.Option("--reason", help="Kind of rejection, as `storm build status` counts them.")],
+) -> None:
+    """Remove the shards with rows that were rejected for a reason, so that the next build tries these rows again.
+
+    Rows that were rejected because reading took too long are tried again without this, once `reading.timeout_seconds` grows.
+    """
+    from storm_hf.builder.retry import retry_rows
+
+    count = retry_rows(folder, reason)
+    typer.echo(f"{count} rows will be tried again. Give the command that built {folder} once more.")

@@ -1,14 +1,17 @@
 """Locks between processes, which the system releases when their owner ends, however it ends."""
 
-import sys
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from filelock import FileLock, Timeout
 
-if sys.platform != "win32":
+
+try:
     import fcntl
+except ImportError:  # Windows has no such locks
+    fcntl = None  # type: ignore[assignment]
 
 
 @contextmanager
@@ -27,13 +30,14 @@ def locked(path: Path, name: str, *, wait: bool = True) -> Iterator[bool]:
             Whether to wait for a process that holds it.
 
     Yields:
-        `bool`: Whether the lock is held; always true after waiting. Windows has no such locks: there it is always true, and
-        one process works at a time.
+        `bool`: Whether the lock is held; always true after waiting. Systems without POSIX locks have a file beside `path` for
+        each name.
     """
-    if sys.platform == "win32":
-        yield True
-        return
     path.parent.mkdir(parents=True, exist_ok=True)
+    if fcntl is None:
+        with _locked_file(path.with_name(f"{path.name}-{zlib.crc32(name.encode()):08x}"), wait) as is_held:
+            yield is_held
+        return
     with path.open("a") as file:
         how = fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB
         try:
@@ -42,3 +46,17 @@ def locked(path: Path, name: str, *, wait: bool = True) -> Iterator[bool]:
             yield False
             return
         yield True
+
+
+@contextmanager
+def _locked_file(path: Path, wait: bool) -> Iterator[bool]:
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=-1 if wait else 0)
+    except Timeout:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        lock.release()
