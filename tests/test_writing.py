@@ -1,3 +1,7 @@
+import errno
+import os
+import stat
+
 import pytest
 
 from storm_hf.writing import read_json, write_atomically, write_json, written_whole
@@ -57,3 +61,35 @@ def test_json_is_read_as_it_was_written(tmp_path):
     content = {"name": "é", "rows": [1, None]}
     write_json(tmp_path / "new" / "a.json", content)
     assert read_json(tmp_path / "new" / "a.json") == content
+
+
+def test_contents_reach_the_disk_before_the_name_and_the_name_before_the_end(tmp_path, monkeypatch):
+    path, done = tmp_path / "step" / "shard", []
+    fsync = os.fsync
+
+    def note(descriptor):
+        is_folder = stat.S_ISDIR(os.fstat(descriptor).st_mode)
+        done.append(("folder" if is_folder else "file", path.exists()))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", note)
+    write_atomically(path, "whole")
+    assert done == [("file", False), ("folder", True)]
+
+
+def test_disk_that_cannot_flush_is_written_all_the_same(tmp_path, monkeypatch):
+    def refuse(_):
+        raise OSError(errno.EINVAL, "Invalid argument")
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    assert write_atomically(tmp_path / "file", "whole").read_text() == "whole"
+
+
+def test_error_of_the_disk_while_flushing_leaves_no_file(tmp_path, monkeypatch):
+    def refuse(_):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    with pytest.raises(OSError, match="Input/output"):
+        write_atomically(tmp_path / "file", "whole")
+    assert list(tmp_path.iterdir()) == []

@@ -4,6 +4,7 @@ import pytest
 from tests.annotations.tiny_sources import make_clips, read, read_row, row, write_lines
 
 from storm_hf.annotations import Annotation, Rejection, write_rejections
+from storm_hf.errors import DatasetError
 
 
 @pytest.mark.parametrize(
@@ -54,6 +55,33 @@ def test_clip_outside_of_the_video_root_is_rejected(tmp_path, stated):
     stated = stated.format(folder=tmp_path)
     rejection = read_row(tmp_path, row(video=stated), video_root=str(tmp_path / "root"))
     assert rejection.reason == f"The clip {stated} lies outside of the video root {tmp_path / 'root'}."
+
+
+@pytest.mark.parametrize(("link", "target"), [("root/b.mp4", "secret.mp4"), ("root/away", ".")])
+def test_link_out_of_the_video_root_is_rejected(tmp_path, link, target):
+    make_clips(tmp_path, "secret.mp4", "root/a.mp4")
+    (tmp_path / link).symlink_to(tmp_path / target)
+    stated = "b.mp4" if link.endswith("mp4") else "away/secret.mp4"
+    rejection = read_row(tmp_path, row(video=stated), video_root=str(tmp_path / "root"))
+    assert rejection.reason.startswith(
+        f"The clip {stated} lies outside of the video root {tmp_path / 'root'}, since it is a link"
+    )
+
+
+def test_links_within_a_root_and_in_the_cache_of_the_hub_are_followed(tmp_path):
+    cache = tmp_path / "datasets--me--clips"
+    make_clips(cache, "blobs/0123", "snapshots/abc/b.mp4")
+    (cache / "snapshots/abc/a.mp4").symlink_to("../../blobs/0123")
+    (cache / "snapshots/abc/c.mp4").symlink_to("b.mp4")
+    (tmp_path / "root").symlink_to(cache / "snapshots/abc")
+    for name in ("a.mp4", "c.mp4"):
+        kept = read_row(tmp_path, row(video=name), video_root=str(tmp_path / "root"))
+        assert kept.video == tmp_path / "root" / name
+
+
+def test_video_root_that_is_not_there_rejects_no_row_for_it(tmp_path):
+    with pytest.raises(DatasetError, match=r"no .*/nowhere. Is its disk mounted"):
+        read_row(tmp_path, row(), video_root=str(tmp_path / "nowhere"))
 
 
 def test_video_root_with_dots_in_it_holds_its_clips(tmp_path, monkeypatch):

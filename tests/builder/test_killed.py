@@ -7,7 +7,7 @@ from multiprocessing import get_context
 
 import numpy as np
 import pytest
-from tests.builder.tiny_build import published, tiny_recipe
+from tests.builder.tiny_build import clips_and_annotations, published, tiny_recipe
 
 from storm_hf.builder import Share, ThoughtsBuilder
 from storm_hf.builder.datatrove_engine import BuildJob, build_with_datatrove
@@ -29,11 +29,28 @@ def finish(process):
     assert process.exitcode == 0
 
 
+def recipe_for(annotations, checkpoint, folder):
+    return tiny_recipe(annotations, checkpoint, folder, frame_size=[112, 196])
+
+
+@pytest.fixture(scope="module")
+def annotations(tmp_path_factory):
+    """Ten questions about clips of the size that showed that x264 does not repeat itself."""
+    return clips_and_annotations(tmp_path_factory.mktemp("natural"), 10, 224, 392)
+
+
+@pytest.fixture(scope="module")
+def built(annotations, qwen_checkpoint, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("built") / "data"
+    finish(start(recipe_for(annotations, qwen_checkpoint, folder)))
+    return folder
+
+
 @pytest.fixture(scope="module")
 def seconds(annotations, qwen_checkpoint, tmp_path_factory):
     """How long a build takes here."""
     began = time.monotonic()
-    finish(start(tiny_recipe(annotations, qwen_checkpoint, tmp_path_factory.mktemp("timed"))))
+    finish(start(recipe_for(annotations, qwen_checkpoint, tmp_path_factory.mktemp("timed"))))
     return time.monotonic() - began
 
 
@@ -41,7 +58,7 @@ def seconds(annotations, qwen_checkpoint, tmp_path_factory):
 def test_killed_build_ends_with_the_bytes_of_an_uninterrupted_one(
     attempt, built, annotations, qwen_checkpoint, tmp_path, seconds
 ):
-    recipe = tiny_recipe(annotations, qwen_checkpoint, tmp_path)
+    recipe = recipe_for(annotations, qwen_checkpoint, tmp_path)
     for moment in np.random.default_rng(attempt).uniform(0, seconds, size=2):
         process = start(recipe)
         process.join(float(moment))
@@ -55,7 +72,7 @@ def test_killed_build_ends_with_the_bytes_of_an_uninterrupted_one(
 def test_processes_build_together_and_take_over_from_one_that_is_killed(
     built, annotations, qwen_checkpoint, tmp_path, seconds
 ):
-    recipe = tiny_recipe(annotations, qwen_checkpoint, tmp_path)
+    recipe = recipe_for(annotations, qwen_checkpoint, tmp_path)
     processes = [start(recipe, Share(rank, 3)) for rank in range(3)]
     processes[0].join(seconds / 2)
     processes[0].kill()
@@ -67,7 +84,7 @@ def test_processes_build_together_and_take_over_from_one_that_is_killed(
 @pytest.mark.slow
 def test_workers_that_start_anew_write_the_same_bytes(built, annotations, qwen_checkpoint, tmp_path):
     looks = []
-    recipe = tiny_recipe(annotations, qwen_checkpoint, tmp_path)
+    recipe = recipe_for(annotations, qwen_checkpoint, tmp_path)
     report = build_with_workers(recipe, 2, on_look=lambda: looks.append(1))
     assert report.num_rows == {"train": 10}
     assert published(tmp_path) == published(built)
@@ -76,12 +93,12 @@ def test_workers_that_start_anew_write_the_same_bytes(built, annotations, qwen_c
 
 @pytest.mark.slow
 def test_tasks_of_datatrove_write_the_same_bytes(built, annotations, qwen_checkpoint, tmp_path):
-    build_with_datatrove(tiny_recipe(annotations, qwen_checkpoint, tmp_path), 3)
+    build_with_datatrove(recipe_for(annotations, qwen_checkpoint, tmp_path), 3)
     assert published(tmp_path) == published(built)
 
 
 def test_job_of_an_array_does_its_own_shards(annotations, qwen_checkpoint, tmp_path):
-    recipe = tiny_recipe(annotations, qwen_checkpoint, tmp_path)
+    recipe = recipe_for(annotations, qwen_checkpoint, tmp_path)
     BuildJob(recipe, "annotations")(None)
     BuildJob(recipe, "prompts")(None, rank=1, world_size=3)
     assert [path.name for path in sorted((tmp_path / "work" / "20_prompts").iterdir())] == ["train-00001.jsonl"]

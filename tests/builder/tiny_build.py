@@ -1,11 +1,11 @@
-"""A build small enough for a test: noisy clips of two seconds, their own second half as thought videos, a tiny tower."""
+"""A build small enough for a test: natural-looking clips of two seconds, their own second half as thought videos, a tiny tower."""
 
 import json
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+from tests.video.clips import natural_frames
 
 from storm_hf.builder import ThoughtsRecipe
 from storm_hf.video import write_video
@@ -14,10 +14,9 @@ from storm_hf.video import write_video
 FPS, NUM_FRAMES, SIDE = 4, 8, 56
 
 
-def write_clip(path: Path, seed: int, side: int = SIDE) -> Path:
-    """Write two seconds of coloured cells."""
-    cells = np.random.default_rng(seed).integers(0, 256, (NUM_FRAMES, side // 28, side // 28, 3), dtype=np.uint8)
-    return write_video(path, cells.repeat(28, axis=1).repeat(28, axis=2), fps=FPS)
+def write_clip(path: Path, seed: int, height: int = SIDE, width: int = SIDE) -> Path:
+    """Write two seconds of natural-looking pictures: encoders repeat drawings byte for byte where they do not repeat these."""
+    return write_video(path, natural_frames(NUM_FRAMES, height, width, seed), fps=FPS)
 
 
 def write_annotations(folder: Path, rows: list[dict[str, Any]]) -> Path:
@@ -41,10 +40,10 @@ def question(number: int, video: str) -> dict[str, Any]:
     }
 
 
-def clips_and_annotations(folder: Path, count: int) -> Path:
+def clips_and_annotations(folder: Path, count: int, height: int = SIDE, width: int = SIDE) -> Path:
     """Write clips and a question about each."""
     for number in range(count):
-        write_clip(folder / f"{number}.mp4", number)
+        write_clip(folder / f"{number}.mp4", number, height, width)
     return write_annotations(folder, [question(number, f"{number}.mp4") for number in range(count)])
 
 

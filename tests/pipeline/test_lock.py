@@ -1,7 +1,9 @@
 import time
 from multiprocessing import get_context
 
-from storm_hf.pipeline import Step, Workspace, locked
+import pytest
+
+from storm_hf.pipeline import Step, Workspace, lock, locked
 
 
 FORK = get_context("fork")
@@ -19,6 +21,13 @@ def held_elsewhere(path, name, seconds):
     process.start()
     assert ready.wait(10)
     return process
+
+
+@pytest.fixture(params=["fcntl", "none"], autouse=True)
+def kind_of_lock(request, monkeypatch):
+    """With and without the locks of POSIX, which Windows does not have."""
+    if request.param == "none":
+        monkeypatch.setattr(lock, "fcntl", None)
 
 
 def test_name_held_by_another_process_is_not_had_without_waiting(tmp_path):

@@ -1,4 +1,5 @@
 import random
+import time
 
 import numpy as np
 import pytest
@@ -45,6 +46,41 @@ def test_hash_tells_other_videos_and_other_orders_apart(clip):
     assert distance(hash_, perceptual_hash(other)) > 60
     assert distance(hash_, perceptual_hash(clip[:, :, ::-1])) > 60
     assert distance(perceptual_hash(other), perceptual_hash(other[::-1])) > 30
+
+
+def by_comparing_all(hashes, max_distance=10):
+    kept, found = {}, {}
+    for name in sorted(hashes):
+        near = [other for other, known in kept.items() if distance(known, hashes[name]) <= max_distance]
+        if near:
+            found[name] = min(near)
+        else:
+            kept[name] = hashes[name]
+    return found
+
+
+def hashes_with_flat_parts(count, share, copies=1):
+    """Hashes that differ in a share of their bits, which show the same `copies` times, as in clips that hardly move."""
+    bits = np.zeros((count, NUM_BITS), dtype=bool)
+    drawn = np.random.default_rng(0).random((count, int(NUM_BITS * share) // copies)) < 0.5
+    bits[:, : drawn.shape[1] * copies] = np.repeat(drawn, copies, axis=1)
+    return {f"{number:06d}": np.packbits(row).tobytes().hex() for number, row in enumerate(bits)}
+
+
+@pytest.mark.parametrize(("share", "copies"), [(1, 1), (0.5, 1), (0.15, 1), (0.08, 1), (1, 4)])
+@pytest.mark.parametrize("has_bit_count", [True, False])
+def test_all_duplicates_are_found_whatever_part_of_the_hashes_is_flat(share, copies, has_bit_count, monkeypatch):
+    if not has_bit_count:
+        monkeypatch.delattr(np, "bitwise_count", raising=False)
+    hashes = hashes_with_flat_parts(400, share, copies)
+    assert find_duplicates(hashes) == by_comparing_all(hashes)
+
+
+def test_time_does_not_grow_with_the_square_where_hashes_are_half_flat():
+    hashes = hashes_with_flat_parts(20_000, 0.5)
+    began = time.process_time()
+    find_duplicates(hashes)
+    assert time.process_time() - began < 20  # comparing all that share a flat part took more than 100
 
 
 def test_smallest_id_is_kept_whatever_the_order():

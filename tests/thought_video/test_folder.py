@@ -4,8 +4,8 @@ import pytest
 from tests.thought_video.questions import numbered_clip, question
 from tests.video.clips import numbers
 
-from storm_hf.errors import DatasetError
-from storm_hf.thought_video import FolderGenerator, Rejected
+from storm_hf.errors import DatasetError, MachineError
+from storm_hf.thought_video import FolderGenerator, Rejected, file_stem
 
 
 @pytest.fixture
@@ -37,6 +37,19 @@ def test_clip_is_found_by_the_id(clip, root):
     assert numbers(thought.read()) == list(range(8))
     assert (thought.fps, thought.seed, thought.license, thought.generator) == (10.0, 3, "CC0-1.0", "a person")
     assert (thought.prompt, thought.seen_until_seconds) == ("", 1.0)
+
+
+@pytest.mark.parametrize("name", ["Clip_A", None])
+def test_id_with_capitals_is_found_under_itself_and_under_its_stem(clip, root, name):
+    put(root, name or file_stem("Clip_A"))
+    assert numbers(take(root, question(clip, id="Clip_A")).read()) == list(range(8))
+
+
+def test_folder_that_goes_away_is_no_fault_of_its_clips(clip, root):
+    generator = FolderGenerator(root)
+    root.rename(root.with_name("away"))
+    with pytest.raises(MachineError, match="was there before and is gone"):
+        generator.generate(question(clip), prompt="", seed=0)
 
 
 def test_sidecar_says_what_is_known(clip, root):

@@ -35,6 +35,10 @@ def test_thought_video_goes_on_where_the_question_stops_seeing(clip, part, first
     assert shown[1:] == [first + 2 * step - (first == 21) for step in range(1, 5)]
 
 
+def test_question_that_sees_nothing_of_its_part_is_rejected(clip):
+    assert future(question(clip, start_seconds=2.0, time_seconds=1.5)).kind == "too short"
+
+
 def test_fraction_says_where_a_question_without_a_time_is_asked(clip):
     assert future(question(clip), fraction=0.25).seen_until_seconds == pytest.approx(1.0)
 

@@ -22,6 +22,25 @@ def numbered_frames(count, height=48, width=64):
     return np.broadcast_to(255 * bits[:, None, stripe, None], (count, height, width, 3)).astype(np.uint8)
 
 
+def natural_frames(count, height=224, width=392, seed=0):
+    """Gradients under the noise of a sensor, in a camera that shakes: what an encoder finds hard, unlike drawings."""
+    draw = np.random.default_rng(seed)
+    y, x = np.mgrid[:height, :width]
+    phase = draw.uniform(0, 7, 3)
+    waves = np.stack(
+        [np.sin(x / 17 + y / 29 + phase[0]), np.cos(x / 11 + phase[1]), np.sin(y / 7 + phase[2])], axis=-1
+    )
+    shaken = [np.roll(waves, draw.integers(-4, 5, 2) + (0, 3 * number), axis=(0, 1)) for number in range(count)]
+    noisy = [128 + 60 * frame + draw.normal(0, 6, frame.shape) for frame in shaken]
+    return np.clip(np.stack(noisy), 0, 255).astype(np.uint8)
+
+
+def stirred_heap(number):
+    """Leave other bytes in freed memory, which some encoders read."""
+    for size in (100 * number + 1, 37632, 12544 + number, 5000):
+        np.random.default_rng(number).integers(0, 255, size, dtype=np.uint8)
+
+
 def numbers(frames):
     """Read the number of each frame off its stripes."""
     stripe = np.arange(frames.shape[2]) * NUM_BITS // frames.shape[2]

@@ -44,8 +44,8 @@ class ClipFinder:
             raise DatasetError(f"There is no clip {path}.")
         if self.bounded and not self._is_inside(path):
             raise DatasetError(
-                f"The clip {stated} is a link to {os.path.realpath(path)}, outside of the video root {self.root}. Copy it "
-                "there, or name the folder that holds it as video_root."
+                f"The clip {stated} lies outside of the video root {self.root}, since it is a link to "
+                f"{os.path.realpath(path)}. Copy it, or name the folder that holds both as video_root."
             )
         return path
 

@@ -23,6 +23,7 @@ from storm_hf.video.sample import evenly_spaced
 
 _NUM_FRAMES = 4
 _SIDE = 8
+_BITS_OF_BYTE = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).sum(axis=1, dtype=np.int64)
 NUM_BITS = _NUM_FRAMES * _SIDE * _SIDE
 
 
@@ -109,7 +110,7 @@ class _Kept:
             candidates = np.fromiter(chain.from_iterable(shared), dtype=np.int64)
         if len(candidates) == 0:
             return None
-        distances = np.bitwise_count(self._known[candidates] ^ self._words[position]).sum(axis=1)
+        distances = _count_bits(self._known[candidates] ^ self._words[position])
         near = candidates[distances <= self._max_distance]
         return int(self._positions[near.min()]) if len(near) else None
 
@@ -144,6 +145,13 @@ class DuplicateGate:
             )
         original = self._original_of.get(annotation.id)
         return None if original is None else f"duplicate: it shows the same as the thought video of {original!r}"
+
+
+def _count_bits(words: np.ndarray) -> np.ndarray:
+    """Count the bits that are set in each row."""
+    if hasattr(np, "bitwise_count"):  # numpy 2
+        return np.bitwise_count(words).sum(axis=1)
+    return _BITS_OF_BYTE[words.view(np.uint8)].sum(axis=1)
 
 
 def _pieces(words: np.ndarray, count: int) -> list[list[int]]:
