@@ -3,8 +3,12 @@ import json
 import pytest
 from typer.testing import CliRunner
 
+from storm_hf.builder.plan import ANNOTATIONS
+from storm_hf.builder.records import Refused, write_records
+from storm_hf.builder.rows import THOUGHTS
 from storm_hf.cli import app
-from storm_hf.pipeline import claim
+from storm_hf.pipeline import Workspace, claim
+from storm_hf.writing import write_json
 
 
 def status(*arguments):
@@ -33,3 +37,24 @@ def test_status_is_json_for_programs(tmp_path):
     content = json.loads(status(tmp_path, "--json").output)
     assert content["is_complete"] is False
     assert content["steps"][0]["parameters"] == {"rows_per_shard": 64}
+
+
+def test_retry_of_what_is_no_build_is_told_in_one_line(tmp_path):
+    result = CliRunner().invoke(app, ["build", "retry", str(tmp_path), "--reason", "unreadable"])
+    assert result.exit_code == 2
+    assert result.output.startswith("storm: Expected the folder of a build")
+    assert len(result.output.splitlines()) == 1
+
+
+def test_retry_says_how_many_rows_will_be_tried_again(tmp_path):
+    workspace = Workspace(tmp_path)
+    write_json(workspace.shard(ANNOTATIONS, "index.json"), {"num_rows": {"train-00000": 3}})
+    shard = workspace.shard(THOUGHTS, "train-00000.jsonl")
+    shard.parent.mkdir(parents=True)
+    refused = [
+        Refused(step=THOUGHTS, split="train", source="s", reason=f"{kind}: x") for kind in ("unreadable", "static")
+    ]
+    write_records(shard, refused, tmp_path)
+    result = CliRunner().invoke(app, ["build", "retry", str(tmp_path), "--reason", "unreadable"])
+    assert (result.exit_code, result.output[:28]) == (0, "1 rows will be tried again. ")
+    assert not shard.exists()

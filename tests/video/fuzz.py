@@ -1,4 +1,4 @@
-"""Read mutated headers of valid videos in a process that may die: `python tests/video/fuzz.py FOLDER SEED COUNT`.
+"""Read mutated headers of valid videos in a process that may die: `python -m tests.video.fuzz FOLDER SEED COUNT`.
 
 Containers stay valid enough to be opened: codec tags, stream types, handlers, sizes, indices, rates and metadata change, the
 pictures do not. Every input must be read, or be a `VideoReadError` in one line, within its time and a bounded memory. A line of
@@ -14,6 +14,7 @@ import sys
 import time
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 from tests.video import clips
 
@@ -26,9 +27,49 @@ GRACE_SECONDS = 15.0  # that a machine under load may take longer
 LIMITS = VideoLimits(max_frame_pixels=4_000_000, max_total_bytes=64 * 2**20, max_packets=20_000)
 MEMORY_BYTES = 2 * 2**30  # more than the limits need, address space of the decoder's threads included
 _HEADER_BYTES = 8192
-_WORDS = (b"avc1", b"encv", b"hvc1", b"av01", b"mp4v", b"apch", b"zzzz", b"vide", b"soun", b"hint", b"text", b"meta", b"tmcd")
-_WORDS += (b"vids", b"auds", b"txts", b"H264", b"MJPG", b"cvid", b"raw ", b"DIB ", b"stsd", b"stsz", b"stco", b"stts", b"ctts")
-_WORDS += (b"elst", b"free", b"mdat", b"moov", b"dref", b"url ", b"V_AV1", b"V_VP9", b"V_MPEG2", b"A_AAC", b"V_UNCOMPRESSED")
+_WORDS = (
+    b"avc1",
+    b"encv",
+    b"hvc1",
+    b"av01",
+    b"mp4v",
+    b"apch",
+    b"zzzz",
+    b"vide",
+    b"soun",
+    b"hint",
+    b"text",
+    b"meta",
+    b"tmcd",
+)
+_WORDS += (
+    b"vids",
+    b"auds",
+    b"txts",
+    b"H264",
+    b"MJPG",
+    b"cvid",
+    b"raw ",
+    b"DIB ",
+    b"stsd",
+    b"stsz",
+    b"stco",
+    b"stts",
+    b"ctts",
+)
+_WORDS += (
+    b"elst",
+    b"free",
+    b"mdat",
+    b"moov",
+    b"dref",
+    b"url ",
+    b"V_AV1",
+    b"V_VP9",
+    b"V_MPEG2",
+    b"A_AAC",
+    b"V_UNCOMPRESSED",
+)
 _NUMBERS = (0, 1, 2, 0x7F, 0x80, 0xFF, 0x100, 0x7FFF, 0x8000, 0xFFFF, 0x10000, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
 
 
@@ -58,7 +99,7 @@ def write_seeds(folder: Path) -> list[Path]:
         try:
             seeds.append(clips.encode(folder / name, frames, **how))
         except Exception as error:  # this FFmpeg does not write it
-            print(json.dumps({"not written": name, "why": str(error)}), file=sys.stderr)
+            sys.stderr.write(f"{name} was not written: {error}\n")
     return seeds
 
 
@@ -122,11 +163,16 @@ def main(folder: Path, seed: int, count: int) -> None:
         outcome, problem = problem_of(path, strict=bool(number % 2))
         outcomes[outcome] += 1
         if problem is not None:
-            print(json.dumps({"input": number, "problem": problem}), flush=True)
+            _report({"input": number, "problem": problem})
     gc.collect()
     descriptors = len(os.listdir("/proc/self/fd")) - num_open
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-    print(json.dumps({"outcomes": outcomes, "descriptors": descriptors, "peak_mib": peak}), flush=True)
+    _report({"outcomes": outcomes, "descriptors": descriptors, "peak_mib": peak})
+
+
+def _report(content: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(content) + "\n")
+    sys.stdout.flush()
 
 
 def _address_space() -> int:
