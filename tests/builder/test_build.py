@@ -176,7 +176,7 @@ def test_choice_that_does_not_exist_is_named(annotations, qwen_checkpoint, tmp_p
 def test_clip_over_the_limits_of_the_recipe_is_rejected_with_its_reason(annotations, qwen_checkpoint, tmp_path):
     rows = [json.loads(line) for line in annotations.read_text().splitlines()][:3]
     rows = [row | {"video": str(annotations.parent / row["video"])} for row in rows]
-    rows[1]["video"] = str(write_clip(tmp_path / "large.mp4", 1, side=84))
+    rows[1]["video"] = str(write_clip(tmp_path / "large.mp4", 1, 84, 84))
     recipe = tiny_recipe(
         write_annotations(tmp_path / "rows", rows),
         qwen_checkpoint,

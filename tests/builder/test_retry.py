@@ -54,10 +54,10 @@ def test_only_the_shards_of_such_rows_are_made_again(source, qwen_checkpoint, tm
     slow_for(monkeypatch, {"q04"}, 5.0)
     recipe = tiny_recipe(source, qwen_checkpoint, tmp_path / "data", reading={"timeout_seconds": 4.0})
     ThoughtsBuilder(recipe).build()
-    before = {path: path.stat().st_ino for path in (tmp_path / "data").glob("*/**/train-*") if path.is_file()}
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "data").glob("*/**/train-*") if path.is_file()}
     recipe = tiny_recipe(source, qwen_checkpoint, tmp_path / "data", reading={"timeout_seconds": 600.0})
     ThoughtsBuilder(recipe).build()
-    anew = {path.name for path, number in before.items() if path.stat().st_ino != number}
+    anew = {path.name for path, written in before.items() if path.stat().st_mtime_ns != written}
     assert anew == {"train-00001.jsonl", "train-00001-of-00004.parquet"}
 
 
