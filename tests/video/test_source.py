@@ -170,6 +170,28 @@ def test_file_that_was_there_before_and_is_gone_is_a_fault_of_the_machine(tmp_pa
         read_video(path)
 
 
+@pytest.mark.parametrize(("kind", "offset"), [(b"stsz", 8), (b"trun", 4)])
+def test_header_that_claims_more_samples_than_bytes_gets_no_memory(tmp_path, kind, offset):
+    options = {"movflags": "frag_keyframe+empty_moov"} if kind == b"trun" else {}
+    path = clips.encode(tmp_path / "bomb.mp4", clips.numbered_frames(9), **options)
+    content = bytearray(path.read_bytes())
+    place = content.index(kind) + 4 + offset
+    content[place : place + 4] = b"\x70\xff\xff\xff"
+    path.write_bytes(content)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(VideoReadError, match=r"bomb.mp4 is damaged: its header claims 1,895,825,407 samples"):
+        read_video(path)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < peak + 64 * 1024
+
+
+def test_header_that_sends_the_reader_before_the_beginning_costs_its_file_only(counting):
+    file = ClipFile(counting)
+    assert file.seek(-5) == -1
+    assert file.seek(2**80) == -1
+    file.check()
+    file.close()
+
+
 def test_time_out_says_how_long_it_was(counting):
     with pytest.raises(VideoTimeoutError) as error:
         read_video(counting, timeout_seconds=1e-9)

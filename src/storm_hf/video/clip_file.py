@@ -7,12 +7,14 @@ from what FFmpeg makes of missing bytes, so that a fault of the machine is not t
 import errno
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import av
 
-from storm_hf.errors import MachineError, VideoReadError, is_machine_fault
+from storm_hf.errors import MachineError, StormError, VideoReadError, is_machine_fault
 from storm_hf.video.limits import reading_defaults
 
 
@@ -50,8 +52,13 @@ class ClipFile:
             return b""
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Move to a position; FFmpeg may ask for impossible ones, which headers make it compute."""
-        return self._file.seek(offset, whence)
+        """Move to a position, or return -1 where there is none, such as before the beginning: headers make FFmpeg ask for it."""
+        try:
+            return self._file.seek(offset, whence)
+        except (OSError, ValueError, OverflowError) as error:
+            if isinstance(error, OSError) and is_machine_fault(error):
+                self._fault = error
+            return -1
 
     def tell(self) -> int:
         """Return the position."""
@@ -88,6 +95,17 @@ def opening_error(path: Path, error: OSError) -> MachineError | VideoReadError:
     if isinstance(error, FileNotFoundError | NotADirectoryError):
         return VideoReadError(f"{path} does not exist.")
     return VideoReadError(f"{path} cannot be opened: {error.strerror}.")
+
+
+@contextmanager
+def system_errors_named(path: Path) -> Iterator[None]:
+    """Raise what the system says of a file as an error of this package; see `opening_error`."""
+    try:
+        yield
+    except StormError:
+        raise
+    except OSError as error:
+        raise opening_error(path, error) from error
 
 
 def raise_machine_fault(path: Path, error: av.error.FFmpegError) -> None:

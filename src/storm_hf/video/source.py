@@ -13,9 +13,10 @@ from av.stream import Disposition
 from av.video.stream import VideoStream
 
 from storm_hf.errors import VideoReadError
-from storm_hf.video.clip_file import ClipFile, check_file, raise_machine_fault
+from storm_hf.video.clip_file import ClipFile, check_file, raise_machine_fault, system_errors_named
 from storm_hf.video.kinds import FORMATS, codec_tag, describe_content
 from storm_hf.video.limits import ReadingBounds
+from storm_hf.video.sample_tables import check_sample_tables
 
 
 _CONTAINER_OPTIONS = {"format_whitelist": FORMATS, "protocol_whitelist": "file"}
@@ -43,6 +44,8 @@ def open_video(path: Path, bounds: ReadingBounds | None = None) -> Iterator[tupl
         MachineError: If the system cannot read the file.
     """
     check_file(path)
+    with system_errors_named(path):
+        check_sample_tables(path)
     bounds = bounds or ReadingBounds(path)
     decoder_options = {"max_pixels": str(bounds.limits.max_frame_pixels)}
     with _opened(path, bounds, decoder_options) as container:
@@ -88,7 +91,8 @@ def _container(file: ClipFile, path: Path, bounds: ReadingBounds, options: dict[
         )
     except (av.error.InvalidDataError, av.error.EOFError, av.error.ArgumentError) as error:
         file.check()
-        raise VideoReadError(f"{path} is not a video: {describe_content(path)}.") from error
+        with system_errors_named(path):
+            raise VideoReadError(f"{path} is not a video: {describe_content(path)}.") from error
     except av.error.FFmpegError as error:
         bounds.check_time()
         raise_machine_fault(path, error)
@@ -113,9 +117,10 @@ def _moving_picture(path: Path, container: InputContainer, bounds: ReadingBounds
     if decodable:
         return decodable[0] if len(decodable) == 1 else _film(path, container, decodable, bounds)
     if pictures:
+        with system_errors_named(path):
+            tag = codec_tag(path)
         raise VideoReadError(
-            f"{path} holds a video that this FFmpeg cannot decode (codec tag {codec_tag(path)!r}). It may be encrypted. "
-            "Convert it to H.264."
+            f"{path} holds a video that this FFmpeg cannot decode (codec tag {tag!r}). It may be encrypted. Convert it to H.264."
         )
     if container.streams.video:
         raise VideoReadError(f"{path} holds sound and a cover picture but no video.")
