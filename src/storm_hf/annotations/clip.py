@@ -71,7 +71,7 @@ class ClipFinder:
         return text_of(value, "path of the clip")
 
     def _is_on_disk(self, video: Mapping[str, Any]) -> bool:
-        """Whether the path of a video names the file with its bytes, if it has any, and no other file of that name."""
+        """Check that the path of a video names the file with its bytes, if it has any, and no other file of that name."""
         path, held = video.get("path"), video.get("bytes")
         if path is None or held is None:
             return path is not None
@@ -90,7 +90,7 @@ class ClipFinder:
 
 
 def _blobs_of(root: Path) -> list[Path]:
-    """Where the Hub's cache keeps the files of the snapshot that a folder lies in: `<repository>/blobs`."""
+    """Folder of the Hub's cache with the files of the snapshot that a folder lies in: `<repository>/blobs`."""
     return [
         parent.parent / "blobs"
         for parent in root.parents

@@ -39,7 +39,7 @@ class PublishedCheckpoint(Pushed):
 
     @property
     def summary(self) -> list[str]:
-        """What to tell people, line by line."""
+        """Summary for people, line by line."""
         return [*self.lines_on_left_out, *self.notes, f"{len(self.files)} files, {self.audience}."]
 
 
@@ -136,7 +136,7 @@ class CheckpointPush(Push):
         return replace(contents, files={**contents.files, PICTURE: draw_stages(self._facts_of(self.repo).num_latents)})
 
     def _files_of_earlier_push(self, repo: str) -> set[str]:
-        """What the list of the push before says that it published."""
+        """Names of the files that the push before published, by its list."""
         try:
             facts = json.loads(self.read(repo, FACTS) or "{}")
         except ValueError:

@@ -105,7 +105,7 @@ class DatasetFolder:
         return [inside(self.path, name) for name in names]
 
     def clips(self, table: Any) -> list["RecordedClip"]:
-        """Where the clip of each row of a shard comes from, by the row's own columns, or by the records of its build.
+        """Read the provenance of each row's clip off the row's own columns, or off the records of its build.
 
         Args:
             table (`Any`):

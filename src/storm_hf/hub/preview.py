@@ -9,7 +9,7 @@ from storm_hf.hub.known_files import sentence_on_left_out
 
 @dataclass(frozen=True)
 class Preview:
-    """What a push would publish. Nothing was sent.
+    """Preview of a push. Nothing was sent.
 
     Args:
         repo (`str`):
@@ -38,7 +38,7 @@ class Preview:
 
     @property
     def summary(self) -> list[str]:
-        """What to tell people, line by line."""
+        """Summary for people, line by line."""
         left_out = [sentence_on_left_out(self.left_out)] if self.left_out else []
         return [*left_out, *self.notes, f"Dry run: nothing was sent. {len(self.files)} files would go to {self.repo}."]
 

@@ -36,7 +36,7 @@ class Publication(Pushed):
 
     @property
     def summary(self) -> list[str]:
-        """What to tell people, line by line."""
+        """Summary for people, line by line."""
         return [*_on_withheld(self.withheld), *self.lines_on_left_out, f"{self.num_rows} rows, {self.audience}."]
 
 

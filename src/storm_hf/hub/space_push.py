@@ -24,7 +24,7 @@ class PublishedSpace(Pushed):
 
     @property
     def summary(self) -> list[str]:
-        """What to tell people, line by line."""
+        """Summary for people, line by line."""
         return [f"A page for {'everybody' if self.is_public else 'you alone'}; it starts in a few minutes."]
 
 

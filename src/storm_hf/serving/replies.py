@@ -17,7 +17,7 @@ DONE = b"data: [DONE]\n\n"
 
 @dataclass(frozen=True)
 class Completion:
-    """What all replies to one request have in common.
+    """Fields that all replies to one request share.
 
     Args:
         request_id (`str`):

@@ -93,7 +93,7 @@ class Pictures:
 
     @property
     def packets_misled(self) -> bool:
-        """Whether pictures are missing or in another order though nothing was broken: the times of the packets are wrong."""
+        """Check for pictures that are missing or in another order though nothing was broken: the times of the packets are wrong."""
         return self.num_broken == 0 and not (self._found.all() and self._is_ascending)
 
     def take(self, key: int, picture: VideoFrame) -> None:
