@@ -81,7 +81,7 @@ def teach(folder: DemoFolder, recipe: DemoRecipe, normalize: str) -> Pupil:
     )
     trainer.train()
     log = next(entry for entry in reversed(trainer.state.log_history) if "latent_cosine" in entry)
-    return Pupil(trainer.model, processor, trainer.trajectory, log)
+    return Pupil(trainer.model, processor, trainer.target_trajectory, log)
 
 
 def examine(pupil: Pupil, rows: Dataset, recipe: DemoRecipe) -> Diagnosis:
