@@ -234,6 +234,7 @@ def test_failing_stage_ends_the_run_with_one_sentence(tmp_path):
     recipe = tmp_path / "run.yaml"
     content = {
         "model_name_or_path": str(tmp_path / "nothing"),
+        "dataset_name": str(tmp_path / "nothing"),
         "output_dir": str(tmp_path / "run"),
         "stages": "two_stages",
     }
