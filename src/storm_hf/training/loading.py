@@ -186,7 +186,9 @@ def load_rows(name_or_path: str, config: str | None = None) -> DatasetDict:
         DatasetError: If it is a file, such as one of annotations.
     """
     if not name_or_path:
-        raise DatasetError("Expected the name or the folder of a data set, got none. Give one: `--dataset_name data/mine`.")
+        raise DatasetError(
+            "Expected the name or the folder of a data set, got none. Give one: `--dataset_name data/mine`."
+        )
     if Path(name_or_path).is_file():
         raise DatasetError(
             f"Expected a built data set, a folder or a name on the Hub, got the file {name_or_path}. Build one of its rows with "
