@@ -5,6 +5,7 @@ commit at the end makes all of them visible at once, so that a repository never 
 """
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import KW_ONLY, dataclass, field
@@ -67,7 +68,7 @@ class Pushed:
 
 
 @dataclass(frozen=True)
-class Push:
+class Push(ABC):
     """What every publication is told, and the steps that it takes.
 
     Args:
@@ -105,9 +106,9 @@ class Push:
         """Where people find it, by its name with its owner."""
         return f"{self.api.endpoint}/{'' if self.kind == 'model' else self.kind + 's/'}{repo}"
 
+    @abstractmethod
     def dry_run(self) -> Preview:
         """List what would be published. Needs no token and no network, and writes nothing."""
-        raise NotImplementedError
 
     def open_repository(self, **creation: Any) -> str:
         """Make the repository, private until everything is there, or make sure that it is as private as was asked for.
