@@ -30,7 +30,8 @@ demo: $(READY)  ## Train and question a tiny STORM on this machine; the report i
 	$(VENV)/bin/storm demo --out $(OUT)
 
 test: $(READY)  ## The core tests: minutes on two cores, no network, no GPU
-	$(TESTS) -m "not slow and not scale and not ray and not lmms and not browser and not gpu and not ffmpeg" -n $(WORKERS) --dist loadfile
+	$(TESTS) -m "not slow and not scale and not ray and not lmms and not browser and not gpu and not ffmpeg" -n $(WORKERS) --dist loadfile \
+		-o faulthandler_timeout=240 --max-worker-restart 1
 
 test-all: test $(SCALE) test-evaluation  ## Also the slow tests, among them the built wheel, and DeepSpeed on two processes
 	$(TESTS) -m "(slow or scale) and not ray and not lmms and not browser and not gpu and not ffmpeg"

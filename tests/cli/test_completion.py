@@ -30,7 +30,7 @@ def completed(script, line, folder):
     [
         ("storm di", ["diagnose"]),
         ("storm --debug di", ["diagnose"]),
-        ("storm build ", ["status"]),
+        ("storm build ", ["status", "retry"]),
         ("storm build status --j", ["--json"]),
         ("storm ask clip.mp4 why --num", ["--num-latents"]),
         ("storm ask clip.mp4 why --latents ", ["zero", "noise", "mean", "none", "alone"]),

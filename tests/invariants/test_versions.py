@@ -28,7 +28,9 @@ PARTS = {  # of the model, by what its parameters' names hold
     "embedding": "embed_tokens",
     "attention": "_proj",
 }
-TOLERANCE = {"rtol": 2e-5, "atol": 2e-6}  # single precision on another processor or with another torch
+# Single precision through a rollout and three updates: instruction sets alone (`ATEN_CPU_CAPABILITY=default` against the
+# processor's own) move these figures by up to 4e-4 of their size. A field that a version ignores moves them by tenths.
+TOLERANCE = {"rtol": 2e-3, "atol": 2e-4}
 
 Figures = dict[str, list]
 
@@ -39,7 +41,7 @@ def same_weights(model: StormForConditionalGeneration) -> StormForConditionalGen
     for name, parameter in model.named_parameters():
         generator = torch.Generator().manual_seed(zlib.crc32(name.encode()))
         noise = torch.randn(parameter.shape, generator=generator)
-        gain = 1.5 * parameter[0].numel() ** -0.5 if parameter.ndim > 1 else 0.05
+        gain = 0.7 * parameter[0].numel() ** -0.5 if parameter.ndim > 1 else 0.05
         parameter.copy_(gain * noise + (parameter.ndim == 1 and name.endswith("weight")))
     return model
 
@@ -83,8 +85,8 @@ def gradients_of(model: StormForConditionalGeneration, inputs: dict[str, torch.T
 
 
 def figures_of_stage(stage: str, kind: str, folder: Path) -> Figures:
-    """Losses and gradient norms of four steps of a trainer."""
-    trainer = tiny_trainer(stage, kind, folder, max_steps=4)
+    """Losses and gradient norms of three steps of a trainer."""
+    trainer = tiny_trainer(stage, kind, folder, max_steps=3)
     same_weights(trainer.model)
     trainer.train()
     return {name: logged(trainer, name) for name in ("loss", "grad_norm")}
