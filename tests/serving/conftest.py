@@ -89,7 +89,8 @@ def served(storm_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
 
 def wait_for_address(process: subprocess.Popen[bytes], words: Path) -> str:
     """Read what the process says until it says where it answers."""
+    end = time.monotonic() + 180  # it imports torch and transformers first
     while not (found := re.search(r"answers at (http://\S+)", words.read_text())):
-        assert process.poll() is None, words.read_text()
+        assert process.poll() is None and time.monotonic() < end, words.read_text()
         time.sleep(0.1)
     return found[1]
