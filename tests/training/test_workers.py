@@ -1,6 +1,7 @@
 """Rows that are read by worker processes: the same batches, on one core each, and errors that arrive."""
 
 import os
+import sys
 from dataclasses import dataclass
 from multiprocessing import parent_process
 from pathlib import Path
@@ -11,16 +12,24 @@ import torch
 from tests.training import processes  # noqa: F401  (what its fork server imports once, workers need not)
 from tests.training.tiny_training import NUM_LATENTS, QUIET, logged
 from tests.training.tiny_videos import load_tiny, prompt_encoder, write_thoughts
+from tests.video.fake_libraries import GIVE_UP, write_decord
 
 from storm_hf import StormAlignConfig, StormAlignTrainer, StormAnswerConfig
 from storm_hf.align.collator import AlignCollator
 from storm_hf.align.targets import fit_trajectory
-from storm_hf.errors import VideoReadError
+from storm_hf.errors import ConfigurationError, MissingExtraError, VideoReadError
 from storm_hf.training import device as devices
 from storm_hf.training.collator import AnswerCollator
 from storm_hf.training.features import cache_video_features
 from storm_hf.training.loading import load_rows
 from storm_hf.video import timeline
+from storm_hf.video.library_pool import stop_idle_processes
+
+
+@pytest.fixture(autouse=True)
+def no_choice(monkeypatch):
+    monkeypatch.setenv("STORM_VIDEO_BACKEND", "pyav")  # restored at the end, whatever a trainer sets
+    monkeypatch.delenv("STORM_VIDEO_BACKEND")
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +86,29 @@ def test_run_with_workers_logs_the_losses_of_one_without(tiny, rows, tmp_path):
         trainer.train()
         losses.append(logged(trainer, "loss"))
     assert losses[0] == losses[1]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_workers_read_with_the_backend_of_the_run(workers, tiny, rows, tmp_path, monkeypatch):
+    write_decord(tmp_path, GIVE_UP)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    stop_idle_processes()
+    trainer = align_trainer(tiny, rows, tmp_path, dataloader_num_workers=workers, video_backend="decord")
+    with pytest.raises(VideoReadError, match="cannot be read by decord .no such codec"):
+        next(iter(trainer.get_train_dataloader()))
+    stop_idle_processes()
+
+
+@pytest.mark.parametrize("config", [StormAlignConfig, StormAnswerConfig])
+@pytest.mark.parametrize(("backend", "error"), [("opencv", ConfigurationError), ("decord", MissingExtraError)])
+def test_backend_that_cannot_read_here_is_told_with_the_arguments(config, backend, error, tmp_path, monkeypatch):
+    monkeypatch.setattr("storm_hf.video.library_pool.find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "decord", None)
+    with pytest.raises(error):
+        config(str(tmp_path), use_cpu=True, video_backend=backend)
+    monkeypatch.setenv("STORM_VIDEO_BACKEND", backend)
+    with pytest.raises(ConfigurationError if backend == "opencv" else error):
+        config(str(tmp_path), use_cpu=True)
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,7 @@ from storm_hf.target_trajectory.shard_encoder import ShardEncoder
 from storm_hf.target_trajectory.shards import DATA
 from storm_hf.thought_video import PromptWriter, ThoughtVideoGenerator
 from storm_hf.video import bounded_reading
+from storm_hf.video.backend_choice import check_video_backend, other_backend, video_backend
 
 
 OnFinished = Callable[[Path], None]
@@ -137,6 +138,7 @@ class ThoughtsBuilder:
 
     def read_annotations(self) -> None:
         """Cut the annotations into shards, and take up rows again that had less time than they would have now."""
+        check_video_backend(self._video_backend)
         gates_of(self.recipe, self.generator)  # a setting that does not exist is told before hours of work
         prompts_of(self.recipe, self.workspace.root)
         parameters = plan_parameters(self.recipe)
@@ -188,6 +190,11 @@ class ThoughtsBuilder:
         return finish(self.recipe, self._plan, self._selection, self.workspace, self.encoder.revision)
 
     @property
+    def _video_backend(self) -> str:
+        setting = self.recipe.reading.video_backend
+        return video_backend() if setting == "auto" else setting
+
+    @property
     def _plan(self) -> Plan:
         plan = Plan.load(self.workspace)
         if plan is None:
@@ -233,9 +240,7 @@ class ThoughtsBuilder:
 
     def _run(self, step: Step[str], tasks: Mapping[str, str]) -> None:
         reading = self.recipe.reading
-        with bounded_reading(
-            reading.limits, reading.timeout_seconds, backend=reading.video_backend, expects_files=True
-        ):
+        with bounded_reading(reading.limits, reading.timeout_seconds, backend=self._video_backend, expects_files=True):
             step.run(self.workspace, self.share.of(tasks), self.on_finished)
 
 
@@ -253,10 +258,5 @@ def _thought_parameters(recipe: ThoughtsRecipe, generator: ThoughtVideoGenerator
         "frame_size": recipe.frame_size,
         "embed": recipe.embed,
         "keep_thoughts": recipe.keep_thoughts,
-        **_backend_parameter(recipe.reading.video_backend),
+        **other_backend(recipe.reading.video_backend),
     }
-
-
-def _backend_parameter(backend: str) -> dict[str, str]:
-    """Name a backend that may round colours in another way than PyAV, which is what everything was built with before."""
-    return {} if backend in ("auto", "pyav") else {"video_backend": backend}

@@ -22,7 +22,7 @@ from storm_hf.errors import ConfigurationError
 from storm_hf.target_trajectory import TargetSettings
 from storm_hf.thought_video import WorldRecipe
 from storm_hf.video import VideoLimits
-from storm_hf.video.backend_choice import BACKENDS
+from storm_hf.video.backend_choice import check_backend_name
 
 
 RecordT = TypeVar("RecordT")
@@ -100,10 +100,7 @@ class ReadingSettings:
     def __post_init__(self) -> None:
         if not self.timeout_seconds > 0:
             raise ConfigurationError(f"Expected timeout_seconds above 0 but got {self.timeout_seconds}.")
-        if self.video_backend not in BACKENDS:
-            raise ConfigurationError(
-                f"Expected a video_backend among {', '.join(BACKENDS)} but got {self.video_backend!r}."
-            )
+        check_backend_name(self.video_backend)
 
 
 @dataclass(frozen=True, kw_only=True)

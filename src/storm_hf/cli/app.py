@@ -7,6 +7,7 @@ import typer
 
 from storm_hf.cli.exits import tell
 from storm_hf.cli.loading import DEFAULT_MODEL, default_model, load_model
+from storm_hf.cli.video_backend import VideoBackend
 
 
 EPILOG = """Examples:
@@ -31,6 +32,7 @@ def open_page(
         bool, typer.Option("--share", help="Also make a public address, through the servers of Gradio.")
     ] = False,
     max_seconds: Annotated[float, typer.Option(min=0.1, help="Longest clip.")] = 600.0,
+    video_backend: VideoBackend = None,
 ) -> None:
     """Open a page to drop clips on: the answer, what each latent imagined, and what a changed thought does."""
     from storm_hf.app import Session, run_page

@@ -9,6 +9,7 @@ import typer
 
 from storm_hf.cli.exits import tell
 from storm_hf.cli.loading import DEFAULT_MODEL, default_model, load_model
+from storm_hf.cli.video_backend import VideoBackend
 
 
 if TYPE_CHECKING:
@@ -76,6 +77,7 @@ def ask_clip(
         bool, typer.Option("--show", help="Describe each latent, and the known state nearest to it.")
     ] = False,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 64,
+    video_backend: VideoBackend = None,
 ) -> None:
     """Ask a model about a video clip.
 

@@ -8,6 +8,7 @@ import typer
 from storm_hf.cli.exits import given_command, tell
 from storm_hf.cli.loading import load_model
 from storm_hf.cli.progress import progress_bar
+from storm_hf.cli.video_backend import VideoBackend
 
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ def diagnose_model(
     seed: Annotated[int, typer.Option(min=0, help="Draws questions, donors, noise and intervals.")] = 0,
     batch_size: Annotated[int, typer.Option(min=1, help="Questions answered together.")] = 64,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 8,
+    video_backend: VideoBackend = None,
 ) -> None:
     """Find out whether a model uses its latents.
 

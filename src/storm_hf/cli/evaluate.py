@@ -8,6 +8,7 @@ import typer
 
 from storm_hf.cli.ask import Latents
 from storm_hf.cli.exits import given_command, tell
+from storm_hf.cli.video_backend import VideoBackend
 
 
 if TYPE_CHECKING:
@@ -84,6 +85,7 @@ def evaluate_model(
         ),
     ] = None,
     judge_model: Annotated[str, typer.Option(help="The model, as that server calls it.")] = "gpt-4o",
+    video_backend: VideoBackend = None,
 ) -> None:
     """Evaluate a model on Video-MME, MVBench, TempCompass and MMVU.
 
@@ -104,7 +106,7 @@ def evaluate_model(
         limit=limit,
         revision=revision,
         backbone_revision=backbone_revision,
-        settings={**settings, "latents": None if latents is None else latents.value},
+        settings={**settings, "latents": latents and latents.value, "video_backend": video_backend},
     )
     _answer(run)
     _report(run.out, tuple(_names(scorer)), None if judge is None else _judge(judge, judge_model, run.out))

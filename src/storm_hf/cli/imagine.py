@@ -8,6 +8,7 @@ import typer
 from storm_hf.cli.exits import tell
 from storm_hf.cli.loading import load_model
 from storm_hf.cli.progress import progress_bar
+from storm_hf.cli.video_backend import VideoBackend
 from storm_hf.errors import DatasetError
 
 
@@ -32,6 +33,7 @@ def imagine_clips(
     split: Annotated[str, typer.Option(help="Split that they come from.")] = "test",
     updates: Annotated[int, typer.Option(min=1, help="Updates of the decoder, if one is trained.")] = 500,
     seed: Annotated[int, typer.Option(min=0, help="Which questions, and the decoder's weights.")] = 0,
+    video_backend: VideoBackend = None,
 ) -> None:
     """Draw the latents of a model: clip, true thought and imagined thought side by side.
 

@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from storm_hf.cli.video_backend import VideoBackend
+
 
 EPILOG = """Examples:
 
@@ -42,6 +44,7 @@ def serve_model(
         bool,
         typer.Option("--allow-urls", help="Fetch http(s) URLs: clients can then make it call any address."),
     ] = False,
+    video_backend: VideoBackend = None,
 ) -> None:
     """Serve a model to OpenAI clients: text, pictures and videos, streaming.
 

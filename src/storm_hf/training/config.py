@@ -9,6 +9,7 @@ from trl import SFTConfig
 from storm_hf.errors import ConfigurationError
 from storm_hf.model.gradient_storm import RolloutGradient
 from storm_hf.training.device import workers_to_spare
+from storm_hf.video.backend_choice import check_video_backend, video_backend
 from storm_hf.worlds.question import QuestionStyle
 
 
@@ -77,6 +78,9 @@ class StormTrainingConfig(SFTConfig):
             there are cores to spare, where there is a GPU; none on a CPU.
         dataloader_persistent_workers (`bool`, *optional*):
             Whether they live on from epoch to epoch. By default they do, where there are any.
+        video_backend (`str`, *optional*):
+            What decodes clips: `pyav`, `decord` or `torchcodec`. By default what `STORM_VIDEO_BACKEND` says, else PyAV. It holds for
+            the whole process, and for those that read videos.
         peak_flops_per_second (`float`, *optional*):
             Dense FLOPs per second of one device in the arithmetic of the run, for `model_flops_utilisation`. By default that
             of a known GPU in 16 bits; of any other device no utilisation is logged.
@@ -130,6 +134,9 @@ class StormTrainingConfig(SFTConfig):
     dataloader_persistent_workers: bool | None = field(
         default=None, metadata={"help": "Whether they live on from epoch to epoch; by default, if there are any."}
     )
+    video_backend: str | None = field(
+        default=None, metadata={"help": "What decodes clips: pyav, decord or torchcodec; by default pyav."}
+    )
     peak_flops_per_second: float | None = field(
         default=None,
         metadata={
@@ -166,6 +173,7 @@ class StormTrainingConfig(SFTConfig):
             raise ConfigurationError(f"`num_latents` must be 0 or more, got {self.num_latents}.")
         if self.question_style not in (None, "words", "letters", "none"):
             raise ConfigurationError(f"`question_style` must be words, letters or none, got {self.question_style!r}.")
+        check_video_backend(self.video_backend or video_backend())
         if not 0 <= self.bottleneck_share <= 1 or (self.bottleneck_share and self.num_latents == 0):
             raise ConfigurationError(
                 f"`bottleneck_share` must lie between 0 and 1, and needs latents; got {self.bottleneck_share} with "

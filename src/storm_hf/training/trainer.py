@@ -42,6 +42,7 @@ from storm_hf.training.reading import RowReading
 from storm_hf.training.record import record_prompts
 from storm_hf.training.run_folder import claimed_run
 from storm_hf.training.throughput import ThroughputMetrics
+from storm_hf.video.backend_choice import use_video_backend
 
 
 _BOTTLENECK = 1  # what draws are for
@@ -135,6 +136,7 @@ class StormTrainer(ThroughputMetrics, RowReading, RowDraws, AdapterCheckpoints, 
         refuse_arguments(
             args, self._config_class, quantization_config=quantization_config, formatting_func=formatting_func
         )
+        use_video_backend(args.video_backend)
         model, processing_class, args = load_parts(
             model, processing_class, args, has_collator=data_collator is not None
         )

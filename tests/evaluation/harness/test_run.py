@@ -127,6 +127,17 @@ def test_folder_with_other_settings_is_refused(run, fake_lmms_eval):
         evaluate(replace(run, limit=5))
 
 
+def test_run_that_another_decoder_began_is_refused(run, fake_lmms_eval, monkeypatch):
+    fake_lmms_eval("")
+    evaluate(run)
+    evaluate(replace(run, settings={"max_frames": 4, "batch_size": 8, "video_backend": "pyav"}))
+    with pytest.raises(StaleWorkError, match="video_backend"):
+        evaluate(replace(run, settings={**run.settings, "video_backend": "decord"}))
+    monkeypatch.setenv("STORM_VIDEO_BACKEND", "decord")
+    with pytest.raises(StaleWorkError, match="video_backend"):
+        evaluate(run)
+
+
 def test_model_trained_further_is_refused_in_the_folder_of_the_old_one(run, fake_lmms_eval):
     fake_lmms_eval("")
     evaluate(run)

@@ -26,6 +26,7 @@ def test_folder_called_by_a_number_stays_a_name():
         ({"pretrained": "m", "max_frames": 0}, "at least 1, got 0"),
         ({"pretrained": "m", "fps": 0}, "`fps` above 0"),
         ({"pretrained": "m", "batch_size": "auto"}, "got 'auto'"),
+        ({"pretrained": "m", "video_backend": "opencv"}, "auto, pyav, decord, torchcodec but got 'opencv'"),
     ],
 )
 def test_what_cannot_be_is_said(wrong, told):
@@ -44,3 +45,12 @@ def test_answers_depend_on_the_prompt_but_not_on_the_batch():
     settings = ChatSettings("m", batch_size=1)
     assert settings.identity == ChatSettings("m", batch_size=8, device="cuda", answers="log").identity
     assert settings.identity != ChatSettings("m", prompt="cot").identity
+
+
+def test_answers_depend_on_the_backend_unless_it_is_the_usual_one(monkeypatch):
+    plain = ChatSettings("m")
+    assert plain.identity == ChatSettings("m", video_backend="pyav").identity
+    assert plain.identity == ChatSettings("m", video_backend="auto").identity
+    assert plain.identity != ChatSettings("m", video_backend="decord").identity
+    monkeypatch.setenv("STORM_VIDEO_BACKEND", "decord")
+    assert plain.identity == ChatSettings("m", video_backend="decord").identity

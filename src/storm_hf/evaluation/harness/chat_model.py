@@ -20,6 +20,7 @@ from storm_hf.evaluation.harness.commit import describe_weights, resolve_commit
 from storm_hf.evaluation.harness.generation import ChatGenerator
 from storm_hf.evaluation.harness.questions import HarnessQuestion, read_question
 from storm_hf.evaluation.harness.settings import ChatSettings
+from storm_hf.video.backend_choice import use_video_backend
 
 
 _GENERATION = 2  # where the generation arguments stand in `Instance.args` of a chat task
@@ -55,6 +56,7 @@ class StormChat(lmms):
     def __init__(self, *, stays_loaded: bool = False, **arguments: Any) -> None:
         super().__init__()
         asked = ChatSettings.from_arguments(arguments)
+        use_video_backend(asked.video_backend)
         self.settings = replace(asked, revision=resolve_commit(asked.pretrained, asked.revision))
         self.stays_loaded = stays_loaded
         weights = describe_weights(self.settings.pretrained, self.settings.revision)

@@ -29,6 +29,7 @@ from storm_hf.evaluation.harness.task_process import FAILED, SENTENCE, ArmTasks,
 from storm_hf.evaluation.loading import place_of
 from storm_hf.optional import require
 from storm_hf.pipeline.fingerprint import claim
+from storm_hf.video.backend_choice import other_backend
 
 
 Arm = Literal["storm", "direct", "cot"]
@@ -145,8 +146,9 @@ def _parameters(run: EvaluationRun, arm: Arm) -> dict[str, Any]:
     """Everything on which the answers of an arm depend."""
     arguments = run.arguments(arm)
     known = {name: value for name, value in arguments.items() if name not in WITHOUT_EFFECT}
+    decoder = other_backend(known.pop("video_backend", None) or "auto")
     weights = describe_weights(arguments["pretrained"], arguments.get("revision"))
-    return {**known, **weights, "limit": run.limit}
+    return {**known, **decoder, **weights, "limit": run.limit}
 
 
 def _check(run: EvaluationRun) -> None:

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_args
 
 from storm_hf.errors import ConfigurationError
+from storm_hf.video.backend_choice import check_backend_name, other_backend
 
 
 LatentSource = Literal["own", "none", "zero", "noise", "mean"]
@@ -12,6 +13,8 @@ PromptStyle = Literal["direct", "cot"]
 
 # Whoever changes one of these gets the same answers.
 WITHOUT_EFFECT = frozenset({"batch_size", "answers", "device", "device_map"})
+# Answers that were logged before these settings existed do not name them.
+_IF_GIVEN = ("revision", "video_backend")
 # lmms-eval hands these to every model.
 _OF_LMMS_EVAL = frozenset({"max_batch_size"})
 
@@ -52,6 +55,8 @@ class ChatSettings:
             As in `from_pretrained`.
         batch_size (`int`, *optional*, defaults to `1`):
             Questions that are answered together.
+        video_backend (`str`, *optional*):
+            What decodes clips: `pyav`, `decord` or `torchcodec`. By default what `STORM_VIDEO_BACKEND` says, else PyAV.
         answers (`str`, *optional*):
             Folder of an answer log. Questions whose answers are in it are not asked again.
     """
@@ -71,6 +76,7 @@ class ChatSettings:
     device_map: str | None = None
     attn_implementation: str | None = None
     batch_size: int = 1
+    video_backend: str | None = None
     answers: str | None = None
 
     def __post_init__(self) -> None:
@@ -82,6 +88,8 @@ class ChatSettings:
                 raise ConfigurationError(
                     f"Expected `{name}` to be a whole number of at least {lowest}, got {value!r}."
                 )
+        if self.video_backend is not None:
+            check_backend_name(self.video_backend)
         if self.fps is not None and not self.fps > 0:
             raise ConfigurationError(f"Expected `fps` above 0, got {self.fps!r}.")
 
@@ -115,7 +123,8 @@ class ChatSettings:
     def identity(self) -> dict[str, Any]:
         """The settings on which an answer depends."""
         known = {name: value for name, value in asdict(self).items() if name not in WITHOUT_EFFECT}
-        return {name: value for name, value in known.items() if name != "revision" or value is not None}
+        known |= {"video_backend": None, **other_backend(self.video_backend or "auto")}
+        return {name: value for name, value in known.items() if name not in _IF_GIVEN or value is not None}
 
 
 def _check_choice(name: str, value: Any, allowed: tuple[str, ...]) -> None:
