@@ -91,6 +91,7 @@ def wait_for_address(process: subprocess.Popen[bytes], words: Path) -> str:
     """Read what the process says until it says where it answers."""
     end = time.monotonic() + 180  # it imports torch and transformers first
     while not (found := re.search(r"answers at (http://\S+)", words.read_text())):
-        assert process.poll() is None and time.monotonic() < end, words.read_text()
+        assert process.poll() is None, words.read_text()
+        assert time.monotonic() < end, "the server has not said where it answers"
         time.sleep(0.1)
     return found[1]
