@@ -49,6 +49,16 @@ def can_probe(model: PreTrainedModel) -> bool:
     return whole
 
 
+def keep_layout(model: PreTrainedModel) -> None:
+    """Keep bitsandbytes from repacking 4-bit weights in a pass without gradients, after which they cannot be trained with.
+
+    It does so on processors with AVX512-BF16, the first time that a layer answers in evaluation mode.
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
+
+
 @torch.no_grad()
 def probe_backbone(model: Any) -> None:
     """Try a new STORM out, and measure the factor of its backbone's head.
@@ -62,6 +72,7 @@ def probe_backbone(model: Any) -> None:
     """
     before = [(module, dict(vars(module))) for module in model.modules()]  # some keep offsets of the last prompt
     model.eval()
+    keep_layout(model)
     try:
         with torch.autocast(model.device.type, enabled=False):
             _Probe(model).run()

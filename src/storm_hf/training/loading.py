@@ -12,6 +12,7 @@ from trl import ModelConfig
 from storm_hf.errors import CheckpointError, ConfigurationError, DatasetError
 from storm_hf.hub.clips import fetch_videos, is_published, with_clips
 from storm_hf.model import StormConfig, StormForConditionalGeneration, add_latent_tokens, storm_processor
+from storm_hf.model.probe_storm import keep_layout
 from storm_hf.pipeline.paths import with_absolute_paths, with_origin
 from storm_hf.training.adapter import continue_adapter
 from storm_hf.training.adapter_folder import AdapterFolder, base_config, find_adapter, with_storm
@@ -88,6 +89,7 @@ def load_storm(
         model, processor = _load_whole(args, num_latents)
     else:
         model, processor = _load_adapter(args, adapter, num_latents)
+    keep_layout(model)  # an evaluation between two steps of training changes no weights
     if args.num_frames is not None:
         sampler = processor.video_processor
         sampler.do_sample_frames, sampler.num_frames, sampler.fps = True, args.num_frames, None
