@@ -87,6 +87,7 @@ def tiny_trainer(
     num_rows: int = 10,
     num_latents: int = NUM_LATENTS,
     model: Any = None,
+    processing_class: Any = None,
     callbacks: list[Any] | None = None,
     **config: Any,
 ) -> StormTrainer:
@@ -97,7 +98,7 @@ def tiny_trainer(
         model=model or tiny_storm(kind, num_latents=num_latents),
         args=config_class(str(folder), **{**defaults, **config}),
         train_dataset=tiny_rows(num_rows),
-        processing_class=tiny_tokenizer(),
+        processing_class=processing_class or tiny_tokenizer(),
         data_collator=TinyCollator(kind, num_latents, with_targets=stage == "align"),
         callbacks=callbacks,
     )

@@ -62,6 +62,8 @@ class CheckpointPush(Push):
             What the card says. By default what lies in the folder.
         license (`str`, *optional*):
             Licence of the weights. By default that of the facts.
+        message (`str`, *optional*, defaults to `"Publish a STORM"`):
+            Title of the commit.
 
     Example:
         ```python
@@ -76,6 +78,7 @@ class CheckpointPush(Push):
     evaluation: Path | None = None
     facts: ModelFacts | None = None
     license: str | None = None
+    message: str = "Publish a STORM"
 
     @cached_property
     def checkpoint(self) -> CheckpointFolder:
@@ -110,11 +113,9 @@ class CheckpointPush(Push):
             operations = [self.upload(repo, name, content) for name, content in contents.files.items()]
             operations += [card_file(described.pop(CARD), self.kind)]
             operations += [text_file(name, text) for name, text in described.items()]
-            commit = self.commit(
-                repo, operations, "Publish a STORM", lambda name: name in earlier or is_of_a_model(name)
-            )
+            commit = self.commit(repo, operations, self.message, lambda name: name in earlier or is_of_a_model(name))
         names = tuple(each.path_in_repo for each in operations)
-        return PublishedCheckpoint(repo, commit, self.public, names, self._notes, left_out=contents.left_out)
+        return PublishedCheckpoint(repo, commit, bool(self.public), names, self._notes, left_out=contents.left_out)
 
     def dry_run(self) -> Preview:
         """List what would be published. Needs no token and no network, and writes nothing.

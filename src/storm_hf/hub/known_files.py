@@ -113,13 +113,20 @@ def inside(folder: Path, name: str) -> Path:
     return path
 
 
-def sentence_on_left_out(names: Sequence[str]) -> str:
-    """Name the files that are left out; those of a subfolder are counted."""
+def sentence_on_left_out(names: Sequence[str], option: str = "--include PATTERN") -> str:
+    """Name the files that are left out; those of a subfolder are counted.
+
+    Args:
+        names (`Sequence[str]`):
+            Their paths, relative to the folder.
+        option (`str`, *optional*, defaults to `"--include PATTERN"`):
+            The setting by which more is published.
+    """
     folders = Counter(name.partition("/")[0] + "/" if "/" in name else name for name in names)
     named = [f"{name} ({count})" if name.endswith("/") else name for name, count in folders.items()]
     more = f" and {len(named) - _MOST_NAMED} more" if len(named) > _MOST_NAMED else ""
     files = "1 file" if len(names) == 1 else f"{len(names)} files"
-    return f"left out: {files}: {', '.join(named[:_MOST_NAMED])}{more}. --include PATTERN publishes further files."
+    return f"left out: {files}: {', '.join(named[:_MOST_NAMED])}{more}. {option} publishes further files."
 
 
 def _others(names: Iterable[str], published: Sequence[str]) -> tuple[str, ...]:

@@ -102,7 +102,12 @@ class DatasetPush(Push):
             commit = self.commit(repo, operations, "Publish a data set of thoughts", _is_of_a_data_set)
         left_out = self.dataset.left_out({*published.files})
         return Publication(
-            repo, commit, self.public, self._num_rows, dict(sorted(published.withheld.items())), left_out=left_out
+            repo,
+            commit,
+            bool(self.public),
+            self._num_rows,
+            dict(sorted(published.withheld.items())),
+            left_out=left_out,
         )
 
     def dry_run(self) -> Preview:

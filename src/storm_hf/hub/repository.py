@@ -77,7 +77,7 @@ class Push(ABC):
         repo (`str`):
             Name of the repository, which is made if it is not there.
         public (`bool`, *optional*, defaults to `False`):
-            Whether everybody may see it. Without, a repository that is public already is refused.
+            Whether everybody may see it. Without, a repository that is public already is refused. None leaves one as it is.
         revision (`str`, *optional*, defaults to `"main"`):
             The branch.
         tag (`str`, *optional*):
@@ -95,7 +95,7 @@ class Push(ABC):
     folder: Path
     repo: str
     _: KW_ONLY
-    public: bool = False
+    public: bool | None = False
     revision: str = "main"
     tag: str | None = None
     include: Sequence[str] = ()
@@ -130,7 +130,7 @@ class Push(ABC):
             repo = made.repo_id
         else:
             repo = info.id
-            if not info.private and not self.public:
+            if not info.private and self.public is False:
                 raise PublicationError(
                     f"Expected the repository {repo} to be private but everybody can see it. Say that this is meant with "
                     "--public, or make it private first."

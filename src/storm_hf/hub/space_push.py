@@ -88,7 +88,7 @@ class SpacePush(Push):
         with raised_as_server_error(self):
             repo = self.open_repository(space_sdk="gradio")
             commit = self.commit(repo, self.files(repo), "Publish a page of STORM", lambda name: False)
-        return PublishedSpace(repo, commit, self.public)
+        return PublishedSpace(repo, commit, bool(self.public))
 
     def dry_run(self) -> Preview:
         """List what would be published. Needs no token and no network.

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from transformers.trainer_utils import HubStrategy
 from trl import SFTConfig
 
 from storm_hf.errors import ConfigurationError
@@ -34,6 +35,7 @@ _WITHOUT_EFFECT: dict[str, tuple[tuple[Any, ...], str]] = {
     "eval_packing": ((None, False), "Rows are not packed."),
     "padding_free": ((False,), "Every row has a latent block at the same columns of the batch."),
 }
+_WITH_OPTIMIZER = (HubStrategy.CHECKPOINT, HubStrategy.ALL_CHECKPOINTS)
 
 
 @dataclass
@@ -173,6 +175,7 @@ class StormTrainingConfig(SFTConfig):
             raise ConfigurationError(f"`num_latents` must be 0 or more, got {self.num_latents}.")
         if self.question_style not in (None, "words", "letters", "none"):
             raise ConfigurationError(f"`question_style` must be words, letters or none, got {self.question_style!r}.")
+        self._check_hub_strategy()
         check_video_backend(self.video_backend or video_backend())
         if not 0 <= self.bottleneck_share <= 1 or (self.bottleneck_share and self.num_latents == 0):
             raise ConfigurationError(
@@ -186,6 +189,14 @@ class StormTrainingConfig(SFTConfig):
             )
         if self.peak_flops_per_second is not None and self.peak_flops_per_second <= 0:
             raise ConfigurationError(f"`peak_flops_per_second` must be positive, got {self.peak_flops_per_second}.")
+
+    def _check_hub_strategy(self) -> None:
+        given: Any = self  # a word or a member of the enumeration
+        if given.push_to_hub and HubStrategy(given.hub_strategy) in _WITH_OPTIMIZER:
+            raise ConfigurationError(
+                f"`hub_strategy: {HubStrategy(given.hub_strategy).value}` would publish states of the optimizer, which are pickles, "
+                "and no push does. Take `every_save`: each save is a commit of its own."
+            )
 
     def _refuse_settings_without_effect(self) -> None:
         for name, (values, reason) in _WITHOUT_EFFECT.items():

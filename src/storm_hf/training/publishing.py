@@ -1,31 +1,32 @@
-"""Code and card that a trainer writes beside the weights, so that they load from the Hub."""
+"""Card that a trainer writes beside the weights, and its pushes to the Hub."""
 
-import shutil
+from concurrent.futures import Future
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
+from huggingface_hub import CommitInfo
 from transformers.trainer_callback import TrainerState
+from transformers.trainer_utils import HubStrategy, SaveStrategy
 from trl import SFTTrainer
 
 from storm_hf.hub.hub_names import is_hub_name
 from storm_hf.hub.model_card import write_card
 from storm_hf.hub.model_facts import Stage, facts_of_model
 from storm_hf.pipeline.paths import origin_of
+from storm_hf.training.pushes import Destination, TrainerPushes
 
 
-_SENT_ALONG = (
-    *("*_storm.py", "storm_config.json", "whitening.safetensors"),
-    *("README.md", "storm_card.json", "assets/*", ".gitignore"),
-)
-_NOT_SENT = "training_args.bin\n"  # a pickle that is not needed to load a model; the Hub reads this as git does
+_NOT_SENT = "training_args.bin\n"  # a pickle that other ways of uploading a folder shall leave out, too
 
 
 class Publishing(SFTTrainer):
-    """Writes the card on each save and push, and sends the code with each checkpoint that is pushed during training."""
+    """Card on each save and push, and pushes by the rules of `storm push`, during training and at its end."""
 
     _stage: ClassVar[Stage] = "base"
     _tag_names: ClassVar[list[str]] = ["trl", "storm"]
     state: TrainerState
+    hub_model_id: str | None
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         super()._save(output_dir, state_dict)
@@ -69,12 +70,75 @@ class Publishing(SFTTrainer):
         return str(name or Path(self.args.output_dir).resolve().name)
 
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
-        """Push a checkpoint as `Trainer` does, with the files of ours that it does not know of."""
-        if self.is_world_process_zero():
-            source, folder = Path(checkpoint_folder), Path(self.args.output_dir)
-            for pattern in _SENT_ALONG:
-                for file in source.glob(pattern):
-                    copy = folder / file.relative_to(source)
-                    copy.parent.mkdir(exist_ok=True)
-                    shutil.copy(file, copy)
-        super()._push_from_checkpoint(checkpoint_folder)
+        """Push a checkpoint in the background: what `storm push` would publish of it.
+
+        A push that is refused or fails is logged and does not end the training.
+        """
+        if not self.is_world_process_zero() or self.args.hub_strategy == HubStrategy.END:
+            return
+        if not (self.args.hub_always_push or self._pushes.is_done):
+            return
+        self.callback_handler.on_push_begin(self.args, self.state, self.control)
+        at = f"step {self.state.global_step}"
+        if self.args.save_strategy == SaveStrategy.EPOCH:
+            at = f"epoch {int(self.state.epoch or 0)}"
+        self._pushes.begin(Path(checkpoint_folder), self._destination(f"Training in progress, {at}"))
+
+    def push_to_hub(
+        self,
+        commit_message: str | None = "End of training",
+        blocking: bool = True,
+        token: str | None = None,
+        revision: str | None = None,
+        private: bool | None = None,
+        **kwargs: Any,
+    ) -> CommitInfo | Future[CommitInfo] | None:
+        """Save the model and push it: what `storm push` would publish of `output_dir`, and nothing else.
+
+        Args:
+            commit_message (`str`, *optional*, defaults to `"End of training"`):
+                Title of the commit.
+            blocking (`bool`, *optional*, defaults to `True`):
+                Whether to wait until it is done.
+            token (`str`, *optional*):
+                Token that may write. By default `args.hub_token`.
+            revision (`str`, *optional*):
+                Branch. By default `args.hub_revision`, else the main one.
+            private (`bool`, *optional*):
+                Whether a new repository is private. By default `args.hub_private_repo`.
+            kwargs:
+                What `create_model_card` takes, such as `dataset_name`.
+
+        Returns:
+            [`~huggingface_hub.CommitInfo`], or its `Future` if not `blocking`. None on all processes but the first.
+
+        Raises:
+            PublicationError: If the folder holds something that must not be published.
+            CheckpointError: If it is not complete.
+            ServerError: If the server cannot be reached, refused, or was cut off.
+        """
+        self.callback_handler.on_push_begin(self.args, self.state, self.control)
+        if self.hub_model_id is None:
+            self.init_hf_repo(token=token or self.args.hub_token, private=private)
+        self.save_model(_internal_call=True)
+        if not self.is_world_process_zero():
+            return None
+        self.create_model_card(**kwargs)
+        self._finish_current_push()
+        destination = self._destination(commit_message or "End of training", token, revision)
+        return self._pushes.push(Path(self.args.output_dir), destination, blocking=blocking)
+
+    def _finish_current_push(self) -> None:
+        self._pushes.wait()
+
+    @cached_property
+    def _pushes(self) -> TrainerPushes:
+        return TrainerPushes(Path(self.args.output_dir))
+
+    def _destination(self, message: str, token: str | None = None, revision: str | None = None) -> Destination:
+        return Destination(
+            repo=str(self.hub_model_id),
+            message=message,
+            token=token or self.args.hub_token,
+            revision=revision or self.args.hub_revision or "main",
+        )
