@@ -16,11 +16,13 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
+from storm_hf.builder.changed_sources import check_sources
 from storm_hf.builder.choice import DUPLICATE, ScorerOf, gates_of, generator_of, prompts_of
+from storm_hf.builder.clip_stamps import warn_of_replaced_clips
 from storm_hf.builder.encoder import example_of, load_encoder
 from storm_hf.builder.faults import machine_faults_named, patient
 from storm_hf.builder.finish import ThoughtsReport, finish
-from storm_hf.builder.plan import ANNOTATIONS, Plan, check_sources, plan_parameters, split_of, write_plan
+from storm_hf.builder.plan import ANNOTATIONS, Plan, plan_parameters, split_of, write_plan
 from storm_hf.builder.recipe import ThoughtsRecipe
 from storm_hf.builder.records import Record, Row, read_records, write_records
 from storm_hf.builder.retry import reopen_timed_out
@@ -142,9 +144,11 @@ class ThoughtsBuilder:
         gates_of(self.recipe, self.generator)  # a setting that does not exist is told before hours of work
         prompts_of(self.recipe, self.workspace.root)
         parameters = plan_parameters(self.recipe)
-        check_sources(self.workspace.root, parameters)
+        check_sources(self.recipe, self.workspace, ANNOTATIONS, parameters)
         claim(self.workspace.root, ANNOTATIONS, parameters)
         write_plan(self.recipe, self.workspace)
+        if self.share.rank == 0:
+            warn_of_replaced_clips(self.workspace, self._plan.num_rows)
         reopen_timed_out(self.workspace, self._plan, self.recipe.reading.timeout_seconds)
 
     def write_prompts(self) -> None:

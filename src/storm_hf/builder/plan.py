@@ -1,6 +1,6 @@
 """The first step: annotations, cut into shards. The index is written last, and says how much there is to do."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from itertools import islice
@@ -9,10 +9,10 @@ from typing import Any
 
 from storm_hf.annotations import Annotation, SourceConfig, load_layout, read_annotations
 from storm_hf.annotations.seen import SeenIds
+from storm_hf.builder.clip_stamps import write_stamps
 from storm_hf.builder.recipe import ThoughtsRecipe
 from storm_hf.builder.records import Record, Refused, Row, write_records
-from storm_hf.errors import StaleWorkError
-from storm_hf.pipeline.fingerprint import hash_file, read_fingerprint
+from storm_hf.pipeline.fingerprint import hash_file
 from storm_hf.pipeline.workspace import Workspace
 from storm_hf.thought_video import WorldRecipe, file_stem
 from storm_hf.worlds import split_seeds
@@ -66,24 +66,6 @@ def plan_parameters(recipe: ThoughtsRecipe) -> dict[str, Any]:
     return {"sources": sources, "world": world, "rows_per_shard": recipe.rows_per_shard, "seed": recipe.seed}
 
 
-def check_sources(folder: Path, parameters: Mapping[str, Any]) -> None:
-    """Make sure that the files of annotations are those that a folder was begun with.
-
-    Raises:
-        StaleWorkError: If the contents of a file, and nothing else, have changed since.
-    """
-    known = read_fingerprint(folder).get(ANNOTATIONS, {}).get("parameters")
-    if not known or known["sources"].keys() != parameters["sources"].keys():
-        return
-    for split, sources in parameters["sources"].items():
-        for old, new in zip(known["sources"][split], sources, strict=False):
-            if old["path"] == new["path"] and old["sha256"] != new["sha256"]:
-                raise StaleWorkError(
-                    f"{new['path']} has changed since {folder} was begun. Build into another output_dir, or remove "
-                    f"{folder} to build it again with the new rows."
-                )
-
-
 def write_plan(recipe: ThoughtsRecipe, workspace: Workspace) -> None:
     """Read all annotations and write them as shards, and the index last. Nothing happens where that was done before.
 
@@ -101,6 +83,8 @@ def write_plan(recipe: ThoughtsRecipe, workspace: Workspace) -> None:
                 for number, batch in enumerate(_batches(rows, recipe.rows_per_shard)):
                     name = f"{split}-{number:05d}"
                     _write(workspace.shard(ANNOTATIONS, f"{name}.jsonl"), batch, workspace.root)
+                    if recipe.world is None:  # which draws its own clips
+                        write_stamps(workspace, name, batch)
                     num_rows[name] = len(batch)
         _write(workspace.shard(ANNOTATIONS, REJECTED), refused, workspace.root)
         write_json(index, {"num_rows": num_rows, "num_rejected": len(refused)})

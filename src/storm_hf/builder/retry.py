@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from storm_hf.builder.clip_stamps import renew_stamps
 from storm_hf.builder.plan import ANNOTATIONS, Plan
 from storm_hf.builder.records import Refused, read_refused
 from storm_hf.builder.rows import PROMPTS, THOUGHTS
@@ -64,6 +65,8 @@ def reopen(workspace: Workspace, plan: Plan, is_passing: Callable[[Refused], boo
         shards = {*found[PROMPTS], *found[THOUGHTS]}
         if shards:
             shards |= {name for name in plan.num_rows if name not in shards and _has_lost_videos(workspace, name)}
+            for name in shards:
+                renew_stamps(workspace, name)
             _remove_what_follows(workspace, shards)
             _remove(record_path(workspace, THOUGHTS, name) for name in shards)
             _remove(record_path(workspace, PROMPTS, name) for name in found[PROMPTS])
