@@ -1,18 +1,22 @@
 """Lengths of rows before they are tokenized, and the order that groups them."""
 
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import pytest
 import torch
 from accelerate.data_loader import BatchSamplerShard, SkipBatchSampler
 from datasets import Dataset
+from tests.processors import stock_processor
 from tests.tiny import PAD, tiny_inputs
 from tests.training.tiny_training import NUM_LATENTS, TinyCollator, logged, stack_prompts, tiny_trainer
 from tests.training.tiny_videos import load_tiny, prompt_encoder, write_thoughts
+from tests.video.clips import encode, numbered_frames, turned
 from torch.utils.data import BatchSampler, DataLoader
 
 from storm_hf.align.collator import AlignCollator
 from storm_hf.errors import ConfigurationError, VideoReadError
+from storm_hf.model.processing_storm import add_latent_tokens
 from storm_hf.training import media as media_file
 from storm_hf.training.collator import AnswerCollator, append_answers
 from storm_hf.training.features import cache_video_features
@@ -23,9 +27,11 @@ from storm_hf.training.lengths import (
     row_length,
     sequence_lengths,
     set_sampler_epoch,
+    video_tokens,
 )
 from storm_hf.training.loading import load_rows
 from storm_hf.training.media import load_clip
+from storm_hf.training.prompts import PromptEncoder
 from storm_hf.video import read_video
 
 
@@ -191,3 +197,28 @@ def test_collator_that_is_not_ours_needs_a_column_of_lengths(tmp_path):
     trainer = tiny_trainer("answer", "qwen2_5_vl", tmp_path, train_sampling_strategy="group_by_length")
     with pytest.raises(ConfigurationError, match=r"TinyCollator does not say .* Add a column `length`"):
         trainer.train()
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy")  # GLM-4V's, in transformers
+@pytest.mark.parametrize("kind", ["qwen2_5_vl", "qwen3_vl", "glm4v"])
+@pytest.mark.parametrize("quarter_turns", [0, 1, 2, 3])
+@pytest.mark.parametrize("aspect", [None, (4, 3), (64, 45), (8, 15)], ids=str)
+def test_video_has_the_tokens_of_the_clip_as_a_player_shows_it(kind, quarter_turns, aspect, tmp_path):
+    clip = encode(tmp_path / "stored.mp4", numbered_frames(8, height=96, width=128), aspect=aspect)
+    if quarter_turns:
+        clip = turned(tmp_path / "turned.mp4", clip, quarter_turns_clockwise=quarter_turns)
+    processor = add_latent_tokens(stock_processor(kind), NUM_LATENTS)
+    encoder = PromptEncoder(processor, SimpleNamespace(model_type="plain"), NUM_LATENTS, "words")
+    row = {"video": str(clip), "question": "Where?", "answer": "left"}
+    placeholders = {processor.image_token_id, processor.video_token_id}  # GLM-4V writes those of pictures
+    ids = encoder([row])["input_ids"][0].tolist()
+    assert video_tokens(str(clip), processor) == sum(ids.count(each) for each in placeholders) > 1
+    if kind == "qwen2_5_vl":  # the others write times beside their frames, which are not estimated
+        assert sequence_lengths(Dataset.from_list([row]), encoder) == real_lengths([row], encoder)
+
+
+@pytest.mark.parametrize(("aspect", "shown"), [(None, 128), ((4, 3), 170), ((64, 45), 182), ((8, 15), 68)], ids=str)
+def test_size_of_a_clip_is_that_in_square_pixels(aspect, shown, tmp_path):
+    clip = encode(tmp_path / "clip.mp4", numbered_frames(8, height=96, width=128), aspect=aspect)
+    assert clip_size(clip, stock_processor("qwen2_5_vl"))[1:] == (96, shown)
+    assert read_video(clip, num_frames=1).frames.shape[1:3] == (96, shown)

@@ -18,7 +18,7 @@ from storm_hf.training.conversation import own_sampling
 from storm_hf.training.media import is_frames, load_clip, num_sampled, video_file, wanted_sampling
 from storm_hf.training.prompts import CACHED_PROMPT, COLUMNS_OF_A_PROMPT, PromptEncoder, Row
 from storm_hf.video import VideoClip
-from storm_hf.video.source import open_video
+from storm_hf.video.source import open_video, pixel_aspect, shown_size
 
 
 COLUMNS_OF_A_LENGTH = (*COLUMNS_OF_A_PROMPT, "completion", "answer", CACHED_PROMPT)
@@ -91,7 +91,7 @@ def sequence_lengths(dataset: Dataset, prompts: PromptEncoder) -> list[int]:
     """Number of tokens of every row, latent block and answer included.
 
     It is exact where the prompt is cached (`cache_video_features`). Elsewhere the text is counted exactly and the video is
-    estimated from the header of its file.
+    estimated from the header of its file, without the times that some processors write between frames.
 
     Args:
         dataset ([`~datasets.Dataset`]):
@@ -143,14 +143,18 @@ def video_tokens(video: Any, processor: ProcessorMixin, sampling: Mapping[str, A
 def clip_size(
     video: Any, processor: ProcessorMixin, sampling: Mapping[str, Any] | None = None
 ) -> tuple[int, int, int]:
-    """Frames that will be read of a video, and their height and width in pixels, without decoding one of a file."""
+    """Frames that will be read of a video, and their height and width in square pixels, without decoding one of a file.
+
+    A clip that a player turns by a quarter has both the other way round: it becomes as many tokens.
+    """
     if isinstance(video, VideoClip) or is_frames(video):
         num_frames, height, width, _ = load_clip(video, processor).frames.shape
         return num_frames, height, width
     with video_file(video) as path, open_video(path) as (container, stream):
         seconds = _seconds(container, stream)
         num_frames = stream.frames or round(seconds * float(stream.average_rate or 1))
-        return num_sampled(num_frames, seconds, wanted_sampling(processor, sampling)), stream.height, stream.width
+        width, height = shown_size(stream.width, stream.height, pixel_aspect(stream))
+        return num_sampled(num_frames, seconds, wanted_sampling(processor, sampling)), height, width
 
 
 def _seconds(container: Any, stream: Any) -> float:

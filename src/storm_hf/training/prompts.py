@@ -34,6 +34,7 @@ from storm_hf.training.conversation import (
     template_arguments,
 )
 from storm_hf.training.media import load_clip, load_picture, video_metadata
+from storm_hf.training.typed_placeholders import typed_placeholders_named
 from storm_hf.video import VideoClip
 from storm_hf.worlds.question import QuestionStyle
 
@@ -150,7 +151,14 @@ class PromptEncoder:
     def _render(
         self, conversations: list[list[Message]], clips: Sequence[VideoClip], arguments: dict[str, Any]
     ) -> dict[str, torch.Tensor]:
-        encoded = self.processor.apply_chat_template(
+        with typed_placeholders_named(conversations, self.processor):
+            encoded = self._apply_template(conversations, clips, arguments)
+        return with_clip_token_mask(encoded, self.processor)
+
+    def _apply_template(
+        self, conversations: list[list[Message]], clips: Sequence[VideoClip], arguments: dict[str, Any]
+    ) -> Any:
+        return self.processor.apply_chat_template(
             conversations,
             chat_template=self.processor.chat_template,  # named, since SmolVLM's puts another one in for videos
             tokenize=True,
@@ -167,7 +175,6 @@ class PromptEncoder:
                 **(asks_for_clip_text(self.processor) if self._is_storm else {}),  # a plain model takes no mask of it
             },
         )
-        return with_clip_token_mask(encoded, self.processor)
 
     def _decode(self, message: Message, clips: list[VideoClip]) -> Message:
         return {**message, "content": [self._decode_part(part, clips) for part in message["content"]]}
