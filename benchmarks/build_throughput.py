@@ -62,7 +62,7 @@ def recipe_of(base: Path, output: Path, rows: int, rows_per_shard: int = 32) -> 
 
 @dataclass(frozen=True)
 class Seconds:
-    """How long something took: on the wall, and of one processor core, which other programs on the machine do not change."""
+    """Time of something: on the wall, and of one processor core, which other programs on the machine do not change."""
 
     wall: float
     core: float
@@ -109,7 +109,7 @@ def measured_peak(base: Path, output: Path, rows: int) -> float:
 
 
 def compare_workers(base: Path, place: Path, args: argparse.Namespace, repetition: int) -> float:
-    """How much faster two workers are than one, one measured right after the other; the first one takes turns."""
+    """Measure the speed-up of two workers over one, one measured right after the other; the first one takes turns."""
     seconds = {}
     for workers in (1, 2) if repetition % 2 == 0 else (2, 1):
         folder, load = place / f"workers-{workers}-{repetition}", os.getloadavg()[0]

@@ -1,4 +1,4 @@
-"""What each part of STORM is worth: controls on equal updates and on equal compute, the number of latents, one change at a time.
+"""Ablations of STORM: controls at equal steps and at equal compute, the number of latents, one change at a time.
 
     python benchmarks/controls.py --world shuffle --seeds 0 1 2
     python benchmarks/controls.py --world shuffle --part latents --num-latents 1 2 4 6 8 12 16 --test-num-latents 2 4 6 8
@@ -63,7 +63,7 @@ class Run:
     variants: tuple[Variant, ...]
 
     def results(self, name: str) -> dict[str, Any]:
-        """What an arm wrote."""
+        """Results of an arm."""
         return read_json(self.folder.arm(name) / "results.json")
 
     def waiting(self) -> list[Variant]:
@@ -248,7 +248,7 @@ def sweep_table(runs: Sequence[Run], tested: Sequence[int]) -> str:
 
 
 def latency_table(run: Run) -> str:
-    """How long an answer takes with each number of latents, to the first of them. Each question is asked of all in turn."""
+    """Time of an answer with each number of latents, relative to the first of them. Each question is asked of all in turn."""
     rows = list(data.dataset(run.folder, "test", with_thoughts=False))[:NUM_TIMED]
     arms = []
     for variant in run.variants:

@@ -142,7 +142,7 @@ def shown(outcome: Outcome) -> list[str]:
 
 
 def verdict(is_fine: bool) -> str:
-    """What stands at the end of a row."""
+    """Format the end of a row."""
     return "ok" if is_fine else "FAIL"
 
 

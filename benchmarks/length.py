@@ -58,7 +58,7 @@ def longer_episodes(folder: DemoFolder, num_steps: int, depth: str, count: int) 
 
 
 def checkpoint_of(folder: DemoFolder, arm: str) -> Path:
-    """Where an arm's weights are. Those of controls.py keep their last checkpoint."""
+    """Folder of an arm's weights. Those of controls.py keep their last checkpoint."""
     if arm == "storm":
         return folder.storm
     trained = folder.arm(arm)
@@ -77,7 +77,7 @@ def last_of(stage: Path) -> Path | None:
 
 
 def to_row(episode: EpisodeFiles) -> dict[str, Any]:
-    """What a model is asked."""
+    """Questions to a model."""
     words = {"question": episode.question, "options": list(episode.options), "answer": episode.answer}
     return {"video": str(episode.clip_path), **words}
 

@@ -64,7 +64,7 @@ class Mixture(DemoFolder):
 
     @property
     def recipe(self) -> DemoRecipe:
-        """What training reads of a recipe is the same in that of each world."""
+        """Check that the training settings are the same in the recipe of each world."""
         return self.worlds[0].recipe
 
     @property
@@ -105,7 +105,7 @@ def learn(mixture: Mixture, variant: Variant, report: Report) -> None:
 
 
 def stages(mixture: Mixture) -> dict[str, list[Task]]:
-    """What is done once, in this order; tasks of a stage run side by side."""
+    """Stages that run once, in this order; tasks of a stage run in parallel."""
     counts = [data.world_recipe(part.recipe).num_episodes for part in mixture.worlds]
     worlds = [
         (part.recipe.world, count, (part, part.recipe)) for part, count in zip(mixture.worlds, counts, strict=True)

@@ -1,4 +1,4 @@
-"""How well `storm plan` foretells memory: planned beside measured, for steps of small models.
+"""Accuracy of `storm plan`: planned beside measured memory, for steps of small models.
 
     python benchmarks/plan_accuracy.py
 
@@ -86,7 +86,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Bytes:
-    """What is held in weights and in optimizer states, kept between the passes, and used at most, in bytes."""
+    """Bytes of weights, of optimizer states, kept between the passes, and of the peak."""
 
     weights: int
     optimizer: int

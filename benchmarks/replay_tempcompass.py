@@ -29,7 +29,7 @@ _FORMATS: dict[str, QuestionKind] = {
 
 @dataclass(frozen=True)
 class Replay:
-    """How one answer was rated by the authors and by us.
+    """Ratings of one answer, by the authors and by this package.
 
     Args:
         published (`bool` or `None`):

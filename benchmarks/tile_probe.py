@@ -1,4 +1,4 @@
-"""Where a lattice goes wrong: how many of its tiles a linear probe reads off each latent, given true thoughts and rolled out.
+"""Errors of a lattice: the number of its tiles that a linear probe reads from each latent, given true thoughts and rolled out.
 
     python benchmarks/tile_probe.py runs/worlds/lattice-0 --arm align --clips 512
     python benchmarks/tile_probe.py runs/worlds/lattice-0 --ranks 32 48 64 96      targets of other ranks; no arm has to be trained
@@ -48,7 +48,7 @@ def encode(trajectory: TargetTrajectory, rows: Rows) -> torch.Tensor:
 
 
 def fit(trajectory: TargetTrajectory, rows: Rows) -> torch.Tensor:
-    """What reads the tiles off a target, (hidden size, tiles)."""
+    """Linear map from a target to its tiles, (hidden size, tiles)."""
     known, tiles = encode(trajectory, rows).double(), tiles_of(rows).double()
     return ridge_weights(known.flatten(0, 1), tiles.flatten(0, 1), RIDGE).float()
 
@@ -59,13 +59,13 @@ def read(latents: torch.Tensor, weights: torch.Tensor, tiles: torch.Tensor) -> l
 
 
 def rank_report(rows: Rows, ranks: Sequence[int]) -> RankReport:
-    """How much of the targets' variance each rank explains, and how often the tile is right that is read worst."""
+    """Share of the targets' variance that each rank explains, and the accuracy of the tile that is read worst."""
     features, tiles = [np.asarray(row["thought_features"]) for row in rows], tiles_of(rows)
     return choose_rank(pool_clips(features, tiles.shape[1], layout="concat"), tiles.numpy(), ranks)
 
 
 def arm_table(folder: DemoFolder, arm: str, fitted: Rows, rows: Rows) -> str:
-    """What is read off targets, latents after true thoughts, and latents rolled out."""
+    """Accuracy of the tiles read from targets, from latents after true thoughts, and from latents rolled out."""
     trajectory = targets_of(folder, arm)
     weights, tiles = fit(trajectory, fitted), tiles_of(rows)
     targets = encode(trajectory, rows).float()

@@ -1,4 +1,4 @@
-"""What a training step costs: Stage I, Stage II in all its ways, plain fine-tuning, and recomputing per step, on the same tokens.
+"""Cost of a training step: Stage I, Stage II in all its ways, plain fine-tuning, and recomputing per step, on the same tokens.
 
     python benchmarks/training_step.py
     python benchmarks/training_step.py --size 7b --prompt 8192 --device cuda --dtype bfloat16 --without recompute

@@ -1,4 +1,4 @@
-"""How many questions of a world's test split a checkpoint answers, by depth.
+"""Accuracy of a checkpoint on a world's test split, by depth.
 
     python benchmarks/world_accuracy.py runs/tiny/storm data/shuffle
 

@@ -1,4 +1,4 @@
-"""What all tests share: no network, one thread, a cache of their own, and the tiny models of `tests/tiny.py`."""
+"""Fixtures of all tests: no network, one thread, a cache of their own, and the tiny models of `tests/tiny.py`."""
 
 import atexit
 import os

@@ -63,11 +63,13 @@ def test_type_checker_sees_the_classes_that_load_on_first_use(tmp_path):
     assert not any("not callable" in line or "has no attribute" in line for line in lines), found
 
 
-def test_names_for_type_checkers_are_those_that_load_on_first_use():
-    tree = ast.parse(Path(storm_hf.__file__).read_text())
-    (block,) = [node for node in tree.body if isinstance(node, ast.If)]
+@pytest.mark.parametrize("folder", ["", ".builder", ".model", ".target_trajectory", ".thought_video"])
+def test_names_for_type_checkers_are_those_that_load_on_first_use(folder):
+    package = importlib.import_module(f"storm_hf{folder}")
+    tree = ast.parse(Path(package.__file__).read_text())
+    block = next(node for node in tree.body if isinstance(node, ast.If))
     imported = {alias.name: node.module for node in block.body for alias in node.names}
-    assert imported == storm_hf._MODULE_OF
+    assert imported == package._MODULE_OF
 
 
 @pytest.mark.parametrize(

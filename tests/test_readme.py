@@ -1,4 +1,4 @@
-"""What the README claims beside its code, which tests/docs runs: extras, folders, figures of `storm plan`, the film."""
+"""Claims of the README beside its code, which tests/docs runs: extras, folders, figures of `storm plan`, the film."""
 
 import json
 import re

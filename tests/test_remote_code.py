@@ -90,7 +90,7 @@ def checkpoints(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def report(checkpoints):
-    """What the other interpreter found."""
+    """Result of the other interpreter."""
     command = [sys.executable, "-c", CHILD, str(checkpoints), *AUTO_CLASSES]
     child = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert child.returncode == 0, child.stderr

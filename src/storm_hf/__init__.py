@@ -1,13 +1,14 @@
 """storm_hf: video-language models that think in latent video (arXiv 2605.26014).
 
-Importing this package makes the Auto classes of transformers know STORM. The trainers, and what they are given, are loaded when
-they are first used, since they need the extra `train`.
+Importing this package registers STORM with the Auto classes of transformers. The trainers and their inputs are loaded on first
+use, since they need the extra `train`. In a process of the `storm` command everything is: `storm --help` needs no torch.
 """
 
-import importlib
+import sys
 from typing import TYPE_CHECKING
 
-from storm_hf.model import StormConfig, StormForConditionalGeneration, storm_processor
+from storm_hf.lazy import first_use
+from storm_hf.model import register
 
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from storm_hf.answer.config import StormAnswerConfig
     from storm_hf.answer.trainer import StormAnswerTrainer
     from storm_hf.curriculum.schedule import StormCurriculum
+    from storm_hf.model import StormConfig, StormForConditionalGeneration, storm_processor
     from storm_hf.target_trajectory.trajectory import TargetTrajectory
     from storm_hf.training.adapter import peft_config
     from storm_hf.training.loading import StormModelConfig, load_rows, load_storm, pick_split
@@ -26,7 +28,9 @@ _MODULE_OF = {
     "StormAlignTrainer": "storm_hf.align.trainer",
     "StormAnswerConfig": "storm_hf.answer.config",
     "StormAnswerTrainer": "storm_hf.answer.trainer",
+    "StormConfig": "storm_hf.model",
     "StormCurriculum": "storm_hf.curriculum.schedule",
+    "StormForConditionalGeneration": "storm_hf.model",
     "StormModelConfig": "storm_hf.training.loading",
     "TargetTrajectory": "storm_hf.target_trajectory.trajectory",
     "caption_rows": "storm_hf.training.perception",
@@ -34,6 +38,7 @@ _MODULE_OF = {
     "load_storm": "storm_hf.training.loading",
     "peft_config": "storm_hf.training.adapter",
     "pick_split": "storm_hf.training.loading",
+    "storm_processor": "storm_hf.model",
 }
 
 __version__ = "0.1.0"
@@ -56,11 +61,12 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> object:
-    if name not in _MODULE_OF:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_MODULE_OF[name]), name)
+__getattr__ = first_use(__name__, _MODULE_OF)
 
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
+
+
+if "storm_command" not in sys.modules:
+    register()

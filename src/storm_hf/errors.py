@@ -18,7 +18,7 @@
     ├── NonFiniteLossError         a loss that is NaN or infinite, after which training on is no use
     ├── PromptError                a clip or question that a model cannot take
     ├── PublicationError           something that must not leave this machine
-    ├── RankMismatchError          processes that hold one model in pieces and would run different layers
+    ├── RankMismatchError          processes that hold one sharded model and would run different layers
     ├── ReportError                numbers or pictures that a report cannot show
     ├── RequestError               a request that a server of ours refuses
     ├── ServerError                a server that cannot be reached, or does not answer as expected
@@ -98,7 +98,7 @@ class PublicationError(StormError, ValueError):
 
 
 class RankMismatchError(StormError, RuntimeError):
-    """Processes that hold one model in pieces would run different layers, and wait for each other for ever."""
+    """Processes that hold one sharded model would run different layers, and wait for each other for ever."""
 
 
 class ReportError(StormError, ValueError):
@@ -110,7 +110,7 @@ class RequestError(StormError, ValueError):
 
     Args:
         message (`str`):
-            What was expected, what came, and what to do.
+            Expected, got, and what to do.
         status (`int`, *optional*, defaults to `400`):
             The status of the answer, as HTTP counts.
         param (`str`, *optional*):
@@ -131,9 +131,9 @@ class StageError(StormError, RuntimeError):
 
     Args:
         message (`str`):
-            What happened.
+            Description of the failure.
         exit_code (`int`, *optional*, defaults to `1`):
-            What its process ended with, or 1 where that was no failure.
+            Exit code of its process, or 1 where that was no failure.
     """
 
     def __init__(self, message: str, exit_code: int = 1) -> None:
@@ -206,7 +206,7 @@ def is_machine_fault(error: BaseException) -> bool:
 
 
 def one_line(error: BaseException) -> str:
-    """What an error says, in one line; the name of its class if it says nothing."""
+    """Message of an error in one line; the name of its class if it has none."""
     return " ".join(str(error).split()) or f"{type(error).__name__}."
 
 

@@ -1,4 +1,4 @@
-"""Which extra brings which optional package: the one place that knows."""
+"""Optional packages, and the extra that installs each of them."""
 
 import importlib
 import importlib.metadata

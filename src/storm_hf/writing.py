@@ -48,9 +48,9 @@ def write_atomically(path: str | os.PathLike[str], text: str) -> Path:
 
     Args:
         path (`str` or `os.PathLike`):
-            Where it goes. Folders on the way are made; an existing file is replaced once the new one is whole.
+            Output path. Missing folders are made; an existing file is replaced once the new one is complete.
         text (`str`):
-            What it says, written as UTF-8.
+            Content, written as UTF-8.
 
     Returns:
         `Path`: The file written.

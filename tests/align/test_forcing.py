@@ -1,4 +1,4 @@
-"""What latent slots are fed is drawn for each row, the same however a batch is cut into micro-batches and processes."""
+"""Inputs of the latent slots are drawn for each row, the same however a batch is cut into micro-batches and processes."""
 
 import pytest
 import torch

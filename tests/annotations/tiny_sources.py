@@ -35,14 +35,14 @@ def write_lines(path: Path, rows: Iterable[dict[str, Any] | str]) -> Path:
 
 
 def read(path: Path, **settings: Any) -> tuple[list[Annotation], list[Rejection]]:
-    """What was kept, and what was rejected."""
+    """Kept and rejected rows."""
     outcomes = list(read_annotations(SourceConfig(path=str(path), **settings)))
     kept = [each for each in outcomes if isinstance(each, Annotation)]
     return kept, [each for each in outcomes if isinstance(each, Rejection)]
 
 
 def read_row(folder: Path, content: dict[str, Any], **settings: Any) -> Annotation | Rejection:
-    """What becomes of a single row whose clip `a.mp4` lies beside it."""
+    """Read a single row whose clip `a.mp4` lies beside it."""
     make_clips(folder, "a.mp4")
     kept, rejected = read(write_lines(folder / "rows.jsonl", [content]), **settings)
     (outcome,) = [*kept, *rejected]

@@ -56,7 +56,7 @@ def alive(process: subprocess.Popen[bytes]) -> Iterator[None]:
 
 
 def answers(address: str) -> bool:
-    """Whether there is a page at an address."""
+    """Return True if there is a page at an address."""
     try:
         with urllib.request.urlopen(address, timeout=5):
             return True

@@ -43,7 +43,7 @@ def stranger(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="package")
 def address(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Where `storm app` shows its page."""
+    """Address of the page of `storm app`."""
     with app_page(str(checkpoint), tmp_path_factory.mktemp("told") / "address") as address:
         yield address
 

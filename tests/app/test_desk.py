@@ -1,4 +1,4 @@
-"""What the buttons do: words in, HTML out, and every error a sentence."""
+"""Event handlers of the page: text in, HTML out, and every error a sentence."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""What a user sees is what was fed: numbers, pictures, names and costs."""
+"""Consistency of the shown latents with those that were fed: numbers, pictures, names and costs."""
 
 from dataclasses import replace
 

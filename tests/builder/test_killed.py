@@ -48,7 +48,7 @@ def built(annotations, qwen_checkpoint, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def seconds(annotations, qwen_checkpoint, tmp_path_factory):
-    """How long a build takes here."""
+    """Duration of a build on this machine."""
     began = time.monotonic()
     finish(start(recipe_for(annotations, qwen_checkpoint, tmp_path_factory.mktemp("timed"))))
     return time.monotonic() - began

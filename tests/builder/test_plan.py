@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from storm_hf.builder import ThoughtsRecipe
-from storm_hf.builder.plan import ANNOTATIONS, write_plan
+from storm_hf.builder.plan import write_plan
+from storm_hf.builder.progress import ANNOTATIONS
 from storm_hf.builder.records import read_records
 from storm_hf.pipeline.workspace import Workspace
 from storm_hf.thought_video import WorldRecipe, render_world

@@ -41,7 +41,7 @@ def real_annotations(tmp_path_factory):
 
 
 def train_a_step(checkpoint, dataset, output):
-    """What `trainers/align.py` does, for one step; returns what it logged."""
+    """Run `trainers/align.py` for one step; return its log."""
     loading = StormModelConfig(model_name_or_path=str(checkpoint), dtype="float32", num_frames=4)
     model, processor = load_storm(loading, NUM_LATENTS)
     args = StormAlignConfig(

@@ -73,7 +73,7 @@ def test_thinking_is_not_part_of_the_answer():
 
 @pytest.fixture
 def waits(monkeypatch):
-    """How long the client waited before it asked again, without the waiting."""
+    """Recorded waits of the client between retries, without the waiting."""
     waits = []
     monkeypatch.setattr("openai._base_client.time.sleep", waits.append)
     return waits

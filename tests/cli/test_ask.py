@@ -142,7 +142,7 @@ def test_answer_from_the_latents_alone_is_compared_on_stderr(ask, clip, checkpoi
 
 @pytest.mark.parametrize("replacement", ["zero", "noise", "mean", "none", "alone"])
 def test_one_answer_is_never_called_evidence(ask, clip, replacement, monkeypatch):
-    """Where the answer stays, as where it changes."""
+    """Answers that stay, and answers that change."""
     monkeypatch.setattr(asking, "ask_with_replaced_latents", lambda model, processor, question, own, *_, **__: own)
     said = ask(clip, "Where?", "--latents", replacement).stderr.splitlines()[-1]
     assert "the answer is the same: " in said

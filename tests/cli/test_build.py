@@ -3,9 +3,8 @@ import json
 import pytest
 from typer.testing import CliRunner
 
-from storm_hf.builder.plan import ANNOTATIONS
-from storm_hf.builder.records import Refused, write_records
-from storm_hf.builder.rows import THOUGHTS
+from storm_hf.builder.progress import ANNOTATIONS, THOUGHTS, Refused
+from storm_hf.builder.records import write_records
 from storm_hf.cli import app
 from storm_hf.pipeline import Workspace, claim
 from storm_hf.writing import write_json

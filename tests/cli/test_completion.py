@@ -16,7 +16,7 @@ def script():
 
 
 def completed(script, line, folder):
-    """What bash offers at the end of a line."""
+    """Completions of bash at the end of a line."""
     words = " ".join(f'"{word}"' for word in line.split(" "))
     ask = f'COMP_WORDS=({words}); COMP_CWORD={line.count(" ")}; _storm_completion; printf "%s\\n" "${{COMPREPLY[@]}}"'
     finished = subprocess.run(

@@ -45,7 +45,7 @@ def test_share_of_answers_that_name_no_option_is_told_and_recorded(run):
 def test_options_choose_the_questions_and_what_is_missing_is_told(run):
     result = diagnose(run, "--depth", "4", "--limit", "2", "--world", "order", "--seed", "3")
     assert result.exit_code == 0, result.stderr
-    assert "storm: The world order is not told in 4 steps" in result.stderr
+    assert "storm: The world order cannot be described in 4 steps" in result.stderr
     assert json.loads((run / "out" / "diagnosis.json").read_text())["num_questions"] == 2
 
 

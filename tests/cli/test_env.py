@@ -42,10 +42,11 @@ def test_machine_is_described(environment):
 
 
 def test_video_backend_counts_as_working_only_if_it_reads_a_clip(monkeypatch):
-    assert video_backends().keys() == {f"video: {backend}" for backend in VIDEO_BACKENDS}
-    assert video_backends()["video: pyav"] == "works"
+    backends = dict(video_backends())
+    assert backends.keys() == {f"video: {backend}" for backend in VIDEO_BACKENDS}
+    assert backends["video: pyav"] == "works"
     monkeypatch.setitem(sys.modules, "decord", None)
-    assert "`decord` is missing" in video_backends()["video: decord"]
+    assert "`decord` is missing" in dict(video_backends())["video: decord"]
 
 
 def test_package_that_does_not_load_is_told_with_its_reason(monkeypatch, tmp_path):

@@ -42,7 +42,7 @@ def test_address_goes_to_stdout_and_counts_to_stderr(folder):
     assert result.exit_code == 0, result.stderr
     assert result.stdout == f"{folder / 'out' / 'imagine.html'}\n"
     assert f"of {3 * NUM_LATENTS} drawn frames show the true state." in result.stderr
-    assert "of 3 answers are right." in result.stderr
+    assert "of 3 answers are correct." in result.stderr
     weights = folder / "model" / "decoder" / "decoder.safetensors"
     written = weights.stat().st_mtime_ns
     assert imagine(folder, "--seed", "1").exit_code == 0

@@ -1,4 +1,4 @@
-"""What a recipe of a run becomes: the arguments of each stage, by who says them last."""
+"""Arguments of each stage of a run's recipe, by their last source."""
 
 import pytest
 import yaml

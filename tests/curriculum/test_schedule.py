@@ -1,4 +1,4 @@
-"""Which stage follows which, and which plans are refused."""
+"""Order of the stages, and refused plans."""
 
 import pytest
 import yaml

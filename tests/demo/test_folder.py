@@ -50,7 +50,7 @@ def test_same_recipe_opens_the_folder_again(folder):
 
 
 def test_folder_from_before_a_setting_was_known_has_its_default(folder):
-    """What a later version adds to the recipe, an earlier one did not do."""
+    """Settings that a later version adds to the recipe were not part of an earlier run."""
     recipe = demo_recipe("shuffle")
     folder.open(recipe)
     file = folder.path / "recipe.json"

@@ -42,7 +42,7 @@ def rows(tmp_path_factory):
 
 @pytest.fixture
 def folder(rows, tmp_path, monkeypatch):
-    """What the workers leave behind. The latents of each clip are the gallery's entries of its true states."""
+    """Files of the workers. The latents of each clip are the gallery's entries of its true states."""
     folder = DemoFolder(tmp_path)
     for number, name in enumerate(telling.ARMS):
         folder.arm(name).mkdir(parents=True)

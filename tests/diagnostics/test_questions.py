@@ -64,7 +64,7 @@ def test_depth_chooses_questions(run):
     ("sizes", "what", "reason"),
     [
         ({"hidden_size": 64}, "targets", "size 128, the model's latents 64"),
-        ({"num_latents": 2}, "states", "tells 4 steps, and the model thinks in 2"),
+        ({"num_latents": 2}, "states", "has 4 steps, and the model thinks in 2"),
         ({"num_latents": 2}, "simulator", "No simulator"),
     ],
 )
@@ -83,7 +83,7 @@ def test_simulator_that_tells_another_story_is_not_believed(run, monkeypatch):
 
 
 def test_simulator_of_other_lengths_is_told(run):
-    assert "The world order is not told in 4 steps" in read(run, world="order").absent["simulator"]
+    assert "The world order cannot be described in 4 steps" in read(run, world="order").absent["simulator"]
 
 
 def test_statistics_that_nobody_has_leave_no_targets(run, tmp_path):

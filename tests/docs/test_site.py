@@ -1,4 +1,4 @@
-"""What a strict build of the site would miss, without the generator: pages, links and names of the reference."""
+"""Checks beyond a strict build of the site, without the generator: pages, links and names of the reference."""
 
 import importlib
 import inspect

@@ -147,7 +147,7 @@ def test_checkpoint_that_does_not_load_alone_is_an_error(tmp_path):
 
 
 def times(folder: DemoFolder) -> dict[str, int]:
-    """When each file was written, in nanoseconds."""
+    """Modification time of each file, in nanoseconds."""
     files = (path for path in folder.path.rglob("*") if path.is_file())
     return {str(path.relative_to(folder.path)): path.stat().st_mtime_ns for path in files}
 

@@ -1,4 +1,4 @@
-"""What must not leave a machine, under harmless names: credentials, pickles, closed archives and paths."""
+"""Contents that must not be published, under harmless names: credentials, pickles, closed archives and paths."""
 
 import base64
 import gzip

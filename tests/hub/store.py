@@ -1,4 +1,4 @@
-"""What the loopback Hub remembers: repositories as commits over blobs, and what was asked of it."""
+"""State of the loopback Hub: repositories as commits over blobs, and what was asked of it."""
 
 import hashlib
 import re
@@ -104,7 +104,7 @@ class Store:
         return None
 
     def is_large(self, path: str, size: int) -> bool:
-        """Whether a file goes through the storage of large files."""
+        """Return True if a file goes through the storage of large files."""
         return bool(_LARGE.match(path)) or size > _LARGEST_REGULAR
 
     def keep_small(self, data: bytes) -> Entry:

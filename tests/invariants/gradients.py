@@ -1,4 +1,4 @@
-"""What the tests of gradients share: a supervised batch, the gradients of a loss, and when two of them are the same."""
+"""Helpers of the gradient tests: a supervised batch, the gradients of a loss, and when two of them are the same."""
 
 from typing import Any
 

@@ -86,7 +86,7 @@ def train_and_die_inside_a_checkpoint(stage: str, kind: str, folder: Path) -> No
 
 
 def outcome(folder: Path) -> tuple[list[dict[str, float]], dict[str, str]]:
-    """What each step logged, and the hash of each of the last weights."""
+    """Log of each step, and the hash of each of the last weights."""
     log = [entry for entry in json.loads((folder / "log.json").read_text()) if "loss" in entry]
     weights = load_file(folder / f"checkpoint-{NUM_STEPS}" / "model.safetensors")
     hashes = {name: sha256(weight.numpy().tobytes()).hexdigest() for name, weight in weights.items()}

@@ -1,4 +1,4 @@
-"""What a step of training does: which weights move, what is logged, and that a batch is a batch however it is cut."""
+"""Effects of a training step: the weights that move, the log, and that a batch is a batch however it is cut."""
 
 import json
 import weakref

@@ -1,4 +1,4 @@
-"""What a stranger's process does: load published checkpoints through every class there is, and ask each about a clip.
+"""Process of a user without the package: load published checkpoints through every class there is, and ask each about a clip.
 
     python loader.py PLAN.json
 
@@ -35,7 +35,7 @@ READING = {"do_sample_frames": False, "video_metadata": [METADATA]}
 
 
 def answer(model, processor):
-    """What a model says about the clip."""
+    """Answer of a model about the clip."""
     inputs = processor.apply_chat_template(
         MESSAGES,
         tokenize=True,
@@ -68,7 +68,7 @@ def adapters(repo, base, processor):
 
 
 def quick_start(repo):
-    """What the card's first block of code prints."""
+    """Output of the card's first block of code."""
     card = Path(huggingface_hub.hf_hub_download(repo, "README.md", **PLACE)).read_text()
     said = io.StringIO()
     with contextlib.redirect_stdout(said):

@@ -85,7 +85,7 @@ def published(workplace):
 
 @pytest.fixture(scope="module")
 def expected(published, workplace, clip):
-    """What the model and its adapter say here, before they were published."""
+    """Answers of the model and its adapter before they were published."""
     processor = AutoProcessor.from_pretrained(workplace / "model")
     model = StormForConditionalGeneration.from_pretrained(workplace / "model").eval()
     frames, metadata = load_video(str(clip), num_frames=16)
@@ -111,7 +111,7 @@ def expected(published, workplace, clip):
 
 @pytest.fixture(scope="module")
 def answers(published, workplace, clip):
-    """What each environment answers. The offline one comes after the one whose cache it has."""
+    """Answers of each environment. The offline one comes after the one whose cache it has."""
     return {name: load_in(name, published, workplace) for name in ENVIRONMENTS}
 
 

@@ -1,4 +1,4 @@
-"""What `generate` adds to stock generation: the length, the record and the replacement of latents, and refusals."""
+"""Additions of `generate` to stock generation: the length, the record and the replacement of latents, and refusals."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""What a sharded model answers, and whether its saved checkpoint answers the same in one process."""
+"""Answers of a sharded model, and of its saved checkpoint in one process."""
 
 from pathlib import Path
 from typing import Any

@@ -12,7 +12,7 @@ NUM_STEPS = 4
 
 @dataclass(frozen=True)
 class Job:
-    """What all processes of a launch do together.
+    """Joint work of all processes of a launch.
 
     Args:
         name (`str`):
@@ -59,7 +59,7 @@ class Job:
 
     @property
     def reference(self) -> str:
-        """What a run of the same by one process is called, behind a name of its own."""
+        """Name of the same run by one process, behind a name of its own."""
         return f"{'lora-' * self.lora}{'narrow-' * self.narrow}{self.stage}"
 
 
@@ -76,7 +76,7 @@ def read_jobs(path: Path) -> list[Job]:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a job logged, step by step."""
+    """Log of a job, step by step."""
 
     loss: list[float]
     grad_norm: list[float]

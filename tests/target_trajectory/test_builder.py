@@ -17,7 +17,8 @@ from storm_hf.target_trajectory import (
     iterate_features,
     load_thoughts,
 )
-from storm_hf.target_trajectory.shards import MANIFEST, read_manifest
+from storm_hf.target_trajectory.schema import MANIFEST
+from storm_hf.target_trajectory.shards import read_manifest
 from storm_hf.thought_video import ThoughtExample, ThoughtVideo, WorldRecipe, render_world
 from storm_hf.video import read_video
 

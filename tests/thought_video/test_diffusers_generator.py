@@ -78,7 +78,7 @@ def test_prompt_and_negative_prompt_count(folders, asked):
 
 
 def test_video_begins_with_the_last_frame_that_the_question_sees(folders, asked):
-    """What comes at the question's time or later is never shown to the model."""
+    """Frames at the question's time or later are never shown to the model."""
     key_frames = DiffusersGenerator(settings(folders, "ltx-i2v"))._key_frames(asked)
     last_seen = np.asarray(key_frames.frames[0]).astype(float)
     candidates = np.stack([cropped_to(frame, 32, 32) for frame in numbered_frames(40)]).astype(float)

@@ -1,4 +1,4 @@
-"""What the head of each recipe promises: commands of files that exist, and memory as `storm plan` prints it."""
+"""Claims at the head of each recipe: commands of files that exist, and memory as `storm plan` prints it."""
 
 import re
 import shlex

@@ -146,7 +146,7 @@ def test_float32_projector_thinks_among_states_of_low_precision_without_autocast
 
 
 def test_small_steps_move_float32_weights_and_not_those_of_bfloat16():
-    """Why: a step of Stage II is below half of the last digit of a weight in bfloat16."""
+    """A step of Stage II is below half of the last digit of a weight in bfloat16."""
     for dtype, moves in ((torch.float32, True), (torch.bfloat16, False)):
         weight = torch.nn.Parameter(torch.full((8,), 4096**-0.5, dtype=dtype))
         before = weight.detach().clone()

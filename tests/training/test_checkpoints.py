@@ -1,4 +1,4 @@
-"""Which checkpoint a run resumes from, whatever a killed process left behind."""
+"""Choice of the checkpoint to resume from, whatever a killed process left behind."""
 
 import json
 import signal

@@ -1,4 +1,4 @@
-"""What a processor writes for a clip goes with the clip, on every backbone."""
+"""Tokens that a processor writes for a clip are cut with the clip, on every backbone."""
 
 from types import SimpleNamespace
 

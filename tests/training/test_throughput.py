@@ -1,4 +1,4 @@
-"""What a line of the log says about a run's throughput: right numbers, at no cost, and nothing that is not known."""
+"""Throughput in the log: correct numbers, at no cost, and nothing unknown."""
 
 import time
 

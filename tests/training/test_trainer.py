@@ -1,4 +1,4 @@
-"""What both trainers share: exactly the vision tower is frozen, a run starts as asked, a checkpoint has its card."""
+"""Behaviour that both trainers share: exactly the vision tower is frozen, a run starts as asked, a checkpoint has its card."""
 
 import json
 

@@ -105,5 +105,5 @@ def tiny_trainer(
 
 
 def logged(trainer: StormTrainer, name: str) -> list[float]:
-    """What a run logged under a name, step by step."""
+    """Logged values of a run under a name, step by step."""
     return [entry[name] for entry in trainer.state.log_history if name in entry]

@@ -29,7 +29,7 @@ SKIPS = Path(__file__).with_name("skips.yaml")
 
 @dataclass(frozen=True)
 class Verdict:
-    """What became of one test: `passed`, `failed` or `skipped` by the test itself, and the last line of why."""
+    """Outcome of one test: `passed`, `failed` or `skipped` by the test itself, and the last line of why."""
 
     name: str
     outcome: str
@@ -70,7 +70,7 @@ def run_pytest(folder: Path, *, keyword: str) -> list[Verdict]:
 
 
 def read_verdict(case: ElementTree.Element) -> Verdict:
-    """What became of one test, as pytest wrote it down."""
+    """Outcome of one test, as pytest recorded it."""
     name = f"{case.get('classname', '').rpartition('.')[2]}.{case.get('name')}"
     for outcome, tags in (("failed", ("failure", "error")), ("skipped", ("skipped",))):
         for tag in tags:
@@ -90,7 +90,7 @@ def read_reasons() -> dict[str, str]:
 
 
 def judge(verdicts: list[Verdict], reasons: dict[str, str], *, is_whole: bool) -> list[str]:
-    """What is wrong with a run: failures that are not listed, and lines that are not needed.
+    """Faults of a run: failures that are not listed, and lines that are not needed.
 
     Args:
         verdicts (`list[Verdict]`):

@@ -52,7 +52,7 @@ def ten_hours(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def outcomes(tmp_path_factory, ten_hours):
-    """What reading files that are too large says and costs, in a process of its own."""
+    """Messages and cost of reading files that are too large, in a process of its own."""
     folder = tmp_path_factory.mktemp("large")
     small = clips.encode(folder / "small.avi", clips.numbered_frames(3), codec="mpeg4")
     huge = clips.huge(folder / "huge.avi", 16_000)

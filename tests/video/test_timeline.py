@@ -1,4 +1,4 @@
-"""Which packets must be decoded to see a frame."""
+"""Packets to decode for a frame."""
 
 import numpy as np
 import pytest

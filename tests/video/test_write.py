@@ -1,4 +1,4 @@
-"""What is written can be read, byte for byte the same each time, and is whole or not there."""
+"""A written file can be read, byte for byte the same each time, and is whole or not there."""
 
 import hashlib
 

@@ -1,4 +1,4 @@
-"""What holds in every world: determinism, balance, words, counterfactuals."""
+"""Invariants of every world: determinism, balance, words, counterfactuals."""
 
 import hashlib
 import itertools

@@ -28,9 +28,9 @@ class StormAlignConfig(StormTrainingConfig):
             `"cosine_mse"`, `"mse"` (the paper's), `"cosine"` or `"infonce"`, whose negatives are the targets of all rows of a
             step, over accumulated batches and processes.
         align_reduction (`str`, *optional*, defaults to `"mean"`):
-            Whether the squared error is a `"mean"` or a `"sum"` over the hidden size. The paper does not say.
+            Reduction of the squared error over the hidden size: `"mean"` or `"sum"`. The paper does not say.
         forcing (`str`, *optional*, defaults to `"teacher"`):
-            What each latent slot is fed. `"teacher"`: the target, in one parallel pass. `"rollout"`: the model's own latent;
+            Input of each latent slot. `"teacher"`: the target, in one parallel pass. `"rollout"`: the model's own latent;
             from a cold start the answer learns to ignore it. `"scheduled"`: the model's own with a probability that rises
             from 0 to 1 over training.
         teacher_noise (`float`, *optional*, defaults to `0.0`):
@@ -40,7 +40,7 @@ class StormAlignConfig(StormTrainingConfig):
             `"temporal"` gives each slot its stretch of the thought video, `"sequence"` averages over the flat token
             sequence (the paper's).
         target_layout (`str`, *optional*, defaults to `"average"`):
-            What a slot keeps of the picture: the `"average"` over space, or all cells, `"concat"`, where the layout is the
+            Spatial layout of a slot: the `"average"` over space, or all cells, `"concat"`, where the layout is the
             state.
         target_normalize (`str`, *optional*, defaults to `"whiten"`):
             `"whiten"`, or for comparison `"layernorm"` or `"none"` (the paper's): raw pooled features are nearly the same
@@ -114,6 +114,6 @@ class StormAlignConfig(StormTrainingConfig):
         rows = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
         if self.align_loss == "infonce" and rows == 1:
             raise ConfigurationError(
-                "`align_loss: infonce` tells a target from those of other rows, but the batch of a step is one row. Set "
+                "`align_loss: infonce` distinguishes a target from those of other rows, but the batch of a step is one row. Set "
                 "`per_device_train_batch_size` or `gradient_accumulation_steps` to 2 or more."
             )

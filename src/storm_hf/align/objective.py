@@ -77,7 +77,7 @@ def trajectory_alignment(
         kind (`str`, *optional*, defaults to `"cosine_mse"`):
             `"cosine_mse"`, `"mse"`, `"cosine"` or `"infonce"`.
         reduction (`str`, *optional*, defaults to `"mean"`):
-            Whether the squared error is a `"mean"` or a `"sum"` over the hidden size.
+            Reduction of the squared error over the hidden size: `"mean"` or `"sum"`.
         known (`torch.Tensor` of shape `(num_known, num_latents, hidden_size)`, *optional*):
             All targets that the own ones are compared with, and the negatives of `"infonce"`; `targets` are rows of it. By
             default `targets` alone.

@@ -25,7 +25,7 @@ class Annotator:
 
     Args:
         layout ([`Layout`]):
-            How a row's fields map to an annotation.
+            Mapping from a row's fields to an annotation.
         clips ([`ClipFinder`]):
             Finds the clip of a row.
         source (`str`):
@@ -76,7 +76,7 @@ class Annotator:
                 raise DatasetError(f"The row has {shown(value)} as {path}, and only {expected!r} is taken.")
 
     def _shared(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        """What all questions of a row have in common."""
+        """Fields that all questions of a row share."""
         times = {name: seconds_of(first_of(row, self._paths(name)), name) for name in _TIMES}
         start, end = times["start_seconds"], times["end_seconds"]
         if end is not None and end <= (start or 0.0):

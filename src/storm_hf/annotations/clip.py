@@ -1,4 +1,4 @@
-"""Where the clip of a row lies."""
+"""Clip finder: from the fields of a row to the path of its video."""
 
 import os
 from collections.abc import Mapping, Sequence

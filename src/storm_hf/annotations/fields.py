@@ -30,7 +30,7 @@ def look_up(row: Mapping[str, Any], path: str) -> Any:
 
 
 def is_absent(value: Any) -> bool:
-    """Whether a value says nothing: None, blank text, or the NaN that tables have in empty cells."""
+    """Recognize an absent value: None, blank text, or the NaN of an empty table cell."""
     if isinstance(value, str):
         return not value.strip()
     return value is None or (isinstance(value, float) and math.isnan(value))

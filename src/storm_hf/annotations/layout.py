@@ -1,4 +1,4 @@
-"""How the fields of a row map to an annotation: a small YAML file per collection."""
+"""Layout of a collection: the mapping from the fields of a row to an annotation, as a small YAML file."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -39,7 +39,7 @@ class Join:
         by (`str`):
             The field that both share; in an object, the field whose values are its keys.
         name (`str`, *optional*, defaults to `""`):
-            What the value of an object is called in the row.
+            Name in the row of the value of an object.
         ending (`str`, *optional*, defaults to `""`):
             The end of the annotations' own name in whose place `file` stands: `_q.json` and `_a.json` make `val_a.json` of
             `val_q.json`. Annotations that end in another way are whole. Without an ending the file may be absent.
@@ -67,7 +67,7 @@ _TYPES: dict[str, Any] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """How to read a row.
+    """Mapping from the fields of a row to an annotation.
 
     A field is named by its path in the row: `answer`, or `qa.answer`, or `videos.0`.
 
@@ -82,7 +82,7 @@ class Layout:
         rows (`str`, *optional*, defaults to `"data"`):
             The key of the list of rows, where a JSON file is an object.
         nested (`tuple[str, ...]`, *optional*, defaults to `()`):
-            Where a JSON file is an object of objects with rows: the field that each level of keys is of a row, such as
+            For a JSON file that is an object of objects with rows: the field that each level of keys is of a row, such as
             `[video_id, dim]`.
         join ([`Join`], *optional*):
             A second file with further fields of the rows.
@@ -96,7 +96,7 @@ class Layout:
         option_fields (`tuple[str, ...]`, *optional*, defaults to `()`):
             A field for each option, instead of `options`.
         option_separator (`str`, *optional*, defaults to `"|"`):
-            What stands between options that are one text.
+            Separator between options that are one text.
         options_in_question (`bool`, *optional*, defaults to `False`):
             Whether the last lines of a question may be its options, with letters.
         instructions (`tuple[str, ...]`, *optional*, defaults to `()`):
@@ -104,7 +104,7 @@ class Layout:
         answer_tag (`str`, *optional*):
             The tag that holds the answer: `answer` for `<answer>B</answer>`.
         answer_form (`str`, *optional*, defaults to `"auto"`):
-            What names the correct option: its `"letter"`, its `"text"`, its `"index"` from 0 (where options are a mapping
+            Form of the correct option: its `"letter"`, its `"text"`, its `"index"` from 0 (where options are a mapping
             of numbers, its number), or letter or text, where they do not contradict (`"auto"`).
 
     Raises:

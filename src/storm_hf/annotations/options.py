@@ -29,7 +29,7 @@ def parse_options(value: Any, separator: str) -> dict[str, str]:
             `["A. a cat", "B. a dog"]`, `{"A": "a cat", "B": "a dog"}`, the same written as JSON, as Python or as numpy writes
             it, one option per line, or options with a separator between them. None or nothing means an open question.
         separator (`str`):
-            What stands between options that are one line.
+            Separator between options that are one line.
 
     Returns:
         `dict[str, str]`: From the label of each option to its text. A mapping keeps its labels, in their natural order; a

@@ -25,7 +25,7 @@ def parse_printed(text: str, separator: str) -> Any:
         text (`str`):
             `["a cat", "a dog"]`, `['a cat' 'a dog']`, `{"A": "a cat"}`, one item per line, or `a cat|a dog`.
         separator (`str`):
-            What stands between items that are one line.
+            Separator between items that are one line.
 
     Raises:
         DatasetError: If it begins and ends as a list or a mapping, and cannot be read as one.

@@ -22,7 +22,7 @@ def read_annotations(source: SourceConfig) -> Iterator[Annotation | Rejection]:
 
     Args:
         source ([`SourceConfig`]):
-            Where the rows are, how they are to be read, and how many.
+            Source of the rows: its path, its layout and its limit.
 
     Returns:
         `Iterator[Annotation | Rejection]`: In the order of the rows. With a limit alone it ends at that many annotations;
@@ -54,7 +54,7 @@ def _read(source: SourceConfig, layout: Layout) -> Iterator[Annotation | Rejecti
 
 
 def annotator_of(source: SourceConfig, layout: Layout) -> Annotator:
-    """What reads the rows of a source."""
+    """Reader of the rows of one source."""
     root = os.path.abspath(source.video_root or folder_of(source))
     if source.video_root and not os.path.isdir(root):
         raise DatasetError(f"Expected a folder of clips as video_root but there is no {root}. Is its disk mounted?")

@@ -19,7 +19,7 @@ class Annotation:
         options (`tuple[str, ...]`, *optional*, defaults to `()`):
             Texts of the options, without their letters. Empty where the question is open.
         answer (`str`):
-            Text of the right option, or the open answer.
+            Text of the correct option, or the open answer.
         time_seconds (`float`, *optional*):
             The moment that the question is asked at, where the source knows it. What was seen until then answers it.
         license (`str`, *optional*, defaults to `"unknown"`):
@@ -27,9 +27,9 @@ class Annotation:
         source (`str`, *optional*, defaults to `""`):
             Name of the collection.
         start_seconds (`float`, *optional*):
-            Where the part of the clip begins that the question is about.
+            Start of the part of the clip that the question is about.
         end_seconds (`float`, *optional*):
-            Where that part ends.
+            End of that part.
     """
 
     id: str
@@ -50,7 +50,7 @@ class Rejection:
 
     Args:
         line (`int`):
-            Where it stands, from 1: the line of a text file, the number of the row elsewhere.
+            Position, from 1: the line of a text file, the number of the row elsewhere.
         id (`str`, *optional*):
             Its id, where it has one.
         reason (`str`):
@@ -74,7 +74,7 @@ class Row:
 
     Args:
         line (`int`):
-            Where it stands, from 1.
+            Position in the source, from 1.
         content (`dict[str, Any]`):
             From the names of its fields to their values.
     """

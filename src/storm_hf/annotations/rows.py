@@ -1,4 +1,4 @@
-"""Which reader reads what."""
+"""Choice of the reader of a source, by its file type."""
 
 import re
 from collections.abc import Callable, Iterator

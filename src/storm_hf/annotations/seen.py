@@ -1,4 +1,4 @@
-"""Which ids came before, however many: in a temporary file of SQLite's, so that memory stays flat."""
+"""Set of the ids seen so far, in a temporary SQLite file, so that memory does not grow with the collection."""
 
 import sqlite3
 from contextlib import closing

@@ -1,4 +1,4 @@
-"""Where annotations come from, as a recipe says it."""
+"""Settings of one source of annotations."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
@@ -16,7 +16,7 @@ class SourceConfig:
             A `.json`, `.jsonl`, `.csv`, `.tsv` or `.parquet` file, a folder that `datasets` loads, or the name of a data
             set on the Hub, which is streamed.
         layout (`str`, *optional*, defaults to `"plain"`):
-            How a row's fields are to be read: the name of a layout of this package, or the path of a YAML file.
+            Layout of the rows: the name of a layout of this package, or the path of a YAML file.
         name (`str`, *optional*, defaults to `""`):
             Name of the collection. Without one the layout's is taken, else the path's.
         video_root (`str`, *optional*):
@@ -25,9 +25,9 @@ class SourceConfig:
         license (`str`, *optional*):
             Licence of the rows that do not state one. Without one the layout's is taken.
         limit (`int`, *optional*):
-            How many annotations to take.
+            Maximum number of annotations to take.
         seed (`int`, *optional*):
-            What draws these from the whole collection. Without one the first are taken.
+            Seed of a random sample of the whole collection. Without one the first are taken.
         split (`str`, *optional*, defaults to `"train"`):
             Of a data set that `datasets` loads.
         config (`str`, *optional*):

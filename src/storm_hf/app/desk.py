@@ -1,4 +1,4 @@
-"""What happens when a button of the page is pressed: words of the form in, HTML out, and no error that is not a sentence."""
+"""Event handlers of the Gradio page. Errors are shown as notices."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -44,7 +44,7 @@ class Desk:
 
     @property
     def step_names(self) -> list[str]:
-        """What the latent steps are called on the page."""
+        """Names of the latent steps on the page."""
         return [f"step {number}" for number in range(1, self.session.num_latents + 1)]
 
     def ask(self, clip: str | None, question: str, options: str) -> tuple[str, str, Thinking | None]:
@@ -54,7 +54,7 @@ class Desk:
             clip (`str`, *optional*):
                 A video file.
             question (`str`):
-                What is asked.
+                Text of the question.
             options (`str`):
                 The closed set of answers with commas between, or nothing.
 
@@ -78,7 +78,7 @@ class Desk:
 
         Args:
             thinking ([`Thinking`], *optional*):
-                What `ask` gave.
+                Result of `ask`.
             content (`str`):
                 A key of `CONTENT_OF`.
             step (`str`):

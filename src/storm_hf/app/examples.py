@@ -30,7 +30,7 @@ class Examples:
             worlds (`Sequence[str]`):
                 Names of worlds; without any there are no examples.
             folder (`Path`):
-                Where the files go, in a folder for each world.
+                Output folder, with a subfolder for each world.
             count (`int`, *optional*, defaults to `4`):
                 Episodes of each world.
         """

@@ -34,7 +34,7 @@ def thinking_markup(thinking: Thinking, truth: str | None = None) -> str:
         thinking ([`Thinking`]):
             Both answers.
         truth (`str`, *optional*):
-            The right answer, where it is known.
+            The correct answer, where it is known.
     """
     titles = [("After thinking", thinking.own, ""), ("Directly, without latents", thinking.direct, _DIRECT)]
     verdict = "" if truth is None else f"The simulator that drew this clip says: {truth}."

@@ -52,7 +52,7 @@ def build_page(desk: Desk) -> Any:
 
 
 def look() -> dict[str, Any]:
-    """What `launch` needs for the page to look as meant: colours, fonts of the system, and a style sheet."""
+    """Theme and style sheet, as arguments of `launch`."""
     gradio = _gradio()
     theme = gradio.themes.Default(primary_hue="violet", font=_FONTS, font_mono=_MONO_FONTS).set(
         body_text_color_subdued="*neutral_500",  # what Gradio takes is too pale to read

@@ -1,4 +1,4 @@
-"""Start the page: load the checkpoint, render its examples, tell the address, and stay until the process is told to stop."""
+"""Start the page: load the checkpoint, render its examples, print the address, and serve until interrupted."""
 
 import tempfile
 from collections.abc import Callable

@@ -23,7 +23,7 @@ from storm_hf.evaluation.cost import counted_passes, passes_until_first_token
 from storm_hf.evaluation.loading import load_checkpoint, worlds_only
 from storm_hf.evaluation.replacement import feed
 from storm_hf.model.modeling_storm import StormForConditionalGeneration
-from storm_hf.target_trajectory.shards import MANIFEST
+from storm_hf.target_trajectory.schema import MANIFEST
 from storm_hf.training.prompts import PromptEncoder
 from storm_hf.video import VideoClip, read_video
 

@@ -1,4 +1,4 @@
-"""How latents are shown: drawn by a decoder, named by the known thoughts nearest to them, or described in numbers.
+"""View of the latents: rendered by a decoder, labelled by their nearest known thoughts, or described in numbers.
 
 Axes: K latent steps, N entries of the gallery, D hidden size, H height, W width, in pixels.
 """
@@ -42,7 +42,7 @@ class SeenStep:
 
 @dataclass(frozen=True, eq=False)
 class Sight:
-    """What a checkpoint has for looking at its latents.
+    """Means that a checkpoint has to show its latents.
 
     Args:
         decoder ([`~storm_hf.diagnostics.seeing.ThoughtDecoder`], *optional*):

@@ -1,10 +1,26 @@
 """From annotations to a data set of thoughts that Stage I trains on: one recipe, idempotent steps, any number of processes."""
 
-from storm_hf.builder.build import Share, ThoughtsBuilder
-from storm_hf.builder.finish import ThoughtsReport
-from storm_hf.builder.recipe import EncoderSettings, ReadingSettings, ThoughtsRecipe
-from storm_hf.builder.scorer import FrozenScorer, ScorerSettings
+from typing import TYPE_CHECKING
 
+from storm_hf.lazy import first_use
+
+
+if TYPE_CHECKING:
+    from storm_hf.builder.build import Share, ThoughtsBuilder
+    from storm_hf.builder.finish import ThoughtsReport
+    from storm_hf.builder.recipe import EncoderSettings, ReadingSettings, ThoughtsRecipe
+    from storm_hf.builder.scorer import FrozenScorer, ScorerSettings
+
+_MODULE_OF = {
+    "EncoderSettings": "storm_hf.builder.recipe",
+    "FrozenScorer": "storm_hf.builder.scorer",
+    "ReadingSettings": "storm_hf.builder.recipe",
+    "ScorerSettings": "storm_hf.builder.scorer",
+    "Share": "storm_hf.builder.build",
+    "ThoughtsBuilder": "storm_hf.builder.build",
+    "ThoughtsRecipe": "storm_hf.builder.recipe",
+    "ThoughtsReport": "storm_hf.builder.finish",
+}
 
 __all__ = [
     "EncoderSettings",
@@ -16,3 +32,5 @@ __all__ = [
     "ThoughtsRecipe",
     "ThoughtsReport",
 ]
+
+__getattr__ = first_use(__name__, _MODULE_OF)

@@ -17,22 +17,23 @@ from pathlib import Path
 from typing import Any
 
 from storm_hf.builder.changed_sources import check_sources
-from storm_hf.builder.choice import DUPLICATE, ScorerOf, gates_of, generator_of, prompts_of
+from storm_hf.builder.choice import ScorerOf, gates_of, generator_of, prompts_of
 from storm_hf.builder.clip_stamps import warn_of_replaced_clips
 from storm_hf.builder.encoder import example_of, load_encoder
 from storm_hf.builder.faults import machine_faults_named, patient
 from storm_hf.builder.finish import ThoughtsReport, finish
-from storm_hf.builder.plan import ANNOTATIONS, Plan, plan_parameters, split_of, write_plan
+from storm_hf.builder.plan import plan_parameters, write_plan
+from storm_hf.builder.progress import ANNOTATIONS, PROMPTS, THOUGHTS, Plan, Selection, record_path, split_of
 from storm_hf.builder.recipe import ThoughtsRecipe
-from storm_hf.builder.records import Record, Row, read_records, write_records
+from storm_hf.builder.records import DUPLICATE, Record, Row, read_records, write_records
 from storm_hf.builder.retry import reopen_timed_out
-from storm_hf.builder.rows import PROMPTS, THOUGHTS, PromptStep, ThoughtStep
+from storm_hf.builder.rows import PromptStep, ThoughtStep
 from storm_hf.builder.scorer import FrozenScorer
-from storm_hf.builder.selection import Selection, record_path, select
+from storm_hf.builder.selection import rows_of, select
 from storm_hf.errors import DatasetError
 from storm_hf.pipeline import Step, Workspace, claim
+from storm_hf.target_trajectory.schema import DATA
 from storm_hf.target_trajectory.shard_encoder import ShardEncoder
-from storm_hf.target_trajectory.shards import DATA
 from storm_hf.thought_video import PromptWriter, ThoughtVideoGenerator
 from storm_hf.video import bounded_reading
 from storm_hf.video.backend_choice import check_video_backend, other_backend, video_backend
@@ -44,13 +45,13 @@ SHARDED_PHASES = ("prompts", "thought_videos", "features")  # those that many ta
 
 @dataclass(frozen=True)
 class Share:
-    """Which shards a process takes.
+    """Share of the shards that a process takes.
 
     Args:
         rank (`int`, *optional*, defaults to `0`):
             Its number among all processes, from 0.
         size (`int`, *optional*, defaults to `1`):
-            How many processes there are.
+            Number of processes.
         helps (`bool`, *optional*, defaults to `True`):
             Whether it goes on with the shards of the others once its own are done. Engines that wait for all processes
             between phases say no.
@@ -80,7 +81,7 @@ class ThoughtsBuilder:
         scorer_of (`Callable[[ScorerSettings], AnswerScorer]`, *optional*):
             Makes the frozen model that gates ask. By default a [`FrozenScorer`] of the recipe's model.
         share ([`Share`], *optional*):
-            Which shards this process takes. By default all.
+            Shards that this process takes. By default all.
         on_finished (`Callable[[Path], None]`, *optional*):
             Called once per shard when it is complete.
 
@@ -108,7 +109,7 @@ class ThoughtsBuilder:
 
     @property
     def phases(self) -> dict[str, Callable[[], Any]]:
-        """What is done one after the other. A phase begins when all shards of the one before are there."""
+        """Phases of a build, in order. A phase starts when all shards of the previous one exist."""
         phases = {
             "annotations": self.read_annotations,
             "prompts": self.write_prompts,
@@ -141,7 +142,7 @@ class ThoughtsBuilder:
     def read_annotations(self) -> None:
         """Cut the annotations into shards, and take up rows again that had less time than they would have now."""
         check_video_backend(self._video_backend)
-        gates_of(self.recipe, self.generator)  # a setting that does not exist is told before hours of work
+        gates_of(self.recipe, self.generator)  # an unknown setting is raised before hours of work
         prompts_of(self.recipe, self.workspace.root)
         parameters = plan_parameters(self.recipe)
         check_sources(self.recipe, self.workspace, ANNOTATIONS, parameters)
@@ -183,7 +184,7 @@ class ThoughtsBuilder:
         selection, folder = self._selection, self.workspace.root
 
         def write(shard: str, path: Path) -> None:
-            rows = selection.rows_of(shard, self.workspace)
+            rows = rows_of(selection, shard, self.workspace)
             self.encoder.write([example_of(row, folder) for row in rows], path)
 
         parameters = self.encoder.parameters | {"dtype": self.recipe.encoder.dtype}
@@ -232,7 +233,7 @@ class ThoughtsBuilder:
     def _records_writer(
         self, before: str, step_of: Mapping[str, Callable[[Row, str], Record]]
     ) -> Callable[[str, Path], None]:
-        """What writes a shard of records from that of the step before, leaving out the rows that ended there."""
+        """Make the function that writes a shard of records from that of the previous step, leaving out rows that ended there."""
         workspace = self.workspace
 
         def write(shard: str, path: Path) -> None:

@@ -6,8 +6,9 @@ from dataclasses import replace
 from typing import Any
 
 from storm_hf.annotations import Annotation, read_annotations
+from storm_hf.builder.progress import read_refused
 from storm_hf.builder.recipe import ThoughtsRecipe
-from storm_hf.builder.records import Row, read_records, read_refused
+from storm_hf.builder.records import Row, read_records
 from storm_hf.errors import StaleWorkError
 from storm_hf.pipeline.fingerprint import read_fingerprint
 from storm_hf.pipeline.workspace import Workspace

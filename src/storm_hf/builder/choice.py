@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from storm_hf.builder.recipe import ThoughtsRecipe
+from storm_hf.builder.records import DUPLICATE
 from storm_hf.builder.scorer import FrozenScorer, ScorerSettings
 from storm_hf.chat import ChatModel, PipelineChat, ServedChat
 from storm_hf.errors import ConfigurationError
@@ -30,7 +31,6 @@ from storm_hf.thought_video import (
 )
 
 
-DUPLICATE = "duplicate"
 ScorerOf = Callable[[ScorerSettings], AnswerScorer]
 _GENERATORS: Mapping[str, Callable[..., ThoughtVideoGenerator]] = {
     "future": FutureGenerator,
@@ -72,7 +72,7 @@ def prompts_of(recipe: ThoughtsRecipe, cache: Path) -> PromptWriter:
         recipe ([`ThoughtsRecipe`]):
             Says which.
         cache (`Path`):
-            Where the answers of a chat model are kept.
+            Folder in which the answers of a chat model are kept.
 
     Raises:
         ConfigurationError: If there is no such writer, or it has no such setting.

@@ -50,7 +50,7 @@ def build_with_datatrove(
         workers (`int`, *optional*, defaults to `-1`):
             Tasks at once; -1 is all.
         start_method (`str`, *optional*, defaults to `"spawn"`):
-            How their processes start.
+            Start method of the processes.
 
     Returns:
         [`ThoughtsReport`]: What the data set holds.
@@ -84,7 +84,7 @@ def submit_to_slurm(recipe: ThoughtsRecipe, tasks: int, settings: Mapping[str, A
         tasks (`int`):
             Tasks of each phase that has shards.
         settings (`Mapping[str, Any]`):
-            What datatrove's [`SlurmPipelineExecutor`] takes: `time` and `partition` at least, and such as `gpus_per_task`,
+            Arguments of datatrove's [`SlurmPipelineExecutor`]: `time` and `partition` at least, and such as `gpus_per_task`,
             `venv_path` or `sbatch_args`.
 
     Raises:

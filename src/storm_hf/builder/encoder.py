@@ -8,6 +8,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedM
 
 from storm_hf.builder.recipe import ModelSettings, ThoughtsRecipe
 from storm_hf.builder.records import Row
+from storm_hf.model import register
 from storm_hf.target_trajectory.shard_encoder import ShardEncoder
 from storm_hf.thought_video import ThoughtExample, WorldExample
 
@@ -21,6 +22,7 @@ def load_encoder(recipe: ThoughtsRecipe, folder: Path) -> ShardEncoder:
         folder (`Path`):
             The data set.
     """
+    register()
     settings = recipe.encoder
     processor = AutoProcessor.from_pretrained(settings.model, revision=settings.revision)
     return ShardEncoder(

@@ -8,16 +8,29 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from storm_hf.builder.plan import ANNOTATIONS, REJECTED, Plan, split_of
+from storm_hf.builder.progress import (
+    ANNOTATIONS,
+    PROMPTS,
+    REJECTED,
+    SELECTION_STEP,
+    THOUGHTS,
+    Plan,
+    Refused,
+    Selection,
+    read_refused,
+    record_path,
+    split_of,
+)
 from storm_hf.builder.recipe import ThoughtsRecipe
-from storm_hf.builder.records import Refused, Row, read_refused
-from storm_hf.builder.rows import PROMPTS, THOUGHTS, refuse
-from storm_hf.builder.selection import SELECTION_STEP, Selection, kept_rows, record_path
+from storm_hf.builder.records import Row
+from storm_hf.builder.rows import refuse
+from storm_hf.builder.selection import kept_rows, rows_of
 from storm_hf.errors import DatasetError
 from storm_hf.pipeline.fingerprint import hash_file
 from storm_hf.pipeline.workspace import Workspace
 from storm_hf.target_trajectory.fitting import fit_targets
-from storm_hf.target_trajectory.shards import DATA, MANIFEST, read_shard
+from storm_hf.target_trajectory.schema import DATA, MANIFEST
+from storm_hf.target_trajectory.shards import read_shard
 from storm_hf.thought_video import Rejected
 from storm_hf.writing import read_json, write_json, written_whole
 
@@ -28,7 +41,7 @@ _COUNTED = ("source", "generator", "generator_revision", "license")
 
 @dataclass(frozen=True)
 class ThoughtsReport:
-    """What a data set of thoughts holds and where it came from; `manifest.json` is the same.
+    """Contents and provenance of a thought-video data set; `manifest.json` is the same.
 
     Args:
         num_rows (`dict[str, int]`):
@@ -40,7 +53,7 @@ class ThoughtsReport:
         clip_licenses (`dict[str, int]`):
             Rows whose question's clip has this licence.
         thoughts (`dict[str, dict[str, int]]`):
-            How many thought videos are of which `source`, `generator`, `generator_revision` and `license`.
+            Number of thought videos of each `source`, `generator`, `generator_revision` and `license`.
         feature_shape (`tuple[int, int]`):
             Cells of a temporal patch, and the size of each.
         encoder (`str`):
@@ -48,11 +61,11 @@ class ThoughtsReport:
         encoder_revision (`str`):
             Hash of the weights that encoded.
         settings (`dict[str, Any]`):
-            How features become targets, with the rank that was chosen.
+            Settings of the targets, with the chosen rank.
         asked (`dict[str, Any]`):
             The same as the recipe has it.
         rank_report (`dict[str, Any]`, *optional*):
-            How the rank was chosen, if it was.
+            Report on the choice of the rank, if there was one.
         sha256 (`dict[str, str]`):
             Of every shard, the statistics and the table of rejected rows.
     """
@@ -91,7 +104,7 @@ def finish(
         plan ([`Plan`]):
             All shards.
         selection ([`Selection`]):
-            What became of them.
+            Selection of the rows that become data.
         workspace ([`Workspace`]):
             The data set.
         encoder_revision (`str`):
@@ -131,7 +144,7 @@ def refused_rows(plan: Plan, selection: Selection | None, workspace: Workspace) 
 
 
 def count_kinds(refused: Iterable[Refused]) -> dict[str, dict[str, int]]:
-    """How many rows each step rejected for which kind of reason."""
+    """Count the rejected rows of each step by kind of reason."""
     counts: dict[str, Counter[str]] = {}
     for each in refused:
         counts.setdefault(Path(each.step).name, Counter())[each.kind] += 1
@@ -189,7 +202,7 @@ def _write_rejected(plan: Plan, selection: Selection, workspace: Workspace) -> P
 def _count_rows(selection: Selection, workspace: Workspace) -> dict[str, Counter[str]]:
     counts: dict[str, Counter[str]] = {name: Counter() for name in ("of", "clip_license", *_COUNTED)}
     for name in selection.shards:
-        for row in selection.rows_of(name, workspace):
+        for row in rows_of(selection, name, workspace):
             counts["of"][row.annotation.source] += 1
             counts["clip_license"][row.annotation.license] += 1
             for column in _COUNTED:

@@ -1,60 +1,34 @@
 """The first step: annotations, cut into shards. The index is written last, and says how much there is to do."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from hashlib import sha256
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from storm_hf.annotations import Annotation, SourceConfig, load_layout, read_annotations
 from storm_hf.annotations.seen import SeenIds
 from storm_hf.builder.clip_stamps import write_stamps
-from storm_hf.builder.recipe import ThoughtsRecipe
-from storm_hf.builder.records import Record, Refused, Row, write_records
+from storm_hf.builder.progress import ANNOTATIONS, INDEX, REJECTED, Refused
+from storm_hf.builder.records import Record, Row, write_records
 from storm_hf.pipeline.fingerprint import hash_file
 from storm_hf.pipeline.workspace import Workspace
 from storm_hf.thought_video import WorldRecipe, file_stem
 from storm_hf.worlds import split_seeds
-from storm_hf.writing import read_json, write_json, written_whole
+from storm_hf.writing import write_json, written_whole
 
 
-ANNOTATIONS = "work/10_annotations"
-INDEX = "index.json"
-REJECTED = "rejected.jsonl"
+if TYPE_CHECKING:  # a look at a build needs no torch
+    from storm_hf.builder.recipe import ThoughtsRecipe
+
+
 _WORLD_COLUMNS = ("depth", "states", "chain_of_thought", "terse_chain", "clip_caption", "thought_caption")
 _LICENSE_OF_WORLDS = "Apache-2.0"
 
 
-@dataclass(frozen=True)
-class Plan:
-    """The shards of rows that a build goes through.
-
-    Args:
-        num_rows (`dict[str, int]`):
-            From the name of each shard to its rows. Shards are named by split and number: `train-00000`.
-    """
-
-    num_rows: dict[str, int]
-
-    @classmethod
-    def load(cls, workspace: Workspace) -> "Plan | None":
-        """Read the index, or None where the annotations have not been read to their end."""
-        path = workspace.shard(ANNOTATIONS, INDEX)
-        return cls(read_json(path)["num_rows"]) if path.exists() else None
-
-    def shards_of(self, split: str) -> list[str]:
-        """Names of the shards of a split, in their order."""
-        return sorted(name for name in self.num_rows if split_of(name) == split)
-
-
-def split_of(shard: str) -> str:
-    """The split that a shard belongs to."""
-    return shard.rpartition("-")[0]
-
-
-def plan_parameters(recipe: ThoughtsRecipe) -> dict[str, Any]:
-    """What determines the rows: where they come from, with a hash of each file, and how they are cut."""
+def plan_parameters(recipe: "ThoughtsRecipe") -> dict[str, Any]:
+    """Parameters that determine the rows: sources with a hash of each file, and the size of shards."""
     sources = {
         split: [
             source.to_dict() | {"sha256": _hash_of(source), "layout": asdict(load_layout(source.layout))}
@@ -66,7 +40,7 @@ def plan_parameters(recipe: ThoughtsRecipe) -> dict[str, Any]:
     return {"sources": sources, "world": world, "rows_per_shard": recipe.rows_per_shard, "seed": recipe.seed}
 
 
-def write_plan(recipe: ThoughtsRecipe, workspace: Workspace) -> None:
+def write_plan(recipe: "ThoughtsRecipe", workspace: Workspace) -> None:
     """Read all annotations and write them as shards, and the index last. Nothing happens where that was done before.
 
     Raises:
@@ -116,7 +90,7 @@ def _repeated(row: Row, split: str) -> Refused:
     )
 
 
-def _records(recipe: ThoughtsRecipe, split: str, folder: Path) -> Iterator[Record]:
+def _records(recipe: "ThoughtsRecipe", split: str, folder: Path) -> Iterator[Record]:
     if recipe.world is not None:
         yield from _episodes(recipe.world, split, recipe.rows_per_shard, folder)
         return

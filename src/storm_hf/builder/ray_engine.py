@@ -49,7 +49,7 @@ def build_with_ray(recipe: ThoughtsRecipe, tasks: int, settings: Mapping[str, An
         tasks (`int`):
             Tasks of each phase that has shards.
         settings (`Mapping[str, Any]`, *optional*):
-            What [`~ray.data.Dataset.map`] takes for each task, such as `num_gpus`, `num_cpus` or `memory`. The cluster is the
+            Arguments of [`~ray.data.Dataset.map`] for each task, such as `num_gpus`, `num_cpus` or `memory`. The cluster is the
             one that Ray was connected to, or that `RAY_ADDRESS` names; else this machine.
 
     Returns:

@@ -81,16 +81,16 @@ class EncoderSettings(ModelSettings):
 
 @dataclass(frozen=True, kw_only=True)
 class ReadingSettings:
-    """What reading one clip may take, so that no clip holds up the others. One that takes more is rejected with that reason.
+    """Limits of reading one clip. A clip that exceeds one is rejected with that reason.
 
     Args:
         timeout_seconds (`float`, *optional*, defaults to `120.0`):
             Seconds for one reading of one clip. How much is read in them depends on the machine, so no clip that can be read
             should come near it; it is not part of what a build is compared by. Rows that had less are taken up again.
         limits ([`VideoLimits`], *optional*):
-            How large a clip, and what is read of it, may be, whatever its header claims.
+            Largest clip, and largest result of reading it, whatever its header claims.
         video_backend (`str`, *optional*, defaults to `"auto"`):
-            What decodes clips: `pyav`, `decord` or `torchcodec`. `auto` is PyAV, unless `STORM_VIDEO_BACKEND` names another.
+            Decoder of the clips: `pyav`, `decord` or `torchcodec`. `auto` is PyAV, unless `STORM_VIDEO_BACKEND` names another.
     """
 
     timeout_seconds: float = 120.0
@@ -105,7 +105,7 @@ class ReadingSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class ThoughtsRecipe:
-    """How a data set of thoughts is built.
+    """Recipe of a thought-video data set.
 
     Args:
         output_dir (`str`):
@@ -113,7 +113,7 @@ class ThoughtsRecipe:
         encoder ([`EncoderSettings`]):
             Encodes thought videos.
         targets ([`TargetSettings`]):
-            How features become target trajectories.
+            Settings of the target trajectories.
         generator (`Mapping[str, Any]`):
             Its kind, `simulator`, `future`, `folder` or `diffusers`, and the settings of it.
         sources (`Mapping[str, tuple[SourceConfig, ...]]`, *optional*):
@@ -128,7 +128,7 @@ class ThoughtsRecipe:
             settings, in the order they are passed. The three before the last ask a frozen model, a [`FrozenScorer`], and
             take the settings of [`ScorerSettings`] besides their own.
         reading ([`ReadingSettings`], *optional*):
-            What reading one clip may take.
+            Limits of reading one clip.
         frame_size (`tuple[int, int]`, *optional*):
             Height and width that thought videos are scaled and cropped to. Without it, those of another size than the
             first one that was kept are rejected, since features of one data set have one shape.

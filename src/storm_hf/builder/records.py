@@ -1,16 +1,18 @@
-"""What the steps before the features pass on: one line of JSON per row, kept or refused."""
+"""Records passed between the steps before the features: one line of JSON per row, kept or rejected."""
 
 import json
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field, fields, replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from storm_hf.annotations import Annotation
+from storm_hf.builder.progress import Refused
 from storm_hf.pipeline.paths import relative_to
 from storm_hf.thought_video import ThoughtVideo
+
+
+DUPLICATE = "duplicate"  # kind of a row that is rejected because another one has the same thought video
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,11 +23,11 @@ class Row:
         annotation ([`Annotation`]):
             The question. Its video is the one that it was annotated on.
         seed (`int`):
-            What its thought video is drawn from.
+            Seed of its thought video.
         prompt (`str`, *optional*, defaults to `""`):
-            What the generator is told.
+            Prompt of the generator.
         words (`dict[str, Any]`, *optional*):
-            What a simulator knows besides, by the columns of a world; and under `asked` the seed and depth of the episode.
+            Further columns from a simulator, as in a world's data set; and under `asked` the seed and depth of the episode.
         video (`str`, *optional*, defaults to `""`):
             The clip as models see it, once there is a thought video: relative to the data set if it lies in it.
         thought (`dict[str, Any]`, *optional*):
@@ -35,7 +37,7 @@ class Row:
         hash (`str`, *optional*, defaults to `""`):
             The `perceptual_hash` of the thought video, where duplicates are looked for.
         scores (`dict[str, float]`, *optional*):
-            What the gates measured with a frozen model. Those of a refused row stand in its reason.
+            Scores that the gates measured with a frozen model. Those of a rejected row stand in its reason.
     """
 
     annotation: Annotation
@@ -53,48 +55,12 @@ class Row:
         return ThoughtVideo(**{**self.thought, "path": folder / self.thought["path"]})
 
 
-@dataclass(frozen=True, kw_only=True)
-class Refused:
-    """A row that ends here.
-
-    Args:
-        step (`str`):
-            The step that refused it.
-        split (`str`):
-            Its split.
-        source (`str`):
-            Name of its collection.
-        reason (`str`):
-            A kind of few words, a colon, and what happened.
-        id (`str`, *optional*):
-            Its id, where it has one.
-        line (`int`, *optional*):
-            Where it stands in its source, where it could not be read.
-        timeout_seconds (`float`, *optional*):
-            Time that reading its clip had, where that was not enough. A build with more takes the row up again.
-    """
-
-    step: str
-    split: str
-    source: str
-    reason: str
-    id: str | None = None
-    line: int | None = None
-    timeout_seconds: float | None = None
-
-    @property
-    def kind(self) -> str:
-        """What comes before the colon: kinds are counted."""
-        return self.reason.partition(":")[0]
-
-
 Record = Row | Refused
-_BEGINNING_OF_ROW = '{"annotation": '  # keys are sorted, and a refused row has no annotation
 _THOUGHT_FIELDS = tuple(each.name for each in fields(ThoughtVideo) if each.name not in ("frames", "path"))
 
 
 def thought_fields(thought: ThoughtVideo, path: str) -> dict[str, Any]:
-    """What is recorded of a thought video whose file has this path."""
+    """Fields recorded of a thought video whose file has this path."""
     return {name: getattr(thought, name) for name in _THOUGHT_FIELDS} | {"path": path}
 
 
@@ -119,42 +85,6 @@ def read_records(path: Path, folder: Path) -> Iterator[Record]:
     with path.open(encoding="utf-8") as file:
         for line in file:
             yield _from_json(json.loads(line), folder)
-
-
-def read_refused(path: Path) -> Iterator[Refused]:
-    """Read the refused rows alone, which takes a fraction of the time."""
-    with path.open(encoding="utf-8") as file:
-        for line in file:
-            if not line.startswith(_BEGINNING_OF_ROW):
-                yield Refused(**json.loads(line))
-
-
-@dataclass(frozen=True)
-class ShardContents:
-    """Numbers of a finished shard of records.
-
-    Args:
-        num_rows (`int`):
-            Rows that go on.
-        num_refused (`Mapping[str, int]`):
-            From the kind of reason to how many rows ended.
-    """
-
-    num_rows: int
-    num_refused: Mapping[str, int]
-
-
-def contents_of(path: Path) -> ShardContents:
-    """Count what a finished shard holds; one that was counted before, and has not changed, is not read again."""
-    status = path.stat()
-    return _contents(path, status.st_mtime_ns, status.st_ino, status.st_size)
-
-
-@lru_cache(maxsize=2**17)
-def _contents(path: Path, mtime_ns: int, inode: int, size: int) -> ShardContents:
-    with path.open(encoding="utf-8") as file:
-        num_rows = sum(line.startswith(_BEGINNING_OF_ROW) for line in file)
-    return ShardContents(num_rows, Counter(refused.kind for refused in read_refused(path)))
 
 
 def _to_json(record: Record, folder: Path) -> dict[str, Any]:

@@ -4,14 +4,23 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from storm_hf.builder.clip_stamps import renew_stamps
-from storm_hf.builder.plan import ANNOTATIONS, Plan
-from storm_hf.builder.records import Refused, read_refused
-from storm_hf.builder.rows import PROMPTS, THOUGHTS
-from storm_hf.builder.selection import EARLIER, SELECTION_STEP, Selection, kept_rows, record_path
-from storm_hf.builder.selection import FILE_NAME as SELECTION
+from storm_hf.builder.progress import (
+    ANNOTATIONS,
+    EARLIER,
+    PROMPTS,
+    SELECTION_STEP,
+    THOUGHTS,
+    Plan,
+    Refused,
+    Selection,
+    read_refused,
+    record_path,
+)
+from storm_hf.builder.progress import SELECTION_FILE as SELECTION
+from storm_hf.builder.selection import kept_rows
 from storm_hf.errors import DatasetError
 from storm_hf.pipeline import Workspace
-from storm_hf.target_trajectory.shards import DATA, MANIFEST
+from storm_hf.target_trajectory.schema import DATA, MANIFEST
 
 
 _RETRY = "work/retry"

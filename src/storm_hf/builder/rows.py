@@ -1,4 +1,4 @@
-"""What the steps do with one row: write its prompt, make its thought video and cut its clip, or refuse it with a reason."""
+"""Steps of one row: write its prompt, make its thought video and cut its clip, or reject it with a reason."""
 
 import shutil
 from collections.abc import Sequence
@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from storm_hf.annotations import Annotation
-from storm_hf.builder.plan import split_of
-from storm_hf.builder.records import Record, Refused, Row, thought_fields
+from storm_hf.builder.progress import PROMPTS, THOUGHTS, Refused, split_of
+from storm_hf.builder.records import Record, Row, thought_fields
 from storm_hf.errors import DatasetError, VideoReadError, VideoWriteError
 from storm_hf.pipeline.paths import relative_to
 from storm_hf.thought_video import (
@@ -29,8 +29,6 @@ from storm_hf.video import read_video, write_video
 from storm_hf.worlds import World
 
 
-PROMPTS = "work/20_prompts"
-THOUGHTS = "work/30_thought_videos"
 _NUM_PROBED = 8  # frames of a question's clip that must be readable
 
 
@@ -109,7 +107,7 @@ class ThoughtStep:
         return refuse(row, THOUGHTS, split_of(shard), outcome)
 
     def folders(self, shard: str) -> list[Path]:
-        """Where the videos of a shard go. They are emptied before a shard is made again."""
+        """Folders of the videos of a shard. They are emptied before a shard is made again."""
         return [self.folder / "videos" / kind / shard for kind in ("thoughts", "clips")]
 
     def _make(self, row: Row, shard: str) -> Row | Rejected:

@@ -29,13 +29,13 @@ from storm_hf.worlds.question import LETTERS, QuestionStyle, format_answer, form
 
 @dataclass(frozen=True, kw_only=True)
 class ScorerSettings(ModelSettings):
-    """Which frozen model scores answers, and how it is asked.
+    """Settings of the frozen model that scores answers.
 
     Args:
         num_frames (`int`, *optional*, defaults to `8`):
             Frames shown of the clip, evenly over what the question sees, and as many of the thought video.
         question_style (`str`, *optional*, defaults to `"letters"`):
-            How options are written; see `format_question`. A model that knows words alone wants `words`.
+            Style of the options; see `format_question`. A model that knows words alone needs `words`.
     """
 
     num_frames: int = 8
@@ -51,16 +51,16 @@ class ScorerSettings(ModelSettings):
 
 
 class FrozenScorer:
-    """Scores the right answer with a frozen model; an [`~storm_hf.thought_video.AnswerScorer`].
+    """Scores the correct answer with a frozen model; an [`~storm_hf.thought_video.AnswerScorer`].
 
-    A question with 2 to 10 options is closed: its score is the logarithm of the probability of the right option among all of
+    A question with 2 to 10 options is closed: its score is the logarithm of the probability of the correct option among all of
     them, ln(1/n) by chance, 0 at best. Options are told apart by the first token of their reply where these differ, as letters
     do, else by the whole reply. Any other question is open: its score is the log-likelihood of its answer, the end of the turn
     included. Both are in nats.
 
     Args:
         settings ([`ScorerSettings`]):
-            Which model, and how. It is loaded when the first question comes.
+            Model and precision. It is loaded at the first question.
     """
 
     def __init__(self, settings: ScorerSettings) -> None:

@@ -1,62 +1,29 @@
-"""What can only be decided once all thought videos are there: duplicates, the one size, and which shards are left."""
+"""Decisions over all thought videos: duplicates, the common frame size, and the remaining shards."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import asdict
+from typing import TYPE_CHECKING
 
-from storm_hf.builder.choice import DUPLICATE
-from storm_hf.builder.plan import Plan, split_of
-from storm_hf.builder.recipe import ThoughtsRecipe
-from storm_hf.builder.records import Row, read_records
-from storm_hf.builder.rows import THOUGHTS
+from storm_hf.builder.progress import (
+    EARLIER,
+    SELECTION_FILE,
+    SELECTION_STEP,
+    THOUGHTS,
+    Plan,
+    Selection,
+    record_path,
+    split_of,
+)
+from storm_hf.builder.records import DUPLICATE, Row, read_records
 from storm_hf.errors import DatasetError
 from storm_hf.pipeline.workspace import Workspace
-from storm_hf.target_trajectory.shards import DATA
+from storm_hf.target_trajectory.schema import DATA
 from storm_hf.thought_video import find_duplicates
 from storm_hf.writing import read_json, write_json
 
 
-SELECTION_STEP = "work/35_selection"
-FILE_NAME = "selection.json"
-EARLIER = "earlier.json"  # what was decided before rows were taken up again
-
-
-@dataclass(frozen=True)
-class Selection:
-    """Which rows become data, and in which shards.
-
-    Args:
-        frame_size (`tuple[int, int]`):
-            Height and width of all thought videos that were kept.
-        refused (`dict[str, str]`):
-            From the id of a row to the reason why it is not among the data.
-        shards (`dict[str, str]`):
-            From the name of each shard of data to that of the records it is made of. Those of which nothing is left are not
-            among them.
-        num_rows (`dict[str, int]`):
-            From the name of each shard of data to its rows.
-    """
-
-    frame_size: tuple[int, int]
-    refused: dict[str, str]
-    shards: dict[str, str]
-    num_rows: dict[str, int]
-
-    @classmethod
-    def load(cls, workspace: Workspace) -> "Selection | None":
-        """Read what was decided, or None before."""
-        path = workspace.shard(SELECTION_STEP, FILE_NAME)
-        return cls(**read_json(path)) if path.exists() else None
-
-    def rows_of(self, shard: str, workspace: Workspace) -> list[Row]:
-        """The rows of a shard of data."""
-        kept = kept_rows(workspace, self.shards[shard])
-        return [row for row in kept if row.annotation.id not in self.refused]
-
-
-def record_path(workspace: Workspace, step: str, shard: str) -> Path:
-    """Where a step keeps the records of a shard."""
-    return workspace.shard(step, f"{shard}.jsonl")
+if TYPE_CHECKING:  # a look at a build needs no torch
+    from storm_hf.builder.recipe import ThoughtsRecipe
 
 
 def kept_rows(workspace: Workspace, shard: str) -> Iterator[Row]:
@@ -66,13 +33,19 @@ def kept_rows(workspace: Workspace, shard: str) -> Iterator[Row]:
             yield record
 
 
-def select(recipe: ThoughtsRecipe, plan: Plan, workspace: Workspace) -> None:
+def rows_of(selection: Selection, shard: str, workspace: Workspace) -> list[Row]:
+    """Read the rows of a shard of data."""
+    kept = kept_rows(workspace, selection.shards[shard])
+    return [row for row in kept if row.annotation.id not in selection.refused]
+
+
+def select(recipe: "ThoughtsRecipe", plan: Plan, workspace: Workspace) -> None:
     """Decide, unless it was decided before. The result depends on the set of all thought videos alone.
 
     Raises:
         DatasetError: If nothing of the training split is left.
     """
-    with workspace.claimed(SELECTION_STEP, FILE_NAME) as path:
+    with workspace.claimed(SELECTION_STEP, SELECTION_FILE) as path:
         if path is not None:
             selection = _select(recipe, plan, workspace)
             _remove_outdated_data(selection, workspace)
@@ -98,7 +71,7 @@ def _is_same_data(name: str, earlier: Selection, selection: Selection, workspace
     return ids & earlier.refused.keys() == ids & selection.refused.keys()
 
 
-def _select(recipe: ThoughtsRecipe, plan: Plan, workspace: Workspace) -> Selection:
+def _select(recipe: "ThoughtsRecipe", plan: Plan, workspace: Workspace) -> Selection:
     order = [shard for split in ("train", *recipe.splits) for shard in plan.shards_of(split)]
     first = next((row for shard in order for row in kept_rows(workspace, shard)), None)
     if first is None or first.frame_size is None or split_of(order[0]) != "train":
@@ -134,7 +107,7 @@ def _other_sizes(plan: Plan, workspace: Workspace, size: tuple[int, int]) -> dic
 
 
 def _duplicates(
-    recipe: ThoughtsRecipe, plan: Plan, workspace: Workspace, refused: Mapping[str, str]
+    recipe: "ThoughtsRecipe", plan: Plan, workspace: Workspace, refused: Mapping[str, str]
 ) -> dict[str, str]:
     """Rows whose thought video repeats that of a row which is kept."""
     if DUPLICATE not in recipe.gates:

@@ -1,4 +1,4 @@
-"""How far a build is, read off its folder. Nothing is written: it may be asked while the build runs, from any machine."""
+"""Progress of a build, read from its folder. Nothing is written, so it can be read from any machine during the build."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -6,13 +6,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from storm_hf.builder.plan import ANNOTATIONS, INDEX, REJECTED, Plan
-from storm_hf.builder.records import contents_of
-from storm_hf.builder.rows import PROMPTS, THOUGHTS
-from storm_hf.builder.selection import SELECTION_STEP, Selection, record_path
+from storm_hf.builder.progress import (
+    ANNOTATIONS,
+    INDEX,
+    PROMPTS,
+    REJECTED,
+    SELECTION_STEP,
+    THOUGHTS,
+    Plan,
+    Selection,
+    contents_of,
+    record_path,
+)
 from storm_hf.errors import DatasetError
 from storm_hf.pipeline import Workspace, read_fingerprint
-from storm_hf.target_trajectory.shards import DATA, MANIFEST
+from storm_hf.target_trajectory.schema import DATA, MANIFEST
 
 
 _NUM_RECENT = 32  # shards that the rate is measured on
@@ -20,7 +28,7 @@ _NUM_RECENT = 32  # shards that the rate is measured on
 
 @dataclass(frozen=True)
 class StepStatus:
-    """How far one step is.
+    """Progress of one step.
 
     Args:
         name (`str`):
@@ -36,9 +44,9 @@ class StepStatus:
         rows_per_second (`float`, *optional*):
             Over the last shards; None before the second one, and where files have the same time.
         remaining_seconds (`float`, *optional*):
-            What is left at that rate; 0 when the step is done.
+            Estimated time left at that rate; 0 when the step is done.
         parameters (`dict[str, Any]`):
-            What it is made with.
+            Parameters of the step.
     """
 
     name: str
@@ -53,7 +61,7 @@ class StepStatus:
 
 @dataclass(frozen=True)
 class BuildStatus:
-    """How far a build is.
+    """Progress of a build.
 
     Args:
         folder (`Path`):
@@ -117,7 +125,7 @@ def _with(step: StepStatus, rejected: dict[str, dict[str, int]], known: dict[str
 
 
 def _annotations(workspace: Workspace, plan: Plan | None) -> StepStatus:
-    shards = [path for path in workspace.shards(ANNOTATIONS) if path.name not in (INDEX, "rejected.jsonl")]
+    shards = [path for path in workspace.shards(ANNOTATIONS) if path.name not in (INDEX, REJECTED)]
     num_rows = sum(plan.num_rows.values()) if plan else 0
     return _step(ANNOTATIONS, len(shards), len(plan.num_rows) if plan else None, num_rows)
 

@@ -28,7 +28,7 @@ def status_table(status: BuildStatus) -> Table:
 
 
 def parameters_page(status: BuildStatus) -> RenderableType:
-    """What each step is made with."""
+    """Parameters of each step, as a page."""
     return Group(
         *(
             Text(f"{step.name}: {_parameters(step.parameters)}", overflow="fold")

@@ -49,7 +49,7 @@ def build_with_workers(
             reports = [part.result() for part in running if part.done()]
         except BrokenProcessPool as error:
             raise StageError(
-                "A worker was killed, perhaps for want of memory. What is complete stays: the same command goes on."
+                "A worker was killed (out of memory?). Finished shards are kept; rerun the same command to resume."
             ) from error
     return reports[0]
 

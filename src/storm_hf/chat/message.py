@@ -1,4 +1,4 @@
-"""What is said to a chat model, and what every chat model can do.
+"""Chat message types and the `ChatModel` protocol.
 
 Axes: H height, W width of an image.
 """
@@ -16,7 +16,7 @@ _MAX_IMAGE_SIDE_PX = 768  # what chat models look at in one tile; more only cost
 
 @dataclass(frozen=True, eq=False)
 class Message:
-    """What a user says to a chat model.
+    """User turn of a chat.
 
     Args:
         text (`str`):
@@ -39,12 +39,12 @@ class ChatModel(Protocol):
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """What else determines its answers, as JSON knows it."""
+        """Settings that determine its answers besides its name, JSON-serializable."""
         ...
 
     @property
     def version(self) -> str | None:
-        """What its answers come from, as exactly as is known: a commit, or a hash of its files."""
+        """Version of the model, as exactly as is known: a commit, or a hash of its files."""
         ...
 
     def complete(self, messages: Sequence[Message]) -> str:
@@ -65,5 +65,5 @@ def small_image(pixels: np.ndarray) -> Image.Image:
 
 
 def without_thinking(text: str) -> str:
-    """What a model says after it has thought aloud."""
+    """Final answer of a completion, without its reasoning."""
     return text.rpartition("</think>")[2].strip()

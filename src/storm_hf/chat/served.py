@@ -27,7 +27,7 @@ class ServedChat:
 
     Args:
         url (`str`):
-            Where its interface begins, such as `http://localhost:8000/v1`.
+            Base URL of its API, such as `http://localhost:8000/v1`.
         name (`str`):
             The model, as the server calls it.
         max_tokens (`int`, *optional*, defaults to `512`):
@@ -39,9 +39,9 @@ class ServedChat:
         key_variable (`str`, *optional*, defaults to `"OPENAI_API_KEY"`):
             Environment variable that holds the key. Without it none is sent. The key itself is never recorded.
         timeout_seconds (`float`, *optional*, defaults to `120.0`):
-            How long one answer may take.
+            Time limit of one answer.
         retries (`int`, *optional*, defaults to `4`):
-            How often to ask again where the server is busy, broken or away. The wait doubles each time; what the server asks
+            Number of retries if the server is busy, broken or away. The wait doubles each time; what the server asks
             for goes first.
 
     Raises:
@@ -73,7 +73,7 @@ class ServedChat:
 
     @property
     def endpoint(self) -> str:
-        """Where questions go."""
+        """URL of chat completions."""
         return f"{self.url.rstrip('/')}/chat/completions"
 
     def complete(self, messages: Sequence[Message]) -> str:
@@ -103,7 +103,7 @@ class ServedChat:
 
     @cached_property
     def _client(self) -> "OpenAI":
-        key = self._key or "none"  # the client wants one, also where it is told not to send it
+        key = self._key or "none"  # the client needs one, even if it is not sent
         client: OpenAI = require("openai").OpenAI(
             base_url=self.url, api_key=key, timeout=self.timeout_seconds, max_retries=self.retries
         )

@@ -1,4 +1,4 @@
-"""The `storm` command. Each verb lives in a file of its own, and loads what it needs when it is called."""
+"""The `storm` command. Each subcommand has a file of its own and imports its dependencies when it is called."""
 
 import sys
 from io import TextIOWrapper

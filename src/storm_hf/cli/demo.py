@@ -44,7 +44,7 @@ Ctrl-C stops it after the running step; the same command continues where it stop
 
 
 class WorldName(StrEnum):
-    """The worlds, as an option; `storm_hf.worlds` is loaded only when a verb runs."""
+    """The worlds, as an option; `storm_hf.worlds` is loaded only when a command runs."""
 
     shuffle = "shuffle"
     bounce = "bounce"

@@ -110,7 +110,7 @@ def _pictures(
     model: str,
     dataset: str,
 ) -> Any:
-    """What the model imagined, if it has a decoder and the rows have thought videos; else None."""
+    """Render the latents, if the model has a decoder and the rows have thought videos; else None."""
     from storm_hf.diagnostics.questions import find_statistics
     from storm_hf.diagnostics.seeing import ThoughtDecoder
     from storm_hf.diagnostics.seeing.painter import Painter

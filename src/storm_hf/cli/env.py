@@ -1,10 +1,11 @@
-"""`storm env`: what a bug report needs to say about the machine."""
+"""`storm env`: description of the installation for a bug report."""
 
 import json
 import os
 import platform
 import sys
 import tempfile
+from collections.abc import Iterator
 from importlib import import_module, metadata
 from pathlib import Path
 from typing import Annotated
@@ -34,7 +35,7 @@ EPILOG = """Examples:
 
 [bold]storm env --json | jq .packages.torch[/bold]   for a program"""
 
-Section = dict[str, str]
+Section = Iterator[tuple[str, str]]
 
 
 def show_environment(
@@ -42,35 +43,41 @@ def show_environment(
 ) -> None:
     """Describe this installation, for a bug report.
 
-    Versions, hardware, and which ways of reading videos work here.
+    Versions and hardware first, then the accelerator and each video backend, tested by loading them.
     """
-    sections = {
+    if as_json:
+        typer.echo(json.dumps({title: dict(section) for title, section in sections().items()}, indent=2))
+        return
+    width = max(map(len, (*EXTRA_OF, *CORE_PACKAGES, *map(_title_of, VIDEO_BACKENDS))))
+    for index, (title, section) in enumerate(sections().items()):
+        typer.echo(f"\n{title}" if index else title)
+        for name, value in section:
+            typer.echo(f"  {name:<{width}}  {value}")
+
+
+def sections() -> dict[str, Section]:
+    """Sections of the description. Each line is computed when it is printed; only the last section loads torch."""
+    packages = ("storm-hf", *CORE_PACKAGES, *sorted(EXTRA_OF))
+    return {
         "system": system(),
-        "packages": {name: version_of(name) for name in ("storm-hf", *CORE_PACKAGES, *sorted(EXTRA_OF))},
-        "health": {"torchvision": health_of("torchvision")} | video_backends(),
+        "packages": ((name, version_of(name)) for name in packages),
+        "health": health(),
     }
-    typer.echo(json.dumps(sections, indent=2) if as_json else as_text(sections))
-
-
-def as_text(sections: dict[str, Section]) -> str:
-    """Lay the sections out in two columns."""
-    width = max(len(name) for section in sections.values() for name in section)
-    blocks = (
-        "\n".join([title, *(f"  {name:<{width}}  {value}" for name, value in section.items())])
-        for title, section in sections.items()
-    )
-    return "\n\n".join(blocks)
 
 
 def system() -> Section:
-    """Python, platform, cores, memory and accelerator."""
-    return {
-        "python": f"{platform.python_version()} ({sys.executable})",
-        "platform": platform.platform(),
-        "cores": str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()),
-        "memory": memory(),
-        "accelerator": accelerator(),
-    }
+    """Python, platform, cores and memory."""
+    yield "python", f"{platform.python_version()} ({sys.executable})"
+    yield "platform", platform.platform()
+    yield "cores", str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())
+    yield "memory", memory()
+
+
+def health() -> Section:
+    """Accelerator, torchvision and video backends, each loaded."""
+    yield "accelerator", accelerator()
+    yield "torchvision", health_of("torchvision")
+    yield from video_backends()
 
 
 def memory() -> str:
@@ -105,7 +112,7 @@ def version_of(distribution: str) -> str:
 
 
 def health_of(package: str) -> str:
-    """Say whether a package loads: `works`, or why it does not."""
+    """Import a package: `works`, or the reason why it does not load."""
     try:
         import_module(package)
     except (ImportError, OSError, RuntimeError) as error:  # a shared library that does not fit raises any of the three
@@ -114,7 +121,7 @@ def health_of(package: str) -> str:
 
 
 def video_backends() -> Section:
-    """Have each backend read a small clip, since a decoder that is installed may still not decode."""
+    """Read a small clip with each backend, since an installed decoder may still not decode."""
     import numpy as np
 
     from storm_hf.video import write_video
@@ -122,7 +129,12 @@ def video_backends() -> Section:
     with tempfile.TemporaryDirectory() as folder:
         clip = Path(folder, "probe.mp4")
         write_video(clip, np.zeros((4, 32, 32, 3), dtype=np.uint8), fps=4)
-        return {f"video: {backend}": _probe(clip, backend) for backend in VIDEO_BACKENDS}
+        for backend in VIDEO_BACKENDS:
+            yield _title_of(backend), _probe(clip, backend)
+
+
+def _title_of(backend: str) -> str:
+    return f"video: {backend}"
 
 
 def _probe(clip: Path, backend: str) -> str:

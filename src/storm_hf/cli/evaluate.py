@@ -89,7 +89,7 @@ def evaluate_model(
 ) -> None:
     """Evaluate a model on Video-MME, MVBench, TempCompass and MMVU.
 
-    Runs lmms-eval on its own tasks, then scores what it logged by each rule of the literature. Without --judge nobody is asked
+    Runs lmms-eval on its own tasks, then scores what it logged by each rule of the literature. Without --judge none is asked
     about answers that a rule leaves open: the table counts them.
     """
     from storm_hf.evaluation.harness.benchmarks import tasks_of

@@ -1,4 +1,4 @@
-"""How a verb ends that does not get to its end: with one line on stderr and an exit code, without a traceback."""
+"""Map exceptions to one-line messages on stderr and exit codes, without a traceback."""
 
 import shlex
 import sys
@@ -18,13 +18,13 @@ INTERRUPTED = 130  # 128 + SIGINT, as shells count
 
 
 class PoliteGroup(TyperGroup):
-    """Tells errors that were raised on purpose, and those of the system, in one line; everything else is a bug."""
+    """Command group that prints intended errors and those of the system in one line. Everything else is a bug."""
 
     def invoke(self, ctx: Any) -> Any:  # a `Context`, whose home differs between versions of typer
-        """Run the verb and turn what it raises into an exit code."""
+        """Run the command and turn what it raises into an exit code."""
         try:
             return super().invoke(ctx)
-        except BrokenPipeError:  # whoever read the output has gone; typer ends quietly
+        except BrokenPipeError:  # the reader of the output has gone; typer ends quietly
             raise
         except (StormError, OSError) as error:
             if ctx.params.get("debug"):
@@ -38,7 +38,7 @@ class PoliteGroup(TyperGroup):
 
 @contextmanager
 def ends_in_one_line(program: str) -> Iterator[None]:
-    """The same for a script, which is no verb of `storm`.
+    """The same for a script, which is no command of `storm`.
 
     Args:
         program (`str`):
@@ -52,7 +52,7 @@ def ends_in_one_line(program: str) -> Iterator[None]:
 
 
 def tell(sentence: str) -> None:
-    """Say something to the user that is not the result: on stderr, under the name of the command."""
+    """Print a message that is not the result: on stderr, under the name of the command."""
     typer.echo(f"storm: {sentence}", err=True)
 
 

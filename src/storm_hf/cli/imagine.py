@@ -66,5 +66,5 @@ def imagine_clips(
     )
     if report.drawn_right is not None:
         tell(f"{report.drawn_right:.1%} of {report.num_frames} drawn frames show the true state.")
-    tell(f"{report.accuracy:.1%} of {report.num_read} answers are right.")
+    tell(f"{report.accuracy:.1%} of {report.num_read} answers are correct.")
     typer.echo(str(out / "imagine.html"))

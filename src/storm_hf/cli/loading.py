@@ -1,4 +1,4 @@
-"""How a verb loads the model that it was given."""
+"""Load the model that a command was given."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +16,7 @@ DEFAULT_MODEL = Path("runs", "demo", "storm")
 
 
 def default_model() -> str:
-    """The model that `storm demo` trained, for verbs that are given none.
+    """The model that `storm demo` trained, for commands that are given none.
 
     Raises:
         CheckpointError: If there is none.
@@ -29,7 +29,7 @@ def default_model() -> str:
 
 
 def load_model(name_or_path: str) -> "tuple[StormForConditionalGeneration, ProcessorMixin]":
-    """Load a checkpoint for a verb that uses it, on the accelerator if there is one, without a word about how.
+    """Load a checkpoint for inference, on the accelerator if there is one, silencing library output.
 
     Args:
         name_or_path (`str`):

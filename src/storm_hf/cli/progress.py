@@ -11,7 +11,7 @@ def progress_bar(title: str, total: int) -> Iterator[Callable[..., None]]:
 
     Args:
         title (`str`):
-            What is done.
+            Title of the task.
         total (`int`):
             Number of items.
 

@@ -13,7 +13,7 @@ from storm_hf.errors import ConfigurationError
 
 @dataclass(frozen=True)
 class RunCommand:
-    """What was asked for on the command line.
+    """Options of the command line of a curriculum.
 
     Args:
         config (`Path`):
@@ -36,7 +36,7 @@ class RunCommand:
             arguments (`Sequence[str]`):
                 `--config RECIPE [--NAME VALUE ...] [-- ACCELERATE_ARGUMENT ...]`.
             description (`str`, *optional*):
-                What `--help` says.
+                Description shown by `--help`.
 
         Raises:
             ConfigurationError: If an argument has no name, or not one value.

@@ -15,7 +15,7 @@ import psutil  # comes with accelerate
 
 @dataclass(frozen=True)
 class Ending:
-    """How a stage ended.
+    """Outcome of a stage.
 
     Args:
         exit_code (`int`):
@@ -38,7 +38,7 @@ class AccelerateLauncher:
         arguments (`tuple[str, ...]`, *optional*):
             Arguments of `accelerate launch`, such as `("--config_file", "trainers/accelerate/zero3.yaml")`.
         command (`tuple[str, ...]`, *optional*):
-            What starts them.
+            Command that starts them.
     """
 
     scripts: Path
@@ -54,7 +54,7 @@ class AccelerateLauncher:
             config (`Path`):
                 YAML file with all its arguments.
             log (`Path`):
-                What it prints is shown and appended here.
+                Log file. Its output is shown and appended here.
         """
         return run_logged(
             [*self.command, *self.arguments, str(self.scripts / f"{kind}.py"), "--config", str(config)], log

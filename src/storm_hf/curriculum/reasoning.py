@@ -80,7 +80,7 @@ def write_rows(source: str, config: str | None, folder: Path, column: str, num_r
         config (`str`, *optional*):
             Name of its configuration.
         folder (`Path`):
-            Where the rows go, without what Stage I alone reads. Paths of videos become absolute.
+            Output folder of the rows, without the columns of Stage I. Paths of videos become absolute.
         column (`str`):
             See `replace_reasoning`.
         num_replaced (`int`):

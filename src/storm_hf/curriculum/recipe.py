@@ -58,7 +58,7 @@ class RunRecipe:
 
     Args:
         model_name_or_path (`str`):
-            What the first stage starts from.
+            Checkpoint of the first stage.
         output_dir (`Path`):
             Folder of the run.
         stages (`tuple[StageRun, ...]`):
@@ -194,12 +194,12 @@ def check_arguments(kind: StageKind, arguments: Arguments) -> None:
         )
     if (strategy := str(arguments.get("save_strategy", "steps"))) not in ("steps", "epoch"):
         raise ConfigurationError(
-            f"`save_strategy` must be steps or epoch, got {strategy}: the last checkpoint of a stage tells that it is finished."
+            f"`save_strategy` must be steps or epoch, got {strategy}: the last checkpoint of a stage marks it as finished."
         )
 
 
 def _plan_of(content: Arguments) -> dict[str, Any]:
-    """What a recipe says of the curriculum, without the arguments of single stages."""
+    """Fields of a recipe that describe the curriculum, without the arguments of single stages."""
     plan = {name: content[name] for name in ("stages", "reasoning_column") if name in content}
     if isinstance(stages := plan.get("stages"), list):
         ours = {each.name for each in fields(CurriculumStage)}

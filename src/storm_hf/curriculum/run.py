@@ -44,7 +44,7 @@ class StagedRun:
         tell (`Callable[[str], None]`, *optional*):
             Hears what is being done, a sentence at a time.
         patience_seconds (`float`, *optional*, defaults to `60.0`):
-            How long to wait for the last checkpoint to appear: another machine may have written it.
+            Time to wait for the last checkpoint to appear: another machine may have written it.
     """
 
     recipe: RunRecipe
@@ -75,7 +75,7 @@ class StagedRun:
         return self.folder_of(self.recipe.stages[-1])
 
     def folder_of(self, stage: StageRun) -> Path:
-        """Where a stage keeps its work, whether it has begun or not."""
+        """Folder of a stage, whether it has begun or not."""
         return self.recipe.output_dir / stage.name
 
     def prepare(self, number: int) -> Path:
@@ -146,7 +146,7 @@ class StagedRun:
         claim(self.folder_of(stage), stage.name, self._parameters_of(number))
 
     def _parameters_of(self, number: int) -> dict[str, Any]:
-        """What determines a stage's result: its own arguments, and what determines the checkpoint it starts from."""
+        """Parameters that determine the result of a stage: its own arguments, and those of the checkpoint that it starts from."""
         stage = self.recipe.stages[number]
         parameters: dict[str, Any] = dict(stage.arguments)
         if stage.stage.num_replaced is not None:

@@ -198,7 +198,7 @@ def training_arguments(
         kind (`type`):
             `StormAlignConfig` or `StormAnswerConfig`.
         folder (`Path`):
-            Where checkpoints go.
+            Folder of the checkpoints.
         recipe ([`DemoRecipe`]):
             Says how many updates at which rate.
         name (`str`):
@@ -232,7 +232,7 @@ def training_arguments(
 
 
 def is_finished(folder: DemoFolder, arm: str) -> bool:
-    """Whether an arm was trained and tested: its results are written last."""
+    """Return True if an arm was trained and tested: its results are written last."""
     return (folder.arm(arm) / "results.json").exists()
 
 

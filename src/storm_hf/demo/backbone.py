@@ -97,7 +97,7 @@ def tiny_config(
 
     Args:
         processor ([`~transformers.Qwen2_5_VLProcessor`]):
-            What `tiny_processor` made: it fixes the vocabulary and the token ids.
+            Result of `tiny_processor`: it fixes the vocabulary and the token ids.
         num_latents (`int`):
             Number K of latent steps.
         latent_scale (`float`, *optional*, defaults to `1.0`):

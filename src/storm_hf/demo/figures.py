@@ -96,10 +96,10 @@ def passes_per_answer(report: DemoReport, story: DemoStory) -> str:
 
 
 def retrieval(report: DemoReport) -> str:
-    """Draw how often the nearest frame of the gallery shows the right state, beside chance."""
+    """Draw how often the nearest frame of the gallery shows the true state, beside chance."""
     found = report.retrieval
     mark = Mark(found.chance, f"chance {percent(found.chance)}")
-    bar = Bar("Nearest frame is right", found.top1_state, percent(found.top1_state), "accent")
+    bar = Bar("Nearest frame is correct", found.top1_state, percent(found.top1_state), "accent")
     return bar_chart([bar], title="Retrieval of the state", mark=mark)
 
 

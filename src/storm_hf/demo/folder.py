@@ -1,4 +1,4 @@
-"""Where a demo keeps what it has done, so that the same command continues."""
+"""Folder of a demo: finished work is recorded there, so that the same command resumes."""
 
 import json
 from collections.abc import Callable
@@ -47,7 +47,7 @@ class DemoFolder:
 
     @property
     def logs(self) -> Path:
-        """What the workers print."""
+        """Log of the workers' output."""
         return self.path / "logs"
 
     def arm(self, name: str) -> Path:
@@ -84,7 +84,7 @@ class DemoFolder:
         write_atomically(marker, json.dumps(asdict(usage)) + "\n")
 
     def usage(self) -> Usage:
-        """What all finished stages cost together."""
+        """Total cost of all finished stages."""
         spent = Usage()
         for marker in sorted((self.path / "done").iterdir()):
             spent += Usage(**read_json(marker))

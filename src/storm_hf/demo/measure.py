@@ -1,4 +1,4 @@
-"""What the demo measures on held-out clips: accuracy, cost, what latents resemble, and whether they matter.
+"""Measurements on held-out clips: accuracy, cost, nearest targets of the latents, and interventions on them.
 
 Axes: N test clips, K latent steps, D hidden size.
 """
@@ -26,7 +26,7 @@ NUM_TIMED = 24  # questions that are answered one by one to take the time
 
 @dataclass(frozen=True)
 class ArmMeasures:
-    """How an arm did.
+    """Results of one arm.
 
     Args:
         accuracy (`float`):
@@ -50,15 +50,15 @@ class ArmMeasures:
 
 @dataclass(frozen=True)
 class StormMeasures(ArmMeasures):
-    """How STORM did, and whether it uses its latents.
+    """Results of STORM, with its use of latents.
 
     Args:
         interventions (`dict[str, float]`):
             Accuracy under each replacement, and how often the answer follows a donor's latents.
         top1_state (`float`):
-            Share of latents whose nearest gallery target shows the right state.
+            Share of latents whose nearest gallery target shows the true state.
         retrieval_chance (`float`):
-            What a random gallery target reaches.
+            Retrieval accuracy of a random gallery target.
         cosine_raw (`float`):
             Mean cosine of the raw pooled features of random pairs of clips at the same step.
         cosine_used (`float`):

@@ -1,4 +1,4 @@
-"""What the demo trains, world by world: how many clips, how many updates, at which rate."""
+"""Recipes of the demo, one per world: numbers of clips and steps, learning rates."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -31,9 +31,9 @@ class DemoRecipe:
         world (`str`):
             Name of the world.
         task (`str`):
-            What happens in the clips and what is asked.
+            Description of the clips and of the question.
         depth_unit (`str`):
-            What depth counts, in the plural.
+            Unit of depth, in the plural.
         knobs (`Mapping[str, int]`):
             Of the world.
         test_depths (`Mapping[int, int]`):
@@ -49,7 +49,7 @@ class DemoRecipe:
         whitening_rank (`int`, *optional*):
             Principal components of the targets. Left out, a probe of the states chooses the fewest that hold them.
         target_layout (`str`):
-            What a target keeps of a thought frame: the `"average"` over space, or all cells, `"concat"`.
+            Spatial layout of the target of a thought frame: the `"average"` over space, or all cells, `"concat"`.
         teacher_noise (`float`):
             Noise on the targets that Stage I feeds; see [`StormAlignConfig`].
         bottleneck_share (`float`):

@@ -1,4 +1,4 @@
-"""What a demo leaves behind: `report.json` for machines, and `report.html`, a page that explains it to people."""
+"""Report of a demo: `report.json`, and `report.html`, a page that explains the results."""
 
 import os
 from pathlib import Path
@@ -20,11 +20,11 @@ def write_report(folder: str | os.PathLike[str], report: DemoReport, story: Demo
 
     Args:
         folder (`str` or `os.PathLike`):
-            Where both files go.
+            Output folder of both files.
         report (`DemoReport`):
             The numbers.
         story (`DemoStory`):
-            What the page tells beside them.
+            Contents of the page beyond the numbers.
 
     Returns:
         `Path`: The page. It needs no other file and no network.

@@ -52,7 +52,7 @@ def run_demo(
         recipe ([`DemoRecipe`], *optional*):
             Instead of the three above: sizes and updates of one's own.
         console ([`~rich.console.Console`], *optional*):
-            Where progress is shown.
+            Console that shows the progress.
 
     Returns:
         [`DemoReport`]: The numbers, as in `report.json`. `report.html` lies beside it, the checkpoint in `storm/`.
@@ -84,7 +84,7 @@ def prepare(folder: DemoFolder, recipe: DemoRecipe, console: Console | None = No
 
 
 def _stages(folder: DemoFolder, recipe: DemoRecipe) -> dict[str, list[Task]]:
-    """What is done, in this order. Tasks of one stage run side by side."""
+    """Stages of the demo, in order. Tasks of one stage run in parallel."""
     from storm_hf.demo import arms, data, reload
 
     episodes = data.world_recipe(recipe).num_episodes
@@ -144,7 +144,7 @@ def command(recipe: DemoRecipe, out: str | os.PathLike[str]) -> str:
 
 
 def machine() -> str:
-    """What it runs on, in words."""
+    """Description of the machine, such as "2 CPU cores"."""
     return f"{os.cpu_count()} CPU cores"
 
 

@@ -1,4 +1,4 @@
-"""What the page of a demo tells beyond its numbers: example clips, what each latent resembled, how it was made.
+"""Contents of the demo's page beyond its numbers: example clips, nearest thoughts of each latent, training settings.
 
 Axes: H height, W width, in pixels.
 """
@@ -14,7 +14,7 @@ from storm_hf.demo.record import ArmResult
 
 @dataclass(frozen=True)
 class ArmTraining:
-    """How one arm was trained: its updates in all, and the parameters they change."""
+    """Training of one arm: its total steps, and the parameters they change."""
 
     num_updates: int
     num_parameters: int
@@ -28,7 +28,7 @@ class Neighbour:
         frame (`np.ndarray` of shape `(height, width, 3)`):
             RGB pixels, `uint8`.
         state (`str`):
-            What the frame shows, in a word.
+            State that the frame shows, in a word.
         similarity (`float`):
             Cosine between the latent and the target of that frame.
     """
@@ -51,7 +51,7 @@ class ImaginedStep:
         true_frame (`np.ndarray` of shape `(height, width, 3)`):
             Frame of this clip's own thought video at this step, which the model never sees.
         true_state (`str`):
-            What that frame shows, in a word.
+            State that the frame shows, in a word.
     """
 
     neighbours: tuple[Neighbour, ...]
@@ -61,7 +61,7 @@ class ImaginedStep:
 
     @property
     def is_right(self) -> bool:
-        """Whether the nearest frame shows the true state."""
+        """True if the nearest frame shows the true state."""
         return self.neighbours[0].state == self.true_state
 
 
@@ -79,7 +79,7 @@ class ExampleClip:
         options (`tuple[str, ...]`):
             The closed set of answers.
         answer (`str`):
-            The right one.
+            The correct one.
         given (`Mapping[str, str]`):
             From the name of an arm (`storm`, `direct`) to what it answered.
         steps (`tuple[ImaginedStep, ...]`):
@@ -97,7 +97,7 @@ class ExampleClip:
 
 @dataclass(frozen=True)
 class TargetCosines:
-    """How alike different thoughts look to the alignment loss.
+    """Similarity of the targets of different thoughts, as the alignment loss sees them.
 
     Args:
         raw (`float`):
@@ -115,15 +115,15 @@ class TargetCosines:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class DemoStory:
-    """Everything the page tells that is not in `report.json`.
+    """Contents of the page that are not in `report.json`.
 
     Args:
         task (`str`):
-            What happens in the clips and what is asked, in a sentence or two.
+            Description of the clips and of the question, in a sentence or two.
         deep_clips (`str`):
             The clips that arms and interventions are tested on, such as `"clips with 5 or 6 swaps"`.
         depth_unit (`str`):
-            What depth counts, in the plural, such as `"swaps"`.
+            Unit of depth, in the plural, such as `"swaps"`.
         num_train (`int`):
             Clips trained on.
         num_per_depth (`int`):
@@ -133,11 +133,11 @@ class DemoStory:
         examples (`tuple[ExampleClip, ...]`):
             At least one; the first introduces the task.
         cosines (`TargetCosines`):
-            How alike the targets are.
+            Similarity of the targets.
         machine (`str`):
-            What it ran on, such as `"2 CPU cores"`.
+            Machine of the run, such as `"2 CPU cores"`.
         backbone (`str`):
-            What was trained, such as `"a randomly initialised Qwen2.5-VL"`.
+            Trained model, such as `"a randomly initialised Qwen2.5-VL"`.
         command (`str`):
             The command that makes this page again.
         versions (`Mapping[str, str]`):

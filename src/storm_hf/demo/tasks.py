@@ -37,7 +37,7 @@ class Task:
         name (`str`):
             Of its log file.
         title (`str`):
-            What the progress bar says.
+            Title of the progress bar.
         total (`int`):
             Steps of the progress bar.
         work (`Callable`):
@@ -55,7 +55,7 @@ class Task:
 
 @dataclass
 class Usage:
-    """What finished work cost: wall and CPU seconds, and the most memory that was held at once, in MiB."""
+    """Cost of finished work: wall and CPU seconds, and peak memory in MiB."""
 
     wall_seconds: float = 0.0
     cpu_seconds: float = 0.0
@@ -80,7 +80,7 @@ class _Running:
 
 @dataclass
 class _Board:
-    """What is running, and what it said."""
+    """Running tasks, and their last reports."""
 
     progress: Progress
     messages: "Queue[tuple[str, str, Any]]"
@@ -92,7 +92,7 @@ class _Board:
 
     @property
     def is_stopping(self) -> bool:
-        """Whether nothing new is to be started."""
+        """True once no new task is to be started."""
         return self.failure is not None or self.num_interrupts > 0
 
 
@@ -104,13 +104,13 @@ def run_tasks(tasks: Sequence[Task], logs: Path, workers: int, console: Console 
 
     Args:
         tasks (`Sequence[Task]`):
-            What is to do, in this order.
+            Tasks, in the order of their start.
         logs (`Path`):
             Folder for what the tasks print.
         workers (`int`):
             Processes at once.
         console ([`~rich.console.Console`], *optional*):
-            Where the progress bars appear.
+            Console of the progress bars.
 
     Raises:
         DemoError: If a task fails; the message has the end of its log.

@@ -1,4 +1,4 @@
-"""Collects what the demo's page tells beyond its numbers.
+"""Collect the contents of the demo's page beyond its numbers.
 
 Axes: K latent steps.
 """
@@ -32,9 +32,9 @@ def tell(folder: DemoFolder, recipe: DemoRecipe, command: str, machine: str, ver
         recipe ([`DemoRecipe`]):
             Of that run.
         command (`str`):
-            What makes the page again.
+            Command that reproduces the page.
         machine (`str`):
-            What it ran on.
+            Machine of the run.
         versions (`Mapping[str, str]`):
             From package to version.
     """

@@ -48,9 +48,9 @@ class Variant:
         name (`str`):
             Of its folder. Two variants of one run must not share it.
         title (`str`):
-            What tables and progress bars say.
+            Title in tables and progress bars.
         block (`str`, *optional*, defaults to `"latents"`):
-            What stands between question and answer: `"none"`, the two `"markers"` of the latent block alone, `"pause"` (K slots
+            Tokens between question and answer: `"none"`, the two `"markers"` of the latent block alone, `"pause"` (K slots
             with one learned token) or `"latents"`.
         chain (`str`, *optional*):
             Column with a text that is written before the answer.

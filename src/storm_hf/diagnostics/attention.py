@@ -1,4 +1,4 @@
-"""How much the model looks at its latents when it says the first word of its answer.
+"""Attention to the latents at the first token of the answer.
 
 Attention is not use: a model can look without heeding, which the interventions tell apart.
 
@@ -21,13 +21,13 @@ from storm_hf.training.prompts import PromptEncoder, Row
 
 @dataclass(frozen=True)
 class LayerAttention:
-    """Where one layer looks from the place where the answer begins.
+    """Attention of one layer at the position where the answer begins.
 
     Args:
         on_latents (`float`):
             Share of its attention on the latents, mean over heads and questions, 0 to 1.
         uniform (`float`):
-            What equal attention to every token would put there.
+            Share that equal attention to every token would give.
         by_step (`list[float]`):
             Its parts on each latent.
     """

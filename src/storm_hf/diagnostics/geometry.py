@@ -1,4 +1,4 @@
-"""What the latents look like as vectors: do they differ between clips, fill a space, stay on course, lie near their thoughts?
+"""Geometry of the latents: variance between clips, effective rank, drift of the rollout, and distance to their thoughts.
 
 Latents that hardly depend on the clip cannot carry an answer, however well they are aligned.
 
@@ -23,7 +23,7 @@ class StepGeometry:
         pair_cosine (`float`):
             Mean cosine between the latents of two clips, -1 to 1. Near 1 they hardly depend on the clip.
         effective_rank (`float`):
-            How many directions they fill, 1 to `min(num_questions - 1, hidden_size)`; see [`effective_rank`].
+            Number of directions they fill, 1 to `min(num_questions - 1, hidden_size)`; see [`effective_rank`].
     """
 
     pair_cosine: float
@@ -32,7 +32,7 @@ class StepGeometry:
 
 @dataclass(frozen=True)
 class StepDrift:
-    """How far the model's own rollout leaves the one that is fed the true thoughts.
+    """Drift of the model's own rollout from the one that is fed the true thoughts.
 
     Args:
         direction (`float`):
@@ -56,19 +56,19 @@ class StepDrift:
 
 @dataclass(frozen=True)
 class StepRetrieval:
-    """How well a latent finds its own thought among those of all clips at the same step.
+    """Retrieval of a latent's own thought among those of all clips at the same step.
 
     Args:
         own (`float`):
             Share of latents whose nearest thought, by cosine, is their own, and not another clip's just like it.
         chance (`float`):
-            What guessing reaches.
+            Accuracy of guessing.
         gallery_size (`int`):
             Thoughts that are searched.
         state (`float`, *optional*):
-            Share whose nearest thought of *another* clip shows the right state; None where states are not known.
+            Share whose nearest thought of *another* clip shows the true state; None where states are not known.
         state_chance (`float`, *optional*):
-            What a random thought of another clip reaches.
+            Accuracy of a random thought of another clip.
     """
 
     own: float
@@ -109,7 +109,7 @@ def describe_drift(free: np.ndarray, fed: np.ndarray, targets: np.ndarray) -> li
         free (`np.ndarray` of shape `(num_questions, num_latents, hidden_size)`):
             Latents of the model's own rollout.
         fed (`np.ndarray` of the same shape):
-            What the model itself makes of each step after the true thoughts of the steps before it.
+            Latents of the model at each step after the true thoughts of the steps before it.
         targets (`np.ndarray` of the same shape):
             The true thoughts.
     """

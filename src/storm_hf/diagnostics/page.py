@@ -1,4 +1,4 @@
-"""What a diagnosis leaves behind: `diagnosis.json` for machines, and `diagnosis.html`, a page that explains it to people."""
+"""Report of a diagnosis: `diagnosis.json`, and `diagnosis.html`, a page that explains it."""
 
 import os
 from pathlib import Path
@@ -18,11 +18,11 @@ def write_diagnosis(folder: str | os.PathLike[str], diagnosis: Diagnosis, pictur
 
     Args:
         folder (`str` or `os.PathLike`):
-            Where both files go.
+            Output folder of both files.
         diagnosis ([`Diagnosis`]):
-            What was found.
+            Results to show.
         pictures (`markupsafe.Markup`, *optional*):
-            What the model imagined, as [`~storm_hf.diagnostics.seeing.painter.Painter`] draws it.
+            Rendered latents, as from [`~storm_hf.diagnostics.seeing.painter.Painter`].
 
     Returns:
         `Path`: The page. It needs no other file and no network.

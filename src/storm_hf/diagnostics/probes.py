@@ -20,13 +20,13 @@ _RIDGE = 1e-2  # per question, on latents of unit variance
 
 @dataclass(frozen=True)
 class StepProbe:
-    """What a linear probe reads off the latents of one step.
+    """Accuracy of a linear probe on the latents of one step.
 
     Args:
         accuracy ([`~storm_hf.evaluation.bootstrap.Interval`]):
             Share of held-out clips whose state it names.
         chance (`float`):
-            What naming the most frequent state of the fitted clips reaches on the held-out ones.
+            Accuracy on the held-out clips of the most frequent state of the fitted ones.
         num_held_out (`int`):
             Clips that it was not fitted on.
     """

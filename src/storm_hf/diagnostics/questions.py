@@ -12,8 +12,8 @@ import numpy as np
 
 from storm_hf.errors import DatasetError, StormError, WorldError, first_line
 from storm_hf.optional import require
-from storm_hf.target_trajectory.schema import FEATURES_COLUMN
-from storm_hf.target_trajectory.shards import MANIFEST, load_thoughts
+from storm_hf.target_trajectory.schema import FEATURES_COLUMN, MANIFEST
+from storm_hf.target_trajectory.shards import load_thoughts
 from storm_hf.target_trajectory.trajectory import FILE_NAME, TargetTrajectory
 from storm_hf.training.prompts import Row
 from storm_hf.worlds import make_world
@@ -26,7 +26,7 @@ _GENERATOR = "storm_hf.worlds."  # as the simulator signs its thought videos
 
 @dataclass(frozen=True, eq=False)
 class Questions:
-    """What a model is asked, and what is known about it.
+    """Questions to a model, with what is known about them.
 
     Args:
         rows (`list`):
@@ -38,7 +38,7 @@ class Questions:
         world ([`~storm_hf.worlds.World`], *optional*):
             The simulator that made them.
         absent (`dict[str, str]`):
-            What is not known, with the reason.
+            Missing facts, with the reason.
     """
 
     rows: list[Row]
@@ -81,7 +81,7 @@ def read_questions(
         hidden_size (`int`):
             Size of its latents.
         split (`str`, *optional*, defaults to `"test"`):
-            Which part.
+            Split of the data set.
         limit (`int`, *optional*):
             Most questions, drawn at random.
         depths (`Collection[int]`, *optional*):
@@ -148,7 +148,7 @@ def _states(rows: Sequence[Row], num_latents: int, absent: dict[str, str]) -> np
     absent["states"] = (
         "The data does not say what is true after each step."
         if lengths == {0}
-        else f"The data tells {max(lengths)} steps, and the model thinks in {num_latents}."
+        else f"The data has {max(lengths)} steps, and the model thinks in {num_latents}."
     )
     return None
 
@@ -186,7 +186,7 @@ def _targets(
 def _simulator(
     rows: Sequence[Row], states: np.ndarray | None, name: str | None, absent: dict[str, str]
 ) -> World[Any] | None:
-    """The world that tells every one of these rows as it stands there."""
+    """World that generates every one of these rows as it is."""
     signed = {str(row.get("generator", "")) for row in rows}
     if name is None and len(signed) == 1:
         name = signed.pop().removeprefix(_GENERATOR)
@@ -196,7 +196,7 @@ def _simulator(
     try:
         world = _of_length(name, states.shape[1])
     except WorldError as error:
-        absent["simulator"] = f"The world {name} is not told in {states.shape[1]} steps: {error}"
+        absent["simulator"] = f"The world {name} cannot be described in {states.shape[1]} steps: {error}"
         return None
     for row, told in zip(rows, states.tolist(), strict=True):
         text = world.describe(int(row["seed"]), depth=int(row["depth"]))

@@ -1,4 +1,4 @@
-"""What a diagnosis found: `diagnosis.json`, field for field."""
+"""Record of a diagnosis: `diagnosis.json`, field for field."""
 
 import json
 import math
@@ -15,7 +15,7 @@ from storm_hf.diagnostics.verdict import THRESHOLDS, Verdict
 
 @dataclass(frozen=True, kw_only=True)
 class Diagnosis:
-    """Whether a model uses its latents, and what they hold. What could not be measured is None, and `absent` says why.
+    """Use and content of a model's latents. Values that could not be measured are None, with a reason in `absent`.
 
     Args:
         model (`str`):
@@ -49,7 +49,7 @@ class Diagnosis:
         counterfactuals (`list[CounterfactualEffect]`, *optional*):
             Edits of single steps against the simulator; a step whose edit changes no answer is left out.
         retrieval (`list[StepRetrieval]`, *optional*):
-            How well latents find their thoughts.
+            Retrieval of the latents' thoughts.
         target_geometry (`list[StepGeometry]`, *optional*):
             Of the true thoughts.
         drift (`list[StepDrift]`, *optional*):
@@ -65,7 +65,7 @@ class Diagnosis:
         seconds (`float`):
             Wall time.
         command (`str`):
-            What makes this again.
+            Command that reproduces it.
     """
 
     model: str

@@ -1,4 +1,4 @@
-"""What a latent means: the thought frames whose targets it lies closest to.
+"""Retrieval of the thought frames whose targets are nearest to a latent.
 
 Axes: N questions, K latent steps, G gallery entries, D hidden size.
 """
@@ -58,7 +58,7 @@ class ThoughtGallery(Gallery):
         return Neighbours(index, np.take_along_axis(cosine, index, axis=-1), state, share)
 
     def chance(self, states: np.ndarray) -> float:
-        """How often a random entry of the gallery shows the state it is compared with; states (N, K)."""
+        """Probability that a random entry of the gallery shows the state it is compared with; states (N, K)."""
         names, counts = np.unique(np.asarray(self.states), return_counts=True)
         share = dict(zip(names.tolist(), (counts / counts.sum()).tolist(), strict=True))
         return float(np.mean([share.get(state, 0.0) for state in states.ravel().tolist()]))

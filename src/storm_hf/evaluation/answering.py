@@ -19,7 +19,7 @@ from storm_hf.worlds.question import LETTERS, QuestionStyle
 
 @dataclass(frozen=True, eq=False)
 class Answer:
-    """What a model said to one question.
+    """Answer of a model to one question.
 
     Args:
         text (`str`):
@@ -98,7 +98,7 @@ def _meant_length(prompts: PromptEncoder, model: StormForConditionalGeneration) 
 
 
 def accuracy(answers: Sequence[Answer], rows: Sequence[Row]) -> float:
-    """Share of answers that name the right option. An answer that names none is wrong."""
+    """Share of answers that name the correct option. An answer that names none is wrong."""
     pairs = zip(answers, rows, strict=True)
     return float(np.mean([answer.choice == expected_choice(row) for answer, row in pairs]))
 
@@ -123,7 +123,7 @@ def generate_greedily(
         prompts ([`~storm_hf.training.prompts.PromptEncoder`]):
             Encoded the questions.
         inputs (`Mapping[str, Any]`):
-            What it made of them, on the model's device.
+            Inputs of the model, on its device.
         max_new_tokens (`int`):
             Longest answer.
         arguments:
@@ -150,7 +150,7 @@ def read_answers(output: Any, num_prompt_tokens: int, prompts: PromptEncoder, ro
 
     Args:
         output ([`~transformers.generation.GenerateDecoderOnlyOutput`]):
-            What `generate(output_latents=True)` returned.
+            Output of `generate(output_latents=True)`.
         num_prompt_tokens (`int`):
             Columns of the prompt in its sequences.
         prompts ([`~storm_hf.training.prompts.PromptEncoder`]):
@@ -183,7 +183,7 @@ def read_option(text: str, options: Sequence[str] | None, style: QuestionStyle |
         options (`Sequence[str]`, *optional*):
             The closed set of answers.
         style (`str`, *optional*, defaults to `"words"`):
-            How the question named them; with `"letters"` an answer names one by its letter or by its text.
+            Style of the options in the question; with `"letters"` an answer names one by its letter or by its text.
 
     Returns:
         `str` or `None`: The option, `None` if none is named, or it is denied or stands beside another.

@@ -48,7 +48,7 @@ class Interval:
 
 
 class Draws(TypedDict, total=False):
-    """How clusters are drawn again; see [`mean_interval`]."""
+    """Settings of the resampling of clusters; see [`mean_interval`]."""
 
     clusters: Sequence[Hashable] | np.ndarray | None
     num_resamples: int
@@ -68,9 +68,9 @@ def mean_interval(
         values (`Sequence[float]` of length `num_questions`):
             One per question.
         clusters (`Sequence` of length `num_questions`, *optional*):
-            What each question belongs to, such as the name of its video. By default each stands alone.
+            Cluster of each question, such as the name of its video. By default each stands alone.
         num_resamples (`int`, *optional*, defaults to `10_000`):
-            How often the clusters are drawn again, with replacement.
+            Number of bootstrap resamples of the clusters, drawn with replacement.
         seed (`int`, *optional*, defaults to `0`):
             Of the draws. Comparisons over the same clusters share the draws of a seed.
 

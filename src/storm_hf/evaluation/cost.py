@@ -1,4 +1,4 @@
-"""What an answer costs: calls of the language model, which do not depend on the machine, and seconds, which do."""
+"""Cost of an answer: calls of the language model, which do not depend on the machine, and seconds, which do."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -15,7 +15,7 @@ from storm_hf.training.prompts import PromptEncoder, Row
 
 @dataclass(frozen=True)
 class AnswerCost:
-    """What one answer costs, measured on single questions.
+    """Cost of one answer, measured on single questions.
 
     Args:
         forward_passes (`float`):
@@ -55,7 +55,7 @@ def counted_passes(model: PreTrainedModel) -> Iterator[list[None]]:
 
 
 def passes_until_first_token(num_passes: int, num_tokens: int) -> int:
-    """How many of the calls came before the first generated token: each token after it costs one."""
+    """Number of calls before the first generated token: each token after it costs one."""
     return num_passes - (num_tokens - 1)
 
 

@@ -1,4 +1,4 @@
-"""What a latent resembles: known states whose latents are saved beside a checkpoint.
+"""Gallery of known states whose latents are saved beside a checkpoint, for nearest-neighbour lookup of a latent.
 
 Axes: K latent steps, N entries of the gallery, D hidden size.
 """
@@ -45,7 +45,7 @@ class Gallery:
         latents (`np.ndarray` of shape `(num_entries, hidden_size)`):
             In target space, `float32`.
         states (`Sequence[str]`):
-            What each entry shows.
+            State of each entry.
     """
 
     latents: np.ndarray

@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModel, AutoProcessor, PreTrainedConfig, ProcessorMixin
 
 from storm_hf.errors import CheckpointError, StormError, first_line
-from storm_hf.model.modeling_storm import StormForConditionalGeneration
+from storm_hf.model import StormForConditionalGeneration
 from storm_hf.model.processing_storm import find_differences, find_misfit
 from storm_hf.training.adapter_folder import find_adapter, load_adapted
 
@@ -34,7 +34,7 @@ def load_checkpoint(
             A folder that `save_pretrained` of model and processor wrote, or one in which a trainer saved an adapter, or a
             name on the Hub. An adapter is loaded with the checkpoint that it belongs to.
         device (`torch.device` or `str`, *optional*, defaults to `"cpu"`):
-            Where the model is put; None leaves it where `device_map` does.
+            Device of the model; None leaves it where `device_map` puts it.
         revision (`str`, *optional*):
             Branch, tag or commit of a name on the Hub.
         kwargs:

@@ -1,4 +1,4 @@
-"""What all cards share: their templates, the paper, and how it is cited. An unknown value is an absent line, never a placeholder."""
+"""Parts that all cards share: templates, paper and citation. An unknown value is an absent line, never a placeholder."""
 
 import re
 from importlib.resources import files

@@ -46,11 +46,11 @@ class Contents:
 
 @dataclass(frozen=True)
 class CheckpointFolder:
-    """A checkpoint on this machine, complete enough to be asked by somebody else.
+    """Local checkpoint that is complete enough to publish.
 
     Args:
         path (`Path`):
-            What `save_pretrained` of model and processor wrote, or a trainer.
+            Folder written by `save_pretrained` of model and processor, or by a trainer.
     """
 
     path: Path
@@ -71,14 +71,14 @@ class CheckpointFolder:
         folder.check_weights()
         if not any((path / name).is_file() for name in _PROCESSORS):
             raise CheckpointError(
-                f"Expected the processor beside the model in {path}, since nobody can ask a model without one, but it is "
+                f"Expected the processor beside the model in {path}, since a model cannot be asked without one, but it is "
                 "not there. Write it there with `processor.save_pretrained`."
             )
         return folder
 
     @property
     def is_adapter(self) -> bool:
-        """Whether it holds an adapter and no whole model."""
+        """True if it holds an adapter and no whole model."""
         return not (self.path / CONFIG).is_file() and (self.path / ADAPTER_CONFIG).is_file()
 
     @cached_property
@@ -152,7 +152,7 @@ class CheckpointFolder:
         return config.to_json_string().encode()
 
     def facts(self, name: str) -> ModelFacts:
-        """What the folder says of a checkpoint that no trainer of ours has described."""
+        """Facts read from the folder of a checkpoint that no trainer of ours has described."""
         backbone = self.config.get("vlm_config", {}).get("model_type", "video-language")
         base = read_json(self.path / ADAPTER_CONFIG).get(_BASE) if self.is_adapter else None
         return ModelFacts(

@@ -29,9 +29,9 @@ class PublishedCheckpoint(Pushed):
 
     Args:
         files (`tuple[str, ...]`):
-            What was published.
+            Published files.
         notes (`tuple[str, ...]`, *optional*):
-            What the card lacks, one sentence each.
+            Missing parts of the card, one sentence each.
     """
 
     files: tuple[str, ...]
@@ -52,14 +52,14 @@ class CheckpointPush(Push):
 
     Args:
         folder (`Path`):
-            What a trainer wrote, or `save_pretrained` of model and processor. What else it takes is told in [`Push`].
+            Folder of a trainer, or of `save_pretrained` of model and processor. For the other arguments see [`Push`].
         diagnosis (`Path`, *optional*):
             The `diagnosis.json` of `storm diagnose`, whose table the card shows.
         evaluation (`Path`, *optional*):
             The `report.json` of `storm evaluate`, whose results of the arm `storm` the card names, and what an answer costs
             in each arm.
         facts ([`ModelFacts`], *optional*):
-            What the card says. By default what lies in the folder.
+            Facts of the card. By default those found in the folder.
         license (`str`, *optional*):
             Licence of the weights. By default that of the facts.
         message (`str`, *optional*, defaults to `"Publish a STORM"`):
@@ -87,7 +87,7 @@ class CheckpointPush(Push):
 
     @property
     def subject(self) -> str:
-        """What is published, in a few words."""
+        """Short description of the publication."""
         kind = "adapter" if self.checkpoint.is_adapter else "model"
         return f"the {kind} in {self.folder}"
 

@@ -17,7 +17,7 @@ _ROWS_READ = 16  # rows whose videos are in memory at a time
 
 
 def is_published(rows: Any) -> bool:
-    """Whether the rows of a [`~datasets.Dataset`] are features that `storm push` published."""
+    """Return True if the rows of a [`~datasets.Dataset`] are features that `storm push` published."""
     return set(CLIP_COLUMNS) <= set(rows.column_names)
 
 

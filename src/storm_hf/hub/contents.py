@@ -1,4 +1,4 @@
-"""Kinds of files told by their content, and what in them must not be published.
+"""File types by content, and contents that must not be published.
 
 A file is published if it is text, weights, plain arrays, a picture or a video. Everything else cannot be looked into.
 """

@@ -22,7 +22,7 @@ _SPLIT = re.compile(r"\w+(\.\w+)*")
 
 @dataclass
 class Published:
-    """What was published, counted while it was written.
+    """Counts of the published rows and videos, taken while they were written.
 
     Args:
         sources (`Counter[str]`):
@@ -60,9 +60,9 @@ def dataset_card(repo: str, manifest: dict[str, Any], published: Published) -> D
         repo (`str`):
             Name of the repository.
         manifest (`dict[str, Any]`):
-            What the builder wrote last.
+            Manifest of the builder.
         published ([`Published`]):
-            What was published of it.
+            Counts of the published rows.
 
     Returns:
         [`~huggingface_hub.DatasetCard`]: A value that is not known is an absent line, never a placeholder.
@@ -130,7 +130,7 @@ def _metadata(repo: str, splits: dict[str, int], published: Published) -> Datase
 
 
 def _configs(splits: dict[str, int], published: Published) -> list[dict[str, Any]]:
-    """Which files make which configuration. A split of which no video is published is not among the videos."""
+    """Files of each configuration. A split without a published video is not among the videos."""
 
     def of(folder: str) -> list[dict[str, str]]:
         present = [split for split in splits if any(name.startswith(f"{folder}/{split}-") for name in published.files)]

@@ -1,4 +1,4 @@
-"""What a built data set says about itself: its manifest, its shards, and where the clip of each row comes from."""
+"""Folder of a built data set: its manifest, its shards, and the source of each row's clip."""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -25,7 +25,7 @@ _SIMULATOR = "simulator"  # the source of a thought video that was drawn togethe
 
 @dataclass(frozen=True)
 class ClipOrigin:
-    """Where the clip of a row comes from.
+    """Source of a row's clip.
 
     Args:
         source (`str`):
@@ -47,7 +47,7 @@ class RecordedClip:
 
     Args:
         origin ([`ClipOrigin`]):
-            Where it comes from.
+            Source of the clip.
         files (`frozenset[Path]`):
             Resolved paths that the build recorded for the row.
     """
@@ -62,7 +62,7 @@ class DatasetFolder:
 
     Args:
         path (`Path`):
-            What a builder wrote.
+            Folder of a builder.
     """
 
     path: Path
@@ -86,7 +86,7 @@ class DatasetFolder:
 
     @cached_property
     def manifest(self) -> dict[str, Any]:
-        """What the builder wrote last."""
+        """Manifest, which the builder wrote last."""
         return read_json(self.path / MANIFEST)
 
     @property

@@ -187,7 +187,7 @@ class LicenseRule:
     denied: frozenset[str] = frozenset()
 
     def permits(self, *names: str) -> bool:
-        """Whether all of these licences let a video be passed on."""
+        """Return True if all of these licences permit redistributing a video."""
         families = {license_family(name) for name in names}
         denied = {license_family(name) for name in self.denied}
         allowed = REDISTRIBUTABLE | {license_family(name) for name in self.allowed}

@@ -1,4 +1,4 @@
-"""What a model card says was measured, each number with the command that printed it and with who read the answers."""
+"""Measured results on a model card, each with the command that printed it and the scorer that read the answers."""
 
 import shlex
 from collections.abc import Mapping
@@ -17,11 +17,11 @@ class BenchmarkResult:
         benchmark (`str`):
             Its name, such as `videomme`.
         accuracy (`float`):
-            Share of right answers, in [0, 1].
+            Share of correct answers, in [0, 1].
         scorer (`str`):
-            Who read the answers.
+            Parser of the answers.
         command (`str`):
-            What makes the number again.
+            Command that reproduces the number.
         dataset (`str`, *optional*):
             The data set on the Hub that the questions come from.
         num_questions (`int`, *optional*):
@@ -41,19 +41,19 @@ class BenchmarkResult:
 
 @dataclass(frozen=True, kw_only=True)
 class ReplacedLatents:
-    """What becomes of the accuracy when something else is fed instead of the latents.
+    """Accuracy with replaced latents.
 
     Args:
         what (`str`):
-            What was fed.
+            Latents that were fed.
         accuracy (`float`):
-            Share of right answers, in [0, 1].
+            Share of correct answers, in [0, 1].
         low (`float`, *optional*):
             Lower end of its 95 % interval.
         high (`float`, *optional*):
             Upper end.
         follows_donor (`float`, *optional*):
-            Where another clip's latents were fed: share of answers that became that clip's.
+            For latents of another clip: share of answers that became that clip's.
     """
 
     what: str
@@ -65,21 +65,21 @@ class ReplacedLatents:
 
 @dataclass(frozen=True, kw_only=True)
 class CausalUse:
-    """Whether the answers come from the latents.
+    """Evidence that the answers come from the latents, or do not.
 
     Args:
         headline (`str`):
             The verdict in a few words.
         sentence (`str`):
-            Why.
+            Reason for the verdict.
         rows (`tuple[ReplacedLatents, ...]`):
             The token replacement test; first with the model's own latents.
         command (`str`, *optional*):
-            What makes the table again.
+            Command that reproduces the table.
         dataset (`str`, *optional*):
-            What was asked.
+            Data set of the questions.
         num_questions (`int`, *optional*):
-            How many.
+            Number of questions.
         chance (`float`, *optional*):
             Accuracy of guessing.
     """
@@ -95,7 +95,7 @@ class CausalUse:
 
 @dataclass(frozen=True, kw_only=True)
 class WayCost:
-    """What an answer costs.
+    """Cost of an answer.
 
     Args:
         way (`str`):
@@ -105,7 +105,7 @@ class WayCost:
         seconds (`float`, *optional*):
             Median wall time.
         accuracy (`float`, *optional*):
-            Share of right answers on the same questions, in [0, 1].
+            Share of correct answers on the same questions, in [0, 1].
     """
 
     way: str
@@ -116,15 +116,15 @@ class WayCost:
 
 @dataclass(frozen=True, kw_only=True)
 class Latency:
-    """What an answer costs, beside other ways of answering.
+    """Cost of an answer, beside other ways of answering.
 
     Args:
         costs (`tuple[WayCost, ...]`):
             One for each way.
         command (`str`):
-            What makes the table again.
+            Command that reproduces the table.
         machine (`str`, *optional*):
-            Where it was measured.
+            Machine of the measurement.
     """
 
     costs: tuple[WayCost, ...]
@@ -219,7 +219,7 @@ def latency(report: Mapping[str, Any]) -> Latency | None:
 
 
 def _command(measured: Mapping[str, Any]) -> str:
-    """What made a report, with the names alone of folders of this machine."""
+    """Command that made a report, with absolute paths replaced by their last folder."""
     command = measured.get("command")
     if not command:
         raise PublicationError(

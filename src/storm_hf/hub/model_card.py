@@ -26,7 +26,7 @@ def model_card(facts: ModelFacts) -> ModelCard:
 
     Args:
         facts ([`ModelFacts`]):
-            What is known. What is not known is an absent line or an absent section.
+            Known facts. An unknown one is an absent line or an absent section.
     """
     title = facts.name.rpartition("/")[2]
     return ModelCard.from_template(

@@ -1,4 +1,4 @@
-"""What a model card is rendered from: plain values, known when a checkpoint is saved and completed when it is published.
+"""Facts that a model card is rendered from: plain values, known when a checkpoint is saved, completed when it is published.
 
 They lie beside the card as `storm_card.json`, so that a card can be written again with the name of its repository.
 """
@@ -20,11 +20,11 @@ Stage = Literal["base", "align", "answer"]
 
 @dataclass(frozen=True, kw_only=True)
 class ModelFacts:
-    """What is known of a checkpoint. What is not known is None or empty, and the card has no line about it.
+    """Facts about a checkpoint. Unknown ones are None or empty, and the card has no line about them.
 
     Args:
         name (`str`):
-            What it is loaded by: its repository, or the name of its folder as long as it has none.
+            Name to load it by: its repository, or the name of its folder as long as it has none.
         stage (`str`):
             `"base"` (a backbone made a STORM, not trained), `"align"` or `"answer"`.
         backbone (`str`):
@@ -34,7 +34,7 @@ class ModelFacts:
         num_parameters (`int`):
             Of the model, or of the adapter alone.
         latent_attention (`str`, *optional*, defaults to `"full"`):
-            What a latent is made from; see [`StormConfig`].
+            Context of a latent; see [`StormConfig`].
         prompt (`dict`, *optional*):
             Form of the prompts that it was trained on, as its configuration has it.
         is_adapter (`bool`, *optional*, defaults to `False`):
@@ -64,11 +64,11 @@ class ModelFacts:
         results (`tuple[BenchmarkResult, ...]`, *optional*):
             Accuracies.
         causal_use ([`CausalUse`], *optional*):
-            Whether the answers come from the latents.
+            Evidence that the answers come from the latents, or do not.
         latency ([`Latency`], *optional*):
-            What an answer costs.
+            Cost of an answer.
         files (`tuple[str, ...]`, *optional*):
-            What the push that wrote the card published.
+            Files published by the push that wrote the card.
     """
 
     name: str
@@ -126,7 +126,7 @@ def facts_of_model(model: Any, *, name: str, stage: Stage, **known: Any) -> Mode
         model ([`StormForConditionalGeneration`]):
             The model, or a [`~peft.PeftModel`] around it: then the facts are about its adapter.
         name (`str`):
-            What it is loaded by.
+            Name to load it by.
         stage (`str`):
             `"base"`, `"align"` or `"answer"`.
         known:

@@ -22,7 +22,7 @@ class Preview:
         left_out (`tuple[str, ...]`):
             Files of the folder that stay here.
         notes (`tuple[str, ...]`, *optional*):
-            What else to know before it is published, one sentence each.
+            Further notes to read before it is published, one sentence each.
     """
 
     repo: str

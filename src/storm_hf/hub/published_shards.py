@@ -31,7 +31,7 @@ _FOREIGN = "videos/clips"  # where a clip is said to lie that lies outside the d
 
 @dataclass(frozen=True)
 class ShardPlan:
-    """What is published of each row of a shard.
+    """Published parts of each row of a shard.
 
     Args:
         table (`Any`):
@@ -51,7 +51,7 @@ class ShardPlan:
 
     @property
     def withheld(self) -> Counter[str]:
-        """How many clips of each licence are not published."""
+        """Number of unpublished clips per licence."""
         pairs = zip(self.origins, self.clips, strict=True)
         return Counter(origin.license for origin, clip in pairs if clip is None)
 
@@ -229,7 +229,7 @@ def _found(folder: DatasetFolder, name: str, recorded: RecordedClip) -> Path:
 
 
 def _name(folder: DatasetFolder, path: Path | None) -> str | None:
-    """What a video is called in the published data set: never by a path of this machine."""
+    """Name of a video in the published data set, without any local path."""
     if path is None:
         return None
     if path.is_relative_to(folder.path):

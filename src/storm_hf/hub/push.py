@@ -46,7 +46,7 @@ class DatasetPush(Push):
 
     Args:
         folder (`Path`):
-            What a builder wrote to its end. What else it takes is told in [`Push`].
+            A finished data-set folder. For the other arguments see [`Push`].
         embeds (`bool`, *optional*, defaults to `True`):
             Whether videos are published inside Parquet files, as far as their licences allow. Without, rows have the
             names of their clips only.
@@ -72,7 +72,7 @@ class DatasetPush(Push):
 
     @property
     def subject(self) -> str:
-        """What is published, in a few words."""
+        """Short description of the publication."""
         return f"{self._num_rows} rows"
 
     @property

@@ -65,7 +65,7 @@ def check_texts(texts: Iterable[str | None], place: str) -> None:
         texts (`Iterable[str | None]`):
             The texts.
         place (`str`):
-            Where they stand, for the message.
+            Place of the texts, for the message.
 
     Raises:
         PublicationError: If there is one.

@@ -38,7 +38,7 @@ _BAD_REQUEST, _UNAUTHORIZED, _NOT_FOUND = 400, 401, 404
 
 @dataclass(frozen=True)
 class Pushed:
-    """What became of a push.
+    """Outcome of a push.
 
     Args:
         repo (`str`):
@@ -58,7 +58,7 @@ class Pushed:
 
     @property
     def audience(self) -> str:
-        """Who can see it."""
+        """Visibility of the repository."""
         return "for everybody" if self.is_public else "private"
 
     @property
@@ -69,11 +69,11 @@ class Pushed:
 
 @dataclass(frozen=True)
 class Push(ABC):
-    """What every publication is told, and the steps that it takes.
+    """Base of all publications: their arguments and their steps.
 
     Args:
         folder (`Path`):
-            What is published.
+            Folder to publish.
         repo (`str`):
             Name of the repository, which is made if it is not there.
         public (`bool`, *optional*, defaults to `False`):
@@ -103,7 +103,7 @@ class Push(ABC):
     on_uploaded: Callable[[str], None] | None = None
 
     def address(self, repo: str) -> str:
-        """Where people find it, by its name with its owner."""
+        """Repository id, with its owner."""
         return f"{self.api.endpoint}/{'' if self.kind == 'model' else self.kind + 's/'}{repo}"
 
     @abstractmethod
@@ -174,7 +174,7 @@ class Push(ABC):
             name (`str`):
                 Its path there.
             content (`Path` or `bytes`):
-                What it holds.
+                Content of the file.
 
         Returns:
             [`~huggingface_hub.CommitOperationAdd`]: What the commit takes.
@@ -259,7 +259,7 @@ def raised_as_server_error(push: Push) -> Iterator[None]:
 
     Args:
         push ([`Push`]):
-            What is published, and where.
+            Publication, with its repository.
 
     Raises:
         ServerError: If the server cannot be reached, refused, or was cut off.

@@ -34,7 +34,7 @@ class SpacePush(Push):
 
     Args:
         repo (`str`):
-            Name of the Space, which is made if it is not there. What else it takes is told in [`Push`].
+            Name of the Space, which is made if it is not there. For the other arguments see [`Push`].
         model (`str`):
             Name of the checkpoint on the Hub.
 
@@ -52,7 +52,7 @@ class SpacePush(Push):
 
     @property
     def subject(self) -> str:
-        """What is published, in a few words."""
+        """Short description of the publication."""
         return f"a page that asks {self.model}"
 
     def files(self, repo: str) -> list[CommitOperationAdd]:

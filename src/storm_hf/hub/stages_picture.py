@@ -102,7 +102,7 @@ def _draw_sequence(pen: _Pen, top: float, num_latents: int) -> tuple[float, floa
 
 
 def _draw_targets(pen: _Pen, top: float, first: float, last: float) -> None:
-    """What pulls the latents: a thought video through the frozen vision tower."""
+    """Draw the source of the targets: a thought video through the frozen vision tower."""
     middle = (first + last) / 2
     pen.box(_LEFT, top, 120, _TARGET, "thought video")
     pen.arrow((_LEFT + 126, top + _ROW / 2), (_LEFT + 152, top + _ROW / 2), colour=_ORANGE)
@@ -115,7 +115,7 @@ def _draw_targets(pen: _Pen, top: float, first: float, last: float) -> None:
 
 
 def _draw_gradient(pen: _Pen, top: float, first: float, last: float) -> None:
-    """How the answer teaches the latents: the gradient goes back through the rollout."""
+    """Draw the gradient of the answer, which flows back through the rollout."""
     answer = last + 100
     pen.arrow((answer, top - 8), (answer, top + 8), (first + 4, top + 8), (first + 4, top - 6), colour=_GREEN)
     pen.text((first + 14, top + 16), "the gradient of the answer goes back through the whole rollout", 13, _GREEN)

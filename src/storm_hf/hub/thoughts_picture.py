@@ -51,7 +51,7 @@ def pictured_rows(plan: ShardPlan, known: Sequence[PicturedRow]) -> list[Picture
 
     Args:
         plan ([`ShardPlan`]):
-            What is published of the shard.
+            Published parts of the shard.
         known (`Sequence[PicturedRow]`):
             Rows of the shards before.
     """

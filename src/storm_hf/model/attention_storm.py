@@ -29,7 +29,7 @@ def step_attention(
         attention_mask (`torch.Tensor` of shape `(batch_size, sequence_length)`, *optional*):
             1 where a token is.
         block ([`LatentBlock`]):
-            Where the latents are.
+            Position of the latents.
         config ([`StormConfig`]):
             Knows which tokens stand for videos and images.
 
@@ -97,7 +97,7 @@ def check_layers(decoder: PreTrainedModel) -> None:
 
 
 def check_whole(block: LatentBlock, input_ids: torch.Tensor, cache: Cache | None) -> None:
-    """Refuse a prompt that comes in pieces: which stretch a latent sees depends on all of it.
+    """Refuse a chunked prompt: the stretch that a latent sees depends on all of it.
 
     Raises:
         CacheError: If there is a past, the block goes on in the next piece, or the cache is a static one, whose mask generation

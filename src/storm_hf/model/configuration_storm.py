@@ -42,7 +42,7 @@ class StormConfig(PreTrainedConfig):
     latent_end_token_id (`int`, *optional*):
         Id of `<|latent_end|>`, which closes the latent block.
     latent_projector (`str`, *optional*, defaults to `"linear"`):
-        What turns a hidden state into a latent: `"linear"` (layer norm, linear), `"mlp"` (layer norm, two layers) or
+        Map from a hidden state to a latent: `"linear"` (layer norm, linear), `"mlp"` (layer norm, two layers) or
         `"identity"` (the hidden state itself, as in Coconut and in the paper; measured worse).
     latent_scale (`float`, *optional*, defaults to `1.0`):
         Factor between a latent, which lives in the unit space of the target trajectories, and the input embedding that is
@@ -50,7 +50,7 @@ class StormConfig(PreTrainedConfig):
     logits_scale (`float`, *optional*):
         Factor of the backbone's head. `from_backbone` measures it; `None` reads it off the backbone's settings.
     latent_attention (`str`, *optional*, defaults to `"full"`):
-        What a latent is made from: `"full"`, everything before it, or `"step"`, its own stretch of the clip and the latent
+        Context of a latent: `"full"`, everything before it, or `"step"`, its own stretch of the clip and the latent
         before. With `"step"`, which assumes that steps are spread evenly over the clip, a model thinks for longer than trained.
     storm_prompt (`dict`, *optional*):
         Form of the prompts that the model was trained on, written by the trainers; see [`PromptRecord`].

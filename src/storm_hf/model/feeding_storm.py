@@ -30,7 +30,7 @@ class feeding_latents:  # noqa: N801 (a context manager, used like a function)
         start (`int`):
             Column of the first latent.
         embeds (`torch.Tensor` of shape `(batch_size, num_latents, hidden_size)`):
-            What is fed, as input embeddings; cast to what the tokens beside it are.
+            Input embeddings to feed; cast to the dtype of the tokens beside it.
 
     Raises:
         BackboneError: If the ids were never embedded, so that nothing was fed.

@@ -178,7 +178,7 @@ class StormGenerationMixin(GenerationMixin):
         if "video_features" in kwargs:
             features, deepstack = kwargs.pop("video_features"), kwargs.pop("video_deepstack", None)
             kwargs["mm_encoder_outputs"] = unflatten_features(features, kwargs.get("video_grid_thw"), deepstack)
-        if kwargs.get("cache") is None:  # the whole prompt is here; `forward` may see it in pieces
+        if kwargs.get("cache") is None:  # the whole prompt is here; `forward` may see it chunked
             self._check_block(kwargs, num_latents, latent_intervention, latent_bottleneck)
         recorder = LatentRecorder(latent_intervention)
         kwargs["latent_intervention"] = recorder if output_latents or latent_intervention is not None else None

@@ -164,7 +164,7 @@ class RowAlignment:
 
     Args:
         block ([`LatentBlock`]):
-            Where the blocks lie.
+            Position of the blocks.
         attention_mask (`torch.Tensor` of shape `(batch_size, sequence_length)`):
             1 where a token is. Columns that move in from beyond a row become padding.
     """

@@ -77,7 +77,7 @@ class StormForConditionalGeneration(StormPreTrainedModel, FromBackboneMixin, Sto
 
         Args:
             vision_inputs (`torch.Tensor`):
-                What the backbone's `get_video_features` takes, for example `pixel_values_videos` and `video_grid_thw`.
+                Arguments of the backbone's `get_video_features`, for example `pixel_values_videos` and `video_grid_thw`.
 
         Returns:
             `dict`: `video_features` of shape `(num_tokens, hidden_size)` and, if the backbone injects deep features,
@@ -132,7 +132,7 @@ class StormForConditionalGeneration(StormPreTrainedModel, FromBackboneMixin, Sto
             use_cache (`bool`, *optional*):
                 Whether to return the cache.
             logits_to_keep (`int` or `torch.Tensor`, *optional*, defaults to `0`):
-                How many of the last positions to project; `0` means all.
+                Number of last positions to project; `0` means all.
             mm_encoder_outputs (`dict`, *optional*):
                 Encoded images and videos, instead of pixels.
             video_features (`torch.Tensor` of shape `(num_tokens, hidden_size)`, *optional*):

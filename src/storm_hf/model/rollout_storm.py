@@ -38,7 +38,7 @@ def bounded_rollout(
             Replaces the latent of a step before it is fed back. Diagnostics pass one to test causal use, scheduled
             forcing passes one to mix in targets.
         first_step (`int`, *optional*, defaults to `0`):
-            Number of the first step, when a prompt comes in pieces and earlier ones held latents already.
+            Number of the first step, for a chunked prompt whose earlier chunks held latents.
         num_given (`int`, *optional*, defaults to `0`):
             So many steps at the beginning record no gradient: later ones take them as given.
 

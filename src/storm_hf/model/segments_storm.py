@@ -25,14 +25,14 @@ class SegmentRunner:
         body (`nn.Module`):
             The backbone without its head.
         cache ([`~transformers.Cache`], *optional*):
-            What all pieces write to. A sequence that is run in one piece needs none.
+            Cache that all chunks write to. A sequence that is run in one chunk needs none.
         attention_mask (`torch.Tensor` or `dict`, *optional*):
             Mask of the whole sequence, the cached past included: `(batch_size, length)`, or what generation prepares for
             a static cache, `(batch_size, 1, sequence_length, length)`, one or one per kind of layer.
         position_ids (`torch.LongTensor` of shape `(..., batch_size, sequence_length)`):
             Positions of the whole sequence.
         options (`dict`):
-            What every piece gets: `output_hidden_states` and the like.
+            Options passed to every chunk: `output_hidden_states` and the like.
     """
 
     def __init__(

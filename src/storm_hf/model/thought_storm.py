@@ -264,7 +264,7 @@ class Thought:
             if isinstance(checkpoint, partial) and checkpoint.keywords.get("use_reentrant", True):
                 raise CacheError(
                     "Expected checkpointed layers with `use_reentrant=False`, got reentrant ones: those lose the gradient "
-                    "that reaches the rollout through the keys and values of earlier steps, without a word. Call "
+                    "that reaches the rollout through the keys and values of earlier steps, silently. Call "
                     '`model.activation_checkpointing_enable({"use_reentrant": False})`.'
                 )
         return layers if checkpointed else []

@@ -1,4 +1,4 @@
-"""What the contents of a folder were made with, so that work with other parameters is refused rather than mixed in.
+"""Fingerprint of a folder: the parameters that its contents were made with. Work with other parameters is refused.
 
 fingerprint.json    {"encode": {"hash": "…", "parameters": {"encoder": "…", "rows_per_shard": 512}}}
 """
@@ -57,7 +57,7 @@ def _is_claimed(folder: Path, step: str, new: Mapping[str, Any]) -> bool:
 
 
 def read_fingerprint(folder: Path) -> dict[str, Any]:
-    """What each step of a folder was made with; empty where none has begun."""
+    """Read the parameters of each step of a folder; empty if none has begun."""
     path = Path(folder) / FILE_NAME
     return read_json(path) if path.exists() else {}
 
@@ -89,7 +89,7 @@ def _flatten(parameters: Any, path: str = "") -> dict[str, Any]:
 
 
 def hash_file(path: Path) -> str:
-    """SHA-256 of a file's contents, read in pieces."""
+    """SHA-256 of a file's contents, read in chunks."""
     with path.open("rb") as file:
         return file_digest(file, "sha256").hexdigest()
 

@@ -25,7 +25,7 @@ def locked(path: Path, name: str, *, wait: bool = True) -> Iterator[bool]:
         path (`Path`):
             The file of locks. It stays empty, and its folder is made.
         name (`str`):
-            What is locked, such as a shard.
+            Name of the locked thing, such as a shard.
         wait (`bool`, *optional*, defaults to `True`):
             Whether to wait for a process that holds it.
 

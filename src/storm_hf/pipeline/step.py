@@ -43,7 +43,7 @@ class Step(Generic[TaskT]):
 
         Args:
             workspace ([`Workspace`]):
-                Where the shards go.
+                Folder of the shards.
             tasks (`Mapping[str, TaskT]`):
                 From the name of a shard to what it is made of.
             on_finished (`Callable[[Path], None]`, *optional*):
@@ -57,7 +57,10 @@ class Step(Generic[TaskT]):
         """
         claim(workspace.root, self.name, self.parameters)
         missing = dict(tasks)
-        for is_patient in (False, True):  # first what nobody is at, then what others have not completed
+        for is_patient in (
+            False,
+            True,
+        ):  # first the shards without a writer, then those that others have not completed
             for name, task in list(missing.items()):
                 if self._complete(workspace, name, task, is_patient):
                     del missing[name]

@@ -1,4 +1,4 @@
-"""Where shards lie. A file that exists is complete."""
+"""Paths of shards. A file that exists is complete."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -36,7 +36,7 @@ class Workspace:
 
     @contextmanager
     def claimed(self, step: str, name: str, *, wait: bool = True) -> Iterator[Path | None]:
-        """Yield the path of a shard that nobody else writes now, or None where it is there or another process is at it.
+        """Yield the path of a shard that no other process writes, or None if it exists or another process writes it.
 
         Args:
             step (`str`):

@@ -1,4 +1,4 @@
-"""What a recipe needs before it runs: parameters, memory, arithmetic, worked out from configurations alone."""
+"""Requirements of a recipe before it runs: parameters, memory and arithmetic, derived from configurations alone."""
 
 from storm_hf.planning.memory import Sharing
 from storm_hf.planning.plan import Assumptions, Plan, gpu_peak, plan_recipe

@@ -26,17 +26,17 @@ _PROCESSOR_OF = {"qwen2_5_vl": Qwen2VLVideoProcessor, "qwen3_vl": Qwen3VLVideoPr
 
 @dataclass(frozen=True)
 class Backbone:
-    """What a plan reads of a backbone.
+    """Properties of a backbone that a plan uses.
 
     Args:
         name (`str`):
-            Where it comes from.
+            Source of the backbone.
         config ([`~transformers.PreTrainedConfig`]):
             Of the video-language model, without STORM.
         video_processor ([`~transformers.BaseVideoProcessor`], *optional*):
-            What cuts clips into patches; `None` where there is none to be read.
+            Processor that cuts clips into patches; `None` if there is none.
         storm ([`StormConfig`], *optional*):
-            Where the checkpoint is a STORM already.
+            Configuration of a checkpoint that is a STORM already.
     """
 
     name: str
@@ -46,7 +46,7 @@ class Backbone:
 
 
 def is_checkpoint(name: str) -> bool:
-    """Whether `name` is a folder with a configuration."""
+    """Return True if `name` is a folder with a configuration."""
     return Path(name, "config.json").is_file()
 
 

@@ -1,4 +1,4 @@
-"""How many tokens a clip is, as the backbone's video processor cuts it."""
+"""Number of tokens of a clip, as the backbone's video processor cuts it."""
 
 from dataclasses import dataclass
 

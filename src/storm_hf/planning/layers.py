@@ -1,4 +1,4 @@
-"""What the layers, the head and the vision tower of a run use in a step, in bytes. Symbols as in `passes`."""
+"""Memory of the layers, the head and the vision tower in one step, in bytes. Symbols as in `passes`."""
 
 from dataclasses import dataclass
 
@@ -27,9 +27,9 @@ class Layers:
         shape ([`DecoderShape`]):
             Sizes.
         numbers ([`Arithmetic`]):
-            What they compute in.
+            Number formats of the computation.
         adapter ([`Adapter`], *optional*):
-            What trains in place of the weights.
+            Adapter that trains in place of the weights.
         is_checkpointed (`bool`, *optional*, defaults to `False`):
             Whether they are computed once more in the backward pass.
         is_quantized (`bool`, *optional*, defaults to `False`):
@@ -50,14 +50,14 @@ class Layers:
         return activation_bytes(pieces, self.shape, self.numbers, self.adapter) + ends
 
     def cache(self, pieces: list[Piece]) -> int:
-        """How much of it are keys and values that pieces with a past read, or hold to be replayed."""
+        """Bytes of keys and values: those that chunks with a past read, or that are held to be replayed."""
         past_free = [Piece(piece.new, piece.new) for piece in pieces]
         return self.activations(pieces, 0) - self.activations(past_free, 0)
 
     def backward(self, pieces: list[Piece], num_tokens: int) -> tuple[int, int]:
         """Bytes per row that are still kept, and those of workspace, when their sum is largest in the backward pass.
 
-        That is when it comes to the longest piece. With checkpointing a rollout has released its later caches by then, but the
+        That is at the longest chunk. With checkpointing a rollout has released its later caches by then, but the
         gradient of keys and values is there; or else it is at the very beginning, when all caches are there and the last
         piece, repeated keys and their gradients included, is computed once more.
         """

@@ -1,6 +1,6 @@
-"""What a step really keeps: the bytes of all living tensors, counted as they are made and freed.
+"""Measured memory of a step: the bytes of all living tensors, counted as they are made and freed.
 
-Plans are checked against it. It counts on any device, also where the allocator tells nothing, and it sees what hooks on saved
+Plans are checked against it. It counts on any device, also where the allocator reports nothing, and it sees what hooks on saved
 tensors do not: caches that a checkpointed layer holds on to.
 """
 

@@ -18,7 +18,7 @@ NESTED_BLOCK = 256  # scales that share one, where they are quantized too
 
 @dataclass(frozen=True)
 class Weights:
-    """How many weights there are, and how they are held.
+    """Number of the weights, and their precision.
 
     Args:
         total (`int`):
@@ -30,7 +30,7 @@ class Weights:
         bytes_trainable (`int`, *optional*, defaults to `4`):
             t, of one that does.
         quantized (`int`, *optional*, defaults to `0`):
-            How many are held in 4 bits.
+            Number of weights held in 4 bits.
         has_nested_scales (`bool`, *optional*, defaults to `False`):
             Whether their scales are quantized too.
     """
@@ -53,7 +53,7 @@ class Weights:
 
 @dataclass(frozen=True)
 class Sharing:
-    """How processes share a model.
+    """Sharding of a model over processes.
 
     Args:
         num_processes (`int`, *optional*, defaults to `1`):
@@ -68,7 +68,7 @@ class Sharing:
 
 @dataclass(frozen=True)
 class HeldMemory:
-    """What is there from step to step.
+    """Memory that persists between steps.
 
     Args:
         weights (`int`):
@@ -116,7 +116,7 @@ def held_memory(weights: Weights, sharing: Sharing, bytes_per_state: int = FLOAT
 
 @dataclass(frozen=True)
 class StepMemory:
-    """What a step adds to it, at different times.
+    """Memory that one step adds, at different times.
 
     Args:
         pixels (`int`):
@@ -124,13 +124,13 @@ class StepMemory:
         vision (`int`):
             Most that the vision tower uses at a time, before anything else is there. Frozen, it keeps nothing. An estimate.
         activations (`int`):
-            What is kept from the forward to the backward pass.
+            Bytes kept from the forward to the backward pass.
         kept_in_backward (`int`):
-            How much of it is left when the backward pass needs its workspace.
+            Bytes of it left when the backward pass needs its workspace.
         weight_copies (`int`):
             Weights that automatic casting copied to 16 bits, and keeps at least to the end of the forward pass.
         cache (`int`):
-            How much of `activations` are keys and values of the rollout.
+            Bytes of `activations` that are keys and values of the rollout.
         workspace (`int`):
             Most that the backward pass of a layer uses beside: the layer computed once more if it is checkpointed, gradients
             of its activations, its gathered or unpacked weights.
@@ -138,7 +138,7 @@ class StepMemory:
             The tile of logits that the head makes at a time, and its share of the weights. Positions without a label have
             none.
         update (`int`):
-            What the optimizer uses beside gradients and states.
+            Workspace of the optimizer beside gradients and states.
     """
 
     pixels: int
@@ -161,15 +161,15 @@ def peak_memory(held: HeldMemory, step: StepMemory, accumulates: bool, is_checkp
 
     Args:
         held ([`HeldMemory`]):
-            What is there from step to step.
+            Memory that persists between steps.
         step ([`StepMemory`]):
-            What a step adds.
+            Memory that a step adds.
         accumulates (`bool`):
             Whether gradients of several batches are summed.
         is_checkpointed (`bool`):
             Whether layers are computed once more.
         is_rollout (`bool`):
-            Whether the sequence passes in pieces.
+            Whether the sequence runs in chunks.
     """
     gradients = held.gradients
     before = gradients if accumulates else 0

@@ -48,7 +48,7 @@ class Piece:
         new (`int`):
             Its tokens.
         keys (`int`):
-            What they attend to: the cache and themselves.
+            Tokens that they attend to: the cache and themselves.
     """
 
     new: int
@@ -56,13 +56,13 @@ class Piece:
 
     @property
     def has_past(self) -> bool:
-        """Whether there is a cache to read."""
+        """True if there is a cache to read."""
         return self.keys > self.new
 
 
 @dataclass(frozen=True)
 class Arithmetic:
-    """Which numbers a run computes in.
+    """Number formats of a run.
 
     Args:
         weights (`int`):
@@ -76,13 +76,13 @@ class Arithmetic:
 
     @property
     def casts(self) -> bool:
-        """Whether automatic casting copies weights and inputs, as it does for weights in float32 under `bf16`."""
+        """True if automatic casting copies weights and inputs, as for float32 weights under `bf16`."""
         return self.weights > self.operands
 
 
 @dataclass(frozen=True)
 class Adapter:
-    """What of LoRA changes the activations.
+    """Properties of LoRA that change the activations.
 
     Args:
         rank (`int`):
@@ -137,9 +137,9 @@ def layer_bytes(shape: DecoderShape, numbers: Arithmetic, adapter: Adapter | Non
         shape ([`DecoderShape`]):
             Sizes of the language model.
         numbers ([`Arithmetic`]):
-            What it computes in.
+            Number formats of the computation.
         adapter ([`Adapter`], *optional*):
-            What trains in place of the weights.
+            Adapter that trains in place of the weights.
     """
     width, queries, keys = shape.hidden_size, shape.query_width, shape.key_width
     operand, trains_norms = numbers.operands, adapter is None

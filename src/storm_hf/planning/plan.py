@@ -1,4 +1,4 @@
-"""What a recipe needs, worked out before anything is loaded: parameters, memory, arithmetic.
+"""Requirements of a recipe, derived before anything is loaded: parameters, memory, arithmetic.
 
 All figures are per process; memory in bytes, of one update of the weights.
 """
@@ -33,7 +33,7 @@ from storm_hf.training.trainer import freeze_vision
 
 @dataclass(frozen=True)
 class Assumptions:
-    """What a recipe does not say.
+    """Values that a recipe does not give.
 
     Args:
         sharing ([`~storm_hf.planning.memory.Sharing`], *optional*):
@@ -57,7 +57,7 @@ class Assumptions:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a recipe needs, per process.
+    """Requirements of a recipe, per process.
 
     Args:
         recipe ([`~storm_hf.planning.recipe.Recipe`]):
@@ -67,13 +67,13 @@ class Plan:
         parameters ([`~storm_hf.training.flops.ParameterCounts`]):
             By part; those of an adapter count to the part that they change.
         weights ([`~storm_hf.planning.memory.Weights`]):
-            How they are held.
+            Weights, and their precision.
         adapter_parameters (`int`):
             Those of LoRA alone, without the latent projector.
         tokens ([`~storm_hf.planning.passes.Sequence`]):
             Of one row.
         video_tokens (`int`):
-            How many of its prompt are video.
+            Number of video tokens of its prompt.
         held ([`~storm_hf.planning.memory.HeldMemory`]):
             Memory from step to step.
         step ([`~storm_hf.planning.memory.StepMemory`]):
@@ -108,7 +108,7 @@ def plan_recipe(path: Path, assumptions: Assumptions | None = None, config: str 
         path (`Path`):
             The recipe.
         assumptions ([`Assumptions`], *optional*):
-            What it does not say.
+            Values that it does not give.
         config (`str`, *optional*):
             Folder or name of the backbone, where the recipe's own cannot be read.
 

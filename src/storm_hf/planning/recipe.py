@@ -33,7 +33,7 @@ class Recipe:
         stage (`str`):
             `"align"` (Stage I) or `"answer"` (Stage II, and what trains without latents).
         arguments (`dict`):
-            What it says, and what the recipe of the stage before says about the checkpoint.
+            Arguments of the recipe, and those of the recipe of the stage before about the checkpoint.
         backbone (`str`):
             The checkpoint that the first stage starts from.
     """
@@ -54,17 +54,17 @@ class Recipe:
 
     @property
     def uses_bf16(self) -> bool:
-        """Whether it multiplies in 16 bits; by default where there is a GPU."""
+        """True if it multiplies in 16 bits; by default where there is a GPU."""
         return not (self["use_cpu"] or self["fp16"]) if self["bf16"] is None else self["bf16"]
 
     @property
     def is_rollout(self) -> bool:
-        """Whether the latents are rolled out, so that the sequence passes in pieces."""
+        """True if the latents are rolled out, so that the sequence runs in chunks."""
         return self["num_latents"] != 0 and (self.stage == "answer" or self["forcing"] != "teacher")
 
     @property
     def gradient(self) -> RolloutGradient:
-        """How far the gradient of the rollout goes back."""
+        """Truncation of the gradient of the rollout."""
         return RolloutGradient(bool(self["detach_prompt"]), self["truncate_steps"], self["jacobi_sweeps"])
 
     @property

@@ -1,4 +1,4 @@
-"""What a plan needs to know of a language model: its sizes, read off its configuration."""
+"""Sizes of a language model, read from its configuration."""
 
 from dataclasses import dataclass
 from typing import Any

@@ -72,13 +72,13 @@ def side_by_side(
 
     Args:
         clip (`np.ndarray` of shape `(num_frames, height, width, 3)`):
-            What the model sees, `uint8`.
+            Input clip, `uint8`.
         thought (`np.ndarray` of shape `(num_thought_frames, height, thought_width, 3)`):
-            What it should imagine, `uint8`, of the same height.
+            True thought video, `uint8`, of the same height.
         gap_px (`int`, *optional*, defaults to `8`):
             Width of the grey strip between them. An even number keeps an even width even, as `write_video` needs.
         align (`str`, *optional*, defaults to `"start"`):
-            Where the two meet in time: the shorter one holds its last frame (`start`) or its first one (`end`).
+            Alignment of the two in time: the shorter one holds its last frame (`start`) or its first one (`end`).
 
     Returns:
         `np.ndarray` of shape `(max(num_frames, num_thought_frames), height, width + gap_px + thought_width, 3)`.

@@ -39,7 +39,7 @@ class Bar:
 
     Args:
         label (`str`):
-            What is measured.
+            Measured quantity.
         value (`float`):
             Its length, from 0 to the chart's maximum.
         text (`str`):
@@ -63,7 +63,7 @@ class Line:
 
     Args:
         label (`str`):
-            What is measured, a word or two.
+            Measured quantity, in a word or two.
         points (`Sequence[tuple[float, float]]`):
             Pairs (x, share from 0 to 1), x ascending.
         tone (`str`, *optional*, defaults to `"neutral"`):
@@ -92,9 +92,9 @@ def bar_chart(
         bars (`Sequence[Bar]`):
             From top to bottom.
         title (`str`):
-            What the chart shows, for those who hear it.
+            Title of the chart, for screen readers.
         description (`str`, *optional*):
-            What there is to see in it. By default the bars, read out.
+            Description of the chart, for screen readers. By default the bars, read out.
         maximum (`float`, *optional*, defaults to `1.0`):
             Value of a bar over the whole width.
         mark (`Mark`, *optional*):
@@ -137,13 +137,13 @@ def line_chart(
         lines (`Sequence[Line]`):
             Later ones lie over earlier ones.
         title (`str`):
-            What the chart shows, for those who hear it.
+            Title of the chart, for screen readers.
         description (`str`, *optional*):
-            What there is to see in it. By default where each line ends.
+            Description of the chart, for screen readers. By default the end of each line.
         x_label (`str`):
-            What is counted below.
+            Label of the horizontal axis.
         y_label (`str`):
-            What the share is of, written at the top.
+            Quantity of the share, written at the top.
         mark (`Mark`, *optional*):
             Drawn as a dashed line across.
 

@@ -17,15 +17,16 @@ from storm_hf.pipeline.workspace import Workspace
 from storm_hf.target_trajectory.fitting import TargetSettings, fit_targets
 from storm_hf.target_trajectory.rank import RankReport
 from storm_hf.target_trajectory.rows import hash_rows
+from storm_hf.target_trajectory.schema import DATA, MANIFEST
 from storm_hf.target_trajectory.shard_encoder import ShardEncoder, feature_shape_of
-from storm_hf.target_trajectory.shards import DATA, MANIFEST, shard_names
+from storm_hf.target_trajectory.shards import shard_names
 from storm_hf.thought_video import ThoughtExample, WorldExample
 from storm_hf.writing import write_json
 
 
 @dataclass(frozen=True)
 class BuildReport:
-    """What a data set of thoughts holds; `manifest.json` is the same.
+    """Contents of a thought-video data set; `manifest.json` is the same.
 
     Args:
         num_rows (`dict[str, int]`):
@@ -37,9 +38,9 @@ class BuildReport:
         encoder_revision (`str`):
             Hash of the weights that encoded.
         settings ([`TargetSettings`]):
-            How features become targets, with the rank that was chosen.
+            Settings of the targets, with the chosen rank.
         rank_report ([`RankReport`], *optional*):
-            How the rank was chosen, if it was.
+            Report on the choice of the rank, if there was one.
         sha256 (`dict[str, str]`):
             Of every shard and of the statistics.
     """
@@ -79,7 +80,7 @@ def build_thoughts(
         processor ([`~transformers.ProcessorMixin`]):
             The processor of the model.
         settings ([`TargetSettings`]):
-            How features become targets.
+            Settings of the targets.
         encoder (`str`):
             Name of the model, to be recorded.
         rows_per_shard (`int`, *optional*, defaults to `512`):

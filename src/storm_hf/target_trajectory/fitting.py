@@ -20,7 +20,7 @@ _NUM_PROBED = 4096  # clips that choose a rank
 
 @dataclass(frozen=True)
 class TargetSettings:
-    """How the thought features of a data set become target trajectories.
+    """Settings that turn the thought features of a data set into target trajectories.
 
     Args:
         num_latents (`int`):
@@ -53,7 +53,7 @@ def fit_targets(shards: Sequence[Path], settings: TargetSettings) -> tuple[Targe
         shards (`Sequence[Path]`):
             Parquet files of the training split. They are read one at a time, twice if the rank is to be chosen.
         settings ([`TargetSettings`]):
-            How.
+            Settings of the targets.
 
     Returns:
         `tuple[TargetTrajectory, RankReport | None]`: The targets, and how their rank was chosen, if it was.

@@ -35,7 +35,7 @@ def pool_to_trajectory(
             `temporal` splits time into slots, so that a slot is a moment. `sequence` splits the flat sequence of tokens,
             as the paper does: with fewer patches than slots, a slot is a part of the picture.
         layout (`str`, *optional*, defaults to `"average"`):
-            What becomes of the cells of a slot: `average` forgets where things are, `concat` keeps the cells side by side,
+            Spatial layout of a slot: `average` forgets where things are, `concat` keeps the cells side by side,
             for worlds whose state is a layout. Only `temporal` has a layout.
 
     Returns:

@@ -1,4 +1,4 @@
-"""How many principal components hold the state of the world.
+"""Choice of the rank: the number of principal components that hold the state of the world.
 
 Axes: N clips, K latent steps, F features of a slot, R rank.
 """
@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class RankReport:
-    """What each rank holds, and the one chosen.
+    """State accuracy at each rank, and the chosen rank.
 
     Args:
         rank (`int`):
@@ -78,7 +78,7 @@ def choose_rank(
             Pooled, of the training split.
         labels (sequence of shape `(num_clips, num_latents)` or `(num_clips, num_latents, num_parts)`, *optional*):
             State of each slot. A state of many parts, such as tiles, is probed part by part, and every part has to be there
-            that any rank shows; a warning tells of those that none does.
+            that any rank shows; states that no rank shows are warned about.
         ranks (`Sequence[int]`, *optional*):
             The ranks to try. Those that do not fit the slots are left out.
         statistics (`str`, *optional*, defaults to `"pooled"`):

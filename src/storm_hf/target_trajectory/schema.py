@@ -1,10 +1,12 @@
-"""The columns of a storm-thoughts data set."""
+"""Columns and files of a thought-video data set."""
 
 from typing import Any
 
 from storm_hf.optional import require
 
 
+DATA = "data"
+MANIFEST = "manifest.json"
 FEATURES_COLUMN = "thought_features"
 CLIP_COLUMNS = (
     "clip_source",

@@ -57,7 +57,7 @@ class ShardEncoder:
 
     @property
     def parameters(self) -> dict[str, Any]:
-        """What, besides the examples, determines the rows."""
+        """Parameters besides the examples that determine the rows."""
         video_processor = json.loads(self.processor.video_processor.to_json_string())
         parameters = {"encoder": self.name, "encoder_revision": self.revision, "video_processor": video_processor}
         return parameters if self.is_world else {**parameters, "provenance": list(CLIP_COLUMNS)}
@@ -69,7 +69,7 @@ class ShardEncoder:
             examples (`Sequence[ThoughtExample]`):
                 At least one. Their thought videos have one resolution.
             path (`Path`):
-                Where to write. The caller renames it once it is complete.
+                Output path. The caller renames it once it is complete.
 
         Raises:
             DatasetError: If the thought videos do not all encode to one shape.

@@ -17,12 +17,8 @@ import numpy as np
 from storm_hf.errors import DatasetError
 from storm_hf.optional import require
 from storm_hf.pipeline.paths import with_absolute_paths
-from storm_hf.target_trajectory.schema import FEATURES_COLUMN
+from storm_hf.target_trajectory.schema import FEATURES_COLUMN, MANIFEST
 from storm_hf.writing import read_json
-
-
-DATA = "data"
-MANIFEST = "manifest.json"
 
 
 def shard_names(split: str, num_rows: int, rows_per_shard: int) -> dict[str, range]:
@@ -39,7 +35,7 @@ def write_shard(path: Path, rows: Sequence[Mapping[str, Any]], features: Any) ->
 
     Args:
         path (`Path`):
-            Where to write. The caller renames it once it is complete.
+            Output path. The caller renames it once it is complete.
         rows (`Sequence[Mapping[str, Any]]`):
             With the columns of `features`. Thought features are arrays of shape (temporal patches, cells, hidden size).
         features ([`~datasets.Features`]):
@@ -76,7 +72,7 @@ def load_thoughts(folder: str | os.PathLike[str]) -> Any:
 
     Args:
         folder (`str` or `os.PathLike`):
-            What a builder wrote.
+            Folder of a builder.
 
     Returns:
         [`~datasets.DatasetDict`]: One data set per split.

@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, eq=False)
 class SlotMoments:
-    """What one pass over the training trajectories leaves: the mean of each slot and the covariance of all of them.
+    """Statistics of one pass over the training trajectories: the mean of each slot and the covariance of all of them.
 
     Args:
         mean (`torch.Tensor` of shape `(num_latents or 1, slot_size)`):

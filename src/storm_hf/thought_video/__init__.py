@@ -1,6 +1,8 @@
 """Thought videos: clips that show the reasoning between a question and its answer, and what makes them."""
 
-from storm_hf.thought_video.diffusers_generator import DiffusersGenerator
+from typing import TYPE_CHECKING
+
+from storm_hf.lazy import first_use
 from storm_hf.thought_video.diffusers_settings import DiffusersSettings
 from storm_hf.thought_video.duplicates import DuplicateGate, find_duplicates, perceptual_hash
 from storm_hf.thought_video.folder import FolderGenerator
@@ -30,6 +32,13 @@ from storm_hf.thought_video.visual_gain import (
 )
 from storm_hf.thought_video.worlds_dataset import WorldRecipe, WorldSplit, render_world
 
+
+if TYPE_CHECKING:
+    from storm_hf.thought_video.diffusers_generator import DiffusersGenerator
+
+_MODULE_OF = {
+    "DiffusersGenerator": "storm_hf.thought_video.diffusers_generator",
+}
 
 __all__ = [
     "FAMILIES",
@@ -70,3 +79,5 @@ __all__ = [
     "render_world",
     "visual_gain",
 ]
+
+__getattr__ = first_use(__name__, _MODULE_OF)

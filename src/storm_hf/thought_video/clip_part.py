@@ -1,4 +1,4 @@
-"""Which frames of a clip a question may see: those shown before the moment that it is asked at.
+"""Part of a clip that a question may see: the frames shown before the moment of the question.
 
 Axes: T frames of the clip, N frames taken, H height, W width.
 """
@@ -44,7 +44,7 @@ def end_of(times: np.ndarray) -> float:
 
 
 def is_before(times: np.ndarray, moment: float) -> np.ndarray:
-    """Which frames are shown before a moment; the one that appears at the moment itself is not."""
+    """Select the frames shown before a moment, excluding the one that appears at it."""
     return times < moment - SAME_MOMENT_SECONDS
 
 
@@ -59,9 +59,9 @@ def seen_frames(annotation: Annotation, times: np.ndarray, until: float = math.i
 
     Args:
         annotation ([`Annotation`]):
-            Where it has no time, the end of its part counts, and else the end of the clip.
+            Question. Without a time, the end of its part counts, and else the end of the clip.
         times (`np.ndarray` of shape `(num_video_frames,)`):
-            What `frame_times` gives for its clip.
+            Result of `frame_times` for its clip.
         until (`float`, *optional*):
             Another moment, in seconds, from which on nothing may be seen.
 

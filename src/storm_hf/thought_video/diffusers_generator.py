@@ -26,7 +26,7 @@ class DiffusersGenerator:
 
     Args:
         settings ([`DiffusersSettings`]):
-            Which model, from what frames, and how.
+            Model, conditioning frames and sampling.
     """
 
     def __init__(self, settings: DiffusersSettings) -> None:
@@ -37,7 +37,7 @@ class DiffusersGenerator:
         self.license = settings.license or self.family.license
 
     def __getstate__(self) -> dict[str, Any]:
-        """What goes to another process: everything but the loaded model."""
+        """State for another process: everything but the loaded model."""
         return {name: value for name, value in self.__dict__.items() if name != "pipeline"}
 
     @cached_property
@@ -68,7 +68,7 @@ class DiffusersGenerator:
             annotation ([`Annotation`]):
                 The key frames come from what it sees of its clip.
             prompt (`str`):
-                What to show.
+                Text prompt of the video.
             seed (`int`):
                 The same seed gives the same video on one kind of machine: noise is drawn on the CPU.
 
@@ -95,7 +95,7 @@ class DiffusersGenerator:
 
     @cached_property
     def _folder(self) -> Path:
-        """Where the model lies, downloaded if it does not."""
+        """Local folder of the model, downloaded if necessary."""
         if Path(self.settings.model).is_dir():
             return Path(self.settings.model).absolute()
         pipeline = getattr(require("diffusers"), self.family.pipeline)

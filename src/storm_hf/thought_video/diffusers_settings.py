@@ -1,4 +1,4 @@
-"""How a video model of diffusers is loaded and called; what is left out is what its family was trained for."""
+"""Settings of a video model of diffusers. Omitted ones are those its family was trained with."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -14,13 +14,13 @@ _DTYPES = ("float32", "bfloat16", "float16")
 
 @dataclass(frozen=True, kw_only=True)
 class DiffusersSettings:
-    """Which model imagines, from what, and how.
+    """Settings of the model, its conditioning frames and its sampling.
 
     Args:
         model (`str`):
             A repository on the Hub in the format of diffusers, or a folder.
         family (`str`):
-            How it is called: a key of `FAMILIES`, such as `wan2.2-ti2v`.
+            Model family: a key of `FAMILIES`, such as `wan2.2-ti2v`.
         revision (`str`, *optional*):
             Commit or branch on the Hub. The commit that was loaded is recorded.
         license (`str`, *optional*):
@@ -33,13 +33,13 @@ class DiffusersSettings:
             Keeps parts off the device while they do not work: `model` one part at a time, `group` one block of layers at a
             time, which is slower and smaller.
         condition (`str`, *optional*, defaults to `"last"`):
-            Which key frames it is shown. `last`: it goes on from the last frame that the question sees. `first`: it begins
+            Conditioning key frames. `last`: it goes on from the last frame that the question sees. `first`: it begins
             with the first one. `first_and_last`: it goes from the first to the last. `prefix`: it goes on from the last
             `num_prefix_frames`.
         num_prefix_frames (`int`, *optional*, defaults to `9`):
             Frames of a prefix, at the rate of the video: a multiple of the family's `frames_step`, and one.
         negative_prompt (`str`, *optional*):
-            What not to show.
+            Negative prompt.
         height (`int`, *optional*), width (`int`, *optional*):
             Of the video in pixels. Key frames are scaled and cropped in the middle.
         num_frames (`int`, *optional*):
@@ -49,7 +49,7 @@ class DiffusersSettings:
         num_inference_steps (`int`, *optional*):
             Of the sampler.
         guidance_scale (`float`, *optional*):
-            How much the prompt counts.
+            Weight of the prompt (classifier-free guidance).
         call (`Mapping[str, Any]`, *optional*):
             More for the pipeline's call, such as `guidance_scale_2`.
 
@@ -92,7 +92,7 @@ class DiffusersSettings:
 
     @property
     def parameters(self) -> dict[str, Any]:
-        """What determines a video besides the question, the prompt and the seed, as JSON knows it."""
+        """Parameters that determine a video besides the question, the prompt and the seed, JSON-serializable."""
         trained_for = ("height", "width", "num_frames", "fps", "num_inference_steps", "guidance_scale")
         without = {name: value for name, value in asdict(self).items() if name not in ("device", "offload", "license")}
         return without | {name: self.value(name) for name in trained_for}

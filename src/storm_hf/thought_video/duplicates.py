@@ -157,7 +157,7 @@ def _count_bits(words: np.ndarray) -> np.ndarray:
 def _pieces(words: np.ndarray, count: int) -> list[list[int]]:
     """Cut each hash into numbered pieces; bits that tell many hashes apart are dealt out evenly, like cards.
 
-    Neighbouring bits of a hash, such as of a sky, are often the same in all of them. A piece of such bits tells nothing apart.
+    Neighbouring bits of a hash, such as of a sky, are often the same in all of them. A piece of such bits distinguishes nothing.
     """
     bits = np.unpackbits(words.view(np.uint8), axis=1)  # (num_hashes, 256)
     order = np.argsort(np.abs(bits.mean(axis=0, dtype=np.float64) - 0.5), kind="stable")

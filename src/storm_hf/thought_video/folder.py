@@ -23,15 +23,15 @@ _PLAIN_NAME = re.compile(r"\w[\w.-]{0,99}", re.ASCII)
 
 @dataclass(frozen=True)
 class Sidecar:
-    """What is known of a clip that was made elsewhere. What is left out is the generator's own.
+    """Metadata of a clip made elsewhere. Omitted fields are the generator's own.
 
     Args:
         prompt (`str`, *optional*):
-            What its maker was told.
+            Prompt of its generator.
         seed (`int`, *optional*):
-            What its maker drew from.
+            Seed of its generator.
         generator (`str`, *optional*):
-            What made it.
+            Name of its generator.
         revision (`str`, *optional*):
             The version of that.
         license (`str`, *optional*):
@@ -71,7 +71,7 @@ class FolderGenerator:
         mapping (`str` or `os.PathLike`, *optional*):
             A JSON file `{"id": "path/of/clip.mp4"}` that says where each clip lies in the folder instead.
         name (`str`, *optional*, defaults to `"unknown"`):
-            What made the clips, where they do not say themselves.
+            Generator of clips that do not name their own.
         revision (`str`, *optional*, defaults to `"unknown"`):
             The version of that.
         license (`str`, *optional*, defaults to `"unknown"`):

@@ -25,11 +25,11 @@ class FutureGenerator:
 
     Args:
         horizon_seconds (`float`, *optional*, defaults to `4.0`):
-            How much of the continuation. Clips that end before are rejected, so that all thought videos are of one length.
+            Length of the continuation. Clips that end before are rejected, so that all thought videos are of one length.
         fps (`float`, *optional*, defaults to `2.0`):
             Frames taken per second.
         fraction (`float`, *optional*, defaults to `0.5`):
-            Where a question without a time is asked: this share of its part of the clip is seen.
+            Moment of a question without a time: this share of its part of the clip is seen.
 
     Raises:
         ConfigurationError: If the horizon holds no frame, or the fraction is not between 0 and 1.
@@ -58,7 +58,7 @@ class FutureGenerator:
             annotation ([`Annotation`]):
                 Its time says the moment; else it is `fraction` of its part of the clip.
             prompt (`str`, *optional*, defaults to `""`):
-                Not looked at: nobody tells the world what to do.
+                Ignored: the continuation takes no prompt.
             seed (`int`):
                 Recorded; nothing is drawn.
 

@@ -1,4 +1,4 @@
-"""What makes thought videos. A generator with the right answers is the best teacher, so the first one is a simulator."""
+"""Thought-video generators. The simulator is the first: its thoughts are correct."""
 
 import re
 from typing import Any, Protocol
@@ -41,7 +41,7 @@ class ThoughtVideoGenerator(Protocol):
             annotation ([`Annotation`]):
                 The question with its answer.
             prompt (`str`):
-                What the video is to show; generators that do not read ignore it.
+                Text prompt of the video; generators that do not read ignore it.
             seed (`int`):
                 The same annotation, prompt and seed make the same video.
 

@@ -1,4 +1,4 @@
-"""What a generator is told to show. A prompt that shows the reasoning is written by a template or by a chat model."""
+"""Prompts for a generator, written by a template or by a chat model."""
 
 import json
 from dataclasses import dataclass, field
@@ -27,16 +27,16 @@ _FIELDS = ("id", "question", "options", "answer", "source", "time_seconds", "sta
 
 
 class PromptWriter(Protocol):
-    """Turns a question and its answer into what a generator is told."""
+    """Writer of prompts: from a question and its answer to the prompt of a generator."""
 
     @property
     def name(self) -> str:
-        """What writes: `template`, or the name of a model."""
+        """Name of the writer: `template`, or that of a model."""
         ...
 
     @property
     def shows_answer(self) -> bool:
-        """Whether the answer goes into the prompt. A control is written without."""
+        """True if the answer goes into the prompt. A control is written without."""
         ...
 
     def write(self, annotation: Annotation) -> str:
@@ -81,7 +81,7 @@ class TemplatePrompt:
 
     @property
     def shows_answer(self) -> bool:
-        """Whether `{answer}` is one of the fields."""
+        """True if `{answer}` is one of the fields."""
         return "answer" in _fields_of(self.template)
 
     def write(self, annotation: Annotation) -> str:
@@ -113,7 +113,7 @@ class ChatPrompt:
             A folder. Each answer is kept there under the hash of model, settings and messages, so that a stopped run asks
             nothing twice and the same question gets the same prompt.
         request ([`TemplatePrompt`], *optional*):
-            What the model is asked.
+            Request to the model.
         num_key_frames (`int`, *optional*, defaults to `0`):
             Frames shown, evenly over what the question may see, the last one included. The model must take images.
     """
@@ -130,7 +130,7 @@ class ChatPrompt:
 
     @property
     def shows_answer(self) -> bool:
-        """Whether the model is told the answer."""
+        """True if the answer is part of the request."""
         return self.request.shows_answer
 
     def write(self, annotation: Annotation) -> str:

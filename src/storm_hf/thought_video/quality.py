@@ -1,4 +1,4 @@
-"""Which thought videos are worth learning from. A gate gives the reason why one is not, and reasons are counted.
+"""Quality gates of thought videos. A gate gives the reason for a rejection, and reasons are counted.
 
 Axes: T frames, H height, W width.
 """
@@ -25,7 +25,7 @@ class Gate(Protocol):
     """Refuses thought videos of one kind."""
 
     def check(self, annotation: Annotation, thought: ThoughtVideo) -> str | None:
-        """Why not to keep the thought video of a question, or None.
+        """Give the reason to reject the thought video of a question, or None.
 
         Returns:
             `str`, *optional*: A kind of few words, a colon, and what was measured: `"static: …"`. Kinds are counted.
@@ -38,13 +38,13 @@ class Gate(Protocol):
 
 @dataclass(frozen=True)
 class Assessment:
-    """What gates say of a thought video.
+    """Assessment of a thought video by the gates.
 
     Args:
         reason (`str`, *optional*):
-            Why not to keep it; None where it is to be kept.
+            Reason to reject it; None if it is kept.
         scores (`Mapping[str, float]`, *optional*):
-            What was measured, for the record.
+            Measured scores, for the record.
         timeout_seconds (`float`, *optional*):
             Time that reading had, where that was not enough.
     """
@@ -63,7 +63,7 @@ class MeasuringGate(Gate, Protocol):
         return self.measure(annotation, thought).reason
 
     def measure(self, annotation: Annotation, thought: ThoughtVideo) -> Assessment:
-        """Why not to keep the thought video of a question, if so, with the numbers that decide it."""
+        """Give the reason to reject the thought video of a question, if any, with the numbers that decide it."""
         ...
 
 
@@ -152,7 +152,7 @@ class FirstFrameGate:
 
 @dataclass(frozen=True)
 class QualityReport:
-    """How many thought videos were kept, and how many were not, and why. Reports of shards add up.
+    """Counts of kept and rejected thought videos, by reason. Reports of shards add up.
 
     Args:
         num_kept (`int`, *optional*, defaults to `0`):

@@ -29,9 +29,9 @@ class ThoughtVideo:
         license (`str`):
             Licence of the video.
         seed (`int`):
-            What the generator drew from.
+            Seed of the generator.
         prompt (`str`, *optional*, defaults to `""`):
-            What the generator was told.
+            Prompt of the generator.
         frames (`np.ndarray` of shape `(num_frames, height, width, 3)`, *optional*):
             RGB, `uint8`.
         path (`Path`, *optional*):
@@ -102,7 +102,7 @@ class Rejected:
 
     @property
     def kind(self) -> str:
-        """What comes before the colon."""
+        """Kind of the reason: the text before its colon."""
         return self.reason.partition(":")[0]
 
 
@@ -120,7 +120,7 @@ class ThoughtExample:
         options (`tuple[str, ...]`):
             The closed set of answers; empty where the question is open.
         answer (`str`):
-            The right one.
+            The correct one.
         thought ([`ThoughtVideo`]):
             The reasoning. Training sees it, inference never does.
         clip_source (`str`, *optional*, defaults to `"unknown"`):
@@ -163,7 +163,7 @@ class WorldExample(ThoughtExample):
 
     Args:
         depth (`int`):
-            How many updates of the state the answer needs.
+            Number of state updates that the answer needs.
         states (`tuple[str, ...]`):
             State after each step, one word each.
         chain_of_thought (`str`):
@@ -171,9 +171,9 @@ class WorldExample(ThoughtExample):
         terse_chain (`str`):
             The reasoning in the fewest words.
         clip_caption (`str`):
-            What the clip shows, step by step.
+            Caption of the clip, step by step.
         thought_caption (`str`):
-            What the thought video shows, step by step.
+            Caption of the thought video, step by step.
     """
 
     depth: int

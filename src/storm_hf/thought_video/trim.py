@@ -36,7 +36,7 @@ def question_clip(annotation: Annotation, thought: ThoughtVideo, folder: Path) -
         thought ([`ThoughtVideo`]):
             Says until when the clip may be seen.
         folder (`Path`):
-            Where a cut clip goes, under a name that says what it was cut from and where. One that is there is kept.
+            Folder of a cut clip, under a name made of its source and its interval. An existing one is kept.
 
     Returns:
         `Path`: The clip itself where all of it may be seen, else the cut one.
@@ -61,7 +61,7 @@ def question_clip(annotation: Annotation, thought: ThoughtVideo, folder: Path) -
 
 
 def file_stem(name: str) -> str:
-    """Return a file name for an id: the id itself where every file system takes it and tells it from others, else with a hash.
+    """Return a file name for an id: the id itself where every file system takes it and keeps it distinct, else with a hash.
 
     `Clip` and `clip` are one file on macOS and Windows, so that an id with capital letters gets a hash of it.
     """

@@ -1,4 +1,4 @@
-"""What differs between the video models of diffusers: one line of a table each, no branch on a name anywhere.
+"""Table of the video model families of diffusers, one entry each. No code branches on a name.
 
 Sizes, rates and guidance are those of the pipelines in diffusers 0.42. Check the licence of the weights that you load.
 """
@@ -16,7 +16,7 @@ from storm_hf.optional import require
 
 @dataclass(frozen=True)
 class KeyFrames:
-    """What a model is shown of the clip, in the size of the video to be.
+    """Conditioning frames of the clip, in the size of the video to generate.
 
     Args:
         frames (`tuple[Image.Image, ...]`):
@@ -35,16 +35,16 @@ class VideoFamily:
 
     Args:
         source (`str`):
-            What is recorded as the source of its videos.
+            Recorded source of its videos.
         pipeline (`str`):
             Its class in diffusers.
         arguments (`Callable[[KeyFrames, int], dict[str, Any]]`):
-            How it takes key frames of a video of so many frames.
+            Function from key frames and the number of frames to the arguments of the pipeline.
         conditions (`tuple[str, ...]`):
-            Which it can take: `last` seen frame or `first` frame to begin with, `first_and_last` to go between,
+            Possible conditions: `last` seen frame or `first` frame to begin with, `first_and_last` to go between,
             `prefix` to go on from.
         height (`int`), width (`int`), num_frames (`int`), fps (`int`):
-            What it was trained for.
+            Height it was trained with.
         num_inference_steps (`int`), guidance_scale (`float`):
             Of its sampler.
         frames_step (`int`):
@@ -92,7 +92,7 @@ def _as_image_or_video(key_frames: KeyFrames, num_frames: int) -> dict[str, Any]
 
 
 def _as_conditions(key_frames: KeyFrames, num_frames: int) -> dict[str, Any]:
-    """LTX is told at which frame a picture or a video stands; one at the end stands in the last group of eight."""
+    """LTX takes the frame at which a picture or a video stands; one at the end stands in the last group of eight."""
     condition = require("diffusers.pipelines.ltx.pipeline_ltx_condition").LTXVideoCondition
     video = list(key_frames.frames)
     conditions = [condition(video=video) if len(video) > 1 else condition(image=video[0])]

@@ -30,7 +30,7 @@ class AnswerScorer(Protocol):
     """A frozen model that says how well it answers."""
 
     def score(self, annotation: Annotation, thought: ThoughtVideo | None) -> float:
-        """Score the right answer of a question, higher is better.
+        """Score the correct answer of a question, higher is better.
 
         Args:
             annotation ([`Annotation`]):
@@ -48,7 +48,7 @@ class AnswerScorer(Protocol):
         ...
 
     def score_alone(self, annotation: Annotation, thought: ThoughtVideo) -> float:
-        """Score the right one of the options where only the thought video is shown: no clip, no question.
+        """Score the correct option where only the thought video is shown: no clip, no question.
 
         Returns:
             `float`: Logarithm of its probability among the options.
@@ -57,7 +57,7 @@ class AnswerScorer(Protocol):
 
 
 def visual_gain(scorer: AnswerScorer, annotation: Annotation, thought: ThoughtVideo) -> float:
-    """How much better the answer scores with the thought video than without."""
+    """Gain of the answer's score by the thought video."""
     asked = as_seen(annotation, thought)
     return scorer.score(asked, thought) - scorer.score(asked, None)
 
@@ -138,16 +138,16 @@ class AnswerFreeGate(MeasuringGate):
 
 @dataclass(frozen=True)
 class GiveawayGate(MeasuringGate):
-    """Refuses a thought video that says the answer to somebody who knows neither the clip nor the question.
+    """Rejects a thought video that gives the answer away without the clip and the question.
 
-    A video model that is told the answer may write it into the picture, and a model that is aligned to that learns to read.
+    A video model that knows the answer may write it into the picture, and a model that is aligned to that learns to read.
     Open questions pass: where no question is asked there is nothing to answer.
 
     Args:
         scorer ([`AnswerScorer`]):
             The frozen model.
         max_probability (`float`, *optional*, defaults to `0.9`):
-            Of the right option, shown the thought video and the options alone.
+            Of the correct option, shown the thought video and the options alone.
 
     Raises:
         ConfigurationError: If the probability does not lie between 0 and 1.
@@ -175,7 +175,7 @@ class GiveawayGate(MeasuringGate):
 
 @dataclass(frozen=True)
 class GainReport:
-    """What thought videos of a data set gain.
+    """Gain by the thought videos of a data set.
 
     Args:
         num_scored (`int`):

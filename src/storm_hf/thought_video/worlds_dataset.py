@@ -24,15 +24,15 @@ _QUESTION_FORM = zlib.crc32(b"question form")  # so that the form of a question 
 
 @dataclass(frozen=True)
 class WorldSplit:
-    """How many episodes a split has.
+    """Number of episodes of a split.
 
     Args:
         count (`int`, *optional*):
             Episodes whose depth the world draws.
         depths (`Mapping[int, int]`, *optional*):
-            How many episodes of each depth, instead of `count`.
+            Number of episodes of each depth, instead of `count`.
         knobs (`Mapping[str, int]`, *optional*):
-            What differs from the knobs of the recipe, for example more steps than trained on.
+            Settings that differ from the recipe's, for example more steps than trained on.
         open_share (`float`, *optional*, defaults to `0.0`):
             Share of the rows whose `options` are empty, so that their question is asked as an open one, 0 to 1. A model
             that is to answer both forms is trained on both.
@@ -128,13 +128,13 @@ def render_world(
 
     Args:
         recipe ([`WorldRecipe`]):
-            What to render.
+            Episodes to render.
         folder (`str` or `os.PathLike`):
             The data set to be.
         workers (`int`, *optional*, defaults to `1`):
             Processes that render.
         start_method (`str`, *optional*, defaults to `"spawn"`):
-            How they start; see `write_episodes`.
+            Start method of the processes.
         on_finished (`Callable[[EpisodeFiles], None]`, *optional*):
             Called once per episode when its files are complete. Progress bars use it.
 

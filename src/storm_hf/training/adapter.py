@@ -193,9 +193,9 @@ def continue_adapter(model: PreTrainedModel, folder: AdapterFolder) -> PeftModel
 
     Args:
         model ([`StormForConditionalGeneration`]):
-            What the adapter was trained on.
+            Model that the adapter was trained on.
         folder ([`~storm_hf.training.adapter_folder.AdapterFolder`]):
-            Where the adapter lies.
+            Folder of the adapter.
 
     Raises:
         CheckpointError: If the adapter's weights are not those that its configuration makes of this model.

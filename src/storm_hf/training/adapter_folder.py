@@ -56,7 +56,7 @@ class AdapterFolder:
         revision (`str`, *optional*):
             Its revision.
         storm (`Mapping[str, Any]`):
-            What STORM adds to the base's configuration. Empty if the adapter was saved by another trainer.
+            STORM's additions to the base's configuration. Empty if the adapter was saved by another trainer.
     """
 
     path: Path
@@ -157,7 +157,7 @@ def load_adapted(folder: AdapterFolder, processor: ProcessorMixin, **kwargs: Any
 
     Args:
         folder ([`AdapterFolder`]):
-            Where the adapter lies.
+            Folder of the adapter.
         processor ([`~transformers.ProcessorMixin`]):
             The processor that lies with it.
         kwargs:

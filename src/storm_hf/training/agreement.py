@@ -1,4 +1,4 @@
-"""Processes that hold one model in pieces must run the same layers: checked once per accumulated batch.
+"""Processes that hold one sharded model must run the same layers: checked once per accumulated batch.
 
 ZeRO-3 and FSDP gather each layer from all processes at the moment it runs. A process that runs the decoder once more than the
 others (another number of latents), or that skips the vision tower (a batch without a video), would leave all of them waiting
@@ -47,11 +47,11 @@ def encode_routes(
         batches (`Sequence[Mapping]`):
             Model inputs of the micro-batches.
         latent_token_id (`int`, *optional*):
-            What marks a latent step in `input_ids`; None if the model has no latent tokens.
+            Id of a latent step in `input_ids`; None if the model has no latent tokens.
         num_batches (`int`):
             Number M of micro-batches in a full accumulated batch. The last one of an epoch may have fewer.
         device (`torch.device`):
-            Where processes talk to each other.
+            Device of the collective operation.
 
     Returns:
         `torch.Tensor` of shape `(num_batches, 2)`: The number of latent steps, and one bit for each of `VISION_INPUTS`.
@@ -69,7 +69,7 @@ def check_agreement(routes: torch.Tensor) -> None:
 
     Args:
         routes (`torch.Tensor` of shape `(num_processes, num_batches, 2)`):
-            What `encode_routes` gave on each process, in order of rank.
+            Results of `encode_routes` of each process, in order of rank.
 
     Raises:
         RankMismatchError: On every process alike, if in some micro-batch not all take the same route.

@@ -52,7 +52,7 @@ def append_answers(
         answers (`Sequence[torch.Tensor]`):
             Token ids of each row's answer.
         pad_token_id (`int`):
-            What fills the end of shorter rows.
+            Padding at the end of shorter rows.
     """
     ids = pad_rows(answers, pad_token_id, side="right")
     mask = pad_rows([torch.ones_like(answer) for answer in answers], 0, side="right")

@@ -47,7 +47,7 @@ class StormTrainingConfig(SFTConfig):
         num_latents (`int`, *optional*):
             Number K of latent steps. By default the model's own. `0` trains direct answers, without a latent block.
         question_style (`str`, *optional*):
-            How a row's options are written into the question: `"words"`, `"letters"` or `"none"`. By default the model's own,
+            Style of a row's options in the question: `"words"`, `"letters"` or `"none"`. By default the model's own,
             `"words"` for a new one.
         bottleneck_share (`float`, *optional*, defaults to `0.0`):
             Share of rows, drawn anew at each step, whose answer learns of the clip through the content of the latents alone.
@@ -81,7 +81,7 @@ class StormTrainingConfig(SFTConfig):
         dataloader_persistent_workers (`bool`, *optional*):
             Whether they live on from epoch to epoch. By default they do, where there are any.
         video_backend (`str`, *optional*):
-            What decodes clips: `pyav`, `decord` or `torchcodec`. By default what `STORM_VIDEO_BACKEND` says, else PyAV. It holds for
+            Decoder of the clips: `pyav`, `decord` or `torchcodec`. By default that of `STORM_VIDEO_BACKEND`, else PyAV. It holds for
             the whole process, and for those that read videos.
         peak_flops_per_second (`float`, *optional*):
             Dense FLOPs per second of one device in the arithmetic of the run, for `model_flops_utilisation`. By default that

@@ -44,7 +44,7 @@ class ParameterCounts:
         vision ([`PartCount`]):
             The vision tower.
         merger ([`PartCount`]):
-            What turns its output into embeddings of the language model.
+            Layers that map its output to embeddings of the language model.
         decoder ([`PartCount`]):
             The layers of the language model, without its token embeddings.
         embeddings ([`PartCount`]):
@@ -92,9 +92,9 @@ class TokenCounts:
             Sum of squared sequence lengths: pairs of a query and a key. As in PaLM's formula, the causal half is not
             taken off.
         detached (`int`, *optional*, defaults to `0`):
-            How many of `decoder` have no backward pass: the prompts, under `detach_prompt`.
+            Number of `decoder` tokens without a backward pass: the prompts, under `detach_prompt`.
         detached_pairs (`int`, *optional*, defaults to `0`):
-            How many of `decoder_pairs` have none.
+            Number of `decoder_pairs` without one.
         supervised (`int`, *optional*, defaults to `0`):
             Positions that are projected to the vocabulary.
         latents (`int`, *optional*, defaults to `0`):
@@ -154,7 +154,7 @@ def training_flops(parameters: ParameterCounts, tokens: TokenCounts, attention: 
         parameters ([`ParameterCounts`]):
             Of the model, or of the backbone's configuration.
         tokens ([`TokenCounts`]):
-            What the step computes on, over all processes or one, as the answer is wanted.
+            Tokens of the step, over all processes or of one, as the result is wanted.
         attention ([`AttentionShape`]):
             See `attention_shape`.
 

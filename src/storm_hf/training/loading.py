@@ -22,7 +22,7 @@ from storm_hf.training.quantization import quantization
 @dataclass
 class StormModelConfig(ModelConfig):
     r"""
-    Which checkpoint a run starts from, and what is made of it. It adds to [`~trl.ModelConfig`]:
+    Checkpoint that a run starts from, and its changes. Adds to [`~trl.ModelConfig`]:
 
     Parameters:
         latent_projector (`str`, *optional*):
@@ -32,7 +32,7 @@ class StormModelConfig(ModelConfig):
             Factor between a latent and the embedding that is fed; see [`StormConfig`]. By default the checkpoint's own, and
             for a plain one the root mean square of its token embeddings.
         latent_attention (`str`, *optional*):
-            What a latent is made from, `"full"` or `"step"`; see [`StormConfig`]. By default the checkpoint's own, and for a plain
+            Context of a latent, `"full"` or `"step"`; see [`StormConfig`]. By default the checkpoint's own, and for a plain
             one `"full"`.
         num_frames (`int`, *optional*):
             Number of frames that are read of each clip, saved with the processor. By default what the processor says.
@@ -176,7 +176,7 @@ def load_rows(name_or_path: str, config: str | None = None) -> DatasetDict:
 
     Args:
         name_or_path (`str`):
-            What [`~datasets.load_dataset`] takes. In a folder, paths of videos are relative to it, so that it can be moved.
+            Argument of [`~datasets.load_dataset`]. In a folder, paths of videos are relative to it, so that it can be moved.
             Of a data set that `storm push` published the videos are downloaded; rows whose clip was withheld are left out.
         config (`str`, *optional*):
             Name of a configuration, such as `"videos"`.

@@ -146,7 +146,7 @@ def _read_sampled(path: Path, sampling: Mapping[str, Any], strict: bool) -> Vide
 
 
 def _read_whole(path: Path, most: int, strict: bool) -> VideoClip | None:
-    """Every frame of a file whose header tells at most so many; None where it does not."""
+    """Every frame of a file whose header gives at most so many; None where it does not."""
     with open_video(path) as (_, stream):
         is_short = 0 < stream.frames <= most
     clip = read_video(path, strict=strict) if is_short else None

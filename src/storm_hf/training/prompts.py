@@ -312,7 +312,7 @@ def told_as_prompt_error(refusal: str) -> Iterator[None]:
 
     Args:
         refusal (`str`):
-            Who refuses what; the processor's reason follows.
+            Subject of the message; the processor's reason follows.
 
     Raises:
         PromptError: If the processor refuses.

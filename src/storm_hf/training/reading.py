@@ -47,7 +47,7 @@ class RowReading:
 def with_arrays(dataset: Any) -> Any:
     """Hand out columns of half-precision arrays as arrays, and all others as before.
 
-    Unless told otherwise, `datasets` hands out nested lists of numbers, and the features of one long video are millions of
+    By default, `datasets` hands out nested lists of numbers, and the features of one long video are millions of
     numbers: over a second per row, where the array takes some milliseconds.
 
     Args:

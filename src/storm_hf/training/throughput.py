@@ -34,13 +34,13 @@ class Throughput:
         seconds (`float`):
             Time that they took.
         seconds_waiting (`float`):
-            How much of it a process waited for its batches, on average.
+            Mean time that a process waited for its batches.
         peak_bytes (`int`):
             Most memory that a process has used since it began.
         num_cells (`int`):
             Size of all batches of all processes, padding included.
         tokens ([`~storm_hf.training.flops.TokenCounts`]):
-            What all processes computed on.
+            Tokens of all processes.
     """
 
     num_processes: int

@@ -57,7 +57,7 @@ def read_video(
             Seconds that the reading may take. PyAV looks at the clock between packets; the process of another library is
             ended, and has five minutes where no time is given, since it may hang. Its start does not count.
         limits ([`VideoLimits`], *optional*, defaults to `VideoLimits()`):
-            How large the video, and what is asked of it, may be, whatever its header claims. `bounded_reading` gives a
+            Largest video, and largest result, whatever its header claims. `bounded_reading` gives a
             whole block of readings other defaults, of this and of the time.
 
     Returns:

@@ -1,6 +1,6 @@
 """Read frames with torchcodec or decord, where a caller prefers them and they work.
 
-PyAV looks at the file first, so that mistakes are told in the same words, frames are chosen by the same clock, limits
+PyAV looks at the file first, so that mistakes raise the same messages, frames are chosen by the same clock, limits
 are kept, and a library that counts or seeks wrongly is found out. The library decodes in a process of its own.
 """
 

@@ -72,7 +72,7 @@ class LibraryProcess:
 
     @property
     def is_usable(self) -> bool:
-        """Whether the next clip may be asked of it: it runs, owes no answer, and is not too old."""
+        """True if it can take the next clip: it runs, owes no answer, and is not too old."""
         is_idle = not self._is_answering and not self._is_expired
         return is_idle and self.num_clips < CLIPS_PER_PROCESS and self._process.poll() is None
 
@@ -91,9 +91,9 @@ class LibraryProcess:
 
         Args:
             positions (`Sequence[int]`):
-                Which frames, as the library counts them.
+                Frame numbers, as the library counts them.
             bounds ([`ReadingBounds`]):
-                What the reading may take.
+                Limits of the reading.
 
         Returns:
             `np.ndarray` of shape `(num_frames, height, width, 3)`: RGB pixels, `uint8`.

@@ -23,7 +23,7 @@ import numpy as np
 # From frame positions to pixels of shape (T, H, W, 3).
 FetchFrames = Callable[[list[int]], np.ndarray]
 
-GRACE_SECONDS = 5.0  # after which the worker ends itself, should nobody be left who would end it
+GRACE_SECONDS = 5.0  # after which the worker ends itself, if its parent process is gone
 
 
 def open_with_decord(decord: Any, path: str) -> tuple[int, FetchFrames]:
@@ -51,7 +51,7 @@ def main() -> None:
     module_name, open_file = _LIBRARIES[sys.argv[1]]
     try:
         module = importlib.import_module(module_name)
-    except Exception as error:  # whatever a shared library raises is told, not hidden
+    except Exception as error:  # an error of a shared library is reported, not hidden
         answer(answers, {"error": sentence(error)})
         return
     answer(answers, {"ready": True})
@@ -78,7 +78,7 @@ def serve(answers: BinaryIO, open_file: Callable[[str], tuple[int, FetchFrames]]
                 answer(answers, {"shape": frames.shape}, frames)
         except BrokenPipeError:
             raise
-        except Exception as error:  # each library has classes of its own; whatever it is, is told, not hidden
+        except Exception as error:  # each library has classes of its own; all are reported
             answer(answers, {"error": sentence(error)})
         end_after(0)
 

@@ -1,4 +1,4 @@
-"""What one reading may take: pixels of a frame, bytes of the result, packets on the way, and seconds.
+"""Limits of one reading: pixels of a frame, bytes of the result, packets read, and seconds.
 
 A header is not trusted with memory. What it claims is checked before anything is allocated, and what the decoder gives
 is checked again.
@@ -22,7 +22,7 @@ _SMALLEST_PICTURE = 32 * 32  # pixels to reckon with where a header says less, o
 
 @dataclass(frozen=True, kw_only=True)
 class VideoLimits:
-    """How large a video, and the frames asked of it, may be. What is larger is an error, not a full memory.
+    """Largest video, and largest result, that is read. A larger one is an error, not a full memory.
 
     Args:
         max_frame_pixels (`int`, *optional*, defaults to `35651584`):
@@ -82,7 +82,7 @@ def bounded_reading(
 
     Args:
         limits ([`VideoLimits`]):
-            How large a video may be.
+            Largest video.
         timeout_seconds (`float`, *optional*):
             Seconds that one reading may take. None for as long as it needs.
         backend (`str`, *optional*, defaults to `"auto"`):
@@ -112,7 +112,7 @@ class ReadingBounds:
         path (`Path`):
             The file that is read.
         limits ([`VideoLimits`], *optional*):
-            How large it may be. By default those of `bounded_reading`, if there is one around, else `VideoLimits()`.
+            Largest video. By default those of `bounded_reading`, if there is one around, else `VideoLimits()`.
         timeout_seconds (`float`, *optional*):
             Seconds that the whole reading may take. By default those of `bounded_reading`, else as long as it needs.
 

@@ -67,7 +67,7 @@ class Pictures:
         chosen (`np.ndarray` of shape `(num_asked,)`):
             The frames asked for, in any order, some perhaps more than once.
         bounds ([`ReadingBounds`]):
-            What the reading may take.
+            Limits of the reading.
     """
 
     def __init__(self, timeline: Timeline, chosen: np.ndarray, bounds: ReadingBounds) -> None:
@@ -88,7 +88,7 @@ class Pictures:
 
     @property
     def num_found(self) -> int:
-        """How many slots hold their own picture."""
+        """Number of slots that hold their own picture."""
         return int(self._found.sum())
 
     @property

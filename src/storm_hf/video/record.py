@@ -20,7 +20,7 @@ class VideoClip:
         num_asked (`int`):
             Frames that were asked for. Equal to the number of frames returned.
         num_decoded (`int`):
-            How many of them are the picture that belongs there. The others repeat their nearest good neighbour.
+            Number of frames with their own picture. The others repeat their nearest good neighbour.
         num_broken (`int`):
             Packets and pictures met on the way that the decoder reported as damaged.
         rotation (`int`):

@@ -1,4 +1,4 @@
-"""Which frames to take of a video: evenly in the time a viewer sees, never in the order of packets.
+"""Frame selection: evenly in presentation time, never in the order of packets.
 
 Moments fall on the frame that a player would be showing then, so a clip of variable frame rate is sampled as truly as
 any other. Frames are repeated where more are asked than the video has.
@@ -22,7 +22,7 @@ _TOLERANCE_SECONDS = 1e-3
 
 @dataclass(frozen=True)
 class FrameSelection:
-    """What a caller asks of a video: some number of frames, a rate, certain frames, or (by default) every frame.
+    """Selection of frames of a video: a number of frames, a rate, certain frames, or (by default) every frame.
 
     Args:
         num_frames (`int`, *optional*):

@@ -32,7 +32,7 @@ def open_video(path: Path, bounds: ReadingBounds | None = None) -> Iterator[tupl
         path (`Path`):
             The file.
         bounds ([`ReadingBounds`], *optional*):
-            What the reading may take. None for the default limits and no time-out.
+            Limits of the reading. None for the default limits and no time-out.
 
     Yields:
         `tuple[InputContainer, VideoStream]`: The container and the stream, closed afterwards. Its decoder refuses

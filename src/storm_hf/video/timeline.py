@@ -1,4 +1,4 @@
-"""When each frame of a file is shown, and which packets must be decoded to see it.
+"""Presentation time of each frame of a file, and the packets to decode for it.
 
 Packets tell both without decoding a picture, and tell the truth where headers lie: frames that an edit list hides are
 marked, variable frame rate is in their times. Where packets have no times, or lie too, every picture is decoded once
@@ -36,10 +36,10 @@ class Timeline:
 
     Args:
         keys (`np.ndarray` of shape `(num_video_frames,)`):
-            What tells one picture from another, ascending: its presentation time in the stream's own unit, or its
+            Keys of the pictures, ascending: the presentation time in the stream's own unit, or its
             position where the stream has no times.
         seconds (`np.ndarray` of shape `(num_video_frames,)`):
-            When each frame is shown, counted from the first one.
+            Presentation time of each frame, counted from the first one.
         packets (`np.ndarray` of shape `(num_video_frames,)`, *optional*):
             Position, in decoding order, of the packet of each frame. None where it is unknown.
         entry_points (`np.ndarray`):
@@ -168,7 +168,7 @@ class PacketReader:
         stream (`VideoStream`):
             The stream whose packets are read.
         bounds ([`ReadingBounds`]):
-            What the reading may take. Empty packets count: a file may hold nothing else.
+            Limits of the reading. Empty packets count: a file may hold nothing else.
     """
 
     def __init__(self, container: InputContainer, stream: VideoStream, bounds: ReadingBounds) -> None:

@@ -28,7 +28,7 @@ def write_video(path: str | os.PathLike[str], frames: np.ndarray, *, fps: float)
 
     Args:
         path (`str` or `os.PathLike`):
-            Where the file goes. Folders on the way are made; an existing file is replaced once the new one is whole.
+            Output path. Missing folders are made; an existing file is replaced once the new one is complete.
         frames (`np.ndarray` of shape `(num_frames, height, width, 3)`):
             RGB pixels, `uint8`, of even height and width.
         fps (`float`):

@@ -101,7 +101,7 @@ class Bounce(World[BouncePlan]):
         return self.state_names[int(np.argmin([distance(frame, *box, WHITE) for box in boxes]))]
 
     def _draw_plan(self, generator: np.random.Generator, depth: int | None) -> BouncePlan:
-        """Draw the answer first and then boards until one leads there, so that every field is right equally often."""
+        """Draw the answer first and then boards until one leads there, so that every field is correct equally often."""
         drawn_depth = int(generator.integers(self.min_steps, self.max_steps + 1))
         answer = FIELDS[generator.integers(len(FIELDS))]
         while True:
@@ -173,7 +173,7 @@ def _question(depth: int) -> str:
 
 
 def _draw_board(board: tuple[str, ...]) -> np.ndarray:
-    """Draw the fields, each in a colour of its own so that a picture tells which one it is, and the deflectors."""
+    """Draw the fields, each in a colour of its own so that a picture identifies it, and the deflectors."""
     frame = canvas(_SIDE, _SIDE)
     for field, deflector in enumerate(board):
         row, column = divmod(field, _SIDE)

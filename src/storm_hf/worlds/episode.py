@@ -24,15 +24,15 @@ class EpisodeText:
         options (`tuple[str, ...]`):
             The closed set of answers, one word each.
         answer (`str`):
-            The right one of them.
+            The correct one of them.
         depth (`int`):
-            How many updates of the state the answer needs: swaps, steps, or the position asked for.
+            Number of state updates that the answer needs: swaps, steps, or the position asked for.
         states (`tuple[str, ...]`):
             State after each step, one word each: what each frame pair of the thought video shows.
         clip_caption (`str`):
-            What each frame pair of the clip shows. A perception warm-up learns to write it.
+            Caption of each frame pair of the clip. A perception warm-up learns to write it.
         thought_caption (`str`):
-            What each frame pair of the thought video shows.
+            Caption of each frame pair of the thought video.
         chain_of_thought (`str`):
             The reasoning in sentences.
         terse_chain (`str`):
@@ -59,7 +59,7 @@ class Episode(EpisodeText):
 
     Args:
         clip (`np.ndarray` of shape `(num_frames, height, width, 3)`):
-            What the model sees: RGB, `uint8`.
+            Input clip of the model: RGB, `uint8`.
         thought (`np.ndarray` of shape `(2 * num_steps, height, width, 3)`):
             The simulator showing the reasoning: RGB, `uint8`. Training sees it, inference never does.
     """

@@ -38,7 +38,7 @@ class EpisodeFiles(EpisodeText):
         id (`str`):
             World, seed and, where it was asked for, depth: `shuffle-000000017-d5`.
         clip_path (`Path`):
-            What the model sees.
+            Input clip of the model.
         thought_path (`Path`):
             The simulator showing the reasoning.
     """
@@ -67,11 +67,11 @@ def write_episodes(
         seeds (`Sequence[int]`):
             One per episode; see `split_seeds`.
         folder (`str` or `os.PathLike`):
-            Where the files go. It holds episodes of one world; several calls add to the same manifest.
+            Output folder. It holds episodes of one world; several calls add to the same manifest.
         workers (`int`, *optional*, defaults to 1):
             Processes that render.
         start_method (`str`, *optional*, defaults to `"spawn"`):
-            How they start. Anew by default, so a script needs its `if __name__ == "__main__":`; `"fork"` is quicker, in a
+            Start method of the processes. Anew by default, so a script needs its `if __name__ == "__main__":`; `"fork"` is quicker, in a
             process without threads.
         depths (`int` or `Sequence[int]`, *optional*):
             Depth of all episodes, or of each. Left out, the world draws them.

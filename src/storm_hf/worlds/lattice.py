@@ -6,7 +6,7 @@ a few of them a tile depends on many others. All of them can be undone, so that 
 step: a word that a small vocabulary has holds four of them.
 
 Texts have two ways to say a pattern: tile by tile (`chain_of_thought`), and a syllable for each block of two by two tiles, of which
-there are sixteen (`terse_chain`, captions). A ratio of lengths is one to that encoding. Whoever works backwards from the question
+there are sixteen (`terse_chain`, captions). A ratio of lengths is one to that encoding. Working backwards from the question
 needs fewer tiles than all of them as long as few operations mix.
 
 Axes: T frames, H height, W width, in pixels before enlargement; R rows, C columns of tiles.

@@ -1,4 +1,4 @@
-"""Which seeds are for training and which are for testing.
+"""Seeds of the training and test splits.
 
 Each base seed owns ten million seeds, each split a million of them, one after the other:
 
@@ -24,7 +24,7 @@ def split_seeds(split: str, count: int, seed: int = 0) -> range:
         split (`str`):
             `train`, `validation`, `test`, or `longer`: episodes with more steps than trained on.
         count (`int`):
-            How many. The first n are the same whatever the count.
+            Number of seeds. The first n are the same whatever the count.
         seed (`int`, *optional*, defaults to 0):
             Base seed of the run.
 

@@ -1,4 +1,4 @@
-"""What every world can do: tell an episode, show it, and say what would have followed from another state.
+"""Interface of a synthetic task (world): generate an episode, render it, and compute the outcome from another state.
 
 An episode is a pure function of the world's knobs, the seed and (where asked for) the depth. A world draws a *plan*,
 the facts of one episode, and everything else (pictures, words, counterfactuals) is read off the plan.
@@ -59,7 +59,7 @@ class World(ABC, Generic[PlanT]):
 
     @property
     def chance(self) -> float:
-        """Accuracy of guessing: every option is right equally often."""
+        """Accuracy of guessing: every option is correct equally often."""
         return 1 / len(self.options)
 
     def episode(self, seed: int, *, depth: int | None = None) -> Episode:
@@ -198,7 +198,7 @@ class World(ABC, Generic[PlanT]):
 
 @dataclass(frozen=True)
 class Words:
-    """What a world says of a plan; the fields are those of `EpisodeText`."""
+    """Text of an episode; the fields are those of `EpisodeText`."""
 
     question: str
     depth: int

@@ -43,7 +43,7 @@ def push(api, content):
 
 
 def snapshot(cache, commit, revision="main"):
-    """What a download leaves in the cache."""
+    """Files of a download in the cache."""
     folder = cache / "models--me--storm"
     (folder / "refs").mkdir(parents=True, exist_ok=True)
     (folder / "refs" / revision).write_text(commit)
@@ -122,7 +122,7 @@ def test_settings_without_a_revision_keep_the_keys_of_logged_answers():
 
 @pytest.fixture
 def passed_on(monkeypatch):
-    """What each process of lmms-eval is told; none is started."""
+    """Arguments of each process of lmms-eval; none is started."""
     told = []
     monkeypatch.setattr(run_module, "find_spec", lambda name: object())
     monkeypatch.setattr(run_module, "is_storm", lambda name, revision: True)

@@ -52,7 +52,7 @@ def untimed(answer):
 
 @pytest.fixture
 def seen(monkeypatch):
-    """What the video processor is given, call by call."""
+    """Inputs of the video processor, call by call."""
     from transformers import Qwen2VLVideoProcessor
 
     calls = []

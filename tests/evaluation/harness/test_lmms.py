@@ -1,4 +1,4 @@
-"""What only shows with lmms-eval itself: its own tasks, unmodified and offline, in the processes that users start."""
+"""Behaviour with lmms-eval itself: its own tasks, unmodified and offline, in the processes that users start."""
 
 import json
 import os

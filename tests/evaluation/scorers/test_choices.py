@@ -1,4 +1,4 @@
-"""What each scorer reads in the same answer. A dash is an answer that it cannot read."""
+"""Reading of the same answer by each scorer. A dash is an answer that it cannot read."""
 
 import pytest
 

@@ -74,7 +74,7 @@ def answers():
 
 @pytest.fixture(scope="module", autouse=True)
 def _home(tmp_path_factory):
-    """What lmms-eval's modules read while they are imported."""
+    """Environment that lmms-eval's modules read at import."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HF_HOME", str(tmp_path_factory.mktemp("home")))
         yield

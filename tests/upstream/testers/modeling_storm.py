@@ -57,7 +57,7 @@ class StormModelTester:
 
 
 class StormCommonTest(ModelTesterMixin):
-    """What the tests of the body and those of the model with its head share."""
+    """Shared parts of the tests of the body and of the model with its head."""
 
     additional_model_inputs = ["pixel_values_videos"]
     skip_test_image_features_output_shape = True  # a row per picture or frame, as the backbone's own tests have it

@@ -26,7 +26,7 @@ _WEIGHTS, _CONFIG = "decoder.safetensors", "config.json"
 
 @dataclass(frozen=True)
 class DecoderConfig:
-    """What a decoder draws, and of what.
+    """Settings of a decoder: its latents and its pictures.
 
     Args:
         latent_size (`int`):

@@ -28,11 +28,11 @@ def thought_film(clip: np.ndarray, thought: np.ndarray, imagined: np.ndarray, he
 
     Args:
         clip (`np.ndarray` of shape `(num_frames, height, width, 3)`):
-            What the model saw, `uint8`.
+            Input clip, `uint8`.
         thought (`np.ndarray` of shape `(num_thought_frames, height, width, 3)`):
-            What it should imagine.
+            True thought video.
         imagined (`np.ndarray` of shape `(num_latents, height, width, 3)`):
-            What it imagined.
+            Rendered latents.
         height (`int`, *optional*, defaults to `128`):
             Of the film, in pixels.
 

@@ -1,4 +1,4 @@
-"""What a model imagined while it answered: its own latents, drawn.
+"""Rendering of a model's own latents while it answers.
 
 Axes: K latent steps, D hidden size, H height, W width, in pixels.
 """
@@ -20,13 +20,13 @@ from storm_hf.worlds import World
 
 @dataclass(frozen=True, eq=False)
 class Imagination:
-    """What went on in a model between a question and its answer.
+    """Latents of a model between a question and its answer.
 
     Args:
         answer ([`~storm_hf.evaluation.Answer`]):
-            What it said.
+            Answer of the model.
         latents (`np.ndarray` of shape `(num_latents, hidden_size)`):
-            What it thought.
+            Its latents.
         frames (`np.ndarray` of shape `(num_latents, height, width, 3)`):
             The same, drawn, `uint8`.
     """
@@ -90,7 +90,7 @@ def states_drawn_right(
             True state after each step, of each row.
 
     Returns:
-        `tuple[float, float]`: The share that is right, and what always naming the most frequent state would reach.
+        `tuple[float, float]`: The accuracy, and that of always naming the most frequent state.
     """
     read = [[world.read_frame(frame) for frame in row] for row in frames]
     right = [

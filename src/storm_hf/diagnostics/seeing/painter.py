@@ -36,15 +36,15 @@ def silent(title: str, total: int) -> AbstractContextManager[Callable[[], None]]
 
 @dataclass(frozen=True, eq=False)
 class Painting:
-    """What was seen of some rows.
+    """Rendered latents of some rows.
 
     Args:
         rows (`Rows`):
             The questions.
         imagined (`list[Imagination]`):
-            What the model thought about each.
+            Latents and answer of each row.
         steps ([`ThoughtSteps`]):
-            What is true of each.
+            True steps of each row.
         gallery ([`ThoughtGallery`]):
             Known thoughts of other rows.
     """

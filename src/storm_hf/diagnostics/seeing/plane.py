@@ -22,7 +22,7 @@ class Plane:
 
     Args:
         mean (`np.ndarray` of shape `(hidden_size,)`):
-            Where they cross.
+            Origin of the plane.
         axes (`np.ndarray` of shape `(hidden_size, 2)`):
             Principal components, each with its largest element positive.
         explained (`float`):
@@ -56,7 +56,7 @@ def path_chart(plane: Plane, targets: np.ndarray, true: np.ndarray, imagined: np
 
     Args:
         plane ([`Plane`]):
-            Where to look at them.
+            Plane of the projection.
         targets (`np.ndarray` of shape `(..., hidden_size)`):
             The cloud.
         true (`np.ndarray` of shape `(num_latents, hidden_size)`):
@@ -64,7 +64,7 @@ def path_chart(plane: Plane, targets: np.ndarray, true: np.ndarray, imagined: np
         imagined (`np.ndarray` of shape `(num_latents, hidden_size)`):
             Of the model.
         title (`str`):
-            What the chart shows, for those who hear it.
+            Title of the chart, for screen readers.
 
     Returns:
         `str`: An `<svg>` element.

@@ -25,7 +25,7 @@ from storm_hf.worlds import world_of_clip
 
 @dataclass(frozen=True)
 class ImaginationReport:
-    """What `storm imagine` found; `imagine.json` is the same.
+    """Results of `storm imagine`; `imagine.json` is the same.
 
     Args:
         explained (`float`):
@@ -39,7 +39,7 @@ class ImaginationReport:
         drawn_right (`float`, *optional*):
             Share of drawn frames in which the world reads the true state. None where no world drew the clips.
         most_frequent (`float`, *optional*):
-            What always naming the most frequent state would reach.
+            Accuracy of always naming the most frequent state.
     """
 
     explained: float
@@ -74,7 +74,7 @@ def decoder_of(
         num_held_out (`int`, *optional*, defaults to `64`):
             Thought videos held out at most.
         training ([`DecoderTraining`], *optional*):
-            How.
+            Settings of the training.
         progress (`Callable`, *optional*):
             Shows progress bars.
 
@@ -125,9 +125,9 @@ def imagine_rows(
         out (`Path`):
             Folder.
         name (`str`):
-            What the page calls the model.
+            Name of the model on the page.
         command (`str`):
-            What makes the page again.
+            Command that reproduces the page.
         num_scenes (`int`, *optional*, defaults to `4`):
             Rows, from the first, that are shown.
         progress (`Callable`, *optional*):

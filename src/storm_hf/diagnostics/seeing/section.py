@@ -1,4 +1,4 @@
-"""What was imagined, as a part of a page: clip, true thoughts, drawn thoughts and the nearest known thoughts, step by step.
+"""Section of a page with the rendered latents: clip, true, rendered and nearest known thoughts, step by step.
 
 Axes: N rows, K latent steps, D hidden size, H height, W width, in pixels.
 """
@@ -36,7 +36,7 @@ class SceneStep:
         similarity (`float`):
             Cosine to that target.
         state (`str`):
-            What the nearest frame shows; empty where the data set knows no states.
+            State of the nearest frame; empty where the data set knows no states.
         share (`float`):
             Share of the softmax over all cosines that falls on entries with that state.
     """
@@ -55,9 +55,9 @@ class Scene:
 
     Args:
         question (`str`):
-            What was asked.
+            Question that was asked.
         answer (`str`):
-            The right answer.
+            The correct answer.
         said (`str`):
             The model's.
         steps (`list[SceneStep]`):
@@ -88,7 +88,7 @@ def make_scene(
         row (`Mapping[str, Any]`):
             The question, with `video` and `thought_video`.
         imagination ([`Imagination`]):
-            What the model thought about it.
+            Latents of the model for it.
         steps ([`ThoughtSteps`]):
             Of this row alone.
         gallery ([`ThoughtGallery`]):
@@ -131,7 +131,7 @@ def gallery_section(scenes: Sequence[Scene], films: Sequence[str]) -> Any:
 
     Args:
         scenes (`Sequence[Scene]`):
-            What is shown.
+            Scenes to show.
         films (`Sequence[str]`):
             Address of the film of each, a file's name or what `video_data_uri` makes.
 

@@ -30,7 +30,7 @@ class ThoughtSteps:
 
     Args:
         targets (`np.ndarray` of shape `(num_rows, num_latents, hidden_size)`):
-            What the latents were aligned to, `float32`.
+            Targets of the latents, `float32`.
         frames (`np.ndarray` of shape `(num_rows, num_latents, height, width, 3)`):
             The last frame of each slot, `uint8`.
         states (`list[list[str]]`):
@@ -60,7 +60,7 @@ def find_trajectory(*folders: str | Path) -> TargetTrajectory:
             return TargetTrajectory.load(folder)
     names = " or ".join(str(folder) for folder in folders)
     raise DatasetError(
-        f"Expected {FILE_NAME} in {names} but it is not there, and without it nobody knows what the latents were aligned to. "
+        f"Expected {FILE_NAME}, which holds the targets of the latents, in {names} but it is not there. "
         "Name the folder of the data set that the model was trained on."
     )
 

@@ -16,7 +16,7 @@ from storm_hf.diagnostics.seeing.steps import ThoughtSteps
 
 @dataclass(frozen=True)
 class DecoderTraining:
-    """How a decoder is trained.
+    """Settings of the training of a decoder.
 
     Args:
         num_updates (`int`, *optional*, defaults to `500`):
@@ -56,7 +56,7 @@ def train_decoder(
         targets (`str`):
             Fingerprint of the target trajectory.
         training ([`DecoderTraining`], *optional*):
-            How.
+            Settings of the training.
         on_update (`Callable[[], None]`, *optional*):
             Called after each update. Progress bars use it.
 

@@ -26,11 +26,11 @@ class LoggedAnswer:
         output_tokens (`int`):
             Generated tokens, the end of the turn included.
         reasoning_tokens (`int`):
-            How many of them stand up to `</think>`.
+            Number of tokens up to `</think>`.
         num_latents (`int`):
             Latent steps K.
         latents (`str`):
-            What was fed in their place; `own` are the model's.
+            Latents that were fed; `own` are the model's.
         latent_norms (`list[float]`):
             Euclidean length of each of the model's latents.
         forward_passes (`int`):
@@ -70,7 +70,7 @@ def question_key(
         context (`str`):
             The text of the question.
         generation (`Mapping`):
-            How the task wants answers generated.
+            Generation settings of the task.
         identity (`Mapping`):
             The settings of the model on which answers depend.
     """

@@ -119,6 +119,6 @@ def benchmark_of(task: str) -> Benchmark:
 
 
 def num_questions(task: str, limit: int | None = None) -> int:
-    """How many questions of a task are asked."""
+    """Number of questions that are asked of a task."""
     size = benchmark_of(task).tasks[task]
     return size if limit is None else min(size, limit)

@@ -28,7 +28,7 @@ _GENERATION = 2  # where the generation arguments stand in `Instance.args` of a 
 
 @dataclass
 class AnswerCounts(TokenCounts):
-    """What an answer cost, as lmms-eval writes it into its samples: its own counts, and those of `LoggedAnswer`."""
+    """Cost of an answer, as lmms-eval writes it into its samples: its own counts, and those of `LoggedAnswer`."""
 
     answer: LoggedAnswer | None = None
 
@@ -66,7 +66,7 @@ class StormChat(lmms):
 
     @property
     def device(self) -> torch.device:
-        """Where the model is."""
+        """Device of the model."""
         return self._loaded.model.device
 
     @property

@@ -36,7 +36,7 @@ class ChatGenerator:
         processor ([`~transformers.ProcessorMixin`]):
             Its processor.
         settings ([`ChatSettings`]):
-            How it answers.
+            Settings of its answers.
     """
 
     def __init__(self, model: PreTrainedModel, processor: ProcessorMixin, settings: ChatSettings) -> None:
@@ -66,7 +66,7 @@ class ChatGenerator:
             questions (`Sequence[HarnessQuestion]`):
                 The questions.
             inputs (`Mapping[str, torch.Tensor]`):
-                What `encode` made of them.
+                Result of `encode`.
         """
         on_device = {name: value.to(self.model.device) for name, value in inputs.items()}
         generation = self.generation_arguments(questions[0].generation)
@@ -85,7 +85,7 @@ class ChatGenerator:
         ]
 
     def generation_arguments(self, wanted: Mapping[str, Any]) -> dict[str, Any]:
-        """What a task asks of `generate`: greedy, unless it says that it samples.
+        """Generation settings of a task: greedy, unless it asks for sampling.
 
         Args:
             wanted (`Mapping[str, Any]`):

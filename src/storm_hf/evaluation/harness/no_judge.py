@@ -1,7 +1,7 @@
-"""The judge that is nobody: it answers at once that it did not judge.
+"""Stand-in for a judge that answers at once that it did not judge.
 
 Tasks of TempCompass and MMVU ask an OpenAI model about answers that their rules cannot read, and try for 10 to 20 seconds a
-question where there is none. Samples are scored again afterwards, with a judge or without one, so here nobody needs to be
+question where there is none. Samples are scored again afterwards, with a judge or without one, so here none needs to be
 asked. lmms-eval's own numbers count such answers as wrong.
 """
 

@@ -30,7 +30,7 @@ class HarnessQuestion:
         context (`str`):
             The text of the question.
         generation (`Mapping[str, Any]`):
-            How the task wants answers generated: `max_new_tokens`, `until`, `do_sample` and the like.
+            Generation settings of the task: `max_new_tokens`, `until`, `do_sample` and the like.
         conversation (`list[dict]`):
             Messages as chat templates take them; videos are paths.
     """
@@ -52,7 +52,7 @@ def read_question(
             `Instance.args` of a chat task: context, the function from a document to its messages, generation arguments, number
             of the document, task, split.
         conversation (`list[dict]`):
-            What that function said, as chat templates take it. It is changed where reasoning is asked for.
+            Result of that function, in the form of chat templates. It is changed where reasoning is asked for.
         style (`str`):
             `direct`, or `cot` to ask for reasoning.
 

@@ -83,7 +83,7 @@ class EvaluationRun:
     backbone_revision: str | None = None
 
     def arguments(self, arm: Arm) -> dict[str, Any]:
-        """What an arm says to the model."""
+        """Settings of the chat model for one arm."""
         shared = {name: value for name, value in (self.settings or {}).items() if value is not None}
         is_backbone = arm != "storm" and self.backbone is not None
         checkpoint = self.backbone if is_backbone else self.model
@@ -120,7 +120,7 @@ def evaluate(run: EvaluationRun, on_progress: Callable[[Arm, int, int], None] | 
 
     Args:
         run ([`EvaluationRun`]):
-            What to do.
+            Settings of the run.
         on_progress (`Callable[[str, int, int], None]`, *optional*):
             Called again and again with an arm, the number of its answers, and how many there will be.
 
@@ -193,7 +193,7 @@ def _run_arm(run: EvaluationRun, arm: Arm, on_progress: Callable[[Arm, int, int]
 
 
 def _environment(run: EvaluationRun) -> dict[str, str]:
-    """Where tasks look for data, and models and their tokens where they were before.
+    """Environment of a task's process: cached data of its own, models and tokens where they were before.
 
     A task of TempCompass does not load where HF_HOME is unset.
     """
@@ -220,7 +220,7 @@ def _why(log: Path, exit_code: int) -> str:
 
 
 def _cause(lines: list[str]) -> str:
-    """What was raised, and not the error of retrying that it was wrapped in."""
+    """Original error, unwrapped from the error of retrying."""
     if lines and lines[-1].startswith(_RETRIED) and _WRAPPED in lines:
         inner = lines[: len(lines) - 1 - lines[::-1].index(_WRAPPED)]
         lines = [line for line in inner if _RAISED.match(line)] or lines

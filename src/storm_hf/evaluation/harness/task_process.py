@@ -27,7 +27,7 @@ SENTENCE = "storm: "
 
 @dataclass(frozen=True)
 class ArmTasks:
-    """What one process does.
+    """Work of one process.
 
     Args:
         arm (`str`):
@@ -60,12 +60,12 @@ class ArmTasks:
 
 
 def samples_file(folder: Path, arm: str, task: str) -> Path:
-    """Where the samples of a task lie; the file exists if and only if the task is finished."""
+    """Path of the samples of a task; the file exists if and only if the task is finished."""
     return folder / f"{arm}_samples_{task}.jsonl"
 
 
 def results_file(folder: Path, arm: str, task: str) -> Path:
-    """Where lmms-eval's own numbers for a task lie."""
+    """Path of lmms-eval's own numbers for a task."""
     return folder / f"{arm}_results_{task}.json"
 
 

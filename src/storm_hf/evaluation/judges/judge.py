@@ -15,7 +15,7 @@ from storm_hf.evaluation.scorers.reasoning import without_reasoning
 
 @dataclass(frozen=True)
 class Judge:
-    """Somebody who answers prompts.
+    """Model that answers prompts.
 
     Args:
         name (`str`):
@@ -23,7 +23,7 @@ class Judge:
         ask (`Callable[[str], str]`):
             Gives the answer to a prompt. It raises a `StormError` where none is to be had, and is then asked no more.
         folder (`Path`):
-            Where answers are kept, in `judgements.jsonl`: model, prompt and answer on a line, written one by one.
+            Folder in which answers are kept, in `judgements.jsonl`: model, prompt and answer on a line, written one by one.
 
     Example:
         ```python
@@ -63,13 +63,13 @@ def judge_readings(
 
     Args:
         judge ([`Judge`]):
-            Who judges.
+            Judge of the answers.
         questions (`Sequence[Question]`):
-            What was asked.
+            Questions that were asked.
         completions (`Sequence[str]`):
-            What was answered.
+            Answers of the model.
         readings (`Sequence[Reading]`):
-            What the rule made of it; those with `correct=None` are for the judge.
+            Readings by the rule; those with `correct=None` are for the judge.
 
     Returns:
         `list[Reading]`: The readings with the judge's marks. One whose verdict says neither stays open.

@@ -1,4 +1,4 @@
-"""What a judge is asked, and what its verdict means.
+"""Prompts for a judge, and the parser of its verdicts.
 
 The tasks are those of the benchmarks' scripts, in our own words: TempCompass (`prompt_templates.py`) has a judge say whether an
 answer is correct, and has it answer a multiple-choice question from a caption alone; MMVU (`utils/eval_utils.py`) has it extract
@@ -35,9 +35,9 @@ def judge_prompt(question: Question, completion: str) -> str:
 
     Args:
         question ([`~storm_hf.evaluation.scorers.Question`]):
-            What the model was asked.
+            Question to the model.
         completion (`str`):
-            What it answered, without reasoning.
+            Answer of the model, without reasoning.
     """
     if question.kind == "captioning":
         return _ANSWER_FROM_CAPTION.format(completion=completion, question=_with_options(question))
@@ -51,7 +51,7 @@ def read_verdict(question: Question, verdict: str) -> bool | None:
 
     Args:
         question ([`~storm_hf.evaluation.scorers.Question`]):
-            What it was about.
+            Question of the verdict.
         verdict (`str`):
             The judge's answer.
     """
@@ -64,7 +64,7 @@ def _is_correct(verdict: str) -> bool | None:
 
 
 def _right_option(question: Question, verdict: str) -> bool | None:
-    """Whether the last line with an answer gives the letter of the right option; a line that gives none decides for no option."""
+    """Return True if the last line with an answer gives the letter of the correct option; a line without a letter decides for no option."""
     lines = _ANSWER_LINE.findall(verdict)
     if not lines:
         return None

@@ -94,13 +94,13 @@ def tempcompass_question(
         text (`str`):
             Question and options; of captioning, the multiple-choice question that its judge gets.
         answer (`str`):
-            The whole line of the right option, or `yes` or `no`.
+            The whole line of the correct option, or `yes` or `no`.
         kind (`str`):
             The format.
         video (`str`, *optional*, defaults to `""`):
             Name of the clip.
         groups (`Mapping[str, str]`, *optional*):
-            What it counts for.
+            Groups of sub-scores that it belongs to.
 
     Raises:
         ValueError: If a line is no option.

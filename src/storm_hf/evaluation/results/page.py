@@ -22,9 +22,9 @@ def write_report(folder: Path, report: Report) -> None:
 
     Args:
         folder (`Path`):
-            Where they go.
+            Output folder.
         report ([`Report`]):
-            What they show.
+            Results to show.
     """
     write_atomically(folder / "report.json", json.dumps(asdict(report), indent=1) + "\n")
     write_atomically(
@@ -33,7 +33,7 @@ def write_report(folder: Path, report: Report) -> None:
 
 
 def _values(report: Report) -> dict[str, object]:
-    """What the template calls by name."""
+    """Functions that the template calls by name."""
     whole = [result for result in report.results if result.group is None]
     parts = list(dict.fromkeys(result.part for result in whole))
     return {

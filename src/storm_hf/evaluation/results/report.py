@@ -1,4 +1,4 @@
-"""What a run shows: every arm, task, sub-score and scorer, and the differences between arms, each number beside how it was made."""
+"""Report of a run: arms, tasks, sub-scores and scorers, the differences between arms, and how each number was made."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,11 +18,11 @@ class Result:
         part (`str`):
             Benchmark, or task of one.
         group (`str` or `None`):
-            What a sub-score is over, such as `duration: short`; `None` for the whole part.
+            Group of a sub-score, such as `duration: short`; `None` for the whole part.
         scorer (`str`):
-            Who read the answers.
+            Parser of the answers.
         judge (`str` or `None`):
-            Who marked what the scorer left open.
+            Judge of the answers that the scorer left open.
         score ([`Score`]):
             The number, its denominator and its error.
     """
@@ -37,7 +37,7 @@ class Result:
 
 @dataclass(frozen=True)
 class Difference:
-    """How much better one arm is than another, on the questions that both count.
+    """Difference in accuracy between two arms, on the questions that both count.
 
     Args:
         first (`str`):
@@ -47,7 +47,7 @@ class Difference:
         part (`str`):
             Benchmark.
         scorer (`str`):
-            Who read the answers.
+            Parser of the answers.
         interval ([`~storm_hf.evaluation.bootstrap.Interval`]):
             Mean difference of accuracies with its 95 % paired bootstrap interval, videos drawn whole.
         num_questions (`int`):
@@ -67,7 +67,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class Cost:
-    """What an answer costs, as the harness logged it; `None` for what it did not log.
+    """Cost of an answer, as the harness logged it; `None` for fields that it did not log.
 
     Args:
         arm (`str`):
@@ -91,11 +91,11 @@ class Cost:
 
 @dataclass(frozen=True)
 class Report:
-    """What a run shows.
+    """Results of a run.
 
     Args:
         judge (`str` or `None`):
-            Who marked what scorers leave open; `None` if nobody did.
+            Judge of the answers that scorers leave open; `None` without one.
         results (`tuple[Result, ...]`):
             All numbers.
         differences (`tuple[Difference, ...]`):
@@ -103,7 +103,7 @@ class Report:
         costs (`tuple[Cost, ...]`):
             Of each arm on each benchmark.
         command (`str` or `None`):
-            What makes it again.
+            Command that reproduces it.
         models (`Mapping[str, str]`, *optional*):
             From each arm to its checkpoint, of a name on the Hub with its commit.
     """

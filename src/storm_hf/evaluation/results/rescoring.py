@@ -35,15 +35,15 @@ def report_run(
         run (`Path`):
             Folder with a folder for each arm, in which lmms-eval's files `*_samples_<task>.jsonl` lie, documents included.
         scorers (`Sequence[str]`, *optional*, defaults to `("official", "lmms", "strict")`):
-            Who reads the answers.
+            Parsers of the answers.
         judge ([`~storm_hf.evaluation.judges.Judge`], *optional*):
-            Who marks what a scorer leaves open. By default nobody does, and the report says how many answers that concerns.
+            Judge of the answers that a scorer leaves open. Without one, the report gives the number of those answers.
         num_resamples (`int`, *optional*, defaults to `10_000`):
             Of the bootstrap between arms.
         seed (`int`, *optional*, defaults to `0`):
             Of its draws.
         command (`str`, *optional*):
-            What makes the report again, to stand in it.
+            Command that reproduces the report, to stand in it.
 
     Returns:
         [`Report`]: What was written.

@@ -1,4 +1,4 @@
-"""What was asked and answered in a run of lmms-eval 0.7: its files `*_samples_<task>.jsonl`, one line per question."""
+"""Questions and answers of an lmms-eval 0.7 run: its files `*_samples_<task>.jsonl`, one line per question."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -21,11 +21,11 @@ class Sample:
         number (`int`):
             Position of the question in its data set.
         question ([`~storm_hf.evaluation.scorers.Question`]):
-            What was asked.
+            Question that was asked.
         completion (`str`):
             The whole answer, reasoning included.
         cost (`Mapping[str, float]`, *optional*):
-            What the harness logged of `output_tokens`, `forward_passes` and `seconds`.
+            Logged values of `output_tokens`, `forward_passes` and `seconds`.
     """
 
     task: str
@@ -36,7 +36,7 @@ class Sample:
 
     @property
     def key(self) -> tuple[str, int]:
-        """What makes it the same question in another arm."""
+        """Key that identifies the same question in another arm."""
         return self.task, self.number
 
 

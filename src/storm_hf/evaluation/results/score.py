@@ -20,11 +20,11 @@ _FEWEST_VIDEOS = 10
 
 @dataclass(frozen=True)
 class Score:
-    """How many answers were right, by one scorer.
+    """Accuracy of the answers, by one scorer.
 
     Args:
         accuracy (`float` or `None`):
-            Right answers over counted ones; `None` if none is counted.
+            Correct answers over counted ones; `None` if none is counted.
         standard_error (`float` or `None`):
             Of the accuracy, clustered by video; `None` with less than ten videos, from which it would come out too small.
         num_asked (`int`):
@@ -54,9 +54,9 @@ def score_readings(questions: Sequence[Question], readings: Sequence[Reading]) -
 
     Args:
         questions (`Sequence[Question]`):
-            What was asked.
+            Questions that were asked.
         readings (`Sequence[Reading]`):
-            What a scorer made of the answers, in the same order.
+            Readings of the answers by a scorer, in the same order.
     """
     counted = [
         (bool(reading.correct), cluster_of(question, index))

@@ -11,7 +11,7 @@ def report_table(report: Report) -> Table:
 
     Args:
         report ([`Report`]):
-            What a run shows.
+            Results to show.
 
     Returns:
         `rich.table.Table`: For `rich.print`.

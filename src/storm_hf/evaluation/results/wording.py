@@ -1,4 +1,4 @@
-"""How the numbers of a report are written, on a terminal and on a page alike."""
+"""Format of the numbers of a report, the same on a terminal and on a page."""
 
 from storm_hf.evaluation.results.report import Cost, Report
 from storm_hf.evaluation.results.score import Score
@@ -41,7 +41,7 @@ def model_sentence(report: Report) -> str:
 
 
 def judge_sentence(report: Report) -> str:
-    """Who judged, and what that leaves open."""
+    """Name the judge, and the answers that it left open."""
     num_open = max((result.score.num_unjudged for result in report.results), default=0)
     if report.judge is not None:
         rest = f" Its verdict on up to {num_open:,} answers of a row says neither right nor wrong." if num_open else ""

@@ -1,4 +1,4 @@
-"""What an answer says, by each of the rules that the literature scores with. `read_answer` is the one door.
+"""Answer parsers of published benchmarks; use `read_answer`.
 
     question      a question, and the reading of an answer to it
     reasoning     what is cut out of an answer before anybody reads it
@@ -6,7 +6,7 @@
     option        the option that an answer names
     strict        one careful reader for all benchmarks
 
-The same answer gets another mark from another rule, also through the denominator: whoever names a score names its scorer.
+The same answer gets another mark from another rule, also through the denominator: name the scorer beside each score.
 """
 
 from collections.abc import Callable, Mapping
@@ -40,10 +40,10 @@ def read_answer(benchmark: str, scorer: str, completion: str, question: Question
         completion (`str`):
             The answer. Reasoning between `<think>` and `</think>` is cut out first, for each scorer alike.
         question ([`Question`]):
-            What was asked.
+            Question that was asked.
 
     Returns:
-        [`Reading`]: What the answer chose and whether that is right; `correct=None` where the rule leaves it to a judge.
+        [`Reading`]: The chosen answer, and whether it is correct; `correct=None` where the rule leaves it to a judge.
 
     Raises:
         ConfigurationError: If there is no such benchmark or scorer.

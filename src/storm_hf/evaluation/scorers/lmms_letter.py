@@ -1,4 +1,4 @@
-"""How lmms-eval 0.7 finds the letter of an option in free text (`_task_utils/mcq_extract.py`).
+"""Parser of the option letter in free text, as in lmms-eval 0.7 (`_task_utils/mcq_extract.py`).
 
 It collects every place where a letter stands in a known form, and takes the form that it trusts most; among places of the same
 form the last one. A letter within a word counts for the weaker forms, so "Maybe a Cat" reads as C.
@@ -65,7 +65,7 @@ def _confident_places(text: str, letter: str) -> Iterator[_Place]:
 
 
 def _stated(text: str, letter: str) -> Iterator[int]:
-    """Where a letter first stands behind each phrase that announces an answer, however far behind."""
+    """Position of the first letter behind each phrase that announces an answer, at any distance."""
     lowered = text.lower()
     for statement in _STATEMENTS:
         start = lowered.find(statement)

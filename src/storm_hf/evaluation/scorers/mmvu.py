@@ -36,7 +36,7 @@ def read_lmms(question: Question, completion: str) -> Reading:
 
 
 def _names(question: Question, completion: str) -> bool:
-    """Whether the right letter stands alone anywhere, or the right option's text, or that letter and one of its words."""
+    """Match the correct letter alone anywhere, the correct option's text, or that letter and one of its words."""
     letter, text, said = question.answer, question.answer_text.strip().lower(), completion.lower()
     if re.search(rf"\b{re.escape(letter)}\b", completion, re.IGNORECASE) or text in said:
         return True
@@ -45,9 +45,9 @@ def _names(question: Question, completion: str) -> bool:
 
 
 def _agrees(expected: str, said: str) -> bool:
-    """Whether one text lies within the other, their first numbers are equal, or the words of a short one all occur.
+    """Match if one text contains the other, their first numbers are equal, or all words of a short one occur.
 
-    An empty answer lies within every text, and is right.
+    An empty answer lies within every text, and counts as correct.
     """
     expected, said = _plain(expected), _plain(said)
     return (

@@ -2,7 +2,7 @@
 
 `official` is `check_ans` of the benchmark's notebook (Ask-Anything, video_chat2), read from the first line of the answer. The
 notebook also begins the answer itself, with "Best option:("; whether the parenthesis is put back makes no difference to the rule.
-It tests whether one piece of text lies within another, so an empty answer is right, and so is "a", which lies in "(a)".
+It tests whether one piece of text lies within another, so an empty answer counts as correct, and so does "a", which lies in "(a)".
 `lmms` is what the tasks `mvbench_*` of lmms-eval 0.7 count.
 """
 
@@ -20,7 +20,7 @@ _LETTER = re.compile(r"\b[A-E]\b", re.IGNORECASE)
 
 
 def read_official(question: Question, completion: str) -> Reading:
-    """Compare the first word of the answer with "(b)". An empty answer is right, whatever the question."""
+    """Compare the first word of the answer with "(b)". An empty answer counts as correct, whatever the question."""
     word = completion.strip().partition("\n")[0].lower().split(" ")[0]
     fitting = [label for label in question.option_labels if _fits(word, f"({label.lower()})")]
     is_correct = question.answer in fitting

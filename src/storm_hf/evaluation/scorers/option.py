@@ -21,7 +21,7 @@ _ARTICLE = re.compile(r"\b(?:a|an|the)\s+")
 _MARKS = " .,;:!?()[]"
 ANSWER_IS = re.compile(r"(?:so|thus|therefore)?\W*(?:the )?(?:final |correct )?answer(?: is)?\s*:?\s*", re.IGNORECASE)
 
-# Where `{label}` stands if an answer names it. What follows tells a letter from an article: an end, a mark, or a reason.
+# Where `{label}` stands if an answer names it. What follows distinguishes a letter from an article: an end, a mark, or a reason.
 _REASON = r",?\s+(?:because|since|as|is correct|is right)\b"
 _ALONE = r"(?:^|\n)\W*(?i:{label})\W*$"
 _ANNOUNCED = (
@@ -81,7 +81,7 @@ def read_labelled(said: str, options: Sequence[str], labels: Sequence[str]) -> i
         options (`Sequence[str]`):
             Texts of the options.
         labels (`Sequence[str]`):
-            What they were called, such as `A` or `Caption A`.
+            Labels of the options, such as `A` or `Caption A`.
 
     Returns:
         `int` or `None`: Position of the option, `None` if none is named, or several are.
@@ -110,7 +110,7 @@ def read_last(said: str, options: Sequence[str]) -> int | None:
         said (`str`):
             The answer; see [`answer_alone`].
         options (`Sequence[str]`):
-            What may be said: texts, or letters.
+            Possible answers: texts, or letters.
 
     Returns:
         `int` or `None`: Position of the longest option that the answer ends with, `None` if it ends with none, denies it, or

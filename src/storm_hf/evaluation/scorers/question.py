@@ -11,7 +11,7 @@ QuestionKind = Literal["multiple-choice", "yes_no", "caption_matching", "caption
 
 @dataclass(frozen=True)
 class Question:
-    """What a rule needs to know of a question.
+    """Question, as the scorers see it.
 
     Args:
         text (`str`):
@@ -20,17 +20,17 @@ class Question:
             Texts of the options in the order in which they were shown, without their labels. Empty for open questions and for
             yes or no.
         answer (`str`):
-            The right one: the label of an option, `yes` or `no`, or the expected text of an open question.
+            The correct one: the label of an option, `yes` or `no`, or the expected text of an open question.
         kind (`str`, *optional*, defaults to `"multiple-choice"`):
-            How it is asked; `captioning` shows no options, those here are for its judge.
+            Form of the question; `captioning` shows no options, those here are for its judge.
         labels (`tuple[str, ...]`, *optional*):
-            What the options were called: `A`, `B`, … by default, `Option 1` or `Caption A` in caption matching.
+            Labels of the options: `A`, `B`, … by default, `Option 1` or `Caption A` in caption matching.
         id (`str`, *optional*, defaults to `""`):
             Its name in the data set.
         video (`str`, *optional*, defaults to `""`):
             Its clip. Questions about one clip are not independent.
         groups (`Mapping[str, str]`, *optional*):
-            What it counts for, such as `{"duration": "short"}`.
+            Groups of sub-scores that it belongs to, such as `{"duration": "short"}`.
     """
 
     text: str
@@ -44,25 +44,25 @@ class Question:
 
     @property
     def option_labels(self) -> tuple[str, ...]:
-        """What the options are called."""
+        """Labels of the options."""
         return self.labels or tuple(ascii_uppercase[: len(self.options)])
 
     @property
     def answer_text(self) -> str:
-        """The right option's text, or the expected answer where there are no options."""
+        """The correct option's text, or the expected answer where there are no options."""
         named = dict(zip(self.option_labels, self.options, strict=True))
         return named.get(self.answer, self.answer)
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What a scorer made of an answer.
+    """Reading of an answer by a scorer.
 
     Args:
         choice (`str` or `None`):
             The label, `yes` or `no`, or the open answer that it read.
         correct (`bool` or `None`):
-            Whether that is right; `None` where the rule leaves it to a judge.
+            Whether it is correct; `None` where the rule leaves it to a judge.
         readable (`bool`):
             Whether the rule found an answer at all.
         counted (`bool`, *optional*, defaults to `True`):
@@ -76,5 +76,5 @@ class Reading:
 
 
 def closed_reading(choice: str | None, question: Question) -> Reading:
-    """The reading of a rule that calls right what names the right option and everything else wrong."""
+    """The reading of a rule that marks the correct option as correct and everything else as wrong."""
     return Reading(choice, choice == question.answer, choice is not None)

@@ -38,7 +38,7 @@ def _named_option(question: Question, said: str) -> str | None:
 
 
 def _same_answer(expected: str, said: str) -> bool:
-    """Whether an open answer is the expected one word for word, numbers written in any way.
+    """Compare an open answer with the expected one word for word, numbers written in any form.
 
     A lower bound: a paraphrase is wrong here, and only a judge can say otherwise.
     """

@@ -32,7 +32,7 @@ def _chosen_letter(question: Question, completion: str) -> str | None:
 
 
 def _yes_or_no(question: Question, completion: str) -> str | None:
-    """How the answer begins, so that "Not sure" and "Nothing" are a no."""
+    """First word of the answer, so that "Not sure" and "Nothing" are not read as "no"."""
     return next((word for word in ("yes", "no") if completion.lower().startswith(word)), None)
 
 

@@ -1,7 +1,7 @@
 """Video-MME: the letter of one of four options.
 
 `official` is what `evaluation/eval_your_results.py` of the benchmark's repository counts. Its quirks are kept, since published
-numbers have them: two of its phrases are glued together for want of a comma, so "Best option: D" reads as B, from "Best".
+numbers have them: two of its phrases are glued together for lack of a comma, so "Best option: D" reads as B, from "Best".
 `lmms` is what the task `videomme` of lmms-eval 0.7 counts.
 """
 
