@@ -3,6 +3,7 @@
 tiny_config(kind)            configuration of one of the six backbones in `KINDS`
 tiny_storm(kind)             a STORM around it, with weights large enough that every token matters
 tiny_inputs(kind)            a left-padded batch of prompts, each with a video and a latent block
+with_clip_mask(inputs)       the same with the mask of what was written for the video
 tiny_processor()             a Qwen2.5-VL processor, its tokenizer trained here, still without latent tokens
 tiny_qwen_checkpoint(path)   a plain Qwen2.5-VL checkpoint with this processor, ready for `from_backbone`
 """
@@ -152,6 +153,13 @@ def tiny_inputs(
     if kind in GRID_KINDS:
         inputs["mm_token_type_ids"] = (input_ids == VIDEO).int() * 2
     return inputs
+
+
+def with_clip_mask(inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Add `clip_token_mask`, as `PromptEncoder` does: all from the first placeholder of each row to the last one."""
+    is_placeholder = torch.isin(inputs["input_ids"], torch.tensor([IMAGE, VIDEO])).int()  # (B, S)
+    is_begun, is_not_over = is_placeholder.cumsum(dim=1), is_placeholder.flip(1).cumsum(dim=1).flip(1)
+    return {**inputs, "clip_token_mask": (is_begun > 0) & (is_not_over > 0)}
 
 
 def _video(kind: str, batch_size: int, seed: int) -> tuple[list[int], dict[str, torch.Tensor]]:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from tests.diagnostics.thinker import latents_of, tokens_of
-from tests.tiny import EOS, IMAGE, KINDS, PAD, VIDEO, VOCAB_SIZE, tiny_inputs, tiny_storm
+from tests.tiny import EOS, IMAGE, KINDS, PAD, VIDEO, VOCAB_SIZE, tiny_inputs, tiny_storm, with_clip_mask
 
 from storm_hf.diagnostics.answering_again import SharedPrompts, answer_again
 from storm_hf.diagnostics.interventions import Intervention, step_replacements, token_replacements
@@ -33,7 +33,7 @@ class TinyPrompts:
     processor = SimpleNamespace(tokenizer=NumberTokenizer())
 
     def __init__(self, kind, num_latents=4):
-        self.inputs = tiny_inputs(kind, num_latents=num_latents)
+        self.inputs = with_clip_mask(tiny_inputs(kind, num_latents=num_latents))
 
     def __call__(self, rows):
         return dict(self.inputs)

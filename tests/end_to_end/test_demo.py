@@ -34,9 +34,11 @@ ARMS = ("direct", "chain_of_thought", "terse_chain", "align", "storm")
 SECONDS_AT_MOST = 400
 
 
-def start(folder: Path) -> subprocess.Popen[str]:
+def start(folder: Path, **environment: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "tests.end_to_end.mini_demo", str(folder)]
-    return subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    return subprocess.Popen(
+        command, cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True, env=os.environ | environment
+    )
 
 
 def finish(process: subprocess.Popen[str]) -> int:
@@ -224,6 +226,30 @@ def test_interrupted_run_continues_and_ends_as_if_nothing_had_happened(finished,
         }, arm
     weights = [(run.storm / "model.safetensors").read_bytes() for run in (folder, finished)]
     assert sha256(weights[0]).hexdigest() == sha256(weights[1]).hexdigest()
+
+
+def figures(folder: DemoFolder) -> dict[str, object]:
+    """A report without what a run costs and where it lies."""
+    report = read_json(folder.path / "report.json")
+    for name in ("wall_seconds", "cpu_seconds", "peak_rss_mib", "checkpoint"):
+        del report[name]
+    for arm in report["arms"].values():
+        del arm["seconds_per_answer"], arm["train_seconds"]
+    return report
+
+
+@pytest.mark.slow
+def test_same_seed_gives_the_same_report_and_the_same_weights(finished, tmp_path):
+    again = DemoFolder(tmp_path / "run")
+    assert finish(start(again.path, OMP_NUM_THREADS="2")) == 0  # workers compute on one thread, whatever is set
+    assert figures(again) == figures(finished)
+    for arm in ARMS:
+        one, other = (read_json(run.arm(arm) / "results.json")["choices"] for run in (again, finished))
+        assert one == other, arm
+    saved = sorted(path.relative_to(finished.path) for path in finished.path.rglob("*.safetensors"))
+    assert len(saved) > len(ARMS)
+    for name in saved:
+        assert (again.path / name).read_bytes() == (finished.path / name).read_bytes(), name
 
 
 @pytest.mark.parametrize("arm", sorted(CONTROLS))

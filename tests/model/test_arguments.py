@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from tests.tiny import LATENT, LATENT_END, LATENT_START, tiny_inputs, tiny_storm
+from tests.tiny import LATENT, LATENT_END, LATENT_START, tiny_inputs, tiny_storm, with_clip_mask
 from torch.testing import assert_close
 from transformers import GenerationConfig
 
@@ -36,6 +36,16 @@ def test_what_acts_on_latents_is_refused_where_there_are_none(model, arguments, 
             model.generate(**prompt, **arguments, max_new_tokens=1)
 
 
+@torch.no_grad()
+def test_latent_block_among_embeddings_is_refused_and_a_prompt_without_one_is_read(model):
+    ids = torch.tensor([[0, 0, 5, LATENT_START, LATENT, LATENT_END], [6, 7, 5, LATENT_START, LATENT, LATENT_END]])
+    embed = model.get_input_embeddings()
+    with pytest.raises(LatentLayoutError, match=r"got `inputs_embeds` with such a block.*use LoRA"):
+        model(inputs_embeds=embed(ids))
+    direct = ids[:, :3]
+    assert torch.equal(model(inputs_embeds=embed(direct)).logits, model(input_ids=direct).logits)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @torch.no_grad()
 def test_intervention_of_another_type_is_cast_where_it_is_fed(dtype):
@@ -50,7 +60,7 @@ def test_intervention_of_another_type_is_cast_where_it_is_fed(dtype):
 @pytest.mark.parametrize("options", [{"num_latents": 8}, {"latent_bottleneck": True}], ids=["another K", "bottleneck"])
 @torch.no_grad()
 def test_max_length_of_a_generation_config_counts_the_callers_prompt(model, options):
-    prompt = tiny_inputs("qwen3_vl")
+    prompt = with_clip_mask(tiny_inputs("qwen3_vl"))
     length = prompt["input_ids"].shape[1]
     config = GenerationConfig(max_length=length + 3, eos_token_id=None, pad_token_id=0, do_sample=False)
     assert model.generate(**prompt, **options, generation_config=config).shape[1] == length + 3

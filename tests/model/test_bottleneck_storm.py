@@ -2,7 +2,18 @@
 
 import pytest
 import torch
-from tests.tiny import EOS, IMAGE, LATENT, LATENT_END, LATENT_START, PAD, VIDEO, tiny_inputs, tiny_storm
+from tests.tiny import (
+    EOS,
+    IMAGE,
+    LATENT,
+    LATENT_END,
+    LATENT_START,
+    PAD,
+    VIDEO,
+    tiny_inputs,
+    tiny_storm,
+    with_clip_mask,
+)
 from torch.testing import assert_close
 from transformers import DynamicCache
 
@@ -20,9 +31,13 @@ def model(storm):
     return storm
 
 
+def ask(kind, **arguments):
+    return with_clip_mask(tiny_inputs(kind, **arguments))
+
+
 @pytest.fixture(scope="module")
 def inputs(kind):
-    return tiny_inputs(kind, suffix=SUFFIX)
+    return ask(kind, suffix=SUFFIX)
 
 
 @pytest.fixture(scope="module")
@@ -46,8 +61,7 @@ def answer_part(output):
 def without_clip(ids):
     """A row without padding, and without all from the first placeholder of its clip to the last."""
     ids = ids[ids != PAD]
-    places = torch.isin(ids, torch.tensor([IMAGE, VIDEO])).nonzero().flatten().tolist()
-    return torch.cat([ids[: places[0]], ids[places[-1] + 1 :]])
+    return ids[~with_clip_mask({"input_ids": ids[None]})["clip_token_mask"][0]]
 
 
 # --- what it hides -----------------------------------------------------------------------------------------------------
@@ -79,7 +93,7 @@ def test_answer_still_sees_question_and_latents(model, kind, inputs, latents):
 
 def test_loss_of_the_answer_reaches_the_clip_through_the_latents_alone(inputs):
     model = tiny_storm("qwen3_vl")
-    inputs = tiny_inputs("qwen3_vl", suffix=SUFFIX)
+    inputs = ask("qwen3_vl", suffix=SUFFIX)
     pixels = inputs["pixel_values_videos"].requires_grad_()
 
     def gradient(**arguments):
@@ -111,12 +125,12 @@ def test_mask_says_exactly_what_is_taken_out(model, inputs, latents):
     mask = torch.isin(ids, torch.tensor([IMAGE, VIDEO]))
     mask[0, first - 1 if first else 0] = True  # what stands before the first one
     arguments = {"latent_bottleneck": True, "forced_latents": latents[:1]}
-    found = model(**row, **arguments, clip_token_mask=mask)
+    row["clip_token_mask"] = mask
+    found = model(**row, **arguments)
     alone = model(input_ids=ids[(~mask) & (ids != PAD)][None], forced_latents=latents[:1])
     assert_close(answer_part(found), answer_part(alone), **CLOSE)
-    said = model.generate(**row, latent_bottleneck=True, clip_token_mask=mask, max_new_tokens=3, do_sample=False)
-    told = model.generate(**row, latent_bottleneck=True, max_new_tokens=3, do_sample=False)
-    assert said.shape == told.shape
+    said = model.generate(**row, latent_bottleneck=True, max_new_tokens=3, min_new_tokens=3, do_sample=False)
+    assert said.shape[1] == ids.shape[1] + 3
 
 
 # --- what it leaves as it is -------------------------------------------------------------------------------------------
@@ -164,7 +178,7 @@ def test_right_padding_equals_left_padding(model, inputs):
     "gradient", [RolloutGradient(), RolloutGradient(truncate_steps=2), RolloutGradient(jacobi_sweeps=3)]
 )
 def test_every_way_back_through_the_rollout_answers_the_same(gradient):
-    model, inputs = tiny_storm("qwen3_vl"), tiny_inputs("qwen3_vl", suffix=SUFFIX)
+    model, inputs = tiny_storm("qwen3_vl"), ask("qwen3_vl", suffix=SUFFIX)
     output = model(**inputs, rollout_gradient=gradient, latent_bottleneck=True)
     with torch.no_grad():
         assert_close(output.logits, model(**inputs, latent_bottleneck=True).logits, **CLOSE)
@@ -177,7 +191,7 @@ def test_every_way_back_through_the_rollout_answers_the_same(gradient):
 
 @torch.no_grad()
 def test_generated_answer_equals_one_that_is_computed_anew_for_each_token(model, kind):
-    prompt = tiny_inputs(kind)
+    prompt = ask(kind)
     cached = model.generate(**prompt, latent_bottleneck=True, max_new_tokens=4, min_new_tokens=4, do_sample=False)
     sequence = {**prompt}
     for _ in range(4):
@@ -185,7 +199,7 @@ def test_generated_answer_equals_one_that_is_computed_anew_for_each_token(model,
         logits[:, [EOS, LATENT, LATENT_START, LATENT_END]] = -torch.inf  # as `min_new_tokens` and `generate` have it
         token = logits.argmax(dim=-1, keepdim=True)
         sequence["input_ids"] = torch.cat([sequence["input_ids"], token], dim=1)
-        for name in ("attention_mask", "mm_token_type_ids"):
+        for name in ("attention_mask", "mm_token_type_ids", "clip_token_mask"):
             if name in sequence:
                 filling = torch.full_like(token, int(name == "attention_mask")).to(sequence[name].dtype)
                 sequence[name] = torch.cat([sequence[name], filling], dim=1)
@@ -196,7 +210,7 @@ def test_generated_answer_equals_one_that_is_computed_anew_for_each_token(model,
 def test_generated_answer_knows_nothing_of_the_clip_but_the_latents(model, kind, latents):
     def said(seed):
         prompt = {
-            **tiny_inputs(kind),
+            **ask(kind),
             **{k: v for k, v in tiny_inputs(kind, seed=seed).items() if "pixel_values" in k},
         }
         return model.generate(
@@ -215,7 +229,7 @@ def test_generated_answer_knows_nothing_of_the_clip_but_the_latents(model, kind,
 
 @torch.no_grad()
 def test_generation_returns_the_callers_prompt_and_the_latents_of_the_thought(model, kind):
-    prompt = tiny_inputs(kind)
+    prompt = ask(kind)
     arguments = {"max_new_tokens": 3, "min_new_tokens": 3, "do_sample": False, "output_latents": True}
     output = model.generate(**prompt, latent_bottleneck=True, **arguments)
     assert torch.equal(output.sequences[:, :-3], prompt["input_ids"])
@@ -224,7 +238,7 @@ def test_generation_returns_the_callers_prompt_and_the_latents_of_the_thought(mo
 
 @torch.no_grad()
 def test_beams_of_a_prompt_share_its_latents(model, kind):
-    prompt = tiny_inputs(kind)
+    prompt = ask(kind)
     arguments = {"max_new_tokens": 3, "min_new_tokens": 3, "do_sample": False, "num_beams": 2}
     output = model.generate(**prompt, **arguments, num_return_sequences=2, latent_bottleneck=True, output_latents=True)
     expected = model(**prompt).latents.repeat_interleave(2, dim=0)
@@ -240,7 +254,7 @@ def test_beams_of_a_prompt_share_its_latents(model, kind):
 
 @torch.no_grad()
 def test_mask_is_inferred_where_none_is_given(model, kind):
-    prompt = tiny_inputs(kind)
+    prompt = ask(kind)
     arguments = {"latent_bottleneck": True, "max_new_tokens": 3, "do_sample": False, "output_latents": True}
     expected = model.generate(**prompt, **arguments)
     mask = prompt.pop("attention_mask")
@@ -252,7 +266,7 @@ def test_mask_is_inferred_where_none_is_given(model, kind):
 
 @torch.no_grad()
 def test_pieces_and_positions_of_the_whole_prompt_do_not_reach_the_short_one(model, kind):
-    prompt = tiny_inputs(kind)
+    prompt = ask(kind)
     arguments = {"latent_bottleneck": True, "max_new_tokens": 3, "do_sample": False}
     expected = model.generate(**prompt, **arguments)
     known = {name: value for name, value in prompt.items() if name != "input_ids"}
@@ -265,6 +279,22 @@ def test_pieces_and_positions_of_the_whole_prompt_do_not_reach_the_short_one(mod
 def test_false_is_as_if_it_were_left_out(model, inputs):
     output = model(**inputs, latent_bottleneck=False, use_cache=True)
     assert output.cache.get_seq_length() == inputs["input_ids"].shape[1]
+
+
+# --- ids alone ---------------------------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def test_ids_alone_are_enough_for_a_clip_in_one_piece_and_refused_for_one_in_several(model, kind, inputs, latents):
+    arguments = {"forced_latents": latents, "latent_bottleneck": True}
+    ids_alone = {name: value for name, value in inputs.items() if name != "clip_token_mask"}
+    if kind not in ("qwen3_vl", "qwen3_5"):
+        assert torch.equal(model(**ids_alone, **arguments).logits, model(**inputs, **arguments).logits)
+        return
+    with pytest.raises(ConfigurationError, match=r"in one piece, got \[2, 2\] pieces .* Pass `clip_token_mask`"):
+        model(**ids_alone, **arguments)
+    with pytest.raises(ConfigurationError, match="Pass `clip_token_mask`"):
+        model.generate(**ids_alone, latent_bottleneck=True, max_new_tokens=1)
 
 
 # --- what cannot have it -----------------------------------------------------------------------------------------------

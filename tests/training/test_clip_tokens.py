@@ -9,7 +9,7 @@ from tests.processors import PROCESSORS, stock_processor
 from tests.tiny import tiny_config
 from transformers import LlavaOnevisionProcessor
 
-from storm_hf.errors import DatasetError
+from storm_hf.errors import ConfigurationError, DatasetError
 from storm_hf.model import StormConfig, add_latent_tokens
 from storm_hf.model.bottleneck_storm import ClipFreeRows
 from storm_hf.model.processing_storm import LATENT_TOKENS
@@ -22,9 +22,19 @@ NUM_LATENTS = 2
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of GLM's own processor
 
 
-@pytest.fixture(scope="module", params=PROCESSORS)
-def encoder(request):
-    processor = add_latent_tokens(stock_processor(request.param), NUM_LATENTS)
+PLACEHOLDERS = {  # what stands for a frame of a video
+    "qwen2_5_vl": "<|video_pad|>",
+    "qwen3_vl": "<|video_pad|>",
+    "smolvlm": "<image>",
+    "internvl": "<IMG_CONTEXT>",
+    "llava_onevision": "<video>",
+    "glm4v": "<|image|>",
+}
+WRITES_PLACEHOLDERS_ALONE = ("qwen2_5_vl", "llava_onevision")
+
+
+def make_encoder(kind):
+    processor = add_latent_tokens(stock_processor(kind), NUM_LATENTS)
     start_id, latent_id, end_id = processor.tokenizer.convert_tokens_to_ids(list(LATENT_TOKENS))
     config = StormConfig(
         vlm_config=tiny_config("qwen2_5_vl"),
@@ -34,6 +44,11 @@ def encoder(request):
         latent_end_token_id=end_id,
     )
     return PromptEncoder(processor, config, NUM_LATENTS)
+
+
+@pytest.fixture(scope="module", params=PROCESSORS)
+def encoder(request):
+    return make_encoder(request.param)
 
 
 def clip(num_frames, fps=4.0):
@@ -52,6 +67,26 @@ def ask(*clips, words=("Where?",)):
 def clip_free(encoder, *rows):
     batch = encoder(rows)
     return ClipFreeRows(batch["input_ids"], batch["attention_mask"], encoder.config, batch["clip_token_mask"])
+
+
+@pytest.mark.parametrize("kind", PROCESSORS)
+def test_ids_alone_give_the_same_clip_free_prompt_or_an_error(kind):
+    """Without `clip_token_mask`: where a processor writes times and numbers into the prompt, no rule on ids finds all of them."""
+    encoder = make_encoder(kind)
+    placeholder = encoder.processor.tokenizer.convert_tokens_to_ids(PLACEHOLDERS[kind])
+    config = SimpleNamespace(vision_token_ids=[placeholder], get_text_config=lambda: SimpleNamespace(pad_token_id=0))
+    batches = [encoder([ask(each)]) for each in (clip(4), clip(12), clip(4, fps=1.0))]
+
+    def of_ids(batch):
+        return ClipFreeRows(batch["input_ids"], batch["attention_mask"], config).input_ids
+
+    if kind in WRITES_PLACEHOLDERS_ALONE:
+        first, *others = map(of_ids, batches)
+        assert all(torch.equal(first, other) for other in others)
+        return
+    for batch in batches:
+        with pytest.raises(ConfigurationError, match="Pass `clip_token_mask`"):
+            of_ids(batch)
 
 
 def words_of(encoder, rows):

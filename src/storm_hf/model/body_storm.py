@@ -22,7 +22,7 @@ from .bottleneck_storm import answer_without_clip
 from .configuration_storm import StormConfig
 from .features_storm import unflatten_features
 from .gradient_storm import RolloutGradient
-from .layout_storm import find_latent_block, refuse_without_block
+from .layout_storm import find_latent_block, refuse_embedded_block, refuse_without_block
 from .pretrained_storm import StormPreTrainedModel
 from .projector_storm import LatentProjector
 from .rollout_storm import LatentIntervention
@@ -94,6 +94,8 @@ class StormModel(StormPreTrainedModel):
         if input_ids is not None and input_ids.shape[1] > 1:  # a decoding step never looks for a block
             block = find_latent_block(input_ids, self.config, in_pieces=cache is not None)
         if block is None or input_ids is None:
+            if inputs_embeds is not None and input_ids is None:
+                refuse_embedded_block(inputs_embeds, self.get_input_embeddings(), self.config)
             if cache is None:  # with one, the block may have come in an earlier piece
                 refuse_without_block(
                     forced_latents=forced_latents,

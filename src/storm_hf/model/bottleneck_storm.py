@@ -11,7 +11,6 @@ Axes: B batch, S sequence, T sequence without the clip, K latent steps, D hidden
 from typing import Any
 
 import torch
-from transformers.utils import logging
 
 from .configuration_storm import StormConfig
 from .errors_storm import BackboneError, CacheError, ConfigurationError
@@ -38,8 +37,6 @@ CLIP_INPUTS = (
     "use_audio_in_video",
 )
 
-logger = logging.get_logger(__name__)
-
 
 class ClipFreeRows:
     """A batch without the tokens of its clips, and without the padding that all rows have.
@@ -53,8 +50,11 @@ class ClipFreeRows:
             Knows which tokens stand for videos, images and sound.
         clip_token_mask (`torch.BoolTensor` of shape `(batch_size, sequence_length)`, *optional*):
             True where the processor wrote something for a clip: its placeholders, and with many backbones times, frame numbers
-            and markers between and before them. By default all from the first placeholder of a row to the last one, which is
-            all of it only where nothing is written before the first.
+            and markers between and before them. By default the placeholders, if they lie in one piece in each row.
+
+    Raises:
+        BackboneError: If there is no mask, and the configuration names no placeholders.
+        ConfigurationError: If there is no mask, and the placeholders of a row lie in several pieces.
     """
 
     def __init__(
@@ -89,19 +89,20 @@ class ClipFreeRows:
 
 
 def _clip_of_ids(input_ids: torch.Tensor, config: StormConfig) -> torch.Tensor:
-    """Mark all from the first placeholder of each row to the last one, where no mask names what was written for a clip."""
+    """Mark the placeholders of each row, which are all of its clip as long as they lie in one piece."""
     if not config.vision_token_ids:
         raise BackboneError(
             "`latent_bottleneck` takes a clip out of its prompt, but this backbone's configuration names no token that stands for "
             "a video or an image. Pass `clip_token_mask`, True where a token is the clip's."
         )
-    is_placeholder = torch.isin(input_ids, input_ids.new_tensor(config.vision_token_ids))  # (B, S)
-    is_clip = (is_placeholder.cumsum(dim=1) > 0) & (is_placeholder.flip(1).cumsum(dim=1).flip(1) > 0)
-    if bool((is_clip != is_placeholder).any()):
-        logger.warning_once(
-            "The placeholders of a clip lie in several pieces, so all between them is taken out of the prompt of the "
-            "`latent_bottleneck`; times or frame numbers before the first would stay. Pass `clip_token_mask`, which `PromptEncoder` "
-            "makes, to take out exactly what the processor wrote for the clip."
+    is_clip = torch.isin(input_ids, input_ids.new_tensor(config.vision_token_ids))  # (B, S)
+    num_pieces = is_clip[:, 0].int() + (is_clip[:, 1:] & ~is_clip[:, :-1]).sum(dim=1)  # (B,)
+    if bool((num_pieces > 1).any()):
+        raise ConfigurationError(
+            "`latent_bottleneck` takes a clip out of its prompt. Expected its placeholders in one piece, got "
+            f"{num_pieces.tolist()} pieces in the rows of `input_ids`: times, frame numbers or markers lie between them, or the words "
+            "of a question about several clips, and ids alone do not tell these apart. Pass `clip_token_mask`, True where the "
+            "processor wrote something for a clip; `PromptEncoder` makes it."
         )
     return is_clip
 
@@ -141,7 +142,7 @@ def answer_without_clip(
 
     Raises:
         CacheError: If the thought goes on from a cache.
-        ConfigurationError: If there is not one value for each row.
+        ConfigurationError: If there is not one value for each row, or if ids alone do not tell what was written for a clip.
     """
     if thought.cache is not None:
         raise CacheError(

@@ -9,6 +9,7 @@ Axes: B batch, S sequence, L sequence after the rows were moved, K latent steps.
 from dataclasses import dataclass
 
 import torch
+from torch import nn
 
 from .configuration_storm import StormConfig
 from .errors_storm import LatentLayoutError
@@ -150,6 +151,34 @@ def refuse_without_block(**given: object) -> None:
         raise LatentLayoutError(
             f"{' and '.join(names)}: Expected `input_ids` with a latent block, which this acts on, got none. Render the prompt "
             "with num_latents=1 or more, or leave the argument out."
+        )
+
+
+def refuse_embedded_block(inputs_embeds: torch.Tensor, embeddings: nn.Module, config: StormConfig) -> None:
+    """Refuse a prompt that is given as embeddings and has a latent block: the rollout finds the block among `input_ids`.
+
+    Args:
+        inputs_embeds (`torch.Tensor` of shape `(batch_size, sequence_length, hidden_size)`):
+            The prompt.
+        embeddings (`torch.nn.Module`):
+            The token embedding.
+        config ([`StormConfig`]):
+            Holds the ids of the block.
+
+    Raises:
+        LatentLayoutError: If the start token and a placeholder follow each other in a row.
+    """
+    start_id, latent_id, _ = config.latent_block_ids
+    if start_id is None or latent_id is None or inputs_embeds.shape[1] < 2:
+        return
+    with torch.no_grad():
+        start, latent = embeddings(torch.tensor([start_id, latent_id], device=inputs_embeds.device))
+        is_start, is_latent = ((inputs_embeds == token).all(dim=-1) for token in (start, latent))  # (B, S)
+    if bool((is_start[:, :-1] & is_latent[:, 1:] & (start != latent).any()).any()):
+        raise LatentLayoutError(
+            "Expected `input_ids`, in which the rollout finds the latent block, got `inputs_embeds` with such a block: the prompt "
+            "would be answered without thinking. Pass `input_ids`, or render the prompt with num_latents=0. Prompt tuning, which "
+            "makes embeddings of every prompt, cannot train latents; use LoRA."
         )
 
 
