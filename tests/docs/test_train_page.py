@@ -62,6 +62,7 @@ def test_settings_of_the_script_are_those_of_the_block():
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:'pin_memory' argument:UserWarning")  # of torch, where there is no accelerator
 def test_python_block_and_script_log_the_same_losses_in_both_stages(reader, tmp_path, monkeypatch):
     monkeypatch.chdir(reader)
     for train in (in_python, by_script):
