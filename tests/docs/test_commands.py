@@ -22,7 +22,7 @@ RUN = ("ask", "build", "env", "plan")  # seconds on stand-ins; the other verbs a
 COMMANDS = [shlex.split(command) for command in commands()]
 MENTIONS = [shlex.split(command) for command in mentions()]
 EVERYWHERE = {"--config"}  # TRL's parser takes it before the one that prints the help
-PROGRAMS = ("accelerate", "bash", "hf", "make", "pip", "python", "storm")  # each has a test below
+PROGRAMS = ("accelerate", "bash", "git", "hf", "make", "pip", "python", "storm")  # each has a test below
 
 
 def named(parts):
@@ -86,6 +86,13 @@ def test_cheap_command_of_storm_runs(words, reader, monkeypatch):
 def test_target_of_make_exists(words):
     targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
     assert set(words[1:]) <= set(targets)
+
+
+@named(of("git"))
+def test_clone_is_entered(words):
+    folder = words[words.index("&&") - 1]
+    assert words[:2] == ["git", "clone"]
+    assert words[-2:] == ["cd", folder]
 
 
 @named(of("pip"))
