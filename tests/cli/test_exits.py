@@ -3,7 +3,7 @@ import typer
 from typer.testing import CliRunner
 
 from storm_hf.cli import app
-from storm_hf.cli.exits import PoliteGroup
+from storm_hf.cli.exits import StormGroup
 from storm_hf.errors import WorldError
 
 
@@ -12,7 +12,7 @@ def end_with():
     """Run a verb that raises an error, in a program with the manners of `storm`."""
 
     def run(error, *arguments):
-        program = typer.Typer(cls=PoliteGroup, pretty_exceptions_enable=False)
+        program = typer.Typer(cls=StormGroup, pretty_exceptions_enable=False)
 
         @program.callback()
         def options(debug: bool = False) -> None: ...

@@ -1,4 +1,4 @@
-"""Annotations of a source, one at a time, and every row that is none with its reason."""
+"""Stream the annotations of a source; invalid rows come with a reason."""
 
 import heapq
 import os

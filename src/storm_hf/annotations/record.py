@@ -1,4 +1,4 @@
-"""A question about a clip, as a data set brings it, and a row that is none."""
+"""Annotation records and rejected rows."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -39,7 +39,7 @@ class Session:
 
     Args:
         name (`str`):
-            What the page calls the model.
+            Name of the model on the page.
         model ([`StormForConditionalGeneration`]):
             The model.
         processor ([`~transformers.ProcessorMixin`]):

@@ -1,4 +1,4 @@
-"""From the words of a recipe to what writes prompts, makes thought videos and judges them."""
+"""Instantiate the prompt writer, the generator and the filters of a recipe."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import fields

@@ -8,7 +8,7 @@ import typer
 
 from storm_hf.cli import app as app_page
 from storm_hf.cli import ask, build, completion, demo, diagnose, env, evaluate, imagine, plan, push, serve
-from storm_hf.cli.exits import PoliteGroup
+from storm_hf.cli.exits import StormGroup
 
 
 EPILOG = """Begin with [bold]storm demo[/bold], which trains a tiny model in minutes, then ask it something:
@@ -19,7 +19,7 @@ A command that cannot do what it was asked to says why in one sentence and ends 
 
 app = typer.Typer(
     name="storm",
-    cls=PoliteGroup,
+    cls=StormGroup,
     epilog=EPILOG,
     add_completion=False,  # typer's starts Python, and loads transformers, at each press of the tab key: cli/completion.py
     no_args_is_help=True,

@@ -29,7 +29,7 @@ def open_page(
         int | None, typer.Option(help="Port to listen on.  [dim]\\[default: a free one from 7860 on][/dim]")
     ] = None,
     share: Annotated[
-        bool, typer.Option("--share", help="Also make a public address, through the servers of Gradio.")
+        bool, typer.Option("--share", help="Also create a public link through Gradio's servers.")
     ] = False,
     max_seconds: Annotated[float, typer.Option(min=0.1, help="Longest clip.")] = 600.0,
     video_backend: VideoBackend = None,

@@ -1,4 +1,4 @@
-"""`storm build`: look at a data set of thoughts while it is built, and have rejected rows tried again."""
+"""`storm build`: progress of a thought-video data set, and retry of its rejected rows."""
 
 import json
 from dataclasses import asdict
@@ -23,18 +23,18 @@ app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich")
 
 @app.callback()
 def build() -> None:
-    """Look at a data set of thoughts that datasets_builders/storm_thoughts.py builds, or retry its rejected rows."""
+    """Show the progress of a thought-video data set that datasets_builders/storm_thoughts.py builds, or retry its rejected rows."""
 
 
 @app.command("status", epilog=EPILOG)
 def show_status(
     folder: Annotated[Path, typer.Argument(help="The output_dir of the build.", show_default=False)],
-    parameters: Annotated[bool, typer.Option("--parameters", help="Also what each step is made with.")] = False,
+    parameters: Annotated[bool, typer.Option("--parameters", help="Also print the parameters of each step.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Say how far a build is: shards, rows, rejected rows by reason, rate and time left of each step.
+    """Show the progress of a build: shards, rows, rejected rows by reason, rate and time left of each step.
 
-    Nothing is written, so it may be asked while the build runs.
+    Nothing is written, so it can be used while the build runs.
     """
     from storm_hf.builder.status import build_status
     from storm_hf.builder.status_table import parameters_page, status_table

@@ -38,26 +38,25 @@ def diagnose_model(
         typer.Option(
             "--dataset",
             "-d",
-            help="Folder or Hub name of a storm-thoughts data set, or a run of storm demo.",
+            help="Folder or Hub name of a storm-thoughts data set, or the data folder of a demo.",
             show_default=False,
         ),
     ],
     out: Annotated[
         Path, typer.Option("--out", file_okay=False, help="Folder for the page and the record.", show_default=False)
     ],
-    split: Annotated[str, typer.Option(help="Part of the data set. Training must not have seen it.")] = "test",
+    split: Annotated[str, typer.Option(help="Split of the data set, not seen in training.")] = "test",
     limit: Annotated[
-        int | None, typer.Option(min=2, help="Most questions, drawn at random.  [dim]\\[default: all][/dim]")
+        int | None,
+        typer.Option(min=2, help="Maximum number of questions, sampled at random.  [dim]\\[default: all][/dim]"),
     ] = None,
-    depth: Annotated[
-        list[int] | None, typer.Option("--depth", help="Only questions that need so many steps; give several.")
-    ] = None,
+    depth: Annotated[list[int] | None, typer.Option("--depth", help="Filter by number of steps; repeatable.")] = None,
     world: Annotated[
         str | None, typer.Option(help="The simulator that made the clips.  [dim]\\[default: as the data says][/dim]")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Draws questions, donors, noise and intervals.")] = 0,
-    batch_size: Annotated[int, typer.Option(min=1, help="Questions answered together.")] = 64,
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 8,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of questions, donors, noise and intervals.")] = 0,
+    batch_size: Annotated[int, typer.Option(min=1, help="Batch size.")] = 64,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Maximum length of an answer, in tokens.")] = 8,
     video_backend: VideoBackend = None,
 ) -> None:
     """Find out whether a model uses its latents.

@@ -17,7 +17,7 @@ FAILED = 2
 INTERRUPTED = 130  # 128 + SIGINT, as shells count
 
 
-class PoliteGroup(TyperGroup):
+class StormGroup(TyperGroup):
     """Command group that prints intended errors and those of the system in one line. Everything else is a bug."""
 
     def invoke(self, ctx: Any) -> Any:  # a `Context`, whose home differs between versions of typer

@@ -24,15 +24,13 @@ The address of the page goes to stdout, everything else to stderr."""
 
 def imagine_clips(
     model: Annotated[str, typer.Option("--model", "-m", help="Folder or Hub name of a STORM.", show_default=False)],
-    dataset: Annotated[
-        str, typer.Option("--dataset", "-d", help="Data set of thoughts with thought videos.", show_default=False)
-    ],
-    out: Annotated[Path, typer.Option(help="Folder for the page, films and pictures.", show_default=False)],
-    rows: Annotated[int, typer.Option(min=1, help="Questions that are answered and counted.")] = 64,
-    scenes: Annotated[int, typer.Option(min=1, help="How many of them are shown.")] = 4,
-    split: Annotated[str, typer.Option(help="Split that they come from.")] = "test",
-    updates: Annotated[int, typer.Option(min=1, help="Updates of the decoder, if one is trained.")] = 500,
-    seed: Annotated[int, typer.Option(min=0, help="Which questions, and the decoder's weights.")] = 0,
+    dataset: Annotated[str, typer.Option("--dataset", "-d", help="Thought-video data set.", show_default=False)],
+    out: Annotated[Path, typer.Option(help="Output folder of the page, films and pictures.", show_default=False)],
+    rows: Annotated[int, typer.Option(min=1, help="Number of questions.")] = 64,
+    scenes: Annotated[int, typer.Option(min=1, help="Number of questions shown on the page.")] = 4,
+    split: Annotated[str, typer.Option(help="Split of the data set.")] = "test",
+    updates: Annotated[int, typer.Option(min=1, help="Training steps of the decoder, if one is trained.")] = 500,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the questions and of the decoder's weights.")] = 0,
     video_backend: VideoBackend = None,
 ) -> None:
     """Draw the latents of a model: clip, true thought and imagined thought side by side.

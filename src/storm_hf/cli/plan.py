@@ -52,18 +52,18 @@ def plan_recipe(
     recipe: Annotated[Path, typer.Argument(help="YAML file for trainers/align.py or answer.py.", show_default=False)],
     num_processes: Annotated[int, typer.Option(min=1, help="Processes, one for each GPU.")] = 1,
     zero: Annotated[
-        int, typer.Option(help="ZeRO stage: 2 shares optimizer states and gradients, 3 the weights too; 0 nothing.")
+        int, typer.Option(help="ZeRO stage: 2 shards optimizer states and gradients, 3 also the weights; 0 none.")
     ] = 0,
     prompt_tokens: Annotated[
-        int | None, typer.Option(min=1, help="Length of the prompts.  [dim]\\[default: what the clip gives][/dim]")
+        int | None, typer.Option(min=1, help="Tokens of a prompt.  [dim]\\[default: what the clip gives][/dim]")
     ] = None,
     clip_size: Annotated[str, typer.Option(help="Width and height of the clips in pixels.")] = "640x360",
-    answer_tokens: Annotated[int, typer.Option(min=1, help="Length of the answers.")] = 8,
+    answer_tokens: Annotated[int, typer.Option(min=1, help="Tokens of an answer.")] = 8,
     config: Annotated[
         str | None, typer.Option(help="Folder or Hub name of the backbone, in place of the recipe's.")
     ] = None,
-    gpu: Annotated[str | None, typer.Option(help="Say how long a step takes on this GPU, such as h100.")] = None,
-    mfu: Annotated[float, typer.Option(min=0.01, max=1, help="Share of the GPU's peak that is reached.")] = 0.4,
+    gpu: Annotated[str | None, typer.Option(help="Also estimate the step time on this GPU, such as h100.")] = None,
+    mfu: Annotated[float, typer.Option(min=0.01, max=1, help="Assumed share of the GPU's peak (MFU).")] = 0.4,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Work out what a recipe needs: parameters, memory, arithmetic.

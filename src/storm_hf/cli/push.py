@@ -30,18 +30,22 @@ def push_folder(
     folder: Annotated[
         Path | None, typer.Argument(help="A checkpoint, or the output_dir of a finished build.", show_default=False)
     ] = None,
-    repo: Annotated[str | None, typer.Argument(help="Name on the Hub, such as me/storm.", show_default=False)] = None,
+    repo: Annotated[
+        str | None, typer.Argument(help="Repository id on the Hub, such as me/storm.", show_default=False)
+    ] = None,
     space: Annotated[
         str | None,
         typer.Option(
-            "--space", help="Instead of a folder: name of a Space with the page of `storm app`.", show_default=False
+            "--space",
+            help="Instead of a folder: repository id of a Space with the page of `storm app`.",
+            show_default=False,
         ),
     ] = None,
     model: Annotated[
-        str | None, typer.Option(help="Of a Space: the model on the Hub that is asked there.", show_default=False)
+        str | None, typer.Option(help="For a Space: repository id of its model.", show_default=False)
     ] = None,
-    public: Annotated[bool, typer.Option("--public", help="Let everybody see it.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before it becomes public.")] = False,
+    public: Annotated[bool, typer.Option("--public", help="Make it public.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Skip the confirmation of --public.")] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="List what would be published, with its card, and send nothing.")
     ] = False,
@@ -55,23 +59,23 @@ def push_folder(
     ] = None,
     license_name: Annotated[
         str | None,
-        typer.Option("--license", help="Of a checkpoint: licence of the weights, for the card.", show_default=False),
+        typer.Option("--license", help="For a checkpoint: licence of the weights, for the card.", show_default=False),
     ] = None,
     revision: Annotated[str, typer.Option(help="Branch to commit to.")] = "main",
-    tag: Annotated[str | None, typer.Option(help="Name of this version.", show_default=False)] = None,
+    tag: Annotated[str | None, typer.Option(help="Tag of this version.", show_default=False)] = None,
     diagnosis: Annotated[
         Path | None,
-        typer.Option(help="Of a checkpoint: diagnosis.json, whose table the card shows.", show_default=False),
+        typer.Option(help="For a checkpoint: diagnosis.json, whose table the card shows.", show_default=False),
     ] = None,
     evaluation: Annotated[
         Path | None,
-        typer.Option(help="Of a checkpoint: report.json of `storm evaluate`, for the card.", show_default=False),
+        typer.Option(help="For a checkpoint: report.json of `storm evaluate`, for the card.", show_default=False),
     ] = None,
     embed: Annotated[
         bool,
         typer.Option(
             "--embed/--reference",
-            help="Of a data set: with the videos whose licences allow it, or with their names only.",
+            help="For a data set: include the videos whose licences allow it, or their names only.",
         ),
     ] = True,
     allow_license: Annotated[

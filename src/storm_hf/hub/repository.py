@@ -1,4 +1,4 @@
-"""The steps of every publication: open the repository, upload what is large, commit, tag, and let people see it.
+"""Steps of a publication: create the repository, upload large files, commit, tag, set the visibility.
 
 Large files are uploaded one by one, named by the hash of their contents: what the server has already is not sent again. One
 commit at the end makes all of them visible at once, so that a repository never shows half of what was meant.

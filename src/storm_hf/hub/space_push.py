@@ -63,7 +63,7 @@ class SpacePush(Push):
                 The Space, with its owner.
 
         Raises:
-            PublicationError: If the model's name is none of the Hub.
+            PublicationError: If the model is not a Hub repository id.
         """
         self._check_model()
         card = space_card(repo, model=self.model, gradio_version=GRADIO_VERSION, python_version=PYTHON_VERSION)
@@ -81,7 +81,7 @@ class SpacePush(Push):
             [`PublishedSpace`]: What became of it.
 
         Raises:
-            PublicationError: If the model's name is none of the Hub, or everybody would see the Space unasked.
+            PublicationError: If the model is not a Hub repository id, or the Space would be public without confirmation.
             ServerError: If the upload was cut off; the same call goes on.
         """
         self._check_model()
@@ -94,7 +94,7 @@ class SpacePush(Push):
         """List what would be published. Needs no token and no network.
 
         Raises:
-            PublicationError: If the model's name is none of the Hub.
+            PublicationError: If the model is not a Hub repository id.
         """
         files = {each.path_in_repo: text_in(each) for each in self.files(self.repo)}
         sizes = tuple(sorted((name, size_of(content)) for name, content in files.items()))

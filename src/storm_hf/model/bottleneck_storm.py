@@ -1,4 +1,4 @@
-"""The latent bottleneck: what the answer learns of the clip, it learns from the content of the latents.
+"""Latent bottleneck: the answer gets the clip's information from the content of the latents alone.
 
 The rollout runs as usual, with the video in the context. Then the prompt is read once more with the clip taken out and the latents
 given, and the answer comes from there: a short pass over question, K latents and answer. Whatever it knows of the clip has passed
@@ -17,7 +17,7 @@ from .errors_storm import BackboneError, CacheError, ConfigurationError
 from .thought_storm import PER_TOKEN_INPUTS, StormModelOutput, Thought
 
 
-# Beginnings of the names of all that processors hand to a model of pictures, videos and sound.
+# Prefixes of the inputs of pictures, videos and sound, as processors name them.
 CLIP_INPUTS = (
     "pixel_",
     "video_",
@@ -78,9 +78,9 @@ class ClipFreeRows:
         tokens = {name: self._take(kept[name]) for name in PER_TOKEN_INPUTS if kept.get(name) is not None}
         return {**kept, **tokens, "input_ids": self.input_ids, "attention_mask": self.attention_mask}
 
-    def put(self, found: torch.Tensor, states: torch.Tensor, is_narrow: torch.Tensor) -> torch.Tensor:
-        """Put what was `found` without the clip (B, T, D) into `states` (B, S, D), in the rows that are narrow (B,)."""
-        is_put = is_narrow[:, None] & ~self.is_padding
+    def put(self, found: torch.Tensor, states: torch.Tensor, is_bottlenecked: torch.Tensor) -> torch.Tensor:
+        """Put what was `found` without the clip (B, T, D) into `states` (B, S, D), in the bottlenecked rows (B,)."""
+        is_put = is_bottlenecked[:, None] & ~self.is_padding
         columns = self.columns[:, :, None].expand_as(found)
         return states.scatter(1, columns, torch.where(is_put[:, :, None], found, states.gather(1, columns)))
 
@@ -118,7 +118,7 @@ def answer_without_clip(
 ) -> StormModelOutput:
     """Think with the clip, then read the prompt without it and with the latents given.
 
-    All rows are read a second time, so that processes which share weights run the same, whichever rows are narrow.
+    All rows are read a second time, so that processes which share weights run the same layers, whichever rows are bottlenecked.
 
     Args:
         thought ([`Thought`]):
@@ -137,7 +137,7 @@ def answer_without_clip(
             See [`ClipFreeRows`].
 
     Returns:
-        [`StormModelOutput`]: Of the first pass; in narrow rows, the last hidden states of all tokens but the clip's are those of the
+        [`StormModelOutput`]: Of the first pass; in bottlenecked rows, the last hidden states of all tokens but the clip's are those of the
         second. Without a cache: going on from it would show the clip.
 
     Raises:
@@ -149,24 +149,24 @@ def answer_without_clip(
             "`latent_bottleneck` reads the whole prompt a second time without its clip, so no cache can be gone on from. Leave "
             "`cache` out, and let `generate(latent_bottleneck=True)` write the answer."
         )
-    is_narrow = _narrow_rows(latent_bottleneck, input_ids)
+    is_bottlenecked = _bottlenecked_rows(latent_bottleneck, input_ids)
     rows = ClipFreeRows(input_ids, attention_mask, thought.config, clip_token_mask)
     without_clip = rows.replace(inputs)
     output = thought(input_ids, attention_mask, position_ids, False, inputs)
     answer = thought.model.forward(**without_clip, forced_latents=thought.fed_latents, use_cache=False)
     assert output.last_hidden_state is not None
-    output.last_hidden_state = rows.put(answer.last_hidden_state, output.last_hidden_state, is_narrow)
+    output.last_hidden_state = rows.put(answer.last_hidden_state, output.last_hidden_state, is_bottlenecked)
     return output
 
 
-def _narrow_rows(latent_bottleneck: torch.Tensor | bool, input_ids: torch.Tensor) -> torch.Tensor:
-    is_narrow = torch.as_tensor(latent_bottleneck, dtype=torch.bool, device=input_ids.device)
-    if is_narrow.ndim > 1 or (is_narrow.ndim == 1 and len(is_narrow) != len(input_ids)):
+def _bottlenecked_rows(latent_bottleneck: torch.Tensor | bool, input_ids: torch.Tensor) -> torch.Tensor:
+    is_bottlenecked = torch.as_tensor(latent_bottleneck, dtype=torch.bool, device=input_ids.device)
+    if is_bottlenecked.ndim > 1 or (is_bottlenecked.ndim == 1 and len(is_bottlenecked) != len(input_ids)):
         raise ConfigurationError(
             f"`latent_bottleneck` must be True, False, or one of them for each of {len(input_ids)} rows, got the shape "
-            f"{tuple(is_narrow.shape)}."
+            f"{tuple(is_bottlenecked.shape)}."
         )
-    return is_narrow.expand(len(input_ids))
+    return is_bottlenecked.expand(len(input_ids))
 
 
 __all__ = ["ClipFreeRows"]

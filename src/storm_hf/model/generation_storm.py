@@ -157,8 +157,8 @@ class StormGenerationMixin(GenerationMixin):
                 Whether to return the model's own latents, of shape `(num_sequences, num_latents, hidden_size)`, as
                 `latents` of the output. Implies `return_dict_in_generate=True`.
             latent_bottleneck (`bool`, *optional*, defaults to `False`):
-                Whether the answer is written from a prompt without its clip, to which the latents are given: then it owes all
-                that it knows of the clip to the content of K vectors.
+                Whether the answer is written from a prompt without its clip, to which the latents are given, so that all
+                video information passes through K vectors.
             kwargs:
                 Keyword arguments of `GenerationMixin.generate`.
 

@@ -14,10 +14,10 @@ class RolloutGradient:
             Run the prompt without gradient. The answer then teaches the latent steps and itself, not how the prompt is
             read. Saves the prompt's activations, by far the most of a long video.
         truncate_steps (`int`, *optional*):
-            Go back through the last so many latent steps only (truncated backpropagation through time); what came before
+            Backpropagate through the last `truncate_steps` latents only (truncated BPTT); what came before
             them, the prompt included, counts as given. Memory of that many steps instead of K and the prompt.
         jacobi_sweeps (`int`, *optional*):
-            Find the latents by so many parallel sweeps over all K slots instead of K steps one after the other, each from
+            Find the latents by this number of parallel sweeps over all K slots instead of K steps one after the other, each from
             the latents of the sweep before. K - 1 sweeps are the rollout itself, fewer are an approximation of it,
             already in the forward pass. The gradient goes through all sweeps.
 
@@ -39,15 +39,15 @@ class RolloutGradient:
                 f"give one of them, got {self.truncate_steps} and {self.jacobi_sweeps}."
             )
 
-    def num_given(self, num_latents: int) -> int:
+    def num_detached_steps(self, num_latents: int) -> int:
         """Number of the first latent steps that the gradient does not reach."""
         return 0 if self.truncate_steps is None else max(num_latents - self.truncate_steps, 0)
 
     def reaches_prompt(self, num_latents: int) -> bool:
         """True if the prompt gets a gradient."""
-        return not self.detach_prompt and self.num_given(num_latents) == 0
+        return not self.detach_prompt and self.num_detached_steps(num_latents) == 0
 
     def is_exact(self, num_latents: int) -> bool:
-        """Check that latents and gradient are those of the full rollout of so many steps."""
+        """Check that latents and gradient are those of the full rollout of `num_latents` steps."""
         enough_sweeps = self.jacobi_sweeps is None or self.jacobi_sweeps >= num_latents - 1
         return self.reaches_prompt(num_latents) and enough_sweeps

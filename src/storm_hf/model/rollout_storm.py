@@ -20,7 +20,7 @@ def bounded_rollout(
     num_latents: int,
     intervene: LatentIntervention | None = None,
     first_step: int = 0,
-    num_given: int = 0,
+    num_detached_steps: int = 0,
 ) -> torch.Tensor:
     """Turn the last hidden state into the next latent and feed it back, exactly `num_latents` times.
 
@@ -39,8 +39,8 @@ def bounded_rollout(
             forcing passes one to mix in targets.
         first_step (`int`, *optional*, defaults to `0`):
             Number of the first step, for a chunked prompt whose earlier chunks held latents.
-        num_given (`int`, *optional*, defaults to `0`):
-            So many steps at the beginning record no gradient: later ones take them as given.
+        num_detached_steps (`int`, *optional*, defaults to `0`):
+            Number of leading steps that run without gradient.
 
     Returns:
         `torch.Tensor` of shape `(batch_size, num_latents, hidden_size)`: The model's own latents, in order, before any
@@ -49,7 +49,7 @@ def bounded_rollout(
     latents = []
     has_gradient = torch.is_grad_enabled()
     for step in range(first_step, first_step + num_latents):
-        with torch.set_grad_enabled(has_gradient and step >= first_step + num_given):
+        with torch.set_grad_enabled(has_gradient and step >= first_step + num_detached_steps):
             latent = project(state)
             latents.append(latent)
             fed = latent if intervene is None else intervene(step, latent)

@@ -219,7 +219,7 @@ class Thought:
             num_latents,
             self.intervene,
             first_step=self._num_thought(),
-            num_given=self.gradient.num_given(num_latents),
+            num_detached_steps=self.gradient.num_detached_steps(num_latents),
         )
         self.fed_latents = torch.stack(fed, dim=1)
         return latents

@@ -47,7 +47,7 @@ class Step(Generic[TaskT]):
             tasks (`Mapping[str, TaskT]`):
                 From the name of a shard to what it is made of.
             on_finished (`Callable[[Path], None]`, *optional*):
-                Called once per shard when it is complete, in order unless another process is at one. Progress bars use it.
+                Called once per shard when it is complete, in order, except for shards written by another process. Progress bars use it.
 
         Returns:
             `list[Path]`: All shards, in the order of the tasks.

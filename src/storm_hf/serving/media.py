@@ -28,7 +28,7 @@ from storm_hf.video import VideoClip, VideoLimits, bounded_reading, read_video
 _DATA_URI = re.compile(r'data:(?:"[^"]*"|[^"])*?;base64,', re.IGNORECASE)
 _MAX_DATA_TYPE = 512
 _IMAGE_FORMATS = ("PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF")
-# Errors of a decoder that reads bytes of strangers. Pillow's plugins raise most of them.
+# Errors of a decoder that reads untrusted bytes. Pillow's plugins raise most of them.
 _DAMAGED = (
     *(ArithmeticError, EOFError, LookupError, NotImplementedError, OSError, RuntimeError, SyntaxError),
     *(TypeError, ValueError, struct.error, zlib.error, Image.DecompressionBombError, av.error.FFmpegError),

@@ -163,7 +163,7 @@ class ThroughputMeter:
         return is_video
 
     def read(self, gather: Callable[[torch.Tensor], torch.Tensor], device: torch.device) -> Throughput | None:
-        """Bring together what all processes counted since the last reading, and begin anew; None if there was nothing."""
+        """Reduce the counts of all ranks since the last call and reset; None if no step was taken."""
         self.stop()
         if not self._counts:
             return None

@@ -1,7 +1,7 @@
 """Kinds of files that are read as videos, and what a file is that cannot be read.
 
 FFmpeg knows hundreds of formats. Some of them are playlists, patterns of names or scripts that make it open other files, and
-most were never meant for files of strangers. Only those of this list are read.
+most were never meant for untrusted files. Only those of this list are read.
 """
 
 import re

@@ -82,7 +82,7 @@ def decode_videos(
             Most frames of a video.
 
     Raises:
-        VideoReadError: If there is no picture to be had from a file.
+        VideoReadError: If no frame of a file can be decoded.
     """
 
     def decode(part: dict[str, Any]) -> dict[str, Any]:
