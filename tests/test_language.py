@@ -69,3 +69,15 @@ def test_docstrings_open_with_an_imperative_or_a_noun():
 def test_arguments_are_described_by_nouns():
     found, count = HOUSE["argument_clauses"](SHIPPED)
     assert len(found) <= MAX_SHARE * count, named(found)
+
+
+def test_pages_and_templates_use_no_banned_word():
+    pages = [
+        ROOT / "README.md",
+        ROOT / "CONTRIBUTING.md",
+        *(ROOT / "docs").rglob("*.md"),
+        *(ROOT / "hub_cards").glob("*.md"),
+    ]
+    templates = [file for suffix in ("md", "j2", "html") for file in (ROOT / "src").rglob(f"*.{suffix}")]
+    history = ROOT / "docs" / "decisions.md"
+    assert named(HOUSE["banned_words"]([file for file in (*pages, *templates) if file != history])) == []
