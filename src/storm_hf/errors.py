@@ -50,7 +50,7 @@ from storm_hf.model.errors_storm import (
 
 
 class BrokenExtraError(StormError, ImportError):
-    """An optional package is installed but does not load; the message says what it misses."""
+    """An optional package is installed but does not load; the message names what is missing."""
 
 
 class CheckpointError(StormError, RuntimeError):
@@ -154,7 +154,7 @@ class VideoReadError(StormError, OSError):
 
 
 class VideoTimeoutError(VideoReadError, TimeoutError):
-    """A video was not read in time, which says nothing about its contents.
+    """A video was not read in time. Its contents may be fine.
 
     Args:
         message (`str`):
@@ -211,7 +211,7 @@ def one_line(error: BaseException) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of what a library's error says, without the stop at its end; the name of its class if it says nothing."""
+    """The first line of a library's error message, without its final stop; the name of its class if the message is empty."""
     return str(error).strip().partition("\n")[0].rstrip(".:") or type(error).__name__
 
 

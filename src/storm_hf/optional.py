@@ -39,7 +39,7 @@ EXTRA_OF = {
 
 
 def require(package: str) -> ModuleType:
-    """Import an optional package, or say how to get it.
+    """Import an optional package, or raise an error with the install command.
 
     Args:
         package (`str`):

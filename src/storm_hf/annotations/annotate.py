@@ -21,7 +21,7 @@ _TIMES = ("time_seconds", "start_seconds", "end_seconds")
 
 @dataclass(frozen=True)
 class Annotator:
-    """Reads rows as a layout says.
+    """Reader of rows by a layout.
 
     Args:
         layout ([`Layout`]):

@@ -46,7 +46,7 @@ def turns_of(value: Any) -> list[tuple[Any, Any]]:
 
 
 def without_placeholders(question: Any) -> Any:
-    """Strip the mark that says where in the prompt the clip goes.
+    """Strip the placeholder of the clip from the prompt.
 
     Raises:
         DatasetError: If there are several, which stand for several clips or pictures.

@@ -74,12 +74,12 @@ def text_of(value: Any, what: str) -> str:
 
 
 def optional_text(value: Any, what: str) -> str | None:
-    """Text, or None where nothing is said."""
+    """Text, or None if the field is absent."""
     return None if is_absent(value) else text_of(value, what)
 
 
 def seconds_of(value: Any, what: str) -> float | None:
-    """A time in seconds, from a number or from `1:02:03.5`; None where nothing is said.
+    """A time in seconds, from a number or from `1:02:03.5`; None if the field is absent.
 
     Raises:
         DatasetError: If it is no time, or negative.

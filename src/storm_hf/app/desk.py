@@ -104,7 +104,7 @@ class Desk:
         return self.step_names.index(step) if step in self.step_names else None
 
     def _told_of(self, clip: Path | None, action: Callable[[], _T]) -> _T:
-        """Call the user's file by its name where an error would tell the folder in which the server keeps it."""
+        """Replace the server's path of a user's file by its name in error messages."""
         try:
             return action()
         except StormError as error:

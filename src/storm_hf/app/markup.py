@@ -42,7 +42,7 @@ def thinking_markup(thinking: Thinking, truth: str | None = None) -> str:
 
 
 def rethought_markup(thinking: Thinking, again: Rethinking) -> str:
-    """Show the answer with changed latents beside the own one, and say whether the change made a difference."""
+    """Show the answer with changed latents beside the own one, with a note on whether the change made a difference."""
     titles = [("With your change", again.reply, ""), ("Its own answer", thinking.own, "")]
     own, changed = thinking.own.text, again.reply.text
     verdict = _verdict_alone(own, changed) if again.is_alone else _verdict(own, changed, again.donor)

@@ -1,4 +1,4 @@
-"""The page: where its parts stand. What they do is said in `desk.py`; nothing on it is fetched from elsewhere."""
+"""Layout of the Gradio page. Event handlers are in `desk.py`; nothing on it is fetched from elsewhere."""
 
 import os
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""The first step: annotations, cut into shards. The index is written last, and says how much there is to do."""
+"""The first step: annotations, cut into shards. The index is written last, and has the number of rows."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict

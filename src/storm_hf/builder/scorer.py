@@ -1,4 +1,4 @@
-"""A frozen video-language model that says how well it answers a question: what the gates ask that need a model.
+"""Frozen video-language model that scores the answer of a question, for the gates that need a model.
 
 It is shown the clip as the question sees it, the thought video, or both, and is never trained.
 

@@ -63,7 +63,7 @@ class ServedChat:
 
     @property
     def version(self) -> str | None:
-        """None: a server does not tell."""
+        """None: a server does not report it."""
         return None
 
     @property

@@ -1,4 +1,4 @@
-"""`storm push`: publish a data set of thoughts or a checkpoint on the Hub. What it is, the folder says."""
+"""`storm push`: publish a thought-video data set or a checkpoint on the Hub. The kind is read from the folder."""
 
 import sys
 from pathlib import Path

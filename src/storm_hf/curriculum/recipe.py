@@ -113,7 +113,7 @@ class RunRecipe:
 
 @dataclass(frozen=True)
 class _Settings:
-    """Merges what is said in five places."""
+    """Merge the arguments of five sources."""
 
     content: Arguments
     folder: Path

@@ -34,7 +34,7 @@ Launch = Callable[[str, Path, Path], Ending]
 
 @dataclass(frozen=True)
 class StagedRun:
-    """Does what a recipe says, and goes on where it was stopped.
+    """Runner of a recipe, which resumes where it was stopped.
 
     Args:
         recipe ([`RunRecipe`]):

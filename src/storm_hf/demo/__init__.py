@@ -1,4 +1,4 @@
-"""The main job: all of STORM on one small machine, from rendered clips to a page that says whether it worked."""
+"""Demo: all of STORM on one small machine, from rendered clips to a report."""
 
 from storm_hf.demo.recipe import DemoRecipe, demo_recipe
 from storm_hf.demo.record import DemoReport

@@ -209,7 +209,7 @@ _WORLDS = {
         bottleneck_share=0.5,  # without it the answer learned the clips by heart: right on those trained on, chance on others
         teacher_noise=0.3,  # an operation that mixes tiles spreads the errors of the step before
         latent_scale=0.25,  # with scale 1 and half the rate, a smaller lattice was not learned
-        rope_theta=4.0,  # the first latent has to tell the cells of the pattern apart
+        rope_theta=4.0,  # the first latent has to distinguish the cells of the pattern
         num_train=12000,
         updates={
             "base": 2000,  # after 700 it misread one token in fifteen, and targets lost tiles with it

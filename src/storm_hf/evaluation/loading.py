@@ -1,4 +1,4 @@
-"""Load a STORM checkpoint whole, or say in one sentence why that cannot be done."""
+"""Load a complete STORM checkpoint, or raise a one-sentence error."""
 
 import logging
 import re

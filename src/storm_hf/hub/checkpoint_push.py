@@ -25,7 +25,7 @@ _UNFILLED = "More Information Needed"
 
 @dataclass(frozen=True)
 class PublishedCheckpoint(Pushed):
-    """A checkpoint on the Hub: what [`Pushed`] says, and its files.
+    """A published checkpoint: the fields of [`Pushed`], and its files.
 
     Args:
         files (`tuple[str, ...]`):

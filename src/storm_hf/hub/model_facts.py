@@ -120,7 +120,7 @@ class ModelFacts:
 
 
 def facts_of_model(model: Any, *, name: str, stage: Stage, **known: Any) -> ModelFacts:
-    """Collect what a model in memory says about itself.
+    """Collect the facts of a model in memory.
 
     Args:
         model ([`StormForConditionalGeneration`]):
@@ -158,7 +158,7 @@ def facts_of_model(model: Any, *, name: str, stage: Stage, **known: Any) -> Mode
 
 
 def worlds_of(config: Mapping[str, Any]) -> tuple[str, ...]:
-    """The worlds that a configuration says its model was trained on, if it has seen nothing else."""
+    """The worlds in the training record of a configuration, if the model was trained on nothing else."""
     sources = config.get("trained_on") or ()
     if not all(source.startswith("world:") for source in sources):
         return ()

@@ -26,7 +26,7 @@ VIDEOS = "videos"
 _WORDS = ("id", "question", "options", "answer")
 _ROWS_PER_GROUP = 16  # rows whose videos are in memory at a time
 _FEATURES = "thought_features"
-_FOREIGN = "videos/clips"  # where a clip is said to lie that lies outside the data set
+_FOREIGN = "videos/clips"  # published place of a clip that lies outside of the data set
 
 
 @dataclass(frozen=True)

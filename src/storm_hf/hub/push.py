@@ -22,7 +22,7 @@ from storm_hf.writing import read_json
 
 @dataclass(frozen=True)
 class Publication(Pushed):
-    """A data set on the Hub: what [`Pushed`] says, and what it holds.
+    """A published data set: the fields of [`Pushed`], and its contents.
 
     Args:
         num_rows (`int`):

@@ -255,7 +255,7 @@ def text_in(operation: CommitOperationAdd) -> str:
 
 @contextmanager
 def raised_as_server_error(push: Push) -> Iterator[None]:
-    """Turn what the client raises when a server fails into one sentence that says how to go on.
+    """Turn a server failure of the client into a one-sentence error with the next step.
 
     Args:
         push ([`Push`]):

@@ -19,7 +19,7 @@ _PAPER, _INK, _SOFT, _LINE = (
 )  # one background, on light and dark pages alike
 _CLIP, _TEXT, _LATENT, _TARGET = "#e7edf7", "#f1f1ee", "#cfe8dc", "#fbe3c8"
 _GREEN, _ORANGE = "#1f7a55", "#b4641a"
-_MOST_LATENTS = 4  # that are drawn; dots say that there are more
+_MOST_LATENTS = 4  # that are drawn; dots stand for the others
 _LEFT, _CELL, _GAP, _ROW = 30, 46, 8, 44
 
 
@@ -88,7 +88,7 @@ def _latent_names(num_latents: int) -> list[str]:
 
 
 def _draw_sequence(pen: _Pen, top: float, num_latents: int) -> tuple[float, float]:
-    """Clip, question, latents and answer in a row, and say where the latents begin and end."""
+    """Draw clip, question, latents and answer in a row, with the start and the end of the latents."""
     pen.box(_LEFT, top, 120, _CLIP, "clip")
     pen.box(_LEFT + 120 + _GAP, top, 120, _TEXT, "question")
     first = left = _LEFT + 240 + 3 * _GAP

@@ -42,7 +42,7 @@ def locked(path: Path, name: str, *, wait: bool = True) -> Iterator[bool]:
         how = fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB
         try:
             fcntl.lockf(file, how, 1, zlib.crc32(name.encode()))
-        except (BlockingIOError, PermissionError):  # held by another; systems differ in how they say it
+        except (BlockingIOError, PermissionError):  # held by another; systems raise different errors
             yield False
             return
         yield True

@@ -69,7 +69,7 @@ class Step(Generic[TaskT]):
         return [workspace.shard(self.name, name) for name in tasks]
 
     def _complete(self, workspace: Workspace, name: str, task: TaskT, is_patient: bool) -> bool:
-        """Write a shard unless it is there or, for the impatient, being written; say whether it is there now."""
+        """Write a shard unless it is there or, for the impatient, being written; return whether it is there now."""
         with workspace.claimed(self.name, name, wait=is_patient) as shard:
             if shard is not None:
                 with written_whole(shard) as unfinished:

@@ -20,7 +20,7 @@ Stage = Literal["align", "answer"]
 _PARSER_KEYS = {"env", "config"}  # of TRL's parser itself
 _INHERITED = ("num_latents", "latent_projector", "num_frames")  # saved with the checkpoint
 _WHOLE_NUMBERS = ("num_latents", "num_frames", "per_device_train_batch_size", "gradient_accumulation_steps", "lora_r")
-_NUM_FRAMES = 32  # where neither recipe nor processor says
+_NUM_FRAMES = 32  # where neither recipe nor processor sets it
 
 
 @dataclass(frozen=True)

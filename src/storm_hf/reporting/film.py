@@ -16,7 +16,7 @@ from storm_hf.errors import ReportError, VideoReadError
 from storm_hf.video.source import check_file
 
 
-_MP4_BRAND = slice(4, 8)  # where every mp4 file says `ftyp`
+_MP4_BRAND = slice(4, 8)  # `ftyp` in every mp4 file
 _GAP_GREY = 128
 
 

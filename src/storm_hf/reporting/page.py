@@ -43,7 +43,7 @@ def percent(share: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Write a time as people say it: `12 ms`, `4.2 s`, `48 s`, `8 min 12 s`."""
+    """Format a duration: `12 ms`, `4.2 s`, `48 s`, `8 min 12 s`."""
     if seconds < 0.9995:
         return f"{1000 * seconds:.3g}{_SPACE}ms"
     if seconds < _SECONDS_PER_MINUTE:

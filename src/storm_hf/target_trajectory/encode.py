@@ -107,7 +107,7 @@ def _encode(backbone: PreTrainedModel, inputs: BatchFeature) -> list[torch.Tenso
 
 
 def _encode_grids(backbone: PreTrainedModel, inputs: BatchFeature) -> list[torch.Tensor]:
-    """Qwen-VL: patches of all videos in one row, and a grid that says whose they are."""
+    """Qwen-VL: patches of all videos in one row, and a grid with the size of each."""
     grids = inputs["video_grid_thw"]
     encoded = backbone.get_video_features(inputs["pixel_values_videos"], grids, return_dict=True).pooler_output
     temporal_patches = grids[:, 0].tolist()

@@ -12,7 +12,7 @@ CLIP_COLUMNS = (
     "clip_source",
     "clip_license",
     "clip_file",
-)  # provenance: a copy of the shards alone says what may be published
+)  # provenance: a copy of the shards alone determines what may be published
 
 
 def storm_thoughts_features(hidden_size: int, num_cells: int, *, is_world: bool = False) -> Any:

@@ -1,4 +1,4 @@
-"""A video model imagines the reasoning: it starts from frames of the clip and shows what its prompt says.
+"""Thought videos of a diffusers model, from frames of the clip and a prompt.
 
 Axes: T frames, H height, W width.
 """

@@ -155,7 +155,7 @@ def _count_bits(words: np.ndarray) -> np.ndarray:
 
 
 def _pieces(words: np.ndarray, count: int) -> list[list[int]]:
-    """Cut each hash into numbered pieces; bits that tell many hashes apart are dealt out evenly, like cards.
+    """Cut each hash into numbered pieces; bits that tell many hashes apart are distributed evenly.
 
     Neighbouring bits of a hash, such as of a sky, are often the same in all of them. A piece of such bits distinguishes nothing.
     """

@@ -31,7 +31,7 @@ class ThoughtVideoGenerator(Protocol):
 
     @property
     def license(self) -> str:
-        """Licence of what it makes, unless a video says its own."""
+        """Licence of its videos, unless a video has its own."""
         ...
 
     def generate(self, annotation: Annotation, *, prompt: str, seed: int) -> ThoughtVideo | Rejected:
@@ -109,7 +109,7 @@ class SimulatorGenerator:
         )
 
     def _episode_of(self, name: str) -> tuple[int, int | None] | None:
-        """Seed and depth that an id of this world says."""
+        """Seed and depth in an id of this world."""
         match = re.fullmatch(rf"{re.escape(self.world.name)}-(\d+)(?:-d(\d+))?", name)
         return (int(match[1]), int(match[2]) if match[2] else None) if match else None
 

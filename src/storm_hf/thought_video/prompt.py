@@ -134,7 +134,7 @@ class ChatPrompt:
         return self.request.shows_answer
 
     def write(self, annotation: Annotation) -> str:
-        """Ask the model, or take what it said before.
+        """Ask the model, or take its cached answer.
 
         Raises:
             DatasetError: If it says nothing, or is cut off. That is not kept.

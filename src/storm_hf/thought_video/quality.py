@@ -222,7 +222,7 @@ def judge(gates: Sequence[Gate], annotation: Annotation, thought: ThoughtVideo) 
 
 
 def as_seen(annotation: Annotation, thought: ThoughtVideo) -> Annotation:
-    """The question asked where its thought video begins, if that says so: nothing later may be seen."""
+    """The question, asked where its thought video begins if that is recorded: nothing later may be seen."""
     until = thought.seen_until_seconds
     return annotation if until is None else replace(annotation, time_seconds=until)
 

@@ -27,7 +27,7 @@ _DIGITS = 4  # of a score that is kept: what lies behind differs between process
 
 
 class AnswerScorer(Protocol):
-    """A frozen model that says how well it answers."""
+    """Frozen model that scores an answer."""
 
     def score(self, annotation: Annotation, thought: ThoughtVideo | None) -> float:
         """Score the correct answer of a question, higher is better.
@@ -64,7 +64,7 @@ def visual_gain(scorer: AnswerScorer, annotation: Annotation, thought: ThoughtVi
 
 @dataclass(frozen=True)
 class VisualGainGate(MeasuringGate):
-    """Refuses a thought video that does not help.
+    """Rejects a thought video that does not help.
 
     Args:
         scorer ([`AnswerScorer`]):
@@ -89,7 +89,7 @@ class VisualGainGate(MeasuringGate):
 
 @dataclass(frozen=True)
 class AnswerFreeGate(MeasuringGate):
-    """Refuses a thought video that helps no more than its control: one made alike, by a prompt that does not say the answer.
+    """Rejects a thought video that helps no more than its control, made in the same way by a prompt without the answer.
 
     What a control helps is due to more frames or to the generator's guess, not to reasoning towards this answer.
 

@@ -100,7 +100,7 @@ def find_adapter(name_or_path: str, **place: Any) -> AdapterFolder | None:
         )
     path = Path(found).parent
     if not Path(name_or_path).is_dir():
-        for file in (_WEIGHTS_FILE, STORM_FILE):  # into the same snapshot; what is missing is said where it is needed
+        for file in (_WEIGHTS_FILE, STORM_FILE):  # into the same snapshot; a missing file is raised where it is needed
             cached_file(name_or_path, file, _raise_exceptions_for_missing_entries=False, **place)
     storm = path / STORM_FILE
     return AdapterFolder(path, base, config.get("revision"), json.loads(storm.read_text()) if storm.is_file() else {})

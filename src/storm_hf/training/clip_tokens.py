@@ -15,13 +15,13 @@ from transformers import ProcessorMixin
 
 
 def asks_for_clip_text(processor: ProcessorMixin) -> dict[str, bool]:
-    """Arguments with which a processor says what it wrote for each clip; none if it writes in a way of its own."""
+    """Arguments that make a processor return the text it wrote for each clip; empty if it does not support them."""
     writes_as_all_do = type(processor).replace_video_token is not ProcessorMixin.replace_video_token
     return {"return_text_replacement_offsets": True} if writes_as_all_do else {}
 
 
 def with_clip_token_mask(encoded: dict[str, Any], processor: ProcessorMixin) -> dict[str, torch.Tensor]:
-    """Turn what a processor says of its text into a mask of its tokens.
+    """Turn a processor's text offsets into a mask of its tokens.
 
     Args:
         encoded (`dict`):

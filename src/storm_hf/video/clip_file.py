@@ -35,7 +35,7 @@ class ClipFile:
     """
 
     def __init__(self, path: Path) -> None:
-        self.name = str(path)  # FFmpeg looks at the suffix of formats that it cannot tell by their content
+        self.name = str(path)  # FFmpeg looks at the suffix of formats that it cannot recognize by their content
         self._path = path
         self._fault: OSError | None = None
         try:
@@ -99,7 +99,7 @@ def opening_error(path: Path, error: OSError) -> MachineError | VideoReadError:
 
 @contextmanager
 def system_errors_named(path: Path) -> Iterator[None]:
-    """Raise what the system says of a file as an error of this package; see `opening_error`."""
+    """Raise a system error about a file as an error of this package; see `opening_error`."""
     try:
         yield
     except StormError:

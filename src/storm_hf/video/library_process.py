@@ -173,7 +173,7 @@ class LibraryProcess:
 
     def _send(self, request: dict[str, Any]) -> None:
         assert self._process.stdin is not None
-        with suppress(BrokenPipeError):  # the process has ended, which the missing answer will tell
+        with suppress(BrokenPipeError):  # the process has ended, as the missing answer will show
             self._process.stdin.write(json.dumps(request).encode() + b"\n")
             self._process.stdin.flush()
 

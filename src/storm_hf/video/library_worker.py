@@ -45,7 +45,7 @@ _LIBRARIES: dict[str, tuple[str, Callable[[Any, str], tuple[int, FetchFrames]]]]
 
 
 def main() -> None:
-    """Load the library, say so, and serve clips until the other end is closed."""
+    """Load the library, report it, and serve clips until the other end is closed."""
     answers = take_standard_output()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that asks, which then ends this one
     module_name, open_file = _LIBRARIES[sys.argv[1]]
@@ -105,7 +105,7 @@ def answer(answers: BinaryIO, header: dict[str, Any], pixels: np.ndarray | None 
 
 
 def sentence(error: Exception) -> str:
-    """Return the first line of what a library says."""
+    """Return the first line of a library's message."""
     return str(error).strip().partition("\n")[0] or type(error).__name__
 
 

@@ -17,7 +17,7 @@ from storm_hf.errors import ConfigurationError, VideoReadError, VideoTimeoutErro
 
 
 _CHANNELS = 3
-_SMALLEST_PICTURE = 32 * 32  # pixels to reckon with where a header says less, or nothing
+_SMALLEST_PICTURE = 32 * 32  # pixels assumed where a header gives less, or nothing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,7 +176,7 @@ class ReadingBounds:
             )
 
     def note_refused_size(self, width: int, height: int) -> None:
-        """Remember that the decoder, which knows the limit, refused a picture; a size of 0 means that it did not tell."""
+        """Remember that the decoder, which knows the limit, refused a picture; a size of 0 is unknown."""
         if width * height == 0:
             self._refused = self._oversize("that are larger than its header says", "...")
         elif width * height > self.limits.max_frame_pixels:

@@ -116,7 +116,7 @@ class Pictures:
             self._fill_gap(self._previous)
 
     def clip(self, timeline: Timeline, num_broken: int) -> VideoClip:
-        """Repeat the pictures that were asked for more than once, and tell how it went."""
+        """Repeat the pictures that were asked for more than once, and report the result."""
         assert self._pixels is not None
         for position, first in enumerate(self._first[self._slots]):
             if first != position:

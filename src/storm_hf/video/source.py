@@ -20,7 +20,7 @@ from storm_hf.video.sample_tables import check_sample_tables
 
 
 _CONTAINER_OPTIONS = {"format_whitelist": FORMATS, "protocol_whitelist": "file"}
-_COUNTED_PACKETS = 2048  # of a file with several videos, to tell a film from a picture
+_COUNTED_PACKETS = 2048  # of a file with several videos, to distinguish a film from a picture
 _WIDEST_PIXEL = 8  # a pixel that is wider, or higher, than this is an error of the header
 
 

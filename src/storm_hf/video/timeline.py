@@ -26,7 +26,7 @@ from storm_hf.video.sample import FrameSelection
 from storm_hf.video.source import open_video, pixel_aspect, shown_size
 
 
-_DEFAULT_FPS = 25  # of streams that tell neither times nor a rate
+_DEFAULT_FPS = 25  # of streams with neither times nor a rate
 _MANY_PACKETS = 64  # below it, starting decoder threads costs more than they save
 
 
@@ -192,7 +192,7 @@ class PacketReader:
 
 
 def decoded(stream: VideoStream, packet: Packet | None, bounds: ReadingBounds) -> tuple[list[VideoFrame], int]:
-    """Decode a packet, or what the decoder still holds (None), and say whether that failed (1) or not (0)."""
+    """Decode a packet, or what the decoder still holds (None), and return 1 if that failed, else 0."""
     try:
         return stream.codec_context.decode(packet), 0
     except av.error.FFmpegError as error:

@@ -10,7 +10,7 @@ import numpy as np
 
 @dataclass(frozen=True, kw_only=True)
 class EpisodeText:
-    """All of an episode that can be said in words.
+    """Text of an episode.
 
     Args:
         world (`str`):

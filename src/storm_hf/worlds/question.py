@@ -1,4 +1,4 @@
-"""The wording of questions, answers and captions: words only, so that a small vocabulary says everything."""
+"""Wording of questions, answers and captions, within a small vocabulary."""
 
 import re
 from collections.abc import Iterable, Sequence

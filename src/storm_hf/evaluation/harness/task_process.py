@@ -114,7 +114,7 @@ def _evaluate(model: Any, task: str, limit: int | None, known: Any, defaults: An
 
 
 def _write(work: ArmTasks, task: str, results: dict[str, Any]) -> None:
-    """Write lmms-eval's numbers, then the samples: their file says that the task is finished."""
+    """Write lmms-eval's numbers, then the samples: their file marks the task as finished."""
     from lmms_eval.utils import handle_non_serializable
 
     folder = Path(work.out)
@@ -143,7 +143,7 @@ def _missing_data(task: str, error: BaseException, root: Path) -> DatasetError:
 
 
 def main() -> None:
-    """Do what the one argument says."""
+    """Run the job of the one argument."""
     work = ArmTasks(**json.loads(sys.argv.pop()))
     try:
         run_tasks(work)

@@ -1,4 +1,4 @@
-"""Models that mark the answers which a rule leaves open. By default there is none, and the report says so.
+"""Models that mark the answers which a rule leaves open. By default there is none, and the report notes it.
 
 prompt    what a judge is asked, in our own words, and what its verdict means
 judge     a judge with a memory: what it once answered lies on the disk, with the prompt

@@ -47,7 +47,7 @@ def judge_prompt(question: Question, completion: str) -> str:
 
 
 def read_verdict(question: Question, verdict: str) -> bool | None:
-    """Read what a judge says; `None` if it says neither.
+    """Parse a judge's verdict; `None` if it is neither.
 
     Args:
         question ([`~storm_hf.evaluation.scorers.Question`]):

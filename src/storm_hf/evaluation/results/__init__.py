@@ -1,4 +1,4 @@
-"""From what lmms-eval logged to numbers that say how they were made.
+"""Results of lmms-eval's logs, with the provenance of each number.
 
 samples     what was asked and answered, read from `*_samples_*.jsonl`
 documents   a benchmark's own fields as a question of ours

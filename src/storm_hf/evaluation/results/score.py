@@ -1,4 +1,4 @@
-"""An accuracy that says what it was counted over, how sure it is, and what could not be read.
+"""Accuracy with its denominator, its interval, and the number of unreadable answers.
 
 Standard errors are clustered by video, since questions about one video are not independent (Miller 2024, "Adding Error Bars to
 Evals", arXiv 2411.00640, equation 4): with scores s of n questions in clusters c, mean m,

@@ -33,7 +33,7 @@ def signed_points(difference: float) -> str:
 
 
 def model_sentence(report: Report) -> str:
-    """The checkpoint of each arm; nothing where no run says it."""
+    """The checkpoint of each arm; empty if no run recorded it."""
     arms: dict[str, list[str]] = {}
     for arm, model in report.models.items():
         arms.setdefault(model, []).append(arm)

@@ -1,4 +1,4 @@
-"""One careful reader for all benchmarks: it reads what an answer says, and where that is not clear, it reads nothing.
+"""Strict answer parser for all benchmarks: an unclear answer is unreadable.
 
 The English article "A" is never the option A, a letter within a word is no letter, and an answer that names two options names
 none. What cannot be read is wrong, and counted on its own. Only captions need a judge.
