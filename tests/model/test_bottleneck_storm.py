@@ -18,6 +18,7 @@ from torch.testing import assert_close
 from transformers import DynamicCache
 
 from storm_hf.errors import CacheError, ConfigurationError, LatentLayoutError
+from storm_hf.model.bottleneck_storm import refuse_single_patch
 from storm_hf.model.gradient_storm import RolloutGradient
 
 
@@ -295,6 +296,21 @@ def test_ids_alone_are_enough_for_a_clip_in_one_piece_and_refused_for_one_in_sev
         model(**ids_alone, **arguments)
     with pytest.raises(ConfigurationError, match="Pass `clip_token_mask`"):
         model.generate(**ids_alone, latent_bottleneck=True, max_new_tokens=1)
+
+
+SINGLE_PATCHES = {
+    "cached features": {"video_grid_thw": torch.tensor([[2, 4, 4], [1, 4, 4]])},
+    "pixels": {"pixel_values": torch.zeros(2, 1, 3, 32, 32)},
+}
+
+
+@pytest.mark.parametrize("given", SINGLE_PATCHES.values(), ids=SINGLE_PATCHES)
+def test_clip_of_one_temporal_patch_is_refused_without_its_mask(given):
+    """On Qwen3-VL its time stands before it, and on Qwen2.5-VL nothing; the ids look alike."""
+    with pytest.raises(ConfigurationError, match="one temporal patch.* Pass `clip_token_mask`"):
+        refuse_single_patch(given, None)
+    refuse_single_patch(given, torch.zeros(2, 8, dtype=torch.bool))
+    refuse_single_patch({"image_grid_thw": torch.tensor([[1, 4, 4]])}, None)
 
 
 # --- what cannot have it -----------------------------------------------------------------------------------------------

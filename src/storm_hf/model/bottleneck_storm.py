@@ -107,6 +107,34 @@ def _clip_of_ids(input_ids: torch.Tensor, config: StormConfig) -> torch.Tensor:
     return is_clip
 
 
+def refuse_single_patch(inputs: dict[str, Any], clip_token_mask: torch.Tensor | None) -> None:
+    """Refuse a clip of one temporal patch without its mask: in one piece on every backbone, it may yet have a time before it.
+
+    Args:
+        inputs (`dict`):
+            Pixels, or the grids of cached features.
+        clip_token_mask (`torch.BoolTensor`, *optional*):
+            See [`ClipFreeRows`].
+
+    Raises:
+        ConfigurationError: If there is such a clip, and no mask.
+    """
+    if clip_token_mask is not None:
+        return
+    grid, pixels = inputs.get("video_grid_thw"), inputs.get("pixel_values_videos", inputs.get("pixel_values"))
+    is_single = False
+    if grid is not None:  # (number of clips, 3)
+        is_single = bool((grid[:, 0] == 1).any())
+    elif pixels is not None and pixels.ndim == 5:  # frames are the second axis
+        is_single = pixels.shape[1] == 1
+    if is_single:
+        raise ConfigurationError(
+            "`latent_bottleneck` takes a clip out of its prompt. Expected clips of several frames, got one whose frames are one "
+            "temporal patch: ids alone do not tell whether a time was written before it. Pass `clip_token_mask`, True where the "
+            "processor wrote something for a clip; `PromptEncoder` makes it."
+        )
+
+
 def answer_without_clip(
     thought: Thought,
     latent_bottleneck: torch.Tensor | bool,
@@ -150,6 +178,7 @@ def answer_without_clip(
             "`cache` out, and let `generate(latent_bottleneck=True)` write the answer."
         )
     is_bottlenecked = _bottlenecked_rows(latent_bottleneck, input_ids)
+    refuse_single_patch(inputs, clip_token_mask)
     rows = ClipFreeRows(input_ids, attention_mask, thought.config, clip_token_mask)
     without_clip = rows.replace(inputs)
     output = thought(input_ids, attention_mask, position_ids, False, inputs)

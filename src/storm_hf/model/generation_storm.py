@@ -15,7 +15,7 @@ from transformers.generation.utils import GenerateOutput
 from transformers.utils import logging
 from transformers.utils.deprecation import deprecate_kwarg
 
-from .bottleneck_storm import CLIP_INPUTS, ClipFreeRows
+from .bottleneck_storm import CLIP_INPUTS, ClipFreeRows, refuse_single_patch
 from .configuration_storm import StormConfig
 from .errors_storm import CacheError, ConfigurationError, LatentLayoutError, UnsupportedGenerationError
 from .features_storm import unflatten_features
@@ -235,6 +235,7 @@ class StormGenerationMixin(GenerationMixin):
                 "`latent_bottleneck` writes the answer to a prompt without its clip, but a cache that has seen it was given. "
                 "Leave `cache` out."
             )
+        refuse_single_patch(kwargs, kwargs.get("clip_token_mask"))
         kwargs = {**kwargs, "attention_mask": self._mask_of(kwargs)}
         seen = ("input_ids", "attention_mask", *PER_TOKEN_INPUTS)
         inputs = {name: value for name, value in kwargs.items() if name in seen or name.startswith(CLIP_INPUTS)}
