@@ -1,5 +1,7 @@
 """Fixtures of the video tests."""
 
+import sys
+
 import pytest
 from tests.video import clips
 
@@ -21,3 +23,6 @@ def libraries(tmp_path, monkeypatch):
     stop_idle_processes()
     yield folder
     stop_idle_processes()
+    for name, module in list(sys.modules.items()):  # what a test has loaded from it is not the library
+        if str(getattr(module, "__file__", None)).startswith(str(folder)):
+            del sys.modules[name]
