@@ -25,21 +25,8 @@ from storm_hf.writing import read_json
 
 NEAR_CHANCE = 0.05
 FOLLOWS = 0.95
-COLUMNS = (
-    "run",
-    "targets",
-    "n",
-    "own",
-    "zero",
-    "noise",
-    "mean",
-    "skipped",
-    "without clip",
-    "follows donor",
-    "steered",
-    "verdict",
-    "as it should be",
-)
+SHOWN = ("own", "zero", "noise_per_dataset", "mean_over_questions", "no_latents", "latents_only")
+COLUMNS = ("run", "targets", "n", *SHOWN, "follows donor", "steered", "verdict", "as it should be")
 
 
 def main() -> None:
@@ -71,11 +58,13 @@ def diagnose_run(run: Path, limit: int | None) -> Diagnosis:
 
 
 def _row(run: Path, is_naive: bool, found: Diagnosis) -> str:
-    effects, swap = found.effects, found.effects["swap"]
-    shares = [effects[name].accuracy.mean for name in ("own", "zero", "noise", "mean", "skipped", "without_clip")]
-    follows = float("nan") if swap.follows_donor is None else swap.follows_donor.mean
+    donor = found.effects["donor"]
+    shares = [found.effects[name].accuracy.mean for name in SHOWN]
+    follows = float("nan") if donor.follows_donor is None else donor.follows_donor.mean
     steered = (
-        "-" if swap.steered is None else f"{swap.steered.mean:.3f} ({swap.steered.low:.3f} to {swap.steered.high:.3f})"
+        "-"
+        if donor.steered is None
+        else f"{donor.steered.mean:.3f} ({donor.steered.low:.3f} to {donor.steered.high:.3f})"
     )
     chance = found.chance or 0.0
     is_causal = all(abs(share - chance) <= NEAR_CHANCE for share in shares[1:4]) and follows >= FOLLOWS

@@ -31,6 +31,7 @@ from storm_hf.demo.controls import naive_variant, paper_variant, plain_variant, 
 from storm_hf.demo.folder import DemoFolder
 from storm_hf.demo.measure import NUM_TIMED
 from storm_hf.demo.recipe import Training
+from storm_hf.demo.record import read_interventions
 from storm_hf.demo.stages import prepare
 from storm_hf.demo.tasks import Task, run_tasks
 from storm_hf.demo.variants import Variant, flops_per_update, variant_task
@@ -48,7 +49,7 @@ RATES = (5e-4, 1e-3, 2e-3)
 ANSWER_RATES = (1e-5, 1e-4)
 SHARES = (0.0, 0.25, 0.5, 1.0)
 NOISES = (0.0, 0.3)
-USE = {"latents zeroed": "zero", "follows a donor": "swap_follows_donor", "without the clip": "without_clip"}
+USE = {"latents zeroed": "zero", "follows a donor": "follows_donor", "without the clip": "latents_only"}
 SECONDS_PER_UPDATE = 0.3  # where nothing has been measured yet: two arms side by side on two cores
 SAME_COST = 0.05  # an arm whose updates cost what STORM's do, but for this share, is not trained twice
 WORKERS = 2
@@ -209,8 +210,9 @@ def accuracy_cells(runs: Sequence[Run], name: str) -> list[str]:
 
 
 def use_cells(runs: Sequence[Run], name: str) -> list[str]:
-    """Are the latents used? Mean over seeds under replacements; a dash where an arm has no latents."""
-    found = [run.results(name).get("interventions", {}) for run in runs if name in {one.name for one in run.variants}]
+    """Are the latents used? Mean over seeds under interventions; a dash where an arm has no latents."""
+    results = [run.results(name) for run in runs if name in {one.name for one in run.variants}]
+    found = [read_interventions(one.get("interventions", {})) for one in results]
     return [
         f"{np.mean([one[key] for one in found]):.3f}" if all(key in one for one in found) else "-"
         for key in USE.values()

@@ -16,11 +16,12 @@ from rich.console import Console
 from storm_hf.demo.folder import DemoFolder
 from storm_hf.diagnostics.answering_again import answer_again
 from storm_hf.diagnostics.effects import AnswerTable
-from storm_hf.diagnostics.interventions import Intervention
 from storm_hf.diagnostics.questions import read_questions
 from storm_hf.errors import WorldError
 from storm_hf.evaluation.answering import answer_questions
 from storm_hf.evaluation.loading import load_checkpoint
+from storm_hf.interventions.intervention import Intervention
+from storm_hf.interventions.kind import InterventionKind
 from storm_hf.training.prompts import PromptEncoder
 from storm_hf.writing import read_json
 
@@ -39,8 +40,9 @@ def main() -> None:
     prompts = PromptEncoder(processor, model.config, num_latents)
     own = answer_questions(model, prompts, questions.rows, max_new_tokens=1, batch_size=256)
     latents, donors = np.stack([np.asarray(answer.latents) for answer in own]), np.roll(np.arange(len(own)), 1)
-    edits = {str(step): Intervention("", latents[donors], steps=[step]) for step in range(num_latents - 1)}
-    own_first = {"own": Intervention("")} | edits
+    kind = InterventionKind.shuffled
+    edits = {str(step): Intervention(kind, latents[donors], steps=[step]) for step in range(num_latents - 1)}
+    own_first = {"own": Intervention()} | edits
     replies = answer_again(model, prompts, questions.rows, own_first, max_new_tokens=4, batch_size=256)
     table = AnswerTable(questions.rows, replies["own"], questions.clips)
     out = Console(soft_wrap=True)

@@ -24,6 +24,7 @@ from storm_hf.demo.arms import is_finished, learn_to_see
 from storm_hf.demo.controls import plain_variant, storm_variant
 from storm_hf.demo.folder import DemoFolder
 from storm_hf.demo.recipe import Training
+from storm_hf.demo.record import read_interventions
 from storm_hf.demo.tasks import Report, Task, run_tasks
 from storm_hf.demo.variants import Variant, measure_variant, train_variant
 from storm_hf.worlds import WORLD_NAMES, make_world
@@ -133,7 +134,7 @@ def row_of(part: Part, names: tuple[str, ...]) -> list[str]:
     values = [
         chance,
         *(one["accuracy"] for one in results),
-        *(results[-1]["interventions"][key] for key in USE.values()),
+        *(read_interventions(results[-1]["interventions"])[key] for key in USE.values()),
     ]
     return [part.recipe.world, *(f"{value:.3f}" for value in values)]
 

@@ -150,7 +150,9 @@ KINDS = {
     "stream": Kind(stream, 200),
     "choices": Kind(asks(n=2, temperature=1.0, seed=1), 200),
     "stop": Kind(asks(stop=["e", "a"], frequency_penalty=0.5), 200),
-    "latents": Kind(lambda client: client.post(client.about(client.clip, latents="noise")).status_code, 200),
+    "latents": Kind(
+        lambda client: client.post(client.about(client.clip, latents="noise_per_question")).status_code, 200
+    ),
     "unknown field": Kind(asks(top_k=3), 422),
     "wrong type": Kind(asks(max_tokens="5"), 422),
     "not done": Kind(asks(generation_config='{"num_return_sequences": 3000}'), 422),

@@ -19,7 +19,7 @@ from worlds import table
 
 from storm_hf.demo import data
 from storm_hf.demo.folder import DemoFolder
-from storm_hf.diagnostics import feed
+from storm_hf.diagnostics import Intervention, InterventionKind
 from storm_hf.evaluation.answering import accuracy, answer_questions
 from storm_hf.target_trajectory import RankReport, TargetTrajectory, choose_rank
 from storm_hf.target_trajectory.pool import pool_clips
@@ -72,8 +72,9 @@ def arm_table(folder: DemoFolder, arm: str, fitted: Rows, rows: Rows) -> str:
     model, processor = data.load(checkpoint_of(folder, arm))
     prompts = PromptEncoder(processor, model.config, targets.shape[1])
     found = [["the true targets", "-", *read(targets, weights, tiles)]]
-    for name, intervene in {"latents after true thoughts": feed(targets.numpy()), "latents rolled out": None}.items():
-        answers = answer_questions(model, prompts, rows, max_new_tokens=4, intervene=intervene)
+    oracle = Intervention(InterventionKind.oracle, targets.numpy())
+    for name, intervention in {"latents after true thoughts": oracle, "latents rolled out": Intervention()}.items():
+        answers = answer_questions(model, prompts, rows, max_new_tokens=4, intervene=intervention)
         latents = torch.from_numpy(np.stack([np.asarray(answer.latents) for answer in answers])).float()
         found.append([name, f"{accuracy(answers, rows):.3f}", *read(latents, weights, tiles)])
     return table(["tiles read off", "answers", *(f"step {step + 1}" for step in range(targets.shape[1]))], found)

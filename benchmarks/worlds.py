@@ -19,13 +19,14 @@ from rich.console import Console
 from storm_hf.demo import demo_recipe, run_demo
 from storm_hf.demo.controls import CONTROLS, control_tasks
 from storm_hf.demo.folder import DemoFolder
+from storm_hf.demo.record import read_interventions
 from storm_hf.demo.tasks import run_tasks
 from storm_hf.worlds import WORLD_NAMES
 from storm_hf.writing import read_json
 
 
 ARMS = ("direct", *CONTROLS, "chain_of_thought", "terse_chain", "align", "storm")
-MEASURES = ("none", "zero", "noise", "mean", "oracle", "swap_follows_donor")
+MEASURES = ("own", "zero", "noise_per_dataset", "mean_over_questions", "oracle", "follows_donor")
 
 
 def run(world: str, seed: int, out: Path, console: Console) -> dict[str, dict[str, Any]]:
@@ -68,7 +69,8 @@ def depth_table(results: list[dict[str, Any]]) -> str:
 def latents_table(results: list[dict[str, Any]], seeds: list[int]) -> str:
     """Interventions and retrieval, seed by seed."""
     storms = [one["storm"] for one in results]
-    rows = [[name, *(f"{storm['interventions'][name]:.3f}" for storm in storms)] for name in MEASURES]
+    measured = [read_interventions(storm["interventions"]) for storm in storms]
+    rows = [[name, *(f"{one[name]:.3f}" for one in measured)] for name in MEASURES]
     rows.append(["state retrieval, top 1", *(f"{storm['top1_state']:.3f}" for storm in storms)])
     rows.append(["state retrieval, chance", *(f"{storm['retrieval_chance']:.3f}" for storm in storms)])
     return table(["STORM with", *(f"seed {seed}" for seed in seeds)], rows)

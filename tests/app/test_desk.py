@@ -7,9 +7,10 @@ import pytest
 from markupsafe import escape
 from tests.evaluation.world_checkpoint import OPTIONS
 
-from storm_hf.app.desk import CONTENT_OF, EVERY_STEP, SAME_STEP, Desk
+from storm_hf.app.desk import EVERY_STEP, INTERVENTION_OF, SAME_STEP, Desk
 from storm_hf.app.markup import rethought_markup, thinking_markup
 from storm_hf.app.replies import Rethinking
+from storm_hf.interventions.intervention import Intervention
 
 
 QUESTION = "where is the ball ?"
@@ -39,7 +40,7 @@ def test_stranger_is_answered_with_a_caveat(desk, stranger):
     assert thinking is not None
 
 
-@pytest.mark.parametrize("content", [name for name, kind in CONTENT_OF.items() if kind != "own"])
+@pytest.mark.parametrize("content", [name for name, kind in INTERVENTION_OF.items() if kind != "own"])
 def test_every_change_is_answered(desk, asked, examples, content):
     notice, replies = desk.change(asked[2], content, EVERY_STEP, SAME_STEP, str(examples.episodes[1].clip_path))
     assert not notice
@@ -60,7 +61,7 @@ def test_every_change_is_answered(desk, asked, examples, content):
 )
 def test_verdict_claims_no_more_than_the_answers_show(asked, own, changed, donor, verdict):
     thinking = replace(asked[2], own=replace(asked[2].own, text=own))
-    again = Rethinking(replace(thinking.own, text=changed), (0,), donor)
+    again = Rethinking(replace(thinking.own, text=changed), Intervention("zero"), donor)
     assert verdict in rethought_markup(thinking, again)
 
 
@@ -69,7 +70,7 @@ def test_verdict_claims_no_more_than_the_answers_show(asked, own, changed, donor
 )
 def test_verdict_on_the_thought_alone_is_about_what_it_holds(asked, changed, verdict):
     thinking = replace(asked[2], own=replace(asked[2].own, text="red"))
-    again = Rethinking(replace(thinking.own, text=changed), (), is_alone=True)
+    again = Rethinking(replace(thinking.own, text=changed), Intervention("latents_only"))
     assert verdict in rethought_markup(thinking, again)
 
 

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from tests.evaluation.world_checkpoint import HIDDEN_SIZE, NUM_LATENTS, OPTIONS
 
-from storm_hf.app.changes import Change
 from storm_hf.app.markup import heading_markup
 from storm_hf.app.sight import Sight, nearest_states
 from storm_hf.diagnostics.retrieval import ThoughtGallery
@@ -31,16 +30,16 @@ def test_thinking_costs_its_latents_and_direct_answering_none(thinking):
 
 @pytest.mark.parametrize("step", [None, 1])
 def test_zeros_are_fed_where_they_were_asked_for(session, thinking, step):
-    again = session.rethink(thinking, Change("zero", step))
+    again = session.rethink(thinking, "zero", step=step)
     is_zero = [not latent.any() for latent in again.reply.latents]
     assert is_zero == [step in (None, number) for number in range(NUM_LATENTS)]
-    assert again.replaced == tuple(number for number in range(NUM_LATENTS) if is_zero[number])
+    assert again.intervention.replaced == tuple(number for number in range(NUM_LATENTS) if is_zero[number])
     assert again.reply.forward_passes == thinking.own.forward_passes
     assert again.donor is None
 
 
 def test_steps_after_a_changed_one_are_thought_anew(session, thinking):
-    own, changed = thinking.own.latents, session.rethink(thinking, Change("own", 1, 3)).reply.latents
+    own, changed = thinking.own.latents, session.rethink(thinking, "own", step=1, source=3).reply.latents
     np.testing.assert_allclose(changed[0], own[0], atol=1e-5)
     np.testing.assert_allclose(changed[1], own[3], atol=1e-5)
     assert not np.allclose(changed[2], own[2], atol=1e-3)
@@ -48,34 +47,38 @@ def test_steps_after_a_changed_one_are_thought_anew(session, thinking):
 
 def test_another_clip_gives_its_thoughts(session, thinking, examples):
     other = examples.episodes[1].clip_path
-    again = session.rethink(thinking, Change("other"), other)
+    again = session.rethink(thinking, "donor", other_clip=other)
     asked = session.think(other, thinking.question.text, OPTIONS)
     np.testing.assert_allclose(again.reply.latents, asked.own.latents, atol=1e-5)
     assert again.donor == asked.own.text
 
 
 def test_answer_from_the_thought_alone_is_that_of_generation_without_the_clip(session, thinking):
-    again = session.rethink(thinking, Change("alone", 1))
+    again = session.rethink(thinking, "latents_only", step=1)
     question, prompts = thinking.question.row(), PromptEncoder(session.processor, session.model.config, NUM_LATENTS)
-    (expected,) = answer_questions(session.model, prompts, [question], max_new_tokens=64, latent_bottleneck=True)
-    assert (again.reply.text, again.replaced, again.is_alone) == (expected.text, (), True)
+    (expected,) = answer_questions(session.model, prompts, [question], max_new_tokens=64, intervene=again.intervention)
+    assert (again.reply.text, again.intervention.replaced, again.intervention.generation_arguments()) == (
+        expected.text,
+        (),
+        {"latent_bottleneck": True},
+    )
     np.testing.assert_allclose(again.reply.latents, thinking.own.latents, atol=1e-5)
     assert again.reply.forward_passes == thinking.own.forward_passes + 1  # the second, short reading
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("kind", "steps", "message"),
     [
-        (Change("other"), "another clip"),
-        (Change("own"), "changes nothing"),
-        (Change("own", 2, 2), "changes nothing"),
-        (Change("zero", NUM_LATENTS), "a step from 1 to 4 but got 5"),
-        (Change("ones"), "Expected a content"),
+        ("donor", {}, "another clip"),
+        ("own", {}, "changes nothing"),
+        ("own", {"step": 2, "source": 2}, "changes nothing"),
+        ("zero", {"step": NUM_LATENTS}, "a step from 1 to 4 but got 5"),
+        ("ones", {}, "Expected one of own, zero"),
     ],
 )
-def test_change_that_cannot_be_made_is_refused(session, thinking, change, message):
+def test_change_that_cannot_be_made_is_refused(session, thinking, kind, steps, message):
     with pytest.raises(InterventionError, match=message):
-        session.rethink(thinking, change)
+        session.rethink(thinking, kind, **steps)
 
 
 def test_clip_beyond_the_limit_is_refused(session, stranger):

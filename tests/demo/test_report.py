@@ -80,7 +80,9 @@ def test_json_has_exactly_the_agreed_keys(story, tmp_path):
     write_report(tmp_path, made_up_report(), story)
     result = dict.fromkeys(("accuracy", "forward_passes", "seconds_per_answer", "train_seconds"))
     arms = ("direct", "chain_of_thought", "align", "storm")
-    interventions = dict.fromkeys(("none", "zero", "noise", "mean", "swap_follows_donor", "oracle"))
+    interventions = dict.fromkeys(
+        ("own", "zero", "noise_per_dataset", "mean_over_questions", "follows_donor", "oracle")
+    )
     assert shape(json.loads((tmp_path / "report.json").read_text())) == {
         "world": None,
         "seed": None,
@@ -237,7 +239,7 @@ def test_verdict_of_the_page_follows_the_numbers(story, tmp_path, page):
 
 def test_page_of_naive_targets_says_why(story, tmp_path):
     naive = dataclasses.replace(story, naive_targets=True, cosines=TargetCosines(0.987, 0.987, 0.994))
-    inert = dataclasses.replace(made_up_report().interventions, none=0.25, swap_follows_donor=0.0)
+    inert = made_up_report().interventions | {"own": 0.25, "follows_donor": 0.0}
     words = Page(write_report(tmp_path, made_up_report(storm=0.25, interventions=inert), naive).read_text()).words
     assert "nearly identical (random-pair cosine 0.987)" in words
     assert "centred and whitened on the training clips" not in words

@@ -1,16 +1,16 @@
 import dataclasses
 
 import pytest
-from tests.demo.demo_story import made_up_report, made_up_story
+from tests.demo.demo_story import interventions, made_up_report, made_up_story
 
-from storm_hf.demo.record import Interventions, OpenQuestions, Retrieval
+from storm_hf.demo.record import OpenQuestions, Retrieval
 from storm_hf.demo.story import TargetCosines
 from storm_hf.demo.verdict import judge
 from storm_hf.evaluation.bootstrap import wilson_interval
 
 
 NAIVE_COSINES = TargetCosines(raw=0.987, used=0.987, reached=0.994)
-INERT = {"zero": 0.256, "noise": 0.256, "mean": 0.256, "swap_follows_donor": 0.0, "oracle": 0.256}
+INERT = interventions(0.256, 0.256, 0.256, 0.256, 0.0, 0.256)
 
 
 @pytest.fixture(scope="module")
@@ -18,8 +18,8 @@ def story(tmp_path_factory):
     return made_up_story(tmp_path_factory.mktemp("clips"))
 
 
-def intervened(**replaced: float) -> Interventions:
-    return dataclasses.replace(made_up_report().interventions, **replaced)
+def intervened(**replaced: float) -> dict[str, float]:
+    return {**made_up_report().interventions, **replaced}
 
 
 def open_questions(**replaced: float) -> OpenQuestions:
@@ -40,8 +40,11 @@ def test_good_run_works_and_says_by_how_much(story):
         ({"storm": 0.90}, "stays below 95%"),
         ({"direct": 0.99}, "direct answering is as good"),
         ({"open": open_questions(storm=0.4)}, "asked without options, STORM answers 40% right"),
-        ({"interventions": intervened(noise=0.5)}, "with noise for latents 50% are still right"),
-        ({"interventions": intervened(swap_follows_donor=0.8)}, "swapped latents steer 80%"),
+        (
+            {"interventions": intervened(noise_per_dataset=0.5)},
+            "fed noise of all latents' size, it still answers 50% right",
+        ),
+        ({"interventions": intervened(follows_donor=0.8)}, "another clip's latents steer 80%"),
         ({"retrieval": Retrieval(0.6, 256, 0.25)}, "60% of the latents lie nearest"),
         ({"by_depth": {"0": {"direct": 1.0, "storm": 1.0}, "6": {"direct": 0.2, "storm": 0.7}}}, "at 6 swaps"),
     ],
@@ -53,19 +56,19 @@ def test_each_shortfall_is_named(story, replaced, named):
 
 
 def test_right_answers_without_the_latents_are_no_success(story):
-    verdict = judge(made_up_report(interventions=intervened(zero=0.98, swap_follows_donor=0.01)), story)
+    verdict = judge(made_up_report(interventions=intervened(zero=0.98, follows_donor=0.01)), story)
     assert verdict.outcome == "unused"
     assert verdict.headline == "The answers do not come from the latents."
     assert "with zeros in their place 98% are still right" in verdict.sentence
 
 
-@pytest.mark.parametrize("kind", ["zero", "noise", "mean"])
+@pytest.mark.parametrize("kind", ["zero", "noise_per_dataset", "mean_over_questions"])
 def test_answers_that_survive_any_replacement_do_not_come_from_the_latents(story, kind):
     assert judge(made_up_report(interventions=intervened(**{kind: 0.9})), story).outcome == "unused"
 
 
 def test_latents_that_matter_but_do_not_steer_are_not_used(story):
-    assert judge(made_up_report(interventions=intervened(swap_follows_donor=0.1)), story).outcome == "unused"
+    assert judge(made_up_report(interventions=intervened(follows_donor=0.1)), story).outcome == "unused"
 
 
 def test_accuracy_within_the_error_of_chance_is_a_failure(story):
@@ -76,14 +79,14 @@ def test_accuracy_within_the_error_of_chance_is_a_failure(story):
 
 
 def test_model_that_cannot_read_the_true_targets_is_told_apart(story):
-    verdict = judge(made_up_report(storm=0.256, interventions=Interventions(none=0.256, **INERT)), story)
+    verdict = judge(made_up_report(storm=0.256, interventions=INERT), story)
     assert verdict.outcome == "fails"
     assert "nothing is read from the latents" in verdict.sentence
 
 
 def test_naive_targets_are_named_as_the_reason(story):
     naive = dataclasses.replace(story, naive_targets=True, cosines=NAIVE_COSINES)
-    verdict = judge(made_up_report(storm=0.256, interventions=Interventions(none=0.256, **INERT)), naive)
+    verdict = judge(made_up_report(storm=0.256, interventions=INERT), naive)
     assert verdict.outcome == "fails"
     assert "The latents are not used" in verdict.sentence
     assert "nearly identical (random-pair cosine 0.987)" in verdict.sentence
@@ -92,7 +95,7 @@ def test_naive_targets_are_named_as_the_reason(story):
 
 def test_naive_targets_that_hold_the_answer_are_not_called_empty(story):
     naive = dataclasses.replace(story, naive_targets=True, cosines=NAIVE_COSINES)
-    inert = Interventions(none=0.256, **(INERT | {"oracle": 1.0}))
+    inert = INERT | {"oracle": 1.0}
     verdict = judge(made_up_report(storm=0.256, interventions=inert), naive)
     assert "fed those, it answers 100% right" in verdict.sentence
     assert "nothing to carry" not in verdict.sentence
@@ -100,7 +103,7 @@ def test_naive_targets_that_hold_the_answer_are_not_called_empty(story):
 
 def test_naive_targets_that_differ_are_not_called_identical(story):
     naive = dataclasses.replace(story, naive_targets=True, cosines=TargetCosines(raw=0.4, used=0.4, reached=0.9))
-    verdict = judge(made_up_report(storm=0.256, interventions=Interventions(none=0.256, **INERT)), naive)
+    verdict = judge(made_up_report(storm=0.256, interventions=INERT), naive)
     assert "nearly identical" not in verdict.sentence
 
 

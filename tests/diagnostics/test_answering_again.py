@@ -9,9 +9,9 @@ from tests.diagnostics.thinker import latents_of, tokens_of
 from tests.tiny import EOS, IMAGE, KINDS, PAD, VIDEO, VOCAB_SIZE, tiny_inputs, tiny_storm, with_clip_mask
 
 from storm_hf.diagnostics.answering_again import SharedPrompts, answer_again
-from storm_hf.diagnostics.interventions import Intervention, step_replacements, token_replacements
-from storm_hf.diagnostics.replacement import choose_donors
 from storm_hf.errors import InterventionError
+from storm_hf.interventions.kind import CONTENT_FREE, InterventionKind
+from storm_hf.interventions.token_replacement import choose_donors, step_replacements, token_replacements
 
 
 class NumberTokenizer:
@@ -76,7 +76,7 @@ def shift(step, latent):
 def test_reply_is_that_of_the_whole_prompt(tiny, replace):
     model, prompts, shared = tiny
     with torch.inference_mode():
-        replies = shared.reply(Intervention("", None), replace)
+        replies = shared.reply(InterventionKind.own, replace)
     expected, latents = generate(model, prompts, latent_intervention=replace)
     texts = NumberTokenizer().batch_decode(expected)
     assert [reply.answer.text for reply in replies] == texts
@@ -84,10 +84,10 @@ def test_reply_is_that_of_the_whole_prompt(tiny, replace):
     assert all((reply.divergence > 1e-4) == (replace is not None) for reply in replies)
 
 
-def test_skipped_latents_are_those_of_generation_without_any(tiny):
+def test_no_latents_are_those_of_generation_without_any(tiny):
     model, prompts, shared = tiny
     with torch.inference_mode():
-        replies = shared.reply(Intervention("", layout="skipped"), None)
+        replies = shared.reply(InterventionKind.no_latents, None)
     expected, _ = generate(model, prompts, num_latents=0)
     assert [reply.answer.text for reply in replies] == NumberTokenizer().batch_decode(expected)
     assert all(np.isfinite(reply.divergence) for reply in replies)
@@ -96,7 +96,7 @@ def test_skipped_latents_are_those_of_generation_without_any(tiny):
 def test_answer_without_the_clip_is_that_of_generation_with_the_bottleneck(tiny):
     model, prompts, shared = tiny
     with torch.inference_mode():
-        replies = shared.reply(Intervention("", layout="without_clip"), None)
+        replies = shared.reply(InterventionKind.latents_only, None)
     expected, latents = generate(model, prompts, latent_bottleneck=True)
     assert [reply.answer.text for reply in replies] == NumberTokenizer().batch_decode(expected)
     np.testing.assert_allclose(latents_of([reply.answer for reply in replies]), latents.numpy(), atol=1e-4)
@@ -111,29 +111,29 @@ def test_markers_alone_are_two_tokens_of_the_backbone(tiny):
     inputs = {name: value[:, keep] if value.shape == ids.shape else value for name, value in prompts.inputs.items()}
     with torch.inference_mode():
         first = model.backbone(**inputs).logits[:, -1]
-        output = shared._generate("markers", None)
-        shared.reply(Intervention("", layout="markers"), None)
+        output = shared._generate(InterventionKind.markers_only, None)
+        shared.reply(InterventionKind.markers_only, None)
     torch.testing.assert_close(output.logits[0], first.float(), atol=2e-3, rtol=1e-3)
 
 
 def test_what_is_fed_counts_in_the_divergence_without_the_clip_too(tiny):
     _, _, shared = tiny
     with torch.inference_mode():
-        own, fed = (shared.reply(Intervention("", layout="without_clip"), replace) for replace in (None, shift))
+        own, fed = (shared.reply(InterventionKind.latents_only, replace) for replace in (None, shift))
     assert [reply.divergence for reply in own] != [reply.divergence for reply in fed]
 
 
-@pytest.mark.parametrize("layout", ["latents", "skipped", "without_clip"])
-def test_own_answer_spelled_out_begins_with_what_generation_said(tiny, layout):
-    """As far as the layout says the same words."""
+@pytest.mark.parametrize("kind", [InterventionKind(name) for name in ("own", "no_latents", "latents_only")])
+def test_own_answer_spelled_out_begins_with_what_generation_said(tiny, kind):
+    """As far as the same words are said under the intervention."""
     _, _, shared = tiny
     with torch.inference_mode():
-        spelled = shared._spell_own(layout, None)
-        output = shared._generate(layout, None)
+        spelled = shared._spell_own(kind, None)
+        output = shared._generate(kind, None)
         said = [torch.log_softmax(step.float(), dim=-1) for step in output.logits]
     longest = max(len(answer.token_ids) for answer in shared.own)
     assert spelled.shape == (2, longest, VOCAB_SIZE)
-    for row, (answer, other) in enumerate(zip(shared.own, shared._read(output, layout), strict=True)):
+    for row, (answer, other) in enumerate(zip(shared.own, shared._read(output, kind), strict=True)):
         alike = [own == word for own, word in zip(answer.token_ids, other.token_ids, strict=False)]
         for token in range(min([*alike, False].index(False) + 1, len(answer.token_ids), len(said))):
             torch.testing.assert_close(spelled[row, token], said[token][row], atol=2e-3, rtol=1e-3)
@@ -148,7 +148,7 @@ def test_prompts_without_latents_are_refused():
 def replies(thinker):
     """All replacements, in one batch and in several."""
     latents = latents_of(thinker.answer())
-    donors = choose_donors([row["question"] for row in thinker.rows], [row["answer"] for row in thinker.rows])
+    donors = choose_donors(thinker.rows)
     replaced = token_replacements(latents, donors) | step_replacements(latents, donors)
     whole = answer_again(thinker.model, thinker.prompts(), thinker.rows, replaced)
     batches = answer_again(thinker.model, thinker.prompts(), thinker.rows, replaced, batch_size=2)
@@ -166,15 +166,15 @@ def test_each_row_is_fed_its_own_whatever_the_batch(replies):
 def test_interventions_answer_as_through_the_usual_loop(thinker, replies):
     replaced, whole, _ = replies
     for name, intervention in replaced.items():
-        if intervention.layout == "latents":
-            expected = thinker.answer(intervene=intervention.for_rows)
+        if intervention.kind != InterventionKind.markers_only:
+            expected = thinker.answer(intervene=intervention)
             assert tokens_of([reply.answer for reply in whole[name]]) == tokens_of(expected)
 
 
 def test_only_what_the_model_does_by_itself_does_not_diverge(replies):
     _, whole, _ = replies
     assert [reply.divergence for reply in whole["own"]] == pytest.approx([0.0] * 5, abs=1e-6)
-    for name in ("zero", "noise", "mean", "swap", "markers_only", "skipped", "without_clip", "from_0"):
+    for name in (*CONTENT_FREE, "donor", "latents_only", "from_0"):
         assert max(reply.divergence for reply in whole[name]) > 1e-4
 
 

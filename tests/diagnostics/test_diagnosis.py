@@ -48,10 +48,10 @@ def unknown(puppet):
 def test_model_that_answers_from_its_latents_is_said_to_use_them(used):
     assert used.verdict.outcome == "used"
     assert used.effects["own"].accuracy.mean == 1.0
-    assert used.effects["swap"].follows_donor.mean == 1.0
-    assert used.effects["swap"].accuracy.mean == 0.0
-    assert used.effects["without_clip"].accuracy.mean == 1.0
-    for name in ("zero", "markers_only", "skipped"):  # without anything to read it says the first option
+    assert used.effects["donor"].follows_donor.mean == 1.0
+    assert used.effects["donor"].accuracy.mean == 0.0
+    assert used.effects["latents_only"].accuracy.mean == 1.0
+    for name in ("zero", "markers_only", "no_latents"):  # without anything to read it says the first option
         assert used.effects[name].accuracy.mean < 0.5
 
 
@@ -114,7 +114,7 @@ def test_record_and_page_say_the_same(used, tmp_path):
     page = write_diagnosis(tmp_path, used).read_text()
     record = json.loads((tmp_path / "diagnosis.json").read_text())
     assert record["verdict"]["headline"] in page
-    assert record["effects"]["swap"]["follows_donor"]["mean"] == 1.0
+    assert record["effects"]["donor"]["follows_donor"]["mean"] == 1.0
     assert record["verdict"]["thresholds"]["used"] == 0.5
     assert record["num_clips"] == 60
     for heading in (

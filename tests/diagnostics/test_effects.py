@@ -3,9 +3,9 @@ import pytest
 
 from storm_hf.diagnostics.answering_again import Reply
 from storm_hf.diagnostics.effects import AnswerTable, DonorQuestionEffect, says
-from storm_hf.diagnostics.interventions import Intervention
 from storm_hf.evaluation import Answer
 from storm_hf.evaluation.bootstrap import Interval
+from storm_hf.interventions.intervention import Intervention
 from storm_hf.worlds import make_world
 
 
@@ -26,7 +26,7 @@ def table(rows, own):
 
 def test_effect_counts_what_is_right_lost_and_changed():
     made = table(rows_of("red", "blue", "green", "red"), ["red", "blue", "red", "red"])
-    effect = made.effect(Intervention("x"), [reply(text, 2.0) for text in ("red", "red", "green", "dog")])
+    effect = made.effect(Intervention("donor"), [reply(text, 2.0) for text in ("red", "red", "green", "dog")])
     assert effect.accuracy.mean == 0.5
     assert effect.lost.mean == pytest.approx(0.75 - 0.5)
     assert effect.changed.mean == 0.75
@@ -38,13 +38,15 @@ def test_effect_counts_what_is_right_lost_and_changed():
 def test_donor_that_was_asked_something_else_cannot_be_followed():
     rows = [{**row, "question": question} for row, question in zip(rows_of("red", "blue"), "ab", strict=True)]
     made = table(rows, ["red", "blue"])
-    effect = made.effect(Intervention("x", donors=np.array([1, 0])), [reply("blue"), reply("red")])
+    effect = made.effect(Intervention("donor", donors=np.array([1, 0])), [reply("blue"), reply("red")])
     assert effect.follows_donor is None
 
 
 def test_donor_is_followed_where_it_has_another_answer():
     made = table(rows_of("red", "blue", "red"), ["red", "blue", "red"])
-    effect = made.effect(Intervention("x", donors=np.array([1, 0, 0])), [reply("blue"), reply("blue"), reply("red")])
+    effect = made.effect(
+        Intervention("donor", donors=np.array([1, 0, 0])), [reply("blue"), reply("blue"), reply("red")]
+    )
     assert effect.num_donors == 2
     assert effect.follows_donor.mean == 0.5
     assert effect.steered.mean == 0.5
@@ -54,7 +56,7 @@ def test_model_that_happens_to_say_the_donors_answer_is_not_steered():
     rows = rows_of(*["red", "blue"] * 20)
     made = table(rows, ["blue", "red"] * 20)
     donors = np.roll(np.arange(40), 1)
-    effect = made.effect(Intervention("x", donors=donors), [reply("blue"), reply("red")] * 20)
+    effect = made.effect(Intervention("donor", donors=donors), [reply("blue"), reply("red")] * 20)
     assert effect.follows_donor.mean == 1.0
     assert effect.steered.mean == 0.0
     assert effect.steered.high == pytest.approx(3 / 40)
@@ -107,9 +109,9 @@ def test_counterfactual_counts_only_questions_whose_answer_it_should_change():
 
 def test_question_of_the_donor_is_compared_with_the_clips_own_latents():
     rows = rows_of("red", "blue", "green", "red")
-    own, swapped = (
+    own, with_donors = (
         [reply(text) for text in said] for said in (("red", "red", "red", "blue"), ("red", "blue", "green", "red"))
     )
-    effect = DonorQuestionEffect.of(rows, own, swapped, ["a", "b", "c", "d"])
+    effect = DonorQuestionEffect.of(rows, own, with_donors, ["a", "b", "c", "d"])
     assert effect.follows.mean == 1.0
     assert effect.steered.mean == 0.75

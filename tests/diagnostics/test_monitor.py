@@ -50,7 +50,7 @@ def watched(qwen_checkpoint, rows, tmp_path_factory):
 def test_every_second_log_holds_what_the_latents_do(watched):
     logs = [log for log in watched.state.log_history if "loss" in log]
     assert ["monitor_accuracy" in log for log in logs] == [False, True, False, True]
-    for name in ("accuracy", "latent_retrieval", "swap_follows_donor"):
+    for name in ("accuracy", "latent_retrieval", "follows_donor"):
         assert 0 <= logs[1][f"monitor_{name}"] <= 1
     assert logs[1]["monitor_latent_retrieval_chance"] == 0.25
     assert -1 <= logs[1]["monitor_latent_cosine"] <= 1

@@ -19,8 +19,8 @@ def effects(own=0.95, without=0.26, steered=0.9, half=0.04, *, has_donors=True):
     return {
         "own": Effect("Its own latents", share(own), NOTHING, NOTHING, NOTHING),
         "zero": Effect("Zeros", share(without), lost, share(0.7), share(2.0)),
-        "mean": Effect("The mean latent", share(0.2), share(0.7), share(0.7), share(2.0)),
-        "swap": Effect(
+        "mean_over_questions": Effect("The mean latent", share(0.2), share(0.7), share(0.7), share(2.0)),
+        "donor": Effect(
             "Another's",
             share(0.05),
             share(0.9),
@@ -86,7 +86,7 @@ def test_the_replacement_that_flatters_least_counts():
 
 def test_sentence_says_numbers_with_their_intervals():
     sentence = judge(effects(), 0.25, 512).sentence
-    assert "becomes that clip's in 90% (95% interval 86% to 94%) of swaps" in sentence
+    assert "becomes that clip's in 90% (95% interval 86% to 94%) of the cases" in sentence
     assert "where guessing gets 25%" in sentence
 
 

@@ -63,7 +63,7 @@ def shape(value: object) -> object:
 def test_json_has_exactly_the_agreed_keys(finished):
     arm = dict.fromkeys(("accuracy", "forward_passes", "seconds_per_answer", "train_seconds"))
     arms = ("direct", "chain_of_thought", "align", "storm")
-    interventions = ("none", "zero", "noise", "mean", "swap_follows_donor", "oracle")
+    interventions = ("own", "zero", "noise_per_dataset", "mean_over_questions", "follows_donor", "oracle")
     numbers = ("world", "seed", "chance", "num_test", "num_latents", "wall_seconds", "cpu_seconds", "peak_rss_mib")
     assert shape(read_json(finished.path / "report.json")) == {
         **dict.fromkeys((*numbers, "checkpoint")),
@@ -80,8 +80,8 @@ def test_json_says_what_the_recipe_asked_for_and_the_arms_measured(finished):
     assert (report["world"], report["seed"], report["chance"]) == ("shuffle", 0, 0.25)
     assert (report["num_test"], report["num_latents"], report["retrieval"]["gallery"]) == (8, 6, 4)
     storm = read_json(finished.arm("storm") / "results.json")
-    assert report["arms"]["storm"]["accuracy"] == report["interventions"]["none"] == storm["accuracy"]
-    assert report["open"]["arms"]["storm"] == report["open"]["interventions"]["none"] == storm["open"]["accuracy"]
+    assert report["arms"]["storm"]["accuracy"] == report["interventions"]["own"] == storm["accuracy"]
+    assert report["open"]["arms"]["storm"] == report["open"]["interventions"]["own"] == storm["open"]["accuracy"]
     assert len(storm["choices"]) == sum(recipe.test_depths.values())
     assert storm["num_updates"] == recipe.trainings["align"].num_updates + recipe.trainings["answer"].num_updates
     assert all(arm["train_seconds"] > 0 for arm in report["arms"].values())

@@ -5,9 +5,10 @@ import pytest
 from tests.evaluation.world_checkpoint import NUM_LATENTS, OPTIONS
 from tests.video.clips import encode, installed_clip, numbered_frames, numbers
 
-from storm_hf.errors import LatentLayoutError, PromptError, VideoReadError
+from storm_hf.errors import InterventionError, LatentLayoutError, PromptError, VideoReadError
 from storm_hf.evaluation import ClipQuestion, ask, ask_with_replaced_latents, load_checkpoint, read_clip
 from storm_hf.evaluation.asking import MAX_FRAMES
+from storm_hf.interventions.kind import OF_ONE_QUESTION
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +90,7 @@ def test_answer_comes_with_the_latents_of_as_many_steps_as_asked(loaded, questio
     assert ask(*loaded, question, num_latents=0, max_new_tokens=2).latents is None
 
 
-@pytest.mark.parametrize("replacement", ["zero", "noise", "mean", "none", "alone"])
+@pytest.mark.parametrize("replacement", OF_ONE_QUESTION)
 def test_replaced_latents_change_what_a_random_model_says(loaded, question, own, replacement):
     other = ask_with_replaced_latents(*loaded, question, own, replacement, max_new_tokens=8)
     assert other.token_ids != own.token_ids
@@ -98,14 +99,23 @@ def test_replaced_latents_change_what_a_random_model_says(loaded, question, own,
 def test_mean_replaces_by_the_mean_of_the_answers_own_latents(loaded, question, own):
     flat = np.repeat(own.latents.mean(axis=0, keepdims=True), NUM_LATENTS, axis=0)
     constant = type(own)(own.text, own.choice, flat, own.token_ids)
-    by_mean = ask_with_replaced_latents(*loaded, question, own, "mean", max_new_tokens=8)
-    assert ask_with_replaced_latents(*loaded, question, constant, "mean", max_new_tokens=8).text == by_mean.text
+    by_mean = ask_with_replaced_latents(*loaded, question, own, "mean_over_steps", max_new_tokens=8)
+    assert (
+        ask_with_replaced_latents(*loaded, question, constant, "mean_over_steps", max_new_tokens=8).text
+        == by_mean.text
+    )
+
+
+@pytest.mark.parametrize("kind", ["mean", "mean_over_questions", "donor", "own"])
+def test_intervention_that_needs_more_than_the_question_is_refused(loaded, question, own, kind):
+    with pytest.raises(InterventionError, match="Expected one of zero, noise_per_question, mean_over_steps, first"):
+        ask_with_replaced_latents(*loaded, question, own, kind)
 
 
 def test_answer_without_latents_has_none_to_replace(loaded, question):
     silent = ask(*loaded, question, num_latents=0, max_new_tokens=1)
     with pytest.raises(LatentLayoutError, match="no latents to replace"):
-        ask_with_replaced_latents(*loaded, question, silent, "none")
+        ask_with_replaced_latents(*loaded, question, silent, "no_latents")
 
 
 def test_question_in_any_script_that_contains_control_tokens_is_text(loaded, question):

@@ -10,6 +10,7 @@ from tests.video import clips
 
 from storm_hf.evaluation import load_checkpoint
 from storm_hf.evaluation.asking import ClipQuestion, ask, ask_with_replaced_latents, read_clip
+from storm_hf.interventions.kind import OF_ONE_QUESTION
 
 
 QUESTION = "Which cup hides the ball?"
@@ -70,14 +71,14 @@ def test_request_says_for_how_many_steps_the_model_thinks(served, clip, asked, n
     assert raw.headers["X-Storm-Num-Latents"] == str(num_latents)
 
 
-@pytest.mark.parametrize("latents", ["zero", "noise", "mean", "none", "alone"])
+@pytest.mark.parametrize("latents", OF_ONE_QUESTION)
 def test_request_may_have_the_latents_replaced(served, clip, asked, own, latents):
     expected = ask_with_replaced_latents(*asked, own, latents, max_new_tokens=6)
     assert text_of(served, about(clip), latents=latents) == expected.text
 
 
-def test_latents_of_the_same_conversation_swapped_in_change_nothing(served, clip, own):
-    assert text_of(served, about(clip), latents="swap", donor_messages=about(clip)) == own.text
+def test_latents_of_the_same_conversation_change_nothing(served, clip, own):
+    assert text_of(served, about(clip), latents="donor", donor_messages=about(clip)) == own.text
 
 
 def test_pictures_and_plain_text_are_answered_too(served, tmp_path):
@@ -141,8 +142,12 @@ def test_server_fetches_and_opens_nothing_unless_it_was_told_to(served, url):
     [
         ({"num_latents": -1}, "between 0 and 64"),
         ({"num_latents": "many"}, "valid integer"),
-        ({"latents": "sharp"}, "'own', 'zero', 'noise', 'mean', 'none', 'swap' or 'alone'"),
-        ({"latents": "swap"}, "donor_messages"),
+        (
+            {"latents": "sharp"},
+            "one of own, zero, noise_per_question, mean_over_steps, first, no_latents, latents_only, donor but got 'sharp'.",
+        ),
+        ({"latents": "donor"}, "donor_messages"),
+        ({"latents": "mean"}, "`mean` has become `mean_over_steps` ("),
         ({"latents": "zero", "num_latents": 0}, "cannot be 'zero' with `num_latents` 0"),
         ({"max_tokens": 17}, "1 to 16"),
         ({"tools": [{"type": "function", "function": {"name": "cut"}}]}, "tools"),

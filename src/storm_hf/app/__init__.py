@@ -1,6 +1,5 @@
 """A page on which a checkpoint is asked about clips, and its thoughts are looked at and changed."""
 
-from storm_hf.app.changes import Change
 from storm_hf.app.desk import Desk
 from storm_hf.app.examples import Examples
 from storm_hf.app.page import build_page
@@ -9,4 +8,4 @@ from storm_hf.app.run import run_page
 from storm_hf.app.session import Session
 
 
-__all__ = ["Change", "Desk", "Examples", "Reply", "Rethinking", "Session", "Thinking", "build_page", "run_page"]
+__all__ = ["Desk", "Examples", "Reply", "Rethinking", "Session", "Thinking", "build_page", "run_page"]

@@ -5,24 +5,24 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-from storm_hf.app.changes import Change, Content
 from storm_hf.app.examples import Examples
 from storm_hf.app.markup import notice_markup, rethought_markup, thinking_markup
 from storm_hf.app.replies import Thinking
 from storm_hf.app.session import Session
 from storm_hf.errors import PromptError, StormError, one_line
+from storm_hf.interventions.kind import InterventionKind
 from storm_hf.training.prompts import form_caveat
 
 
 EVERY_STEP = "every step"
 SAME_STEP = "the same step"
-CONTENT_OF: dict[str, Content] = {
-    "zeros": "zero",
-    "noise": "noise",
-    "the mean of its steps": "mean",
-    "another of its steps": "own",
-    "another clip's thought": "other",
-    "its own thought, without the clip": "alone",
+INTERVENTION_OF = {
+    "zeros": InterventionKind.zero,
+    "noise": InterventionKind.noise_per_question,
+    "the mean of its steps": InterventionKind.mean_over_steps,
+    "another of its steps": InterventionKind.own,
+    "another clip's thought": InterventionKind.donor,
+    "its own thought, without the clip": InterventionKind.latents_only,
 }
 
 _T = TypeVar("_T")
@@ -80,7 +80,7 @@ class Desk:
             thinking ([`Thinking`], *optional*):
                 Result of `ask`.
             content (`str`):
-                A key of `CONTENT_OF`.
+                A key of `INTERVENTION_OF`.
             step (`str`):
                 One of `step_names`, or `EVERY_STEP`.
             source (`str`):
@@ -93,9 +93,9 @@ class Desk:
         """
         try:
             asked = _expect(thinking, "There is nothing to change yet. Ask something first.")
-            change = Change(CONTENT_OF[content], self._number(step), self._number(source))
+            kind, steps = INTERVENTION_OF[content], {"step": self._number(step), "source": self._number(source)}
             other = Path(other_clip) if other_clip else None
-            again = self._told_of(other, lambda: self.session.rethink(asked, change, other))
+            again = self._told_of(other, lambda: self.session.rethink(asked, kind, **steps, other_clip=other))
         except StormError as error:
             return notice_markup([one_line(error)]), ""
         return "", rethought_markup(asked, again)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from storm_hf.app.replies import Reply, Rethinking, Thinking
 from storm_hf.app.session import Session
+from storm_hf.interventions.kind import InterventionKind
 from storm_hf.reporting import frame_data_uri, render_page
 
 
@@ -45,8 +46,9 @@ def rethought_markup(thinking: Thinking, again: Rethinking) -> str:
     """Show the answer with changed latents beside the own one, with a note on whether the change made a difference."""
     titles = [("With your change", again.reply, ""), ("Its own answer", thinking.own, "")]
     own, changed = thinking.own.text, again.reply.text
-    verdict = _verdict_alone(own, changed) if again.is_alone else _verdict(own, changed, again.donor)
-    return _replies(titles, again.reply, "What it was fed", verdict, replaced=again.replaced)
+    has_no_clip = again.intervention.kind == InterventionKind.latents_only
+    verdict = _verdict_without_clip(own, changed) if has_no_clip else _verdict(own, changed, again.donor)
+    return _replies(titles, again.reply, "What it was fed", verdict, replaced=again.intervention.replaced)
 
 
 def notice_markup(sentences: Sequence[str]) -> str:
@@ -66,7 +68,7 @@ def _verdict(own: str, changed: str, donor: str | None) -> str:
     return "The answer is another: it depends on what you changed."
 
 
-def _verdict_alone(own: str, changed: str) -> str:
+def _verdict_without_clip(own: str, changed: str) -> str:
     if changed == own:
         return (
             "The answer stays the same without the clip: the thought holds what it needs, or the question alone does."

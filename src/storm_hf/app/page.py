@@ -6,9 +6,10 @@ from functools import partial
 from importlib.resources import files
 from typing import Any
 
-from storm_hf.app.desk import CONTENT_OF, EVERY_STEP, SAME_STEP, Desk
+from storm_hf.app.desk import EVERY_STEP, INTERVENTION_OF, SAME_STEP, Desk
 from storm_hf.app.markup import heading_markup, welcome_markup
 from storm_hf.app.replies import Thinking
+from storm_hf.interventions.kind import InterventionKind
 from storm_hf.optional import require
 
 
@@ -100,7 +101,7 @@ def _asking(gradio: Any, desk: Desk, thinking: Any) -> Any:
 def _changing(gradio: Any, desk: Desk, thinking: Any) -> list[Any]:
     """The lower row: a form, and what became of it. Returns what is emptied by the next question."""
     with gradio.Column(min_width=_COLUMN_PX):
-        content = gradio.Radio(list(CONTENT_OF), value=next(iter(CONTENT_OF)), label="Feed it")
+        content = gradio.Radio(list(INTERVENTION_OF), value=next(iter(INTERVENTION_OF)), label="Feed it")
         step = gradio.Dropdown([EVERY_STEP, *desk.step_names], value=EVERY_STEP, label="In the place of")
         source = gradio.Dropdown(
             [SAME_STEP, *desk.step_names], value=SAME_STEP, label="Taken from", visible=False, elem_id="source"
@@ -127,10 +128,13 @@ def _changing(gradio: Any, desk: Desk, thinking: Any) -> list[Any]:
 
 def _needed(gradio: Any, desk: Desk, content: str) -> tuple[Any, Any, Any]:
     """Show the fields that a content needs: which step it replaces, which one it is taken from, and another clip."""
-    kind = CONTENT_OF[content]
-    sources = desk.step_names if kind == "own" else [SAME_STEP, *desk.step_names]
-    source = gradio.update(visible=kind in ("own", "other"), choices=sources, value=sources[0])
-    return gradio.update(visible=kind != "alone"), source, gradio.update(visible=kind == "other")
+    kind = INTERVENTION_OF[content]
+    sources = desk.step_names if kind == InterventionKind.own else [SAME_STEP, *desk.step_names]
+    source = gradio.update(
+        visible=kind in (InterventionKind.own, InterventionKind.donor), choices=sources, value=sources[0]
+    )
+    is_other, has_clip = kind == InterventionKind.donor, kind != InterventionKind.latents_only
+    return gradio.update(visible=has_clip), source, gradio.update(visible=is_other)
 
 
 def _offer_change(gradio: Any, thinking: Thinking | None) -> tuple[Any, str, str]:

@@ -6,6 +6,7 @@ import numpy as np
 
 from storm_hf.app.sight import SeenStep
 from storm_hf.evaluation.asking import ClipQuestion
+from storm_hf.interventions.intervention import Intervention
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,15 +58,12 @@ class Rethinking:
     Args:
         reply ([`Reply`]):
             Its answer; its steps are what was fed.
-        replaced (`tuple[int, ...]`):
-            The steps that were replaced, counted from 0. It thought the others by itself.
+        intervention ([`~storm_hf.interventions.intervention.Intervention`]):
+            Intervention on the latents.
         donor (`str`, *optional*):
             What it answers about the clip that the latents came from; None if they came from no other clip.
-        is_alone (`bool`, *optional*, defaults to `False`):
-            Whether it answered from its latents alone, without the clip.
     """
 
     reply: Reply
-    replaced: tuple[int, ...]
+    intervention: Intervention
     donor: str | None = None
-    is_alone: bool = False

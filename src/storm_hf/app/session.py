@@ -13,15 +13,15 @@ import torch
 from huggingface_hub import snapshot_download
 from transformers import ProcessorMixin
 
-from storm_hf.app.changes import Change
 from storm_hf.app.replies import Reply, Rethinking, Thinking
 from storm_hf.app.sight import Sight
-from storm_hf.errors import CheckpointError, LatentLayoutError, PromptError
+from storm_hf.errors import CheckpointError, InterventionError, LatentLayoutError, PromptError
 from storm_hf.evaluation.answering import Answer, answer_questions
 from storm_hf.evaluation.asking import ClipQuestion, ask, read_clip
 from storm_hf.evaluation.cost import counted_passes, passes_until_first_token
 from storm_hf.evaluation.loading import load_checkpoint, worlds_only
-from storm_hf.evaluation.replacement import feed
+from storm_hf.interventions.intervention import Intervention, make_intervention
+from storm_hf.interventions.kind import InterventionKind
 from storm_hf.model.modeling_storm import StormForConditionalGeneration
 from storm_hf.target_trajectory.schema import MANIFEST
 from storm_hf.training.prompts import PromptEncoder
@@ -133,46 +133,57 @@ class Session:
         )
         return Thinking(question, own, direct)
 
-    def rethink(self, thinking: Thinking, change: Change, other_clip: Path | None = None) -> Rethinking:
-        """Answer again, with latents replaced on the way, or from the latents alone.
+    def rethink(
+        self,
+        thinking: Thinking,
+        kind: InterventionKind | str,
+        *,
+        step: int | None = None,
+        source: int | None = None,
+        other_clip: Path | None = None,
+    ) -> Rethinking:
+        """Answer again under an intervention on the latents.
 
         Args:
             thinking ([`Thinking`]):
                 What `think` gave.
-            change ([`Change`]):
-                What is replaced by what.
+            kind ([`~storm_hf.interventions.kind.InterventionKind`]):
+                Intervention; `own` feeds a latent of another step.
+            step (`int`, *optional*):
+                Step that is replaced, counted from 0, by default all. The model goes on by itself from there.
+            source (`int`, *optional*):
+                Step that the new latent comes from, counted from 0. By default each step gets that of the same number.
             other_clip (`Path`, *optional*):
-                A video file; what the model thinks about it, asked the same, can be fed.
+                A video file, for `donor`: the model is asked the same about it.
 
         Raises:
-            InterventionError: If the change cannot be made.
+            InterventionError: If the intervention cannot be made, or changes nothing.
             VideoReadError: If the other file is no video.
             PromptError: If the other clip is too long.
         """
         own = _latents(thinking.own)
-        donor = self._answer_about(other_clip, thinking.question) if change.content == "other" else None
-        given = change.latents(own, None if donor is None else donor.latents)
-        steps = change.steps(len(own))
-        is_alone = change.content == "alone"
-        prompts = PromptEncoder(self.processor, self.model.config, len(own))
-        reply = self._timed(
-            lambda: answer_questions(
-                self.model,
-                prompts,
-                [thinking.question.row()],
-                max_new_tokens=MAX_NEW_TOKENS,
-                intervene=feed(given[None], steps),
-                latent_bottleneck=is_alone,
-            )[0]
-        )
+        if kind == InterventionKind.own and source in (None, step):
+            raise InterventionError("A step's own latent changes nothing there. Choose another step to take it from.")
+        donor = self._answer_about(other_clip, thinking.question) if kind == InterventionKind.donor else None
+        latents = (own if donor is None else _latents(donor))[None]  # (1, K, D)
+        steps = None if step is None else [step]
+        intervention = make_intervention(kind, latents, donors=np.zeros(1, dtype=int), steps=steps, source=source)
+        reply = self._timed(lambda: self._answer_under(intervention, thinking.question, len(own)))
         fed = _latents(reply).copy()  # what the model would have fed by itself
-        fed[steps] = given[steps]
+        if intervention.fed is not None:
+            replaced = list(intervention.replaced)
+            fed[replaced] = intervention.fed[0][replaced]
         told = replace(reply, steps=self.sight.look(fed), latents=fed)
-        return Rethinking(told, tuple(steps), None if donor is None else donor.text, is_alone)
+        return Rethinking(told, intervention, None if donor is None else donor.text)
 
-    def _answer_about(self, clip: Path | None, question: ClipQuestion) -> Answer | None:
+    def _answer_under(self, intervention: Intervention, question: ClipQuestion, num_latents: int) -> Answer:
+        prompts = PromptEncoder(self.processor, self.model.config, num_latents)
+        rows = [question.row()]
+        return answer_questions(self.model, prompts, rows, max_new_tokens=MAX_NEW_TOKENS, intervene=intervention)[0]
+
+    def _answer_about(self, clip: Path | None, question: ClipQuestion) -> Answer:
         if clip is None:
-            return None
+            raise InterventionError("Expected another clip to take latents from. Drop one, or choose an example.")
         asked = ClipQuestion(self._read(clip), question.text, question.options)
         return ask(self.model, self.processor, asked, max_new_tokens=MAX_NEW_TOKENS)
 
@@ -209,7 +220,7 @@ def _folder_of(name_or_path: str) -> Path:
         raise CheckpointError(f"The gallery of {name_or_path} could not be had from the Hub: {error}") from error
 
 
-def _latents(reply: Reply) -> np.ndarray:
+def _latents(reply: Reply | Answer) -> np.ndarray:
     if reply.latents is None:
         raise LatentLayoutError("There are no latents to change: this answer was given without any.")
     return reply.latents

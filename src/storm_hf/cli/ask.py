@@ -1,15 +1,15 @@
 """`storm ask`: one question about one clip, and whether the latents matter for its answer."""
 
 import sys
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from storm_hf.cli.exits import tell
 from storm_hf.cli.loading import DEFAULT_MODEL, default_model, load_model
 from storm_hf.cli.video_backend import VideoBackend
+from storm_hf.interventions.kind import OF_ONE_QUESTION, InterventionKind, read_kind
 
 
 if TYPE_CHECKING:
@@ -32,23 +32,10 @@ EPILOG = """Examples:
 The answer alone goes to stdout, everything else to stderr."""
 
 
-class Latents(StrEnum):
-    """What can stand in the place of the model's own latents; or `alone`: they stand in the place of the clip."""
-
-    zero = "zero"
-    noise = "noise"
-    mean = "mean"
-    none = "none"
-    alone = "alone"
-
-
 _CAUTION = "One question proves little: `storm diagnose` asks many."
-_PHRASES = {
-    Latents.zero: "With zeros for latents",
-    Latents.noise: "With noise for latents",
-    Latents.mean: "With their mean for latents",
-    Latents.none: "Without latents",
-    Latents.alone: "From the latents alone, without the clip",
+INTERVENTION: dict[str, Any] = {
+    "metavar": "|".join(OF_ONE_QUESTION),
+    "callback": lambda name: name and str(read_kind(name, OF_ONE_QUESTION)),
 }
 
 
@@ -67,10 +54,11 @@ def ask_clip(
         typer.Option(min=0, help="Latent steps to think for; 0 answers at once.  [dim]\\[default: the model's][/dim]"),
     ] = None,
     latents: Annotated[
-        Latents | None,
+        str | None,
         typer.Option(
-            help="Also answer with the latents replaced by zeros, by noise of their size, by their mean, or with none at "
-            "all, or from the latents alone, without the clip. One question proves little; [bold]storm diagnose[/bold] asks many."
+            **INTERVENTION,
+            help="Also answer with this in place of the model's own latents, or with them alone, without the clip. "
+            "One question proves little; [bold]storm diagnose[/bold] asks many.",
         ),
     ] = None,
     show: Annotated[
@@ -95,7 +83,7 @@ def ask_clip(
     answer = ask(network, processor, asked, num_latents=num_latents, max_new_tokens=max_new_tokens)
     _print_answer(answer, asked)
     if latents is not None:
-        _compare(network, processor, asked, answer, latents, max_new_tokens)
+        _compare(network, processor, asked, answer, InterventionKind(latents), max_new_tokens)
     if show:
         _show_latents(answer, folder)
 
@@ -147,17 +135,17 @@ def _compare(
     processor: "ProcessorMixin",
     question: "ClipQuestion",
     own: "Answer",
-    latents: Latents,
+    kind: InterventionKind,
     max_new_tokens: int,
 ) -> None:
-    """Ask again with replaced latents, and print both answers."""
+    """Ask again under an intervention, and print both answers."""
     from storm_hf.evaluation.asking import ask_with_replaced_latents
 
-    other = ask_with_replaced_latents(model, processor, question, own, latents.value, max_new_tokens=max_new_tokens)
+    other = ask_with_replaced_latents(model, processor, question, own, kind, max_new_tokens=max_new_tokens)
     comparison = (
         f"the same: {other.text!r}" if other.text == own.text else f"another: {other.text!r} instead of {own.text!r}"
     )
-    tell(f"{_PHRASES[latents]}, the answer is {comparison}. {_CAUTION}")
+    tell(f"With {kind.phrase}, the answer is {comparison}. {_CAUTION}")
 
 
 def _show_latents(answer: "Answer", checkpoint: str) -> None:

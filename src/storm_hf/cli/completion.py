@@ -92,7 +92,7 @@ def _choices(verbs: dict[str, Any]) -> Iterator[str]:
     for verb, command in verbs.items():
         hints = get_type_hints(inspect.unwrap(command.callback)) if command.callback else {}
         for parameter in command.params:
-            if choices := _enumeration(hints.get(parameter.name)):
+            if choices := _enumeration(hints.get(parameter.name)) or _alternatives(parameter):
                 options = " | ".join(f'"{verb} {option}"' for option in parameter.opts)
                 yield f'        {options}) words="{" ".join(choices)}" ;;'
 
@@ -101,3 +101,9 @@ def _enumeration(hint: Any) -> list[str]:
     """The words of an enumeration, which may be optional or listed."""
     kinds = [kind for kind in (hint, *get_args(hint)) if isinstance(kind, type) and issubclass(kind, Enum)]
     return [str(member.value) for kind in kinds for member in kind]
+
+
+def _alternatives(parameter: Any) -> list[str]:
+    """The words that stand for the value in the help."""
+    words = str(getattr(parameter, "metavar", None) or "").split("|")
+    return words if len(words) > 1 else []

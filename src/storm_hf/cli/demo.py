@@ -13,6 +13,7 @@ import typer
 
 from storm_hf.cli.exits import INTERRUPTED, tell
 from storm_hf.cli.loading import DEFAULT_MODEL
+from storm_hf.interventions.kind import InterventionKind
 
 
 if TYPE_CHECKING:
@@ -25,13 +26,6 @@ if TYPE_CHECKING:
 REPORT_PAGE = "report.html"
 # The first that is missing names the extra that brings it; `demo` brings all.
 _PACKAGES = ("jinja2", "psutil", "pyarrow", "datasets", "trl")
-_INTERVENTIONS = {
-    "none": "nothing",
-    "zero": "zeros",
-    "noise": "noise",
-    "mean": "their mean",
-    "oracle": "the true targets",
-}
 EPILOG = """Examples:
 
 [bold]storm demo[/bold]   takes minutes; then read runs/demo/report.html
@@ -125,17 +119,20 @@ def _figures_of_arms(report: "DemoReport", out: Path) -> dict[str, tuple[float, 
 def _interventions(report: "DemoReport") -> "Table":
     from rich.table import Table
 
-    table = Table("STORM, its latents replaced by", title="Do the latents matter?", title_justify="left")
+    from storm_hf.demo.record import FOLLOWS_DONOR
+
+    table = Table("STORM, fed", title="Do the latents matter?", title_justify="left")
     columns = [("accuracy", report.interventions)]
     if report.open is not None:
         columns.append(("without options", report.open.interventions))
     for title, _ in columns:
         table.add_column(title, justify="right")
-    for name, words in _INTERVENTIONS.items():
-        table.add_row(words, *(f"{getattr(measured, name):.1%}" for _, measured in columns))
+    for kind in InterventionKind:
+        if kind in report.interventions:
+            table.add_row(kind.label, *(f"{measured[kind]:.1%}" for _, measured in columns))
     table.add_section()
-    shares = (f"{measured.swap_follows_donor:.1%}" for _, measured in columns)
-    table.add_row("another clip's: the answer is that clip's", *shares)
+    shares = (f"{measured[FOLLOWS_DONOR]:.1%}" for _, measured in columns)
+    table.add_row("Another clip's: the answer is that clip's", *shares)
     return table
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from storm_hf.cli.ask import Latents
+from storm_hf.cli.ask import INTERVENTION
 from storm_hf.cli.exits import given_command, tell
 from storm_hf.cli.video_backend import VideoBackend
 
@@ -66,8 +66,11 @@ def evaluate_model(
         int | None, typer.Option(min=0, help="Latent steps of the arm storm.  [dim]\\[default: the model's][/dim]")
     ] = None,
     latents: Annotated[
-        Latents | None,
-        typer.Option(help="Feed this in the place of the latents of the arm storm.  [dim]\\[default: its own][/dim]"),
+        str | None,
+        typer.Option(
+            **INTERVENTION,
+            help="Feed this in place of the latents of the arm storm.  [dim]\\[default: its own][/dim]",
+        ),
     ] = None,
     max_frames: Annotated[int, typer.Option(min=1, help="Most frames of a video.")] = 32,
     fps: Annotated[
@@ -106,7 +109,7 @@ def evaluate_model(
         limit=limit,
         revision=revision,
         backbone_revision=backbone_revision,
-        settings={**settings, "latents": latents and latents.value, "video_backend": video_backend},
+        settings={**settings, "latents": latents, "video_backend": video_backend},
     )
     _answer(run)
     _report(run.out, tuple(_names(scorer)), None if judge is None else _judge(judge, judge_model, run.out))

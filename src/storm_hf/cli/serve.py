@@ -17,7 +17,7 @@ EPILOG = """Examples:
 
 [bold]STORM_API_KEY=... storm serve me/storm-7b[/bold]   only clients that send the key are answered
 
-Requests may set [bold]num_latents[/bold], and [bold]latents[/bold] to zero, noise, mean, none, swap or alone."""
+Requests may set [bold]num_latents[/bold], and [bold]latents[/bold] to an intervention such as zero or latents_only."""
 
 
 def serve_model(

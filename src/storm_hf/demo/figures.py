@@ -1,8 +1,9 @@
 """The charts of the demo's page, each made from the numbers of a report."""
 
-from storm_hf.demo.record import ArmResult, DemoReport
+from storm_hf.demo.record import FOLLOWS_DONOR, ArmResult, DemoReport
 from storm_hf.demo.story import DemoStory
 from storm_hf.evaluation.bootstrap import wilson_interval
+from storm_hf.interventions.kind import InterventionKind
 from storm_hf.reporting import Bar, Line, Mark, bar_chart, line_chart
 from storm_hf.reporting.page import count, duration, percent
 from storm_hf.reporting.plots import Tone
@@ -17,14 +18,6 @@ ARM_LABELS = {
     "storm": "STORM",
 }
 _LINE_LABELS = ARM_LABELS | {"direct": "Direct", "chain_of_thought": "Text chain", "terse_chain": "Terse chain"}
-_LABELS_OF_INTERVENTIONS = {
-    "none": "Its own latents",
-    "zero": "Zeros",
-    "noise": "Noise",
-    "mean": "The mean latent",
-    "oracle": "The true targets",
-    "swap_follows_donor": "Follows another clip's latents",
-}
 
 
 def all_arms(report: DemoReport, story: DemoStory) -> dict[str, ArmResult]:
@@ -70,11 +63,13 @@ def accuracy_of_arms(report: DemoReport, story: DemoStory) -> str:
 
 def effect_of_interventions(report: DemoReport) -> str:
     """Draw what becomes of the answers when the latents are replaced."""
-    values = vars(report.interventions)
+    shares = dict(report.interventions)
+    follows = shares.pop(FOLLOWS_DONOR)
     bars = [
-        _accuracy_bar(label, values[name], report.num_test, is_ours=name in ("none", "swap_follows_donor"))
-        for name, label in _LABELS_OF_INTERVENTIONS.items()
+        _accuracy_bar(InterventionKind(kind).label, share, report.num_test, is_ours=kind == InterventionKind.own)
+        for kind, share in shares.items()
     ]
+    bars.append(_accuracy_bar("Follows another clip's latents", follows, report.num_test, is_ours=True))
     title = "Accuracy with replaced latents"
     return bar_chart(bars, title=title, mark=_chance(report))
 

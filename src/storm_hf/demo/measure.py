@@ -12,10 +12,13 @@ from transformers import ProcessorMixin
 
 from storm_hf.demo.folder import DemoFolder
 from storm_hf.demo.recipe import DemoRecipe
-from storm_hf.diagnostics import ThoughtGallery, feed, replacement
-from storm_hf.diagnostics.replacement import choose_donors
+from storm_hf.demo.record import FOLLOWS_DONOR
+from storm_hf.diagnostics import ThoughtGallery
 from storm_hf.evaluation.answering import Answer, accuracy, answer_questions
 from storm_hf.evaluation.cost import measure_cost
+from storm_hf.interventions.intervention import make_intervention
+from storm_hf.interventions.kind import InterventionKind
+from storm_hf.interventions.token_replacement import choose_donors
 from storm_hf.model import StormForConditionalGeneration
 from storm_hf.target_trajectory import TargetTrajectory
 from storm_hf.training.prompts import PromptEncoder
@@ -54,7 +57,7 @@ class StormMeasures(ArmMeasures):
 
     Args:
         interventions (`dict[str, float]`):
-            Accuracy under each replacement, and how often the answer follows a donor's latents.
+            Accuracy under each intervention, and how often the answer follows a donor's latents.
         top1_state (`float`):
             Share of latents whose nearest gallery target shows the true state.
         retrieval_chance (`float`):
@@ -144,8 +147,8 @@ def measure_storm(
     trajectory = TargetTrajectory.load(folder.arm("align"))
     targets = trajectory([row["thought_features"] for row in rows]).numpy()  # (N, K, D)
     raw = trajectory.pool([row["thought_features"] for row in rows]).float().numpy()
-    interventions = {"none": measures.accuracy}
-    interventions |= measure_replacements(model, prompts, rows, latents, recipe.seed, targets)
+    interventions: dict[str, float] = {InterventionKind.own: measures.accuracy}
+    interventions |= measure_interventions(model, prompts, rows, latents, recipe.seed, targets)
     gallery = make_gallery(data.dataset(folder, "validation", with_thoughts=True), trajectory, recipe)
     gallery.save(folder.storm)
     states = np.array([list(row["states"]) for row in rows])  # (N, K)
@@ -195,12 +198,12 @@ def measure_open(
     if trajectory is not None:
         latents = np.stack([np.asarray(answer.latents) for answer in answers])  # (N, K, D)
         targets = trajectory([row["thought_features"] for row in rows]).numpy()  # (N, K, D)
-        replaced = measure_replacements(model, prompts, rows, latents, recipe.seed, targets)
-        measured["interventions"] = {"none": measured["accuracy"], **replaced}
+        replaced = measure_interventions(model, prompts, rows, latents, recipe.seed, targets)
+        measured["interventions"] = {InterventionKind.own: measured["accuracy"], **replaced}
     return measured
 
 
-def measure_replacements(
+def measure_interventions(
     model: StormForConditionalGeneration,
     prompts: PromptEncoder,
     rows: Sequence[dict[str, Any]],
@@ -208,7 +211,7 @@ def measure_replacements(
     seed: int,
     targets: np.ndarray | None = None,
 ) -> dict[str, float]:
-    """Answer again under every replacement.
+    """Answer again under each intervention.
 
     Args:
         model ([`StormForConditionalGeneration`]):
@@ -225,26 +228,21 @@ def measure_replacements(
             The true thoughts, for `oracle`.
 
     Returns:
-        `dict[str, float]`: Accuracies, of answers from the latents alone (`without_clip`) too; of `swap_follows_donor`, the share
-        of answers that become the donor's.
+        `dict[str, float]`: Accuracy under each intervention, and `follows_donor`, the share of answers that become the donor's.
     """
-    donors = choose_donors([str(row["question"]) for row in rows], [str(row["answer"]) for row in rows], seed)
+    kind, donors = InterventionKind, choose_donors(rows, seed)
 
-    def answer_with(fed: np.ndarray) -> list[Answer]:
-        return answer_questions(model, prompts, rows, max_new_tokens=4, batch_size=256, intervene=feed(fed))
+    def answer_under(kind: InterventionKind) -> list[Answer]:
+        intervention = make_intervention(kind, latents, donors=donors, targets=targets, seed=seed)
+        return answer_questions(model, prompts, rows, max_new_tokens=4, batch_size=256, intervene=intervention)
 
-    results = {
-        kind: accuracy(answer_with(replacement(kind, latents, seed=seed)), rows) for kind in ("zero", "noise", "mean")
-    }
-    swapped = answer_with(replacement("swap", latents, donors=donors))
+    kinds = [kind.zero, kind.noise_per_dataset, kind.mean_over_questions, kind.latents_only]
+    kinds += [] if targets is None else [kind.oracle]
+    results: dict[str, float] = {kind: accuracy(answer_under(kind), rows) for kind in kinds}
+    answers = answer_under(kind.donor)
     has_donor = [index for index, donor in enumerate(donors) if donor != index]
-    follows = [swapped[index].choice == rows[donors[index]]["answer"] for index in has_donor]
-    results["swap_follows_donor"] = float(np.mean(follows))
-    alone = answer_questions(model, prompts, rows, max_new_tokens=4, batch_size=256, latent_bottleneck=True)
-    results["without_clip"] = accuracy(alone, rows)
-    if targets is not None:
-        results["oracle"] = accuracy(answer_with(targets), rows)
-    return results
+    follows = [answers[index].choice == rows[donors[index]]["answer"] for index in has_donor]
+    return {**results, FOLLOWS_DONOR: float(np.mean(follows))}
 
 
 def make_gallery(rows: Any, trajectory: TargetTrajectory, recipe: DemoRecipe) -> ThoughtGallery:

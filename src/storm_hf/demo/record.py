@@ -11,6 +11,16 @@ from storm_hf.errors import ReportError
 
 ARMS = ("direct", "chain_of_thought", "align", "storm")
 ARMS_BY_DEPTH = ("direct", "storm")
+FOLLOWS_DONOR = "follows_donor"
+INTERVENTIONS = ("own", "zero", "noise_per_dataset", "mean_over_questions", FOLLOWS_DONOR, "oracle")
+# Names in runs of earlier versions.
+_RENAMED = {
+    "none": "own",
+    "noise": "noise_per_dataset",
+    "mean": "mean_over_questions",
+    "swap_follows_donor": FOLLOWS_DONOR,
+    "without_clip": "latents_only",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,36 +49,15 @@ class ArmResult:
         return cls(**{field.name: results[field.name] for field in fields(cls)})
 
 
-@dataclass(frozen=True, kw_only=True)
-class Interventions:
-    """Share of right answers when the latents are replaced before they are fed back.
+def read_interventions(measured: Mapping[str, float]) -> dict[str, float]:
+    """Read the interventions of an arm's `results.json`, also of one that was written with earlier names.
 
     Args:
-        none (`float`):
-            Nothing replaced.
-        zero (`float`):
-            Zeros.
-        noise (`float`):
-            Random vectors of the same size.
-        mean (`float`):
-            The mean latent of each step.
-        swap_follows_donor (`float`):
-            Share of answers that become the right answer of the clip whose latents were put in.
-        oracle (`float`):
-            The true targets.
+        measured (`Mapping[str, float]`):
+            From an intervention to the accuracy, and `follows_donor`, the share of answers that become the right one of the
+            clip whose latents were fed.
     """
-
-    none: float
-    zero: float
-    noise: float
-    mean: float
-    swap_follows_donor: float
-    oracle: float
-
-    @classmethod
-    def of(cls, measured: Mapping[str, float]) -> "Interventions":
-        """Take the replacements that the report shows."""
-        return cls(**{field.name: measured[field.name] for field in fields(cls)})
+    return {_RENAMED.get(name, name): share for name, share in measured.items()}
 
 
 @dataclass(frozen=True)
@@ -96,12 +85,12 @@ class OpenQuestions:
     Args:
         arms (`Mapping[str, float]`):
             Accuracy of each arm.
-        interventions (`Interventions`):
-            What replaced latents do to STORM.
+        interventions (`Mapping[str, float]`):
+            Accuracy of STORM under each intervention, and `follows_donor`; see [`read_interventions`].
     """
 
     arms: Mapping[str, float]
-    interventions: Interventions
+    interventions: Mapping[str, float]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,8 +110,8 @@ class DemoReport:
             Length K of the rollout.
         arms (`Mapping[str, ArmResult]`):
             `direct`, `chain_of_thought`, `align` and `storm`.
-        interventions (`Interventions`):
-            What replaced latents do to STORM.
+        interventions (`Mapping[str, float]`):
+            Accuracy of STORM under each intervention, and `follows_donor`; see [`read_interventions`].
         by_depth (`Mapping[str, Mapping[str, float]]`):
             From a depth to the accuracy of `direct` and `storm`.
         retrieval (`Retrieval`):
@@ -149,7 +138,7 @@ class DemoReport:
     num_test: int
     num_latents: int
     arms: Mapping[str, ArmResult]
-    interventions: Interventions
+    interventions: Mapping[str, float]
     by_depth: Mapping[str, Mapping[str, float]]
     retrieval: Retrieval
     wall_seconds: float
@@ -160,8 +149,10 @@ class DemoReport:
 
     def __post_init__(self) -> None:
         check_names("arms", self.arms, ARMS)
+        check_names("interventions", self.interventions, INTERVENTIONS)
         if self.open is not None:
             check_names("the arms of open", self.open.arms, ARMS)
+            check_names("the interventions of open", self.open.interventions, INTERVENTIONS)
         for depth, accuracy_of in self.by_depth.items():
             check_names(f"by_depth at {depth}", accuracy_of, ARMS_BY_DEPTH)
         for name, number in _numbers(asdict(self)):

@@ -2,7 +2,7 @@
 
 import os
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -12,7 +12,15 @@ from rich.console import Console
 
 from storm_hf.demo.folder import DemoFolder
 from storm_hf.demo.recipe import DemoRecipe, demo_recipe
-from storm_hf.demo.record import ARMS, ArmResult, DemoReport, Interventions, OpenQuestions, Retrieval
+from storm_hf.demo.record import (
+    ARMS,
+    INTERVENTIONS,
+    ArmResult,
+    DemoReport,
+    OpenQuestions,
+    Retrieval,
+    read_interventions,
+)
 from storm_hf.demo.report import write_report
 from storm_hf.demo.tasks import Task, run_tasks
 from storm_hf.demo.telling import tell
@@ -120,7 +128,7 @@ def make_report(folder: DemoFolder, recipe: DemoRecipe, out: Path) -> DemoReport
         num_test=sum(recipe.test_depths[depth] for depth in recipe.deep),
         num_latents=recipe.num_latents,
         arms={name: ArmResult.of(results) for name, results in arms.items()},
-        interventions=Interventions.of(storm["interventions"]),
+        interventions=_shown(storm["interventions"]),
         by_depth={
             depth: {"direct": arms["direct"]["by_depth"][depth], "storm": storm["by_depth"][depth]}
             for depth in storm["by_depth"]
@@ -128,13 +136,18 @@ def make_report(folder: DemoFolder, recipe: DemoRecipe, out: Path) -> DemoReport
         retrieval=Retrieval(storm["top1_state"], recipe.num_gallery, storm["retrieval_chance"]),
         open=OpenQuestions(
             arms={name: results["open"]["accuracy"] for name, results in arms.items()},
-            interventions=Interventions.of(storm["open"]["interventions"]),
+            interventions=_shown(storm["open"]["interventions"]),
         ),
         wall_seconds=usage.wall_seconds,
         cpu_seconds=usage.cpu_seconds,
         peak_rss_mib=usage.peak_rss_mib,
         checkpoint=str(out / folder.storm.name),
     )
+
+
+def _shown(measured: Mapping[str, float]) -> dict[str, float]:
+    known = read_interventions(measured)
+    return {name: known[name] for name in INTERVENTIONS}
 
 
 def command(recipe: DemoRecipe, out: str | os.PathLike[str]) -> str:

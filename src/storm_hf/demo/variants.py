@@ -22,7 +22,7 @@ from storm_hf.answer.trainer import StormAnswerTrainer
 from storm_hf.demo import data
 from storm_hf.demo.arms import ReportProgress, is_finished, longest_answer, train, training_arguments, with_reasoning
 from storm_hf.demo.folder import DemoFolder
-from storm_hf.demo.measure import deep_indices, measure_open, measure_prompts, measure_replacements
+from storm_hf.demo.measure import deep_indices, measure_interventions, measure_open, measure_prompts
 from storm_hf.demo.recipe import DemoRecipe, Training
 from storm_hf.demo.tasks import Report, Task
 from storm_hf.evaluation.answering import accuracy, answer_questions
@@ -174,7 +174,7 @@ def measure_variant(
     if variant.block == "latents":
         answers = answer_questions(model, prompts, deep, max_new_tokens=longest, batch_size=256)
         latents = np.stack([np.asarray(answer.latents) for answer in answers])
-        results["interventions"] = measure_replacements(model, prompts, deep, latents, recipe.seed)
+        results["interventions"] = measure_interventions(model, prompts, deep, latents, recipe.seed)
     results["by_num_latents"] = {}
     for num_latents in variant.test_num_latents:
         other = dataclasses.replace(prompts, num_latents=num_latents)

@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from storm_hf.demo.record import DemoReport
+from storm_hf.demo.record import FOLLOWS_DONOR, DemoReport
 from storm_hf.demo.story import DemoStory
 from storm_hf.evaluation.bootstrap import wilson_interval
+from storm_hf.interventions.kind import CONTENT_FREE, InterventionKind
 from storm_hf.reporting.page import percent
 
 
@@ -20,7 +21,7 @@ HEADLINES: dict[Outcome, str] = {
 
 _GOOD_ACCURACY = 0.95
 _GOOD_RETRIEVAL = 0.95
-_GOOD_SWAP = 0.90
+_GOOD_STEERING = 0.90
 _ABOVE_CHANCE = 0.10  # how far above chance an answer without latents may stay
 _NEARLY_IDENTICAL = 0.90  # cosine between the targets of two random clips
 
@@ -74,25 +75,25 @@ def _score(report: DemoReport, story: DemoStory) -> str:
 def _used(report: DemoReport) -> str:
     cut = report.interventions
     return (
-        f"And the answer comes from the latents: set to zero, {percent(cut.zero)} are right; replaced by those of "
-        f"another clip, the answer becomes that clip's in {percent(cut.swap_follows_donor)} of the cases."
+        f"And the answer comes from the latents: set to zero, {percent(cut[InterventionKind.zero])} are right; replaced by those of "
+        f"another clip, the answer becomes that clip's in {percent(cut[FOLLOWS_DONOR])} of the cases."
     )
 
 
 def _unused(report: DemoReport) -> str:
     cut = report.interventions
     return (
-        f"The latents are not used: with zeros in their place {percent(cut.zero)} are still right, and another clip's "
-        f"latents change the answer to that clip's in only {percent(cut.swap_follows_donor)} of the cases."
+        f"The latents are not used: with zeros in their place {percent(cut[InterventionKind.zero])} are still right, and another clip's "
+        f"latents change the answer to that clip's in only {percent(cut[FOLLOWS_DONOR])} of the cases."
     )
 
 
 def _why_it_fails(report: DemoReport, story: DemoStory) -> str:
     if not _uses_latents(report) and story.naive_targets:
         cut = report.interventions
-        zeroed = f"The latents are not used: with zeros in their place it is {percent(cut.zero)}."
+        zeroed = f"The latents are not used: with zeros in their place it is {percent(cut[InterventionKind.zero])}."
         return f"{zeroed}{_why_unused(report, story)}"
-    oracle = report.interventions.oracle
+    oracle = report.interventions[InterventionKind.oracle]
     low, _ = wilson_interval(oracle, report.num_test)
     if low > report.chance:
         return f"Fed the true targets it answers {percent(oracle)} right, so it is the imagining that fails."
@@ -105,10 +106,10 @@ def _why_unused(report: DemoReport, story: DemoStory) -> str:
     raw = story.cosines.raw
     if raw < _NEARLY_IDENTICAL:
         return f" This run trained on raw pooled features (random-pair cosine {raw:.2f})."
-    low, _ = wilson_interval(report.interventions.oracle, report.num_test)
+    low, _ = wilson_interval(report.interventions[InterventionKind.oracle], report.num_test)
     missed = (
         f"miss the little that differs, which the true targets hold: fed those, it answers "
-        f"{percent(report.interventions.oracle)} right"
+        f"{percent(report.interventions[InterventionKind.oracle])} right"
         if low > report.chance
         else "have nothing to carry"
     )
@@ -121,8 +122,8 @@ def _why_unused(report: DemoReport, story: DemoStory) -> str:
 def _uses_latents(report: DemoReport) -> bool:
     """Whether replacing the latents takes away at least half of what is above chance, and swapping them steers."""
     cut = report.interventions
-    without = max(cut.zero, cut.noise, cut.mean)
-    return without - report.chance <= (cut.none - report.chance) / 2 and cut.swap_follows_donor >= 0.5
+    without = max(cut[kind] for kind in CONTENT_FREE if kind in cut)
+    return without - report.chance <= (cut[InterventionKind.own] - report.chance) / 2 and cut[FOLLOWS_DONOR] >= 0.5
 
 
 def _shortfalls(report: DemoReport, story: DemoStory) -> list[str]:
@@ -130,16 +131,15 @@ def _shortfalls(report: DemoReport, story: DemoStory) -> list[str]:
     storm, direct = (report.arms[name].accuracy for name in ("storm", "direct"))
     depth, lowest = min(((depth, by_arm["storm"]) for depth, by_arm in report.by_depth.items()), key=lambda at: at[1])
     asked_openly = storm if report.open is None else report.open.arms["storm"]
-    without = {"zeros": cut.zero, "noise": cut.noise, "their mean": cut.mean}
-    kind, best = max(without.items(), key=lambda replaced: replaced[1])
+    kind = max((kind for kind in CONTENT_FREE if kind in cut), key=lambda kind: cut[kind])
     storm_low, direct_high = wilson_interval(storm, report.num_test)[0], wilson_interval(direct, report.num_test)[1]
     checks = [
         (storm < _GOOD_ACCURACY, f"the accuracy stays below {percent(_GOOD_ACCURACY)}"),
         (asked_openly < _GOOD_ACCURACY, f"asked without options, STORM answers {percent(asked_openly)} right"),
         (lowest < _GOOD_ACCURACY, f"at {depth} {story.depth_unit} STORM answers {percent(lowest)} right"),
         (storm_low <= direct_high, "direct answering is as good within the error of the test"),
-        (best > report.chance + _ABOVE_CHANCE, f"with {kind} for latents {percent(best)} are still right"),
-        (cut.swap_follows_donor < _GOOD_SWAP, f"swapped latents steer {percent(cut.swap_follows_donor)} of the answers"),
+        (cut[kind] > report.chance + _ABOVE_CHANCE, f"fed {kind.phrase}, it still answers {percent(cut[kind])} right"),
+        (cut[FOLLOWS_DONOR] < _GOOD_STEERING, f"another clip's latents steer {percent(cut[FOLLOWS_DONOR])} of the answers"),
         (report.retrieval.top1_state < _GOOD_RETRIEVAL, f"{percent(report.retrieval.top1_state)} of the latents lie "
          "nearest to a frame of the right state"),
     ]  # fmt: skip

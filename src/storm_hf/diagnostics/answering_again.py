@@ -16,9 +16,10 @@ import torch
 from torch.nn.functional import kl_div, log_softmax
 from transformers import DynamicCache
 
-from storm_hf.diagnostics.interventions import Intervention
 from storm_hf.errors import InterventionError
 from storm_hf.evaluation.answering import Answer, generate_greedily, read_answers, spans
+from storm_hf.interventions.intervention import Intervention
+from storm_hf.interventions.kind import InterventionKind
 from storm_hf.model.generation_storm import set_num_latents
 from storm_hf.model.layout_storm import find_latent_block
 from storm_hf.model.modeling_storm import StormForConditionalGeneration
@@ -29,10 +30,7 @@ from storm_hf.worlds.question import format_answer
 
 
 _PER_TOKEN = ("input_ids", "attention_mask", "clip_token_mask", *PER_TOKEN_INPUTS)
-_ANEW: dict[str, dict[str, Any]] = {  # layouts whose prompts are not the shared one, as `generate` is asked for them
-    "skipped": {"num_latents": 0},
-    "without_clip": {"latent_bottleneck": True},
-}
+_ANEW = (InterventionKind.no_latents, InterventionKind.latents_only)  # their prompts are not the shared one
 _PIXELS = ("pixel_", "video_features", "video_deepstack", "mm_encoder_outputs")  # what the shared part has seen
 
 
@@ -89,8 +87,7 @@ def answer_again(
         with torch.inference_mode():
             shared = SharedPrompts(model, prompts, [rows[index] for index in span], max_new_tokens)
             for name, intervention in interventions.items():
-                replace = None if intervention.for_rows is None else intervention.for_rows(span)
-                replies[name] += shared.reply(intervention, replace)
+                replies[name] += shared.reply(intervention.kind, intervention.feed(span))
         if on_batch is not None:
             on_batch(len(span))
     return replies
@@ -127,15 +124,15 @@ class SharedPrompts:
         self.positions = self._positions(self.inputs)
         self.cache = self._run_prefix()
         self.option_ids = [_first_tokens(row, prompts) for row in self.rows]
-        output = self._generate("latents", None)
-        self.own = self._read(output, "latents")
-        self.own_distributions = self._distributions(output.logits[0], "latents", None)
+        output = self._generate(InterventionKind.own, None)
+        self.own = self._read(output, InterventionKind.own)
+        self.own_distributions = self._distributions(output.logits[0], InterventionKind.own, None)
 
-    def reply(self, intervention: Intervention, replace: LatentIntervention | None) -> list[Reply]:
+    def reply(self, kind: InterventionKind, replace: LatentIntervention | None) -> list[Reply]:
         """Answer under an intervention."""
-        output = self._generate(intervention.layout, replace)
-        answers = self._read(output, intervention.layout)
-        distributions = self._distributions(output.logits[0], intervention.layout, replace)
+        output = self._generate(kind, replace)
+        answers = self._read(output, kind)
+        distributions = self._distributions(output.logits[0], kind, replace)
         return [
             Reply(answer, _divergence(own, other))
             for answer, own, other in zip(answers, self.own_distributions, distributions, strict=True)
@@ -143,7 +140,7 @@ class SharedPrompts:
 
     def run_block(self, **arguments: Any) -> Any:
         """Think, and return what the model itself does, for what `generate` does not return, such as attention."""
-        return self._go_on("latents", self._inputs("latents"), None, **arguments)
+        return self._go_on(InterventionKind.own, self._inputs(InterventionKind.own), None, **arguments)
 
     def _positions(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
         known = {name: value for name, value in inputs.items() if name != "input_ids"}
@@ -156,64 +153,70 @@ class SharedPrompts:
         self.model(**inputs, position_ids=positions, cache=cache, use_cache=True, logits_to_keep=1)
         return cache
 
-    def _inputs(self, layout: str) -> dict[str, torch.Tensor]:
-        """Model inputs of a layout, without the pixels that the cache has seen."""
-        is_whole = not self._num_shared(layout)
+    def _inputs(self, kind: InterventionKind) -> dict[str, torch.Tensor]:
+        """Model inputs under an intervention, without the pixels that the cache has seen."""
+        is_whole = not self._num_shared(kind)
         seen = {name: value for name, value in self.inputs.items() if is_whole or not name.startswith(_PIXELS)}
-        if layout == "markers":
+        if kind == InterventionKind.markers_only:
             columns = [*range(self.start), *range(self.start + self.num_latents, self.inputs["input_ids"].shape[1])]
             seen = {name: value[:, columns] if name in _PER_TOKEN else value for name, value in seen.items()}
         length = seen["input_ids"].shape[1]
         return {**seen, "position_ids": self.positions[..., :length]}  # after the prompt, positions count by one
 
-    def _num_shared(self, layout: str) -> int:
+    def _num_shared(self, kind: InterventionKind) -> int:
         """How many columns of a prompt the cache holds."""
-        return 0 if layout == "latents" and self.model.config.latent_attention == "step" else self.start
+        is_read_whole = kind != InterventionKind.markers_only and self.model.config.latent_attention == "step"
+        return 0 if is_read_whole else self.start
 
-    def _generate(self, layout: str, replace: LatentIntervention | None) -> Any:
-        inputs = {**self.inputs, **_ANEW[layout]} if layout in _ANEW else self._inputs(layout)
-        if layout not in _ANEW and self._num_shared(layout):
-            inputs["cache"] = copy.deepcopy(self.cache)
+    def _generate(self, kind: InterventionKind, replace: LatentIntervention | None) -> Any:
+        if kind in _ANEW:
+            inputs: dict[str, Any] = {**self.inputs, **Intervention(kind).generation_arguments()}
+        else:
+            inputs = dict(self._inputs(kind))
+            inputs |= {"cache": copy.deepcopy(self.cache)} if self._num_shared(kind) else {}
         return generate_greedily(
             self.model, self.prompts, inputs, self.max_new_tokens, output_logits=True, latent_intervention=replace
         )
 
-    def _read(self, output: Any, layout: str) -> list[Answer]:
-        length = (self._inputs("markers") if layout == "markers" else self.inputs)["input_ids"].shape[1]
-        return read_answers(output, length, self.prompts, self.rows)
+    def _read(self, output: Any, kind: InterventionKind) -> list[Answer]:
+        return read_answers(output, self._inputs(kind)["input_ids"].shape[1], self.prompts, self.rows)
 
     def _distributions(
-        self, first_logits: torch.Tensor, layout: str, replace: LatentIntervention | None
+        self, first_logits: torch.Tensor, kind: InterventionKind, replace: LatentIntervention | None
     ) -> list[torch.Tensor]:
         """What the model is inclined to say to each row, as log probabilities: over options (1, M), or tokens (L, V)."""
-        spelled = self._spell_own(layout, replace) if not all(self.option_ids) else None
+        spelled = self._spell_own(kind, replace) if not all(self.option_ids) else None
         return [
             log_softmax(first_logits[row, ids].float(), dim=-1)[None] if ids else _row(spelled, row, self.own)
             for row, ids in enumerate(self.option_ids)
         ]
 
-    def _spell_own(self, layout: str, replace: LatentIntervention | None) -> torch.Tensor:
+    def _spell_own(self, kind: InterventionKind, replace: LatentIntervention | None) -> torch.Tensor:
         """Log probabilities (B, L, V) of each token of the model's own answer, given those before it."""
         said = [torch.tensor(answer.token_ids[:-1], dtype=torch.long) for answer in self.own]
         tail = pad_rows(said, 0, side="right").to(self.model.device)  # (B, L - 1)
-        if layout == "skipped":
+        if kind == InterventionKind.no_latents:
             inputs = _extend(set_num_latents(self.inputs, 0, self.model.config), tail)
             output = self.model(**inputs, position_ids=self._positions(inputs), logits_to_keep=tail.shape[1] + 1)
-        elif layout == "without_clip":
+        elif kind == InterventionKind.latents_only:
             inputs = _extend(self.inputs, tail)
             given = {"latent_intervention": replace, "latent_bottleneck": True}
             output = self.model(**inputs, **given, logits_to_keep=tail.shape[1] + 1)
         else:
-            inputs = _extend(self._inputs(layout), tail)
-            output = self._go_on(layout, inputs, replace, logits_to_keep=tail.shape[1] + 1)
+            inputs = _extend(self._inputs(kind), tail)
+            output = self._go_on(kind, inputs, replace, logits_to_keep=tail.shape[1] + 1)
         return log_softmax(output.logits.float(), dim=-1)
 
     def _go_on(
-        self, layout: str, inputs: dict[str, torch.Tensor], replace: LatentIntervention | None, **arguments: Any
+        self,
+        kind: InterventionKind,
+        inputs: dict[str, torch.Tensor],
+        replace: LatentIntervention | None,
+        **arguments: Any,
     ) -> Any:
         """Run what comes after the shared part, in one pass."""
         given = {"use_cache": True, "latent_intervention": replace, **arguments}
-        num_shared = self._num_shared(layout)
+        num_shared = self._num_shared(kind)
         if not num_shared:
             return self.model(**inputs, **given)
         piece = {name: inputs[name][..., num_shared:] for name in (*_PER_TOKEN, "position_ids") if name in inputs}

@@ -15,14 +15,20 @@ from storm_hf.diagnostics.answering_again import Reply, answer_again
 from storm_hf.diagnostics.attention import LayerAttention, measure_attention
 from storm_hf.diagnostics.effects import AnswerTable, CounterfactualEffect, DonorQuestionEffect
 from storm_hf.diagnostics.geometry import describe_drift, describe_geometry, describe_retrieval
-from storm_hf.diagnostics.interventions import Intervention, shuffled, step_replacements, token_replacements
 from storm_hf.diagnostics.probes import StepProbe, probe_states
 from storm_hf.diagnostics.questions import Questions
 from storm_hf.diagnostics.record import Diagnosis
-from storm_hf.diagnostics.replacement import choose_donors
 from storm_hf.diagnostics.verdict import judge
 from storm_hf.errors import BackboneError, InterventionError
 from storm_hf.evaluation.answering import answer_questions
+from storm_hf.interventions.intervention import Intervention
+from storm_hf.interventions.kind import InterventionKind
+from storm_hf.interventions.token_replacement import (
+    choose_donors,
+    shuffle_donors,
+    step_replacements,
+    token_replacements,
+)
 from storm_hf.model.modeling_storm import StormForConditionalGeneration
 from storm_hf.training.prompts import CACHED_PROMPT, PromptEncoder, Row
 
@@ -67,11 +73,11 @@ def diagnose(
     started = time.perf_counter()
     _check(model.config.num_latents, questions)
     asking = _Asking(model, processor, questions, max_new_tokens, batch_size, report)
-    latents, donors = asking.latents(), _donors(questions.rows, seed)
+    latents, donors = asking.latents(), choose_donors(questions.rows, seed)
     replaced = token_replacements(latents, donors, questions.targets, seed)
     edited = step_replacements(latents, donors)
     replies = asking.again(questions.rows, replaced | edited)
-    table = AnswerTable(questions.rows, replies["own"], questions.clips, seed)
+    table = AnswerTable(questions.rows, replies[InterventionKind.own], questions.clips, seed)
     effects = {name: table.effect(intervention, replies[name]) for name, intervention in replaced.items()}
     curves = {name: table.effect(intervention, replies[name]) for name, intervention in edited.items()}
     num_clips = len(set(questions.clips))
@@ -146,16 +152,16 @@ class _Asking:
     ) -> DonorQuestionEffect | None:
         """Ask about each clip what was asked about another one, with that one's latents."""
         rows = self.questions.rows
-        donors = shuffled(len(rows), seed)
+        donors = shuffle_donors(len(rows), seed)
         asked = [index for index, donor in enumerate(donors) if rows[index]["question"] != rows[donor]["question"]]
         if not asked:
             absent["donor_question"] = "All questions are worded alike, so it is the same as keeping the own question."
             return None
         mixed = [_with_question_of(rows[index], rows[donors[index]]) for index in asked]
-        fed = Intervention("Latents and question of another clip", latents[donors[asked]])
-        replies = self.again(mixed, {"own": Intervention("Its own latents"), "swap": fed})
+        fed = Intervention(InterventionKind.shuffled, latents[donors[asked]])
+        replies = self.again(mixed, {"own": Intervention(), "donor": fed})
         clips = [self.questions.clips[index] for index in asked]
-        return DonorQuestionEffect.of(mixed, replies["own"], replies["swap"], clips, seed)
+        return DonorQuestionEffect.of(mixed, replies["own"], replies["donor"], clips, seed)
 
     def attention(self, absent: dict[str, str]) -> list[LayerAttention] | None:
         """Where the answer looks, on a few questions."""
@@ -172,10 +178,6 @@ def _check(num_latents: int, questions: Questions) -> None:
             f"Expected a model that thinks in latents and two questions or more, got num_latents={num_latents} and "
             f"{len(questions.rows)} questions."
         )
-
-
-def _donors(rows: Sequence[Row], seed: int) -> np.ndarray:
-    return choose_donors([str(row["question"]) for row in rows], [str(row["answer"]) for row in rows], seed)
 
 
 def _with_question_of(row: Row, donor: Row) -> Row:
@@ -206,7 +208,7 @@ def _compare_with_targets(
     targets = questions.targets
     if targets is None:
         return dict.fromkeys(("retrieval", "target_geometry", "drift"))
-    fed = np.stack([np.asarray(reply.answer.latents) for reply in replies["oracle"]])
+    fed = np.stack([np.asarray(reply.answer.latents) for reply in replies[InterventionKind.oracle]])
     return {
         "retrieval": describe_retrieval(latents, targets, questions.states),
         "target_geometry": describe_geometry(targets),

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from storm_hf.diagnostics.answering_again import Reply
-from storm_hf.diagnostics.interventions import Intervention
 from storm_hf.evaluation.answering import Answer, expected_choice
 from storm_hf.evaluation.bootstrap import Draws, Interval, mean_interval, paired_difference, share_interval
+from storm_hf.interventions.intervention import Intervention
 from storm_hf.training.prompts import Row
 from storm_hf.worlds.world import World
 
@@ -97,12 +97,17 @@ class DonorQuestionEffect:
 
     @classmethod
     def of(
-        cls, rows: Sequence[Row], own: Sequence[Reply], swapped: Sequence[Reply], clips: Sequence[str], seed: int = 0
+        cls,
+        rows: Sequence[Row],
+        own: Sequence[Reply],
+        with_donors: Sequence[Reply],
+        clips: Sequence[str],
+        seed: int = 0,
     ) -> "DonorQuestionEffect":
         """Compare replies to `rows`, whose answers are the donors', with the clip's own latents and the donor's."""
         draws = Draws(clusters=clips, num_resamples=NUM_RESAMPLES, seed=seed)
         before = [says(reply.answer, row) for reply, row in zip(own, rows, strict=True)]
-        after = [says(reply.answer, row) for reply, row in zip(swapped, rows, strict=True)]
+        after = [says(reply.answer, row) for reply, row in zip(with_donors, rows, strict=True)]
         steered = paired_difference(after, before, **draws)
         return cls(share_interval(after, **draws), steered, len(rows))
 

@@ -13,8 +13,10 @@ import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from storm_hf.align.objective import trajectory_alignment
-from storm_hf.diagnostics.replacement import choose_donors, feed, replacement
 from storm_hf.evaluation.answering import accuracy, answer_questions
+from storm_hf.interventions.intervention import make_intervention
+from storm_hf.interventions.kind import InterventionKind
+from storm_hf.interventions.token_replacement import choose_donors
 from storm_hf.target_trajectory.schema import FEATURES_COLUMN
 from storm_hf.target_trajectory.trajectory import TargetTrajectory
 from storm_hf.training.prompts import PromptEncoder, Row
@@ -24,7 +26,7 @@ class LatentMonitor(TrainerCallback):
     """Adds held-out measures of the latents to every so many logs of a trainer.
 
     `monitor_accuracy`; `monitor_latent_cosine` beside `monitor_latent_cosine_baseline`; `monitor_latent_retrieval` beside
-    `monitor_latent_retrieval_chance`; `monitor_swap_follows_donor`: the share of answers that become the right answer of the
+    `monitor_latent_retrieval_chance`; `monitor_follows_donor`: the share of answers that become the right answer of the
     clip whose latents were put in. It draws no random numbers that training draws.
 
     Args:
@@ -82,18 +84,18 @@ class LatentMonitor(TrainerCallback):
     def _measure(self, model: Any) -> dict[str, float]:
         answers = answer_questions(model, self.prompts, self.rows, max_new_tokens=self.max_new_tokens)
         latents = np.stack([np.asarray(answer.latents) for answer in answers])
-        donors = choose_donors(
-            [str(row["question"]) for row in self.rows], [str(row["answer"]) for row in self.rows], seed=0
-        )
-        swapped = answer_questions(
+        donors = choose_donors(self.rows)
+        with_donors = answer_questions(
             model,
             self.prompts,
             self.rows,
             max_new_tokens=self.max_new_tokens,
-            intervene=feed(replacement("swap", latents, donors=donors)),
+            intervene=make_intervention(InterventionKind.donor, latents, donors=donors),
         )
         follows = [
-            swapped[index].choice == self.rows[donor]["answer"] for index, donor in enumerate(donors) if donor != index
+            with_donors[index].choice == self.rows[donor]["answer"]
+            for index, donor in enumerate(donors)
+            if donor != index
         ]
         aligned = trajectory_alignment(torch.from_numpy(latents), self.targets)
         measures = {
@@ -101,5 +103,5 @@ class LatentMonitor(TrainerCallback):
             **{f"monitor_{name}": value.item() for name, value in aligned.gauges.items()},
         }
         if follows:
-            measures["monitor_swap_follows_donor"] = float(np.mean(follows))
+            measures["monitor_follows_donor"] = float(np.mean(follows))
         return measures

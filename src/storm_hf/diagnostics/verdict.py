@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from typing import Literal
 
 from storm_hf.diagnostics.effects import Effect
-from storm_hf.diagnostics.interventions import CONTENT_FREE
 from storm_hf.evaluation.bootstrap import Interval
+from storm_hf.interventions.kind import CONTENT_FREE, InterventionKind
 from storm_hf.reporting.page import percent
 
 
 Outcome = Literal["used", "partly", "not_used", "unclear"]
 
-USED = 0.5  # share of swaps that steer, and share of the accuracy above guessing that is lost
+USED = 0.5  # share of donors that steer, and share of the accuracy above guessing that is lost
 SOME = 0.1
 FEWEST_CLIPS = 30
 
@@ -70,14 +70,14 @@ def judge(effects: Mapping[str, Effect], chance: float | None, num_clips: int) -
         num_clips (`int`):
             Different clips that were asked about.
     """
-    swap = effects["swap"]
+    donor = effects[InterventionKind.donor]
     best = max((effects[name] for name in CONTENT_FREE if name in effects), key=lambda effect: effect.accuracy.mean)
-    share = _lost_share(effects["own"], best, chance or 0.0)
-    outcome = _outcome(swap.steered, share, num_clips)
-    sentence = f"{_swap_words(swap)} {_content_words(effects['own'], best, chance)}"
+    share = _lost_share(effects[InterventionKind.own], best, chance or 0.0)
+    outcome = _outcome(donor.steered, share, num_clips)
+    sentence = f"{_donor_words(donor)} {_content_words(effects['own'], best, chance)}"
     if num_clips < FEWEST_CLIPS:
         sentence = f"{num_clips} clips are too few, at least {FEWEST_CLIPS} are needed. {sentence}"
-    return Verdict(outcome, sentence, swap.steered, share)
+    return Verdict(outcome, sentence, donor.steered, share)
 
 
 def _outcome(steered: Interval | None, lost: Interval | None, num_clips: int) -> Outcome:
@@ -99,15 +99,15 @@ def _lost_share(own: Effect, best: Effect, chance: float) -> Interval | None:
     return Interval(best.lost.mean / stakes.mean, best.lost.low / stakes.low, best.lost.high / stakes.high)
 
 
-def _swap_words(swap: Effect) -> str:
-    if swap.follows_donor is None:
+def _donor_words(donor: Effect) -> str:
+    if donor.follows_donor is None:
         return (
-            f"Another clip's latents change {with_interval(swap.changed)} of the answers; no two questions of the same wording "
+            f"Another clip's latents change {with_interval(donor.changed)} of the answers; no two questions of the same wording "
             "have different answers, so whether they steer cannot be seen."
         )
     return (
-        f"With another clip's latents the answer becomes that clip's in {with_interval(swap.follows_donor)} of swaps, and "
-        f"changes in {with_interval(swap.changed)}."
+        f"With another clip's latents the answer becomes that clip's in {with_interval(donor.follows_donor)} of the cases, and "
+        f"changes in {with_interval(donor.changed)}."
     )
 
 

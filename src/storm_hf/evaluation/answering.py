@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from storm_hf.evaluation.scorers.option import answer_alone, read_labelled, read_last, read_last_letter, read_text
+from storm_hf.interventions.intervention import Intervention
 from storm_hf.model.modeling_storm import StormForConditionalGeneration
 from storm_hf.model.rollout_storm import LatentIntervention
 from storm_hf.training.conversation import as_text, read_options
@@ -45,9 +46,8 @@ def answer_questions(
     *,
     max_new_tokens: int = 8,
     batch_size: int = 128,
-    intervene: Callable[[range], LatentIntervention] | None = None,
+    intervene: Intervention | Callable[[range], LatentIntervention] | None = None,
     on_batch: Callable[[int], None] | None = None,
-    latent_bottleneck: bool = False,
 ) -> list[Answer]:
     """Answer the questions of `rows` greedily.
 
@@ -62,28 +62,18 @@ def answer_questions(
             Longest answer.
         batch_size (`int`, *optional*, defaults to `128`):
             Questions that are answered together.
-        intervene (`Callable[[range], LatentIntervention]`, *optional*):
-            Makes the intervention for a batch, given the positions of its rows in `rows`.
+        intervene ([`~storm_hf.interventions.intervention.Intervention`] or `Callable`, *optional*):
+            Intervention on the latents of `rows`; or a function from the positions of a batch to its `latent_intervention`.
         on_batch (`Callable[[int], None]`, *optional*):
             Called with the number of answers after each batch. Progress bars use it.
-        latent_bottleneck (`bool`, *optional*, defaults to `False`):
-            Whether to answer from the latents alone, without the clip; see `generate`.
     """
     model.eval()
     answers: list[Answer] = []
     for span in spans(len(rows), batch_size):
         batch = [rows[index] for index in span]
         inputs = {name: value.to(model.device) for name, value in prompts(batch).items()}
-        intervention = None if intervene is None else intervene(span)
-        output = generate_greedily(
-            model,
-            prompts,
-            inputs,
-            max_new_tokens,
-            latent_intervention=intervention,
-            latent_bottleneck=latent_bottleneck,
-            **_meant_length(prompts, model),
-        )
+        arguments = {**_meant_length(prompts, model), **_intervention_arguments(intervene, span)}
+        output = generate_greedily(model, prompts, inputs, max_new_tokens, **arguments)
         answers.extend(read_answers(output, inputs["input_ids"].shape[1], prompts, batch))
         if on_batch is not None:
             on_batch(len(batch))
@@ -95,6 +85,14 @@ def _meant_length(prompts: PromptEncoder, model: StormForConditionalGeneration) 
     config = model.config
     is_other = config.latent_token_id is not None and prompts.num_latents != config.num_latents
     return {"num_latents": prompts.num_latents} if is_other else {}
+
+
+def _intervention_arguments(
+    intervene: Intervention | Callable[[range], LatentIntervention] | None, rows: range
+) -> dict[str, Any]:
+    if isinstance(intervene, Intervention):
+        return intervene.generation_arguments(rows)
+    return {} if intervene is None else {"latent_intervention": intervene(rows)}
 
 
 def accuracy(answers: Sequence[Answer], rows: Sequence[Row]) -> float:

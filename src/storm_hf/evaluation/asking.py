@@ -7,14 +7,14 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import torch
 from transformers import ProcessorMixin
 
 from storm_hf.errors import LatentLayoutError, PromptError
 from storm_hf.evaluation.answering import Answer, answer_questions
-from storm_hf.evaluation.replacement import Replacement, feed, replace_latents
+from storm_hf.interventions.intervention import make_intervention
+from storm_hf.interventions.kind import OF_ONE_QUESTION, InterventionKind, read_kind
 from storm_hf.model.modeling_storm import StormForConditionalGeneration
 from storm_hf.model.prompt_storm import MAX_FRAMES as MAX_FRAMES
 from storm_hf.training.media import load_clip
@@ -100,11 +100,11 @@ def ask_with_replaced_latents(
     processor: ProcessorMixin,
     question: ClipQuestion,
     own: Answer,
-    replacement: Replacement | Literal["none", "alone"],
+    kind: InterventionKind | str,
     *,
     max_new_tokens: int = MAX_NEW_TOKENS,
 ) -> Answer:
-    """Ask again, with something without content in the place of each latent, or with the latents in the place of the clip.
+    """Ask again under an intervention on the latents.
 
     Args:
         model ([`StormForConditionalGeneration`]):
@@ -115,28 +115,25 @@ def ask_with_replaced_latents(
             What was asked.
         own ([`Answer`]):
             What `ask` gave: its latents are replaced.
-        replacement (`str`):
-            `zero`, `noise` or `mean` (see `replace_latents`), `none` to answer without latents, or `alone` to answer from its
-            own latents without the clip.
+        kind (`str`):
+            `"zero"`, `"noise_per_question"`, `"mean_over_steps"`, `"first"`, `"no_latents"` or `"latents_only"`; see
+            [`~storm_hf.interventions.kind.InterventionKind`].
         max_new_tokens (`int`, *optional*, defaults to `64`):
             Longest answer.
 
     Raises:
+        InterventionError: If there is no such intervention on a single question.
         LatentLayoutError: If that answer was given without latents.
     """
+    kind = read_kind(kind, OF_ONE_QUESTION)
     if own.latents is None:
         raise LatentLayoutError(
             "There are no latents to replace: this answer was given without any. Ask a model that thinks, with a "
             "`num_latents` above 0."
         )
-    if replacement == "none":
-        return ask(model, processor, question, num_latents=0, max_new_tokens=max_new_tokens)
     prompts = _prompts(model, processor, len(own.latents))
-    rows = [question.row()]
-    if replacement == "alone":
-        return answer_questions(model, prompts, rows, max_new_tokens=max_new_tokens, latent_bottleneck=True)[0]
-    intervene = feed(replace_latents(replacement, own.latents)[None])
-    return answer_questions(model, prompts, rows, max_new_tokens=max_new_tokens, intervene=intervene)[0]
+    intervention = make_intervention(kind, own.latents[None])
+    return answer_questions(model, prompts, [question.row()], max_new_tokens=max_new_tokens, intervene=intervention)[0]
 
 
 def _prompts(

@@ -8,13 +8,15 @@ import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from threading import Event, Lock
-from typing import Any, cast
+from typing import Any
 
+import numpy as np
 import torch
 from transformers import GenerationConfig, ProcessorMixin
 
 from storm_hf.errors import DatasetError, PromptError, RequestError
-from storm_hf.evaluation.replacement import Replacement, feed, replace_latents
+from storm_hf.interventions.intervention import Intervention, make_intervention
+from storm_hf.interventions.kind import InterventionKind
 from storm_hf.model.modeling_storm import StormForConditionalGeneration
 from storm_hf.model.processing_storm import thinking_switches
 from storm_hf.serving.conversation import decode_messages
@@ -35,14 +37,12 @@ class LatentParams:
     Args:
         num_latents (`int`):
             Number K of latent steps; 0 answers at once.
-        latents (`str`, *optional*, defaults to `"own"`):
-            `"own"`; `"zero"`, `"noise"` or `"mean"` instead of its own (see
-            [`~storm_hf.evaluation.replacement.replace_latents`]); `"swap"` feeds those of another conversation; `"alone"`
-            answers from its own without the clip.
+        latents ([`~storm_hf.interventions.kind.InterventionKind`], *optional*, defaults to `"own"`):
+            Intervention on the latents; `"donor"` feeds those of another conversation.
     """
 
     num_latents: int
-    latents: str = "own"
+    latents: InterventionKind = InterventionKind.own
 
     @classmethod
     def of(cls, request: ChatCompletionRequest, default: int, most: int) -> "LatentParams":
@@ -64,11 +64,14 @@ class LatentParams:
             raise RequestError(
                 f"Expected `num_latents` between 0 and {most} but got {num_latents}.", 422, param="num_latents"
             )
-        if request.latents not in ("own", "none") and num_latents == 0:
+        is_without = request.latents == InterventionKind.no_latents
+        if num_latents == 0 and not is_without and request.latents != InterventionKind.own:
             raise RequestError(
-                f"`latents` cannot be {request.latents!r} with `num_latents` 0: there are none.", 422, param="latents"
+                f"`latents` cannot be {request.latents.value!r} with `num_latents` 0: there are none.",
+                422,
+                param="latents",
             )
-        return cls(0 if request.latents == "none" else num_latents, request.latents)
+        return cls(0 if is_without else num_latents, request.latents)
 
 
 @dataclass(frozen=True)
@@ -236,18 +239,17 @@ class ChatModel:
 
     def _intervention(self, prompt: Prompt, inputs: Inputs) -> dict[str, Any]:
         """Make the argument of `generate` that replaces the model's own latents."""
-        latents = prompt.latents.latents
-        if latents in ("own", "none"):
+        kind = prompt.latents.latents
+        if kind in (InterventionKind.own, InterventionKind.no_latents):  # whose prompt has no latents
             return {}
-        if latents == "alone":
-            return {"latent_bottleneck": True}
+        if kind == InterventionKind.latents_only:
+            return Intervention(kind).generation_arguments()
         donor = {name: value.to(self.model.device) for name, value in (prompt.donor or inputs).items()}
         output: Any = self.model.generate(
             **donor, max_new_tokens=1, do_sample=False, return_dict_in_generate=True, output_latents=True
         )
-        fed = output.latents[0].float().cpu().numpy()  # (K, D)
-        fed = fed if latents == "swap" else replace_latents(cast(Replacement, latents), fed)
-        return {"latent_intervention": feed(fed[None])(range(1))}
+        latents = output.latents[:1].float().cpu().numpy()  # (1, K, D)
+        return make_intervention(kind, latents, donors=np.zeros(1, dtype=int)).generation_arguments()
 
     @property
     def _vocab_size(self) -> int:

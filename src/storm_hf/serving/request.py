@@ -6,16 +6,15 @@ with the values that ask for nothing and are therefore taken.
 
 import json
 import re
-from typing import Annotated, Any, ClassVar, Literal, NoReturn, Self, get_args
+from typing import Annotated, Any, ClassVar, Literal, NoReturn, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from storm_hf.errors import RequestError
-from storm_hf.evaluation.replacement import Replacement
+from storm_hf.errors import InterventionError, RequestError
+from storm_hf.interventions.kind import OF_ONE_QUESTION, InterventionKind, read_kind
 
 
-Latents = Literal["own", "zero", "noise", "mean", "none", "swap", "alone"]
-assert set(get_args(Replacement)) < set(get_args(Latents))
+INTERVENTIONS = (InterventionKind.own, *OF_ONE_QUESTION, InterventionKind.donor)
 
 MAX_CHOICES = 8
 MAX_STOPS = 4
@@ -97,6 +96,13 @@ def _as_parts(value: Any) -> Any:
 
 def _as_list(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
+
+
+def _as_kind(value: Any) -> InterventionKind:
+    try:
+        return read_kind(value, INTERVENTIONS)
+    except InterventionError as error:
+        raise ValueError(str(error).rstrip(".")) from error
 
 
 class MediaUrl(_Part):
@@ -187,7 +193,7 @@ class ChatCompletionRequest(_Part):
     user: str | None = None
 
     num_latents: int | None = None
-    latents: Latents = "own"
+    latents: Annotated[InterventionKind, BeforeValidator(_as_kind)] = InterventionKind.own
     donor_messages: Messages | None = None
 
     @field_validator("messages", "donor_messages")
@@ -211,8 +217,8 @@ class ChatCompletionRequest(_Part):
             raise ValueError("`stream_options` goes with `stream: true` only")
         if self.top_p not in (None, 1) and self.temperature is None:
             raise ValueError("`top_p` needs a `temperature`: without one, answers are greedy")
-        if (self.latents == "swap") != (self.donor_messages is not None):
-            raise ValueError('`donor_messages`, whose latents are fed, goes with `latents` "swap" and only with it')
+        if (self.latents == InterventionKind.donor) != (self.donor_messages is not None):
+            raise ValueError('`donor_messages`, whose latents are fed, goes with `latents` "donor" and only with it')
         return self
 
     @property

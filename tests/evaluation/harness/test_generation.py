@@ -98,7 +98,7 @@ def test_batch_answers_as_single_questions_do(generator, clips):
     assert len({answer["text"] for answer in alone}) > 1
 
 
-@pytest.mark.parametrize("latents", ["zero", "noise", "mean"])
+@pytest.mark.parametrize("latents", ["zero", "noise_per_question", "mean_over_steps", "first", "latents_only"])
 def test_replaced_latents_change_the_answer_in_a_batch_as_alone(generator, clips, latents):
     own, replaced = generator(max_frames=4), generator(max_frames=4, latents=latents)
     questions = [question(clip, doc_id=number) for number, clip in enumerate(clips)]
@@ -109,7 +109,7 @@ def test_replaced_latents_change_the_answer_in_a_batch_as_alone(generator, clips
 
 
 def test_noise_is_another_for_every_question(generator, clips):
-    model = generator(max_frames=4, latents="noise")
+    model = generator(max_frames=4, latents="noise_per_question")
     asked = [question(clips[0], doc_id=number) for number in range(4)]
     assert len({answer.text for answer in answers(model, asked)}) > 1
 
@@ -124,7 +124,7 @@ def test_counts_say_what_an_answer_cost(generator, clips):
 
 def test_storm_without_latents_is_its_backbone(generator, clips, qwen_checkpoint):
     plain = generator(pretrained=qwen_checkpoint, num_latents=0)
-    for settings in ({"num_latents": 0}, {"latents": "none"}):
+    for settings in ({"num_latents": 0}, {"latents": "no_latents"}):
         thinks_not = answers(generator(**settings), [question(clips[0])])[0]
         expected = answers(plain, [question(clips[0])])[0]
         assert (thinks_not.text, thinks_not.num_latents, thinks_not.latent_norms) == (expected.text, 0, [])

@@ -1,6 +1,6 @@
 import pytest
 
-from storm_hf.errors import ConfigurationError
+from storm_hf.errors import ConfigurationError, InterventionError
 from storm_hf.evaluation.harness.settings import ChatSettings
 
 
@@ -19,7 +19,6 @@ def test_folder_called_by_a_number_stays_a_name():
     [
         ({}, "Expected `pretrained=…`"),
         ({"pretrained": "m", "num_latent": 4}, "no argument 'num_latent'"),
-        ({"pretrained": "m", "latents": "ones"}, "one of own, none, zero, noise, mean, got 'ones'"),
         ({"pretrained": "m", "prompt": "long"}, "one of direct, cot"),
         ({"pretrained": "m", "num_latents": -1}, "at least 0, got -1"),
         ({"pretrained": "m", "num_latents": 1.5}, "got 1.5"),
@@ -35,8 +34,13 @@ def test_what_cannot_be_is_said(wrong, told):
     assert told in str(error.value)
 
 
-def test_latents_none_asks_for_no_latents_whatever_their_number():
-    assert ChatSettings("m", num_latents=8, latents="none").wanted_latents == 0
+def test_earlier_name_of_an_intervention_is_refused_with_the_new_ones():
+    with pytest.raises(InterventionError, match="`mean` has become `mean_over_steps` .* and `mean_over_questions`"):
+        ChatSettings.from_arguments({"pretrained": "m", "latents": "mean"})
+
+
+def test_no_latents_asks_for_no_latents_whatever_their_number():
+    assert ChatSettings("m", num_latents=8, latents="no_latents").wanted_latents == 0
     assert ChatSettings("m", num_latents=8).wanted_latents == 8
     assert ChatSettings("m").wanted_latents is None
 

@@ -10,6 +10,7 @@ from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor,
 from storm_hf.errors import CheckpointError, ConfigurationError, first_line
 from storm_hf.evaluation.harness.settings import ChatSettings
 from storm_hf.evaluation.loading import load_checkpoint, place_of
+from storm_hf.interventions.kind import InterventionKind
 from storm_hf.model.prompt_storm import frame_sampling
 from storm_hf.training.adapter_folder import find_adapter
 
@@ -105,7 +106,7 @@ def size_pictures(processor: ProcessorMixin, settings: ChatSettings) -> None:
 
 
 def _load_plain(settings: ChatSettings, loading: dict[str, Any]) -> tuple[PreTrainedModel, ProcessorMixin]:
-    if settings.wanted_latents or settings.latents not in ("own", "none"):
+    if settings.wanted_latents or settings.latents not in (InterventionKind.own, InterventionKind.no_latents):
         raise CheckpointError(
             f"{settings.pretrained} is a plain checkpoint, which has no latents to think in or to replace. Evaluate it with "
             "num_latents=0, or make a STORM of it with `StormForConditionalGeneration.from_backbone`, and train it."

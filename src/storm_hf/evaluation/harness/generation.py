@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from typing import Any
 
-import numpy as np
 import torch
 from transformers import PreTrainedModel, ProcessorMixin
 
@@ -18,7 +17,8 @@ from storm_hf.evaluation.harness.answer_log import LoggedAnswer
 from storm_hf.evaluation.harness.checkpoint import STORM
 from storm_hf.evaluation.harness.questions import HarnessQuestion, decode_videos
 from storm_hf.evaluation.harness.settings import ChatSettings
-from storm_hf.evaluation.replacement import feed, replace_latents
+from storm_hf.interventions.intervention import Intervention, make_intervention
+from storm_hf.interventions.kind import InterventionKind
 from storm_hf.training.prompts import PromptEncoder, told_as_prompt_error
 
 
@@ -127,13 +127,15 @@ class ChatGenerator:
         if config.model_type != STORM:
             return {}
         kind = self.settings.latents
-        if not self.num_latents or kind == "own" or kind == "none":
+        if not self.num_latents or kind == InterventionKind.own:
             meant = {} if self.num_latents == config.num_latents else {"num_latents": self.num_latents}
             return {"output_latents": True, **meant}
+        if kind == InterventionKind.latents_only:
+            return {"output_latents": True, **Intervention(kind).generation_arguments()}
         rollout = {**self.generation_arguments({}), "max_new_tokens": 1}
         own = self._generate(inputs, **rollout, output_latents=True)[0].latents.float().cpu().numpy()  # (B, K, D)
-        fed = [replace_latents(kind, row, _seed(question)) for row, question in zip(own, questions, strict=True)]
-        return {"output_latents": True, "latent_intervention": feed(np.stack(fed))(range(len(questions)))}
+        intervention = make_intervention(kind, own, seed=[_seed(question) for question in questions])
+        return {"output_latents": True, **intervention.generation_arguments(range(len(questions)))}
 
     def _logged(
         self, tokens: list[int], until: Sequence[str], num_input: int, prefill: int, seconds: float, norms: list[float]

@@ -5,10 +5,10 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_args
 
 from storm_hf.errors import ConfigurationError
+from storm_hf.interventions.kind import OF_ONE_QUESTION, InterventionKind, read_kind
 from storm_hf.video.backend_choice import check_backend_name, other_backend
 
 
-LatentSource = Literal["own", "none", "zero", "noise", "mean"]
 PromptStyle = Literal["direct", "cot"]
 
 # Whoever changes one of these gets the same answers.
@@ -31,8 +31,8 @@ class ChatSettings:
         num_latents (`int`, *optional*):
             Number K of latent steps, by default the model's. `0` answers without thinking, as a plain checkpoint does.
         latents (`str`, *optional*, defaults to `"own"`):
-            What is fed in the place of each latent: the model's `own`, `zero`, `noise`, their `mean`, or `none` to answer
-            without latents.
+            Intervention on the latents: `own` is none, or `zero`, `noise_per_question`, `mean_over_steps`, `first`, `no_latents`
+            or `latents_only`; see [`~storm_hf.interventions.kind.InterventionKind`].
         prompt (`str`, *optional*, defaults to `"direct"`):
             `cot` asks for reasoning between `<think>` and `</think>` before the answer.
         max_frames (`int`, *optional*, defaults to `32`):
@@ -64,7 +64,7 @@ class ChatSettings:
     pretrained: str
     revision: str | None = None
     num_latents: int | None = None
-    latents: LatentSource = "own"
+    latents: InterventionKind = InterventionKind.own
     prompt: PromptStyle = "direct"
     max_frames: int = 32
     fps: float | None = None
@@ -80,7 +80,7 @@ class ChatSettings:
     answers: str | None = None
 
     def __post_init__(self) -> None:
-        _check_choice("latents", self.latents, get_args(LatentSource))
+        object.__setattr__(self, "latents", read_kind(self.latents, (InterventionKind.own, *OF_ONE_QUESTION)))
         _check_choice("prompt", self.prompt, get_args(PromptStyle))
         for name, lowest in (("num_latents", 0), ("max_frames", 1), ("max_new_tokens", 1), ("batch_size", 1)):
             value = getattr(self, name)
@@ -117,7 +117,7 @@ class ChatSettings:
     @property
     def wanted_latents(self) -> int | None:
         """Number of latent steps to ask for; None means as many as the model has learned."""
-        return 0 if self.latents == "none" else self.num_latents
+        return 0 if self.latents == InterventionKind.no_latents else self.num_latents
 
     @property
     def identity(self) -> dict[str, Any]:

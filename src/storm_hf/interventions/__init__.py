@@ -1,0 +1,1 @@
+"""Interventions on latents: one vocabulary, one record and one way to feed, for every command and test."""
