@@ -155,7 +155,7 @@ def test_one_answer_is_never_called_evidence(ask, clip, replacement, monkeypatch
 def test_earlier_name_of_an_intervention_is_refused_with_the_new_ones(command):
     result = CliRunner().invoke(app, [*command, "--latents", "mean"])
     assert (result.exit_code, result.stdout) == (2, "")
-    assert result.stderr.startswith("storm: Expected one of zero, noise_per_question, mean_over_steps, first, ")
+    assert result.stderr.startswith("storm: Expected one of zero, noise_per_question, mean_over_steps, no_latents, ")
     assert "`mean` has become `mean_over_steps` (" in result.stderr
     assert " and `mean_over_questions` (" in result.stderr
 

@@ -108,7 +108,9 @@ def test_mean_replaces_by_the_mean_of_the_answers_own_latents(loaded, question, 
 
 @pytest.mark.parametrize("kind", ["mean", "mean_over_questions", "donor", "own"])
 def test_intervention_that_needs_more_than_the_question_is_refused(loaded, question, own, kind):
-    with pytest.raises(InterventionError, match="Expected one of zero, noise_per_question, mean_over_steps, first"):
+    with pytest.raises(
+        InterventionError, match="Expected one of zero, noise_per_question, mean_over_steps, no_latents"
+    ):
         ask_with_replaced_latents(*loaded, question, own, kind)
 
 

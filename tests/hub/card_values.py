@@ -54,8 +54,8 @@ ANSWER = replace(
         rows=(
             ReplacedLatents(what="Its own latents", accuracy=1.0, low=0.993, high=1.0),
             ReplacedLatents(what="Zeros", accuracy=0.252, low=0.216, high=0.291),
-            ReplacedLatents(what="Noise of their size", accuracy=0.260, low=0.223, high=0.299),
-            ReplacedLatents(what="The mean latent of each step", accuracy=0.252, low=0.216, high=0.291),
+            ReplacedLatents(what="Noise of all latents' size", accuracy=0.260, low=0.223, high=0.299),
+            ReplacedLatents(what="The mean latent over all questions", accuracy=0.252, low=0.216, high=0.291),
             ReplacedLatents(
                 what="Latents of a clip with another answer", accuracy=0.0, low=0.0, high=0.007, follows_donor=1.0
             ),

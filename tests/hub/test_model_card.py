@@ -30,7 +30,7 @@ DIAGNOSIS = {
     "verdict": {"headline": "Used.", "sentence": "Because."},
     "effects": {
         "own": {"label": "Its own latents", "accuracy": interval(0.9), "follows_donor": None},
-        "swap": {"label": "Another clip's", "accuracy": interval(0.1), "follows_donor": interval(0.8)},
+        "donor": {"label": "Another clip's", "accuracy": interval(0.1), "follows_donor": interval(0.8)},
     },
     "command": "storm diagnose /home/somebody/runs/storm",
     "dataset": "/home/somebody/data",

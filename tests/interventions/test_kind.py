@@ -38,7 +38,7 @@ def test_earlier_name_is_refused_with_what_it_has_become(earlier, now, known):
 def test_unknown_name_is_refused_with_those_that_are_known(name):
     with pytest.raises(InterventionError) as refusal:
         read_kind(name, OF_ONE_QUESTION)
-    expected = "zero, noise_per_question, mean_over_steps, first, no_latents, latents_only"
+    expected = "zero, noise_per_question, mean_over_steps, no_latents, latents_only"
     assert str(refusal.value) == f"Expected one of {expected} but got {name!r}."
 
 

@@ -144,7 +144,7 @@ def test_server_fetches_and_opens_nothing_unless_it_was_told_to(served, url):
         ({"num_latents": "many"}, "valid integer"),
         (
             {"latents": "sharp"},
-            "one of own, zero, noise_per_question, mean_over_steps, first, no_latents, latents_only, donor but got 'sharp'.",
+            "one of own, zero, noise_per_question, mean_over_steps, no_latents, latents_only, donor but got 'sharp'.",
         ),
         ({"latents": "donor"}, "donor_messages"),
         ({"latents": "mean"}, "`mean` has become `mean_over_steps` ("),

@@ -116,7 +116,7 @@ def ask_with_replaced_latents(
         own ([`Answer`]):
             What `ask` gave: its latents are replaced.
         kind (`str`):
-            `"zero"`, `"noise_per_question"`, `"mean_over_steps"`, `"first"`, `"no_latents"` or `"latents_only"`; see
+            `"zero"`, `"noise_per_question"`, `"mean_over_steps"`, `"no_latents"` or `"latents_only"`; see
             [`~storm_hf.interventions.kind.InterventionKind`].
         max_new_tokens (`int`, *optional*, defaults to `64`):
             Longest answer.

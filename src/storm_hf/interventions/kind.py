@@ -72,7 +72,6 @@ OF_ONE_QUESTION = (
     InterventionKind.zero,
     InterventionKind.noise_per_question,
     InterventionKind.mean_over_steps,
-    InterventionKind.first,
     InterventionKind.no_latents,
     InterventionKind.latents_only,
 )

@@ -98,7 +98,7 @@ def test_batch_answers_as_single_questions_do(generator, clips):
     assert len({answer["text"] for answer in alone}) > 1
 
 
-@pytest.mark.parametrize("latents", ["zero", "noise_per_question", "mean_over_steps", "first", "latents_only"])
+@pytest.mark.parametrize("latents", ["zero", "noise_per_question", "mean_over_steps", "latents_only"])
 def test_replaced_latents_change_the_answer_in_a_batch_as_alone(generator, clips, latents):
     own, replaced = generator(max_frames=4), generator(max_frames=4, latents=latents)
     questions = [question(clip, doc_id=number) for number, clip in enumerate(clips)]

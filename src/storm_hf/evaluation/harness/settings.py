@@ -31,7 +31,7 @@ class ChatSettings:
         num_latents (`int`, *optional*):
             Number K of latent steps, by default the model's. `0` answers without thinking, as a plain checkpoint does.
         latents (`str`, *optional*, defaults to `"own"`):
-            Intervention on the latents: `own` is none, or `zero`, `noise_per_question`, `mean_over_steps`, `first`, `no_latents`
+            Intervention on the latents: `own` is none, or `zero`, `noise_per_question`, `mean_over_steps`, `no_latents`
             or `latents_only`; see [`~storm_hf.interventions.kind.InterventionKind`].
         prompt (`str`, *optional*, defaults to `"direct"`):
             `cot` asks for reasoning between `<think>` and `</think>` before the answer.
