@@ -34,7 +34,7 @@ The answer alone goes to stdout, everything else to stderr."""
 
 _CAUTION = "One question proves little: `storm diagnose` asks many."
 INTERVENTION: dict[str, Any] = {
-    "metavar": "|".join(OF_ONE_QUESTION),
+    "metavar": " | ".join(OF_ONE_QUESTION),
     "callback": lambda name: name and str(read_kind(name, OF_ONE_QUESTION)),
 }
 

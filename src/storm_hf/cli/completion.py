@@ -105,5 +105,5 @@ def _enumeration(hint: Any) -> list[str]:
 
 def _alternatives(parameter: Any) -> list[str]:
     """The words that stand for the value in the help."""
-    words = str(getattr(parameter, "metavar", None) or "").split("|")
+    words = str(getattr(parameter, "metavar", None) or "").split(" | ")
     return words if len(words) > 1 else []
