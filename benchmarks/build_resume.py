@@ -133,7 +133,7 @@ def main(args: argparse.Namespace) -> None:
         base = save_base(Path(place, "base"))
         recipe = write_recipe(Path(place, "recipe.yaml"), base, args.rows)
         whole = run(command(recipe, Path(place, "peace"), args))
-        assert whole is not None  # nobody kills it
+        assert whole is not None  # it is not killed
         expected = hashes(Path(place, "peace"))
         print(f"uninterrupted: {whole:.1f} s, {len(expected)} files")
         killed = attempts = 0

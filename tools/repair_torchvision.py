@@ -60,7 +60,7 @@ def repair(site_packages: Path) -> str:
         )
     install_shim(site_packages)
     if error := import_error("torchvision"):
-        raise SystemExit(f"torchvision does not import, and not for want of CUDA. It said: {error}")
+        raise SystemExit(f"torchvision does not import, and not for lack of CUDA: {error}")
     return "torchvision was built for CUDA and torch was not; its two missing operators are declared at import"
 
 
