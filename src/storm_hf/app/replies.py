@@ -1,4 +1,4 @@
-"""What a session hands out: answers, what they cost, and what was fed on the way to them."""
+"""Results of a session: answers, their cost, and the latents that were fed."""
 
 from dataclasses import dataclass
 
@@ -15,13 +15,13 @@ class Reply:
 
     Args:
         text (`str`):
-            What the model said.
+            Text of the answer.
         forward_passes (`int`):
             Calls of the language model before its first word, the reading of the prompt included.
         seconds (`float`):
             Wall time of the whole answer.
         steps (`tuple[SeenStep, ...]`):
-            What was fed at each latent step, to be looked at; empty without latents.
+            Latents that were fed at each step, for display; empty without latents.
         latents (`np.ndarray` of shape `(num_latents, hidden_size)`, *optional*):
             The same, in numbers.
     """
@@ -35,11 +35,11 @@ class Reply:
 
 @dataclass(frozen=True, eq=False)
 class Thinking:
-    """What a model made of one question.
+    """Answers of a model to one question, with its own latents and without.
 
     Args:
         question ([`~storm_hf.evaluation.ClipQuestion`]):
-            What was asked.
+            Question that was asked.
         own ([`Reply`]):
             Its answer after thinking.
         direct ([`Reply`]):
@@ -53,7 +53,7 @@ class Thinking:
 
 @dataclass(frozen=True, eq=False)
 class Rethinking:
-    """What a model made of the same question with latents replaced.
+    """Answer of a model to the same question with replaced latents.
 
     Args:
         reply ([`Reply`]):
@@ -61,7 +61,7 @@ class Rethinking:
         intervention ([`~storm_hf.interventions.intervention.Intervention`]):
             Intervention on the latents.
         donor (`str`, *optional*):
-            What it answers about the clip that the latents came from; None if they came from no other clip.
+            Answer about the clip that the latents came from; None if they came from no other clip.
     """
 
     reply: Reply

@@ -146,7 +146,7 @@ class Session:
 
         Args:
             thinking ([`Thinking`]):
-                What `think` gave.
+                Result of `think`.
             kind ([`~storm_hf.interventions.kind.InterventionKind`]):
                 Intervention; `own` feeds a latent of another step.
             step (`int`, *optional*):

@@ -24,13 +24,13 @@ def check_sources(recipe: ThoughtsRecipe, workspace: Workspace, step: str, param
 
     Args:
         recipe ([`ThoughtsRecipe`]):
-            What is built.
+            Recipe of the build.
         workspace ([`Workspace`]):
             The data set.
         step (`str`):
             Name of the step that reads annotations.
         parameters (`Mapping[str, Any]`):
-            What determines the rows now.
+            Parameters that determine the rows now.
 
     Raises:
         StaleWorkError: If the contents of a file, and nothing else, have changed since. The message counts the new rows.

@@ -117,7 +117,7 @@ def _print_answer(answer: "Answer", question: "ClipQuestion") -> None:
     else:
         typer.echo(answer.text)
     if not answer.text:
-        tell("The model ended its turn without a word.")
+        tell("The model ended its turn without text.")
     elif question.options and answer.choice is None:
         tell("The answer names none of the options.")
 

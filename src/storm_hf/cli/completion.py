@@ -1,6 +1,6 @@
 """`storm completion`: the tab key in bash.
 
-The script that it prints knows verbs, options and choices by itself. One that asked the program, as typer's does, would start Python
+The script that it prints knows subcommands, options and choices by itself. One that asked the program, as typer's does, would start Python
 and load transformers at each press of the key.
 """
 
@@ -19,17 +19,17 @@ EPILOG = """Example:
 It takes effect in the next shell. Give it again after an update."""
 
 _SCRIPT = """_storm_completion() {{
-    local current="${{COMP_WORDS[COMP_CWORD]}}" previous="${{COMP_WORDS[COMP_CWORD-1]}}" verb="" word words=""
+    local current="${{COMP_WORDS[COMP_CWORD]}}" previous="${{COMP_WORDS[COMP_CWORD-1]}}" subcommand="" word words=""
     for word in "${{COMP_WORDS[@]:1:COMP_CWORD-1}}"; do
-        case "$verb $word" in
-            {verbs}) verb="${{verb:+$verb }}$word" ;;
+        case "$subcommand $word" in
+            {subcommands}) subcommand="${{subcommand:+$subcommand }}$word" ;;
         esac
     done
-    case "$verb $previous" in
+    case "$subcommand $previous" in
 {choices}
     esac
     if [[ -z $words ]]; then
-        case "$verb" in
+        case "$subcommand" in
 {words}
         esac
         [[ $current == -* || $words != -* ]] || words=""
@@ -41,7 +41,7 @@ complete -o default -F _storm_completion storm
 
 
 def print_completion(context: typer.Context) -> None:
-    """Print a script with which bash completes verbs, options and choices.
+    """Print a script with which bash completes subcommands, options and choices.
 
     Where none of them fits, it completes names of files.
     """
@@ -49,35 +49,38 @@ def print_completion(context: typer.Context) -> None:
 
 
 def completion_script(command: Any) -> str:
-    """Write the script for a command with its verbs.
+    """Write the script for a command with its subcommands.
 
     Args:
         command (`click.Group`):
-            The command; its own group of verbs, where a verb has some, is completed too.
+            The command; its own group of subcommands, where a subcommand has some, is completed too.
     """
-    verbs = dict(_verbs(command))
+    subcommands = dict(_subcommands(command))
     return _SCRIPT.format(
-        verbs=" | ".join(f'"{_case(verb)}"' for verb in verbs if verb),
-        choices="\n".join(_choices(verbs)),
-        words="\n".join(f'            "{verb}") words="{" ".join(_words(each))}" ;;' for verb, each in verbs.items()),
+        subcommands=" | ".join(f'"{_case(subcommand)}"' for subcommand in subcommands if subcommand),
+        choices="\n".join(_choices(subcommands)),
+        words="\n".join(
+            f'            "{subcommand}") words="{" ".join(_words(each))}" ;;'
+            for subcommand, each in subcommands.items()
+        ),
     )
 
 
-def _verbs(command: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+def _subcommands(command: Any, name: str = "") -> Iterator[tuple[str, Any]]:
     """A command and everything below it, by the words that lead there."""
     yield name, command
     for word, below in getattr(command, "commands", {}).items():
-        yield from _verbs(below, f"{name} {word}".strip())
+        yield from _subcommands(below, f"{name} {word}".strip())
 
 
-def _case(verb: str) -> str:
-    """The verb as the loop over words meets it: what was found before, a blank, the next word."""
-    before, _, word = verb.rpartition(" ")
+def _case(subcommand: str) -> str:
+    """The subcommand as the loop over words meets it: what was found before, a blank, the next word."""
+    before, _, word = subcommand.rpartition(" ")
     return f"{before} {word}"
 
 
 def _words(command: Any) -> list[str]:
-    """The verbs below a command, or its long options."""
+    """The subcommands below a command, or its long options."""
     if below := list(getattr(command, "commands", {})):
         return below
     return ["--help", *(name for parameter in command.params for name in _long(parameter))]
@@ -87,13 +90,13 @@ def _long(parameter: Any) -> list[str]:
     return [name for name in (*parameter.opts, *parameter.secondary_opts) if name.startswith("--")]
 
 
-def _choices(verbs: dict[str, Any]) -> Iterator[str]:
+def _choices(subcommands: dict[str, Any]) -> Iterator[str]:
     """A line for each option that takes one of a few words."""
-    for verb, command in verbs.items():
+    for subcommand, command in subcommands.items():
         hints = get_type_hints(inspect.unwrap(command.callback)) if command.callback else {}
         for parameter in command.params:
             if choices := _enumeration(hints.get(parameter.name)) or _alternatives(parameter):
-                options = " | ".join(f'"{verb} {option}"' for option in parameter.opts)
+                options = " | ".join(f'"{subcommand} {option}"' for option in parameter.opts)
                 yield f'        {options}) words="{" ".join(choices)}" ;;'
 
 

@@ -25,7 +25,7 @@ _RENAMED = {
 
 @dataclass(frozen=True, kw_only=True)
 class ArmResult:
-    """What one way of answering reached, and what it cost.
+    """Accuracy and cost of one way of answering.
 
     Args:
         accuracy (`float`):
@@ -54,7 +54,7 @@ def read_interventions(measured: Mapping[str, float]) -> dict[str, float]:
 
     Args:
         measured (`Mapping[str, float]`):
-            From an intervention to the accuracy, and `follows_donor`, the share of answers that become the right one of the
+            From an intervention to the accuracy, and `follows_donor`, the share of answers that become the correct one of the
             clip whose latents were fed.
     """
     return {_RENAMED.get(name, name): share for name, share in measured.items()}
@@ -62,7 +62,7 @@ def read_interventions(measured: Mapping[str, float]) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class Retrieval:
-    """How often the target nearest to a latent shows the right state.
+    """Retrieval accuracy: the share of latents whose nearest target shows the true state.
 
     Args:
         top1_state (`float`):
@@ -70,7 +70,7 @@ class Retrieval:
         gallery (`int`):
             Targets of other clips that are searched.
         chance (`float`):
-            What a random target of the gallery reaches.
+            Retrieval accuracy of a random target of the gallery.
     """
 
     top1_state: float
@@ -101,7 +101,7 @@ class DemoReport:
         world (`str`):
             Name of the world.
         seed (`int`):
-            What everything was drawn from.
+            Seed of the run.
         chance (`float`):
             Accuracy of guessing.
         num_test (`int`):
@@ -115,7 +115,7 @@ class DemoReport:
         by_depth (`Mapping[str, Mapping[str, float]]`):
             From a depth to the accuracy of `direct` and `storm`.
         retrieval (`Retrieval`):
-            What the latents resemble.
+            Nearest targets of the latents.
         wall_seconds (`float`):
             Time the run took.
         cpu_seconds (`float`):

@@ -28,13 +28,13 @@ _NEARLY_IDENTICAL = 0.90  # cosine between the targets of two random clips
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a run showed.
+    """Verdict on a run.
 
     Args:
         outcome (`str`):
-            `works`, `partly`, `unused` (right answers that do not depend on the latents) or `fails`.
+            `works`, `partly`, `unused` (correct answers that do not depend on the latents) or `fails`.
         sentence (`str`):
-            Why, with the numbers.
+            Reason, with the numbers.
     """
 
     outcome: Outcome
@@ -49,7 +49,7 @@ class Verdict:
 def judge(report: DemoReport, story: DemoStory) -> Verdict:
     """Say whether the run worked.
 
-    It worked if STORM is right on deep clips and at every depth, better than direct answering, through its latents:
+    It worked if STORM is correct on deep clips and at every depth, better than direct answering, through its latents:
     without them it guesses, and with another clip's it gives that clip's answer. Differences count only outside of
     their 95 % intervals.
     """
@@ -75,7 +75,7 @@ def _score(report: DemoReport, story: DemoStory) -> str:
 def _used(report: DemoReport) -> str:
     cut = report.interventions
     return (
-        f"And the answer comes from the latents: set to zero, {percent(cut[InterventionKind.zero])} are right; replaced by those of "
+        f"And the answer comes from the latents: set to zero, {percent(cut[InterventionKind.zero])} are correct; replaced by those of "
         f"another clip, the answer becomes that clip's in {percent(cut[FOLLOWS_DONOR])} of the cases."
     )
 
@@ -120,7 +120,7 @@ def _why_unused(report: DemoReport, story: DemoStory) -> str:
 
 
 def _uses_latents(report: DemoReport) -> bool:
-    """Whether replacing the latents takes away at least half of what is above chance, and swapping them steers."""
+    """Test that replacing the latents removes at least half of the accuracy above chance, and that swapping them steers."""
     cut = report.interventions
     without = max(cut[kind] for kind in CONTENT_FREE if kind in cut)
     return without - report.chance <= (cut[InterventionKind.own] - report.chance) / 2 and cut[FOLLOWS_DONOR] >= 0.5
@@ -141,6 +141,6 @@ def _shortfalls(report: DemoReport, story: DemoStory) -> list[str]:
         (cut[kind] > report.chance + _ABOVE_CHANCE, f"fed {kind.phrase}, it still answers {percent(cut[kind])} right"),
         (cut[FOLLOWS_DONOR] < _GOOD_STEERING, f"another clip's latents steer {percent(cut[FOLLOWS_DONOR])} of the answers"),
         (report.retrieval.top1_state < _GOOD_RETRIEVAL, f"{percent(report.retrieval.top1_state)} of the latents lie "
-         "nearest to a frame of the right state"),
+         "nearest to a frame of the true state"),
     ]  # fmt: skip
     return [shortfall for is_short, shortfall in checks if is_short]

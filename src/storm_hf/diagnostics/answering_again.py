@@ -40,7 +40,7 @@ class Reply:
 
     Args:
         answer ([`~storm_hf.evaluation.Answer`]):
-            What the model said.
+            Answer of the model.
         divergence (`float`):
             KL divergence in nats from what it would have said by itself, 0 or more: over the options, where their first tokens
             differ, otherwise the mean over the tokens of its own answer.
@@ -164,7 +164,7 @@ class SharedPrompts:
         return {**seen, "position_ids": self.positions[..., :length]}  # after the prompt, positions count by one
 
     def _num_shared(self, kind: InterventionKind) -> int:
-        """How many columns of a prompt the cache holds."""
+        """Number of columns of a prompt in the cache."""
         is_read_whole = kind != InterventionKind.markers_only and self.model.config.latent_attention == "step"
         return 0 if is_read_whole else self.start
 
@@ -184,7 +184,7 @@ class SharedPrompts:
     def _distributions(
         self, first_logits: torch.Tensor, kind: InterventionKind, replace: LatentIntervention | None
     ) -> list[torch.Tensor]:
-        """What the model is inclined to say to each row, as log probabilities: over options (1, M), or tokens (L, V)."""
+        """Log probabilities of the model for each row: over options (1, M), or tokens (L, V)."""
         spelled = self._spell_own(kind, replace) if not all(self.option_ids) else None
         return [
             log_softmax(first_logits[row, ids].float(), dim=-1)[None] if ids else _row(spelled, row, self.own)

@@ -55,7 +55,7 @@ def diagnose(
         processor ([`~transformers.ProcessorMixin`]):
             Its processor.
         questions ([`Questions`]):
-            What it is asked; see `read_questions`.
+            Questions to the model; see `read_questions`.
         max_new_tokens (`int`, *optional*, defaults to `8`):
             Longest answer.
         batch_size (`int`, *optional*, defaults to `128`):
@@ -63,7 +63,7 @@ def diagnose(
         seed (`int`, *optional*, defaults to `0`):
             Of donors, noise, split and bootstrap.
         names (`Mapping[str, str]`, *optional*):
-            `model`, `dataset`, `split` and `command`, as the record tells them.
+            `model`, `dataset`, `split` and `command`, as in the record.
         report (`Callable[[int], None]`, *optional*):
             Called with the number of questions done; each is done twice.
 
@@ -164,7 +164,7 @@ class _Asking:
         return DonorQuestionEffect.of(mixed, replies["own"], replies["donor"], clips, seed)
 
     def attention(self, absent: dict[str, str]) -> list[LayerAttention] | None:
-        """Where the answer looks, on a few questions."""
+        """Attention of the answer, on a few questions."""
         try:
             return measure_attention(self.model, self.prompts, self.questions.rows[:NUM_ATTENDED])
         except BackboneError as error:
@@ -204,7 +204,7 @@ def _counterfactuals(
 def _compare_with_targets(
     questions: Questions, latents: np.ndarray, replies: Mapping[str, list[Reply]]
 ) -> dict[str, Any]:
-    """What needs the true thoughts; `oracle` fed them, so its latents are those of teacher forcing."""
+    """Measures that need the true thoughts; `oracle` fed them, so its latents are those of teacher forcing."""
     targets = questions.targets
     if targets is None:
         return dict.fromkeys(("retrieval", "target_geometry", "drift"))

@@ -1,4 +1,4 @@
-"""What becomes of the answers under each intervention, with intervals over clips.
+"""Effect of each intervention on the answers, with intervals over clips.
 
 Axes: N questions, K latent steps.
 """
@@ -21,13 +21,13 @@ NUM_RESAMPLES = 2_000
 
 @dataclass(frozen=True)
 class Effect:
-    """What one intervention does to the answers.
+    """Effect of one intervention on the answers.
 
     Args:
         label (`str`):
-            What was done.
+            Name of the intervention.
         accuracy ([`~storm_hf.evaluation.bootstrap.Interval`]):
-            Share of right answers.
+            Share of correct answers.
         lost ([`~storm_hf.evaluation.bootstrap.Interval`]):
             Accuracy with the model's own latents minus this one, question by question.
         changed ([`~storm_hf.evaluation.bootstrap.Interval`]):
@@ -37,7 +37,7 @@ class Effect:
         unreadable (`float`):
             Share of answers that name none of the options; 0 for open questions.
         follows_donor ([`~storm_hf.evaluation.bootstrap.Interval`], *optional*):
-            Where a donor was asked the same and has another right answer: share of answers that become the donor's.
+            For donors with the same question and another correct answer: share of answers that become the donor's.
         steered ([`~storm_hf.evaluation.bootstrap.Interval`], *optional*):
             The same minus how often the model gave the donor's answer already without its latents. A model that ignores its
             latents has 0 here, whatever it answers.
@@ -58,18 +58,18 @@ class Effect:
 
 @dataclass(frozen=True)
 class CounterfactualEffect:
-    """What becomes of the answer if the latent of one step is another clip's and the model thinks on by itself.
+    """Effect of another clip's latent at one step, after which the model continues its own rollout.
 
     Args:
         step (`int`):
             The edited step, counted from 1.
         follows ([`~storm_hf.evaluation.bootstrap.Interval`]):
             Share of answers that become what the simulator says would have followed, of the questions where that is another
-            answer than the right one.
+            answer than the correct one.
         keeps ([`~storm_hf.evaluation.bootstrap.Interval`]):
             Share that stay right for the clip as it was, of the same questions.
         num_questions (`int`):
-            How many they are.
+            Number of questions.
     """
 
     step: int
@@ -80,11 +80,11 @@ class CounterfactualEffect:
 
 @dataclass(frozen=True)
 class DonorQuestionEffect:
-    """What becomes of the answer if a clip is asked another clip's question, with that clip's latents.
+    """Effect of asking another clip's question, with that clip's latents.
 
     Args:
         follows ([`~storm_hf.evaluation.bootstrap.Interval`]):
-            Share of answers that are the right ones of the other clip.
+            Share of answers that are the correct ones of the other clip.
         steered ([`~storm_hf.evaluation.bootstrap.Interval`]):
             The same minus how often that question gets this answer with the latents of the clip at hand.
         num_questions (`int`):
@@ -156,7 +156,7 @@ class AnswerTable:
     def _follow(
         self, donors: np.ndarray | None, replies: Sequence[Reply]
     ) -> tuple[Interval | None, Interval | None, int]:
-        """How often the answer is the donor's, how much more often than before, and of how many."""
+        """Share of answers that are the donor's, its increase over the model's own, and their number."""
         if donors is None:
             return None, None, 0
         answers = [normalised(row["answer"]) for row in self.rows]
@@ -188,9 +188,9 @@ class AnswerTable:
             step (`int`):
                 The edited step, counted from 0.
             donors (`np.ndarray` of shape `(num_questions,)`):
-                Whose latent was put in.
+                Donor of each latent.
             replies (`Sequence`):
-                What the model said.
+                Answers of the model.
 
         Returns:
             [`CounterfactualEffect`] or `None`: None if the edit should change no answer.
@@ -212,7 +212,7 @@ class AnswerTable:
 
 
 def says(answer: Answer, row: Row) -> bool:
-    """Whether an answer is the one of a row: the option that it names, or without options the same words."""
+    """Return True if an answer is the one of a row: the option that it names, or without options the same words."""
     if _has_options(row):
         return answer.choice is not None and answer.choice == expected_choice(row)
     return normalised(answer.text) == normalised(row["answer"])

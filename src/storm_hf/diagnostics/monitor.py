@@ -1,6 +1,6 @@
 """Watches the latents while a stage trains: do they still mean something, and does the answer still follow them?
 
-Stage II sees answers only, so its trainer cannot know. Whoever has thoughts of held-out clips hands it this callback.
+Stage II sees answers only, so its trainer cannot know. Pass it this callback with thoughts of held-out clips.
 
 Axes: N questions, K latent steps, D hidden size.
 """
@@ -23,10 +23,10 @@ from storm_hf.training.prompts import PromptEncoder, Row
 
 
 class LatentMonitor(TrainerCallback):
-    """Adds held-out measures of the latents to every so many logs of a trainer.
+    """Logs held-out latent metrics every `every_logs` logging steps.
 
     `monitor_accuracy`; `monitor_latent_cosine` beside `monitor_latent_cosine_baseline`; `monitor_latent_retrieval` beside
-    `monitor_latent_retrieval_chance`; `monitor_follows_donor`: the share of answers that become the right answer of the
+    `monitor_latent_retrieval_chance`; `monitor_follows_donor`: the share of answers that become the correct answer of the
     clip whose latents were put in. It draws no random numbers that training draws.
 
     Args:

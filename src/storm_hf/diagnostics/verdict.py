@@ -34,13 +34,13 @@ THRESHOLDS = {"used": USED, "partly": SOME, "fewest_clips": FEWEST_CLIPS}
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the interventions showed.
+    """Verdict of the interventions.
 
     Args:
         outcome (`str`):
             `used`, `partly`, `not_used` or `unclear`.
         sentence (`str`):
-            Why, with the numbers and their intervals.
+            Reason, with the numbers and their intervals.
         steered ([`~storm_hf.evaluation.bootstrap.Interval`], *optional*):
             Answers that another clip's latents turn into that clip's, beyond those that were so already.
         lost_share ([`~storm_hf.evaluation.bootstrap.Interval`], *optional*):
@@ -115,7 +115,7 @@ def _content_words(own: Effect, best: Effect, chance: float | None) -> str:
     guessing = "" if chance is None else f", where guessing gets {percent(chance)}"
     label = best.label[0].lower() + best.label[1:]
     return (
-        f"With its own latents {with_interval(own.accuracy)} are right; with {label}, the best of all replacements without "
+        f"With its own latents {with_interval(own.accuracy)} are correct; with {label}, the best of all replacements without "
         f"content, {with_interval(best.accuracy)}{guessing}."
     )
 

@@ -34,7 +34,7 @@ class ClipQuestion:
 
     Args:
         clip ([`~storm_hf.video.VideoClip`]):
-            What is asked about.
+            Video clip of the question.
         text (`str`):
             The question, in any language and of any length that the model reads.
         options (`Sequence[str]`, *optional*):
@@ -60,7 +60,7 @@ def read_clip(path: str | Path, processor: ProcessorMixin) -> VideoClip:
             Says how frames are sampled, as in training; see `load_clip`.
 
     Raises:
-        VideoReadError: If there is no picture to be had from the file.
+        VideoReadError: If no frame can be decoded.
     """
     return load_clip(str(path), processor, strict=False)
 
@@ -81,7 +81,7 @@ def ask(
         processor ([`~transformers.ProcessorMixin`]):
             Its processor.
         question ([`ClipQuestion`]):
-            What is asked.
+            Question to ask.
         num_latents (`int`, *optional*):
             Number K of latent steps, by default the model's; `0` answers without thinking.
         max_new_tokens (`int`, *optional*, defaults to `64`):
@@ -112,9 +112,9 @@ def ask_with_replaced_latents(
         processor ([`~transformers.ProcessorMixin`]):
             Its processor.
         question ([`ClipQuestion`]):
-            What was asked.
+            Question that was asked.
         own ([`Answer`]):
-            What `ask` gave: its latents are replaced.
+            Result of `ask`: its latents are replaced.
         kind (`str`):
             `"zero"`, `"noise_per_question"`, `"mean_over_steps"`, `"no_latents"` or `"latents_only"`; see
             [`~storm_hf.interventions.kind.InterventionKind`].
@@ -143,7 +143,7 @@ def _prompts(
 
 
 class _GuardedPrompts(PromptEncoder):
-    """Encodes prompts that nobody has looked at before: says what does not fit instead of failing in the middle."""
+    """Encoder of unchecked prompts: raises what does not fit instead of failing in the middle."""
 
     def __call__(self, rows: Sequence[Row]) -> dict[str, torch.Tensor]:
         height, width = rows[0]["video"].frames.shape[1:3]

@@ -63,7 +63,7 @@ class TrainerPushes:
 
     @property
     def is_done(self) -> bool:
-        """Whether no push is under way."""
+        """True if no push is under way."""
         return all(push.done() for push in self._running)
 
     def wait(self) -> None:
@@ -79,7 +79,7 @@ class TrainerPushes:
             checkpoint (`Path`):
                 A checkpoint that was written to its end.
             destination ([`Destination`]):
-                Where it goes.
+                Repository and revision of the push.
         """
         if self.is_done:
             self._running = []
@@ -99,7 +99,7 @@ class TrainerPushes:
             folder (`Path`):
                 A saved model.
             destination ([`Destination`]):
-                Where it goes.
+                Repository and revision of the push.
             blocking (`bool`):
                 Whether to wait until it is done.
         """

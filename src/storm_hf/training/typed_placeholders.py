@@ -17,7 +17,7 @@ def typed_placeholders_named(conversations: Sequence[Sequence[Message]], process
 
     Args:
         conversations (`Sequence[Sequence[Message]]`):
-            What the processor is given within the block.
+            Arguments of the processor within the block.
         processor ([`~transformers.ProcessorMixin`]):
             Knows its placeholders.
 

@@ -25,11 +25,11 @@ def load_for_harness(settings: ChatSettings) -> tuple[PreTrainedModel, Processor
 
     Args:
         settings ([`ChatSettings`]):
-            What is evaluated, and how.
+            Model and settings of the evaluation.
 
     Raises:
         CheckpointError: If there is no such checkpoint, or a part of it is missing or damaged.
-        ConfigurationError: If the processor cannot be told how large pictures are.
+        ConfigurationError: If the processor has no setting for the size of pictures.
     """
     device = None if settings.device_map else settings.device or default_device()
     loading = {"dtype": settings.dtype, "device_map": settings.device_map}

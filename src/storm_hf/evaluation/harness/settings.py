@@ -1,4 +1,4 @@
-"""What a run of lmms-eval can say about the model, checked before anything is loaded."""
+"""Model settings of an lmms-eval run, checked before anything is loaded."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
@@ -11,7 +11,7 @@ from storm_hf.video.backend_choice import check_backend_name, other_backend
 
 PromptStyle = Literal["direct", "cot"]
 
-# Whoever changes one of these gets the same answers.
+# Changing one of these gives the same answers.
 WITHOUT_EFFECT = frozenset({"batch_size", "answers", "device", "device_map"})
 # Answers that were logged before these settings existed do not name them.
 _IF_GIVEN = ("revision", "video_backend")
@@ -48,7 +48,7 @@ class ChatSettings:
         dtype (`str`, *optional*, defaults to `"auto"`):
             Type of the weights; `auto` is that of the checkpoint.
         device (`str`, *optional*):
-            Where the model is put, by default the accelerator of the machine.
+            Device of the model, by default the accelerator of the machine.
         device_map (`str`, *optional*):
             Spreads the model over devices, as in `from_pretrained`.
         attn_implementation (`str`, *optional*):
@@ -56,7 +56,7 @@ class ChatSettings:
         batch_size (`int`, *optional*, defaults to `1`):
             Questions that are answered together.
         video_backend (`str`, *optional*):
-            What decodes clips: `pyav`, `decord` or `torchcodec`. By default what `STORM_VIDEO_BACKEND` says, else PyAV.
+            Decoder of the clips: `pyav`, `decord` or `torchcodec`. By default that of `STORM_VIDEO_BACKEND`, else PyAV.
         answers (`str`, *optional*):
             Folder of an answer log. Questions whose answers are in it are not asked again.
     """
