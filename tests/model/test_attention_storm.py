@@ -3,7 +3,7 @@
 import pytest
 import torch
 from tests.reference import append, pad_on_the_right, row_of
-from tests.tiny import EOS, LATENT, LATENT_END, LATENT_START, tiny_inputs, tiny_storm
+from tests.tiny import EOS, LATENT, LATENT_END, LATENT_START, tiny_inputs, tiny_storm, with_clip_mask
 from torch.testing import assert_close
 from transformers import MistralConfig, MistralModel, StaticCache
 
@@ -173,6 +173,7 @@ def test_bottleneck_takes_the_clip_from_question_and_answer_too(model, inputs, k
         name: value for name, value in tiny_inputs(kind, suffix=SUFFIX, seed=7).items() if "pixel_values" in name
     }
     given = {"forced_latents": latents, "latent_bottleneck": True}
+    inputs = with_clip_mask(inputs)
     one, other = model(**inputs, **given), model(**{**inputs, **pixels}, **given)
     assert torch.equal(one.logits[:, -3:], other.logits[:, -3:])
     assert not torch.allclose(one.latents, other.latents)
