@@ -4,7 +4,7 @@ import stat
 
 import pytest
 
-from storm_hf.writing import read_json, write_atomically, write_json, written_whole
+from storm_hf.writing import move_files, read_json, write_atomically, write_json, written_whole
 
 
 def write_half(path, reason):
@@ -93,3 +93,31 @@ def test_error_of_the_disk_while_flushing_leaves_no_file(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="Input/output"):
         write_atomically(tmp_path / "file", "whole")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_moved_files_replace_those_of_their_names_and_leave_others(tmp_path):
+    source, target = tmp_path / "new", tmp_path / "old"
+    write_atomically(source / "a", "new")
+    write_atomically(source / "inside" / "b", "new")
+    write_atomically(target / "a", "old")
+    write_atomically(target / "c", "old")
+    move_files(source, target)
+    contents = {path.relative_to(target).as_posix(): path.read_text() for path in target.rglob("*") if path.is_file()}
+    assert contents == {"a": "new", "inside/b": "new", "c": "old"}
+    assert not source.exists()
+
+
+class RustError(Exception):
+    """How libraries in Rust report errors of the system: as text."""
+
+
+def test_error_of_the_system_that_a_library_reports_as_text_is_raised_as_one(tmp_path):
+    with pytest.raises(OSError, match="No space left on device") as error, written_whole(tmp_path / "file"):
+        raise RustError("Error while serializing: I/O error: No space left on device (os error 28)")
+    assert error.value.errno == errno.ENOSPC
+    assert isinstance(error.value.__cause__, RustError)
+
+
+def test_other_errors_of_libraries_are_left_as_they_are(tmp_path):
+    with pytest.raises(RustError), written_whole(tmp_path / "file"):
+        raise RustError("no such tensor")

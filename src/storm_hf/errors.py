@@ -192,7 +192,7 @@ _MACHINE_FAULTS = frozenset(
             "ENFILE",
             "ENOLCK",
         ),  # devices and limits
-        *("ENOSPC", "EDQUOT", "EROFS", "EACCES", "EPERM"),  # disks and rights
+        *("ENOSPC", "EDQUOT", "EFBIG", "EROFS", "EACCES", "EPERM"),  # disks and rights
         *("ESTALE", "ENOTCONN", "ETIMEDOUT", "EHOSTDOWN", "EHOSTUNREACH", "ENETDOWN", "ENETUNREACH"),  # mounts
     }
 )

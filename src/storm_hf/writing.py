@@ -3,10 +3,17 @@
 import errno
 import json
 import os
+import re
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+
+_OF_THE_SYSTEM = re.compile(
+    r"\(os error (\d+)\)"
+)  # as libraries in Rust, such as safetensors, write it into their text
 
 
 @contextmanager
@@ -16,6 +23,9 @@ def written_whole(path: Path) -> Iterator[Path]:
     Args:
         path (`Path`):
             The file to be. Its folder is made, and a file that is there already is replaced in one instant.
+
+    Raises:
+        OSError: If the system does not write it, such as to a full disk, also where a library has an error of its own for that.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
@@ -24,8 +34,36 @@ def written_whole(path: Path) -> Iterator[Path]:
         _flush(unfinished)
         unfinished.replace(path)
         _flush(path.parent)
+    except Exception as error:
+        if (found := _OF_THE_SYSTEM.search(str(error))) and not isinstance(error, OSError):
+            raise OSError(int(found[1]), os.strerror(int(found[1])), str(path)) from error
+        raise
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def flush_tree(folder: Path) -> None:
+    """Have the system write a folder and all that is in it to its disk."""
+    for path in (*folder.rglob("*"), folder):
+        _flush(path)
+
+
+def move_files(source: Path, target: Path) -> None:
+    """Move every file of a folder, each in one instant over one of its name, and remove the folder.
+
+    Args:
+        source (`Path`):
+            A folder of whole files, on the disk of `target`.
+        target (`Path`):
+            Where they go. Its other files stay.
+    """
+    flush_tree(source)
+    for path in sorted(path for path in source.rglob("*") if path.is_file()):
+        place = target / path.relative_to(source)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        path.replace(place)
+    _flush(target)
+    shutil.rmtree(source)
 
 
 def _flush(path: Path) -> None:

@@ -63,6 +63,7 @@ FAULTS = {
     "disk full": of_writing(errno.ENOSPC),
     "read-only": of_writing(errno.EROFS),
     "quota": of_writing(errno.EDQUOT),
+    "largest file": of_writing(errno.EFBIG),
 }
 
 

@@ -375,10 +375,10 @@ def _refs(repository: Repository) -> dict[str, Any]:
 
 
 @contextmanager
-def serve(store: Store) -> Iterator[str]:
-    """Serve a store until the block ends, and yield the URL."""
+def serve(store: Store, port: int = 0) -> Iterator[str]:
+    """Serve a store until the block ends, at a port or any free one, and yield the URL."""
     handler = type("BoundHandler", (Handler,), {"store": store})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    server = ThreadingHTTPServer(("127.0.0.1", port), handler)
     server.daemon_threads = True
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
     thread.start()

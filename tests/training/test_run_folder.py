@@ -41,6 +41,21 @@ def test_folder_without_a_complete_checkpoint_is_begun_anew(begun):
     tiny_trainer("answer", "qwen2_5_vl", begun, **SAVED).train()
 
 
+def test_half_written_checkpoint_of_an_earlier_run_is_removed_and_a_complete_one_stays(begun):
+    """`Trainer` counts both for `save_total_limit`."""
+    (begun / "checkpoint-9").mkdir()
+    (begun / "checkpoint-9" / "model.safetensors").write_bytes(b"half of it")
+    trainer = tiny_trainer("answer", "qwen2_5_vl", begun, **SAVED)
+    with claimed_run(trainer.args, is_resumed=True):
+        assert [path.name for path in begun.glob("checkpoint-*")] == ["checkpoint-1"]
+
+
+def test_checkpoints_of_a_folder_that_no_run_of_this_package_wrote_stay(tmp_path):
+    (tmp_path / "checkpoint-9").mkdir()
+    with claimed_run(tiny_trainer("answer", "qwen2_5_vl", tmp_path).args, is_resumed=False):
+        assert (tmp_path / "checkpoint-9").exists()
+
+
 @pytest.mark.parametrize("stage", STAGES)
 def test_scripts_go_on_by_default(stage, tmp_path):
     assert tiny_trainer(stage, "qwen2_5_vl", tmp_path).args.resume_from_checkpoint == "true"

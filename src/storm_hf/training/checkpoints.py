@@ -1,6 +1,7 @@
 """The checkpoint that a run resumes from, and Ctrl-C, which ends a run without losing a step."""
 
 import json
+import shutil
 import signal
 import threading
 from pathlib import Path
@@ -31,6 +32,21 @@ def newest_complete_checkpoint(folder: str | Path) -> Path | None:
     """
     complete = [path for path in Path(folder).glob(f"{PREFIX_CHECKPOINT_DIR}-*") if _is_complete(path)]
     return max(complete, key=_step, default=None)
+
+
+def remove_half_written(folder: Path) -> None:
+    """Remove the checkpoints that were not written to their end.
+
+    `Trainer` counts them for `save_total_limit`, and where a file system keeps no times of change it takes the one with the
+    largest step for the newest, so that it would delete complete ones in their favour.
+
+    Args:
+        folder (`Path`):
+            A run's output folder, which no run writes to.
+    """
+    for path in folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*"):
+        if path.is_dir() and _step(path) >= 0 and not (path / TRAINER_STATE_NAME).exists():
+            shutil.rmtree(path)
 
 
 def _is_complete(checkpoint: Path) -> bool:

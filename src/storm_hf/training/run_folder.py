@@ -11,7 +11,7 @@ from trl import SFTConfig
 
 from storm_hf.errors import CheckpointError
 from storm_hf.pipeline.lock import locked
-from storm_hf.training.checkpoints import newest_complete_checkpoint
+from storm_hf.training.checkpoints import newest_complete_checkpoint, remove_half_written
 from storm_hf.writing import read_json, write_json
 
 
@@ -58,6 +58,8 @@ def claimed_run(args: Any, is_resumed: bool) -> Iterator[None]:
                 f"Another training writes its checkpoints to {folder}. Wait for it, or choose another `output_dir`."
             )
         _check_start(args, folder, is_resumed)
+        if (folder / FILE_NAME).exists():  # an earlier run of this package has written here
+            remove_half_written(folder)
         write_json(folder / FILE_NAME, learned_settings(args))
         yield
 

@@ -42,6 +42,7 @@ from storm_hf.training.reading import RowReading
 from storm_hf.training.record import record_prompts
 from storm_hf.training.run_folder import claimed_run
 from storm_hf.training.throughput import ThroughputMetrics
+from storm_hf.training.whole_files import WholeFiles
 from storm_hf.video.backend_choice import use_video_backend
 
 
@@ -50,7 +51,7 @@ _BOTTLENECK = 1  # what draws are for
 logger = logging.getLogger(__name__)
 
 
-class StormTrainer(ThroughputMetrics, RowReading, RowDraws, AdapterCheckpoints, Publishing, SFTTrainer):
+class StormTrainer(ThroughputMetrics, RowReading, RowDraws, WholeFiles, AdapterCheckpoints, Publishing, SFTTrainer):
     """Shared part of [`StormAlignTrainer`] and [`StormAnswerTrainer`]. Parameters in the order of [`~trl.SFTTrainer`].
 
     Weights that are trained are held in float32: where the model was loaded in 16 bits, it is cast, since the steps of both

@@ -1,0 +1,105 @@
+"""The table of faults finds what commands do wrong: each of these does one thing wrong, and one does nothing wrong."""
+
+import random
+import time
+
+import pytest
+from tests.faults.child import Child
+from tests.faults.commands import Command
+from tests.faults.faults import FAULTS
+from tests.faults.files import files_of
+from tests.faults.place import Place
+from tests.faults.rows import Scene, make_reference, play
+from tests.faults.table import in_process
+
+from storm_hf.writing import write_atomically
+
+
+NUM_SHARDS = 6
+
+
+def careful(place):
+    """Write shards whole, and none twice."""
+    for number in range(NUM_SHARDS):
+        path = place.out / "data" / f"{number}.parquet"
+        if not path.exists():
+            write_atomically(path, "content " * 1000)
+
+
+def half_writing(place):
+    """Write under the final name."""
+    for number in range(NUM_SHARDS):
+        path = place.out / "data" / f"{number}.parquet"
+        path.parent.mkdir(exist_ok=True)
+        if not path.exists():
+            with path.open("w") as file:
+                for _ in range(1000):
+                    file.write("content ")
+                    file.flush()
+                (place.out / "counted").open("w").close()
+
+
+def repeating(place):
+    """Begin anew."""
+    for number in range(NUM_SHARDS):
+        write_atomically(place.out / "data" / f"{number}.parquet", "content " * 1000)
+
+
+def refusing(place):
+    """Refuse to go on."""
+    if (place.out / "data" / "0.parquet").exists():
+        raise SystemExit(2)
+    careful(place)
+
+
+@pytest.fixture
+def table(tmp_path):
+    """Plays a fault of a command in a process of its own."""
+    place = Place(tmp_path, port=0)
+    place.read("data").mkdir(parents=True)
+
+    def outcome(work, fault, seed=0):
+        command = Command(work.__name__, work, files_of, files_of, "data")
+
+        def do():
+            scene = Scene(command, place, make_reference(command, place), random.Random(seed))
+            return play(scene, FAULTS[fault])
+
+        return in_process(do, 60)
+
+    return outcome
+
+
+@pytest.mark.parametrize("fault", ["kill", "SIGTERM", "quota", "too many files", "two runs"])
+def test_command_that_does_nothing_wrong_holds(table, fault):
+    assert table(careful, fault).faults == ()
+
+
+@pytest.mark.parametrize(
+    ("work", "fault"),
+    [(half_writing, "half-written"), (repeating, "made twice"), (refusing, "the same command fails")],
+)
+def test_command_that_does_something_wrong_is_found(table, work, fault):
+    found = [fault for seed in range(6) for fault in table(work, "kill", seed).faults]
+    assert any(each.startswith(fault) for each in found), found
+
+
+def test_command_stops_before_the_event_that_was_asked_for(tmp_path):
+    place = Place(tmp_path, port=0)
+    child = Child(lambda: careful(place), tmp_path, stop_at=9)
+    assert child.wait_for_stop(60)
+    before = len(list((place.out / "data").glob("*.parquet")))
+    time.sleep(0.1)
+    assert len(list((place.out / "data").glob("*.parquet"))) == before < NUM_SHARDS
+    child.go_on()
+    ending = child.wait(60)
+    assert (ending.code, ending.manner) == (0, "code 0")
+    assert ending.num_events > 9
+
+
+def test_process_that_takes_too_long_is_ended_with_all_that_came_of_it(tmp_path):
+    def start_and_wait():
+        Child(lambda: time.sleep(600), tmp_path).wait(600)
+
+    with pytest.raises(TimeoutError, match="more than 1 s"):
+        in_process(start_and_wait, 1)
