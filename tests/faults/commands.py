@@ -69,6 +69,14 @@ def build(place: Place) -> None:
     script("datasets_builders/storm_thoughts.py", "--config", place.read("build.yaml"), "--output_dir", place.out)
 
 
+def build_with_decord(place: Place) -> None:
+    """Build it with a decoder in a process of its own."""
+    recipe = place.read("build with decord.yaml")
+    if place.hanging_library.exists():
+        sys.path.insert(0, str(place.hanging_library.parent))
+    script("datasets_builders/storm_thoughts.py", "--config", recipe, "--output_dir", place.out)
+
+
 def worlds(place: Place) -> None:
     """Build a data set of a world."""
     base = ("--model_name_or_path", place.read("base"), "--output_dir", place.out)
@@ -167,6 +175,7 @@ COMMANDS = {
     command.name: command
     for command in (
         Command("build", build, files_of, finished_files, "clips"),
+        Command("build with decord", build_with_decord, files_of, finished_files, "clips"),
         Command("worlds", worlds, files_of, finished_files, "base"),
         Command("align", align, final_models, models_of, "thoughts"),
         Command("answer", answer, final_models, models_of, "thoughts"),

@@ -81,6 +81,33 @@ def _recover(scene: Scene) -> None:
     hub.store().recover()
 
 
+def _hang(scene: Scene) -> None:
+    scene.place.write_reading(timeout_seconds=2.0)
+    scene.place.hanging_library.write_text(_HANGING)
+
+
+def _read_well(scene: Scene) -> None:
+    scene.place.write_reading()
+    scene.place.hanging_library.unlink()
+
+
+_HANGING = """
+import ctypes
+import sys
+from pathlib import Path
+
+own = sys.modules.pop("decord")
+sys.path.remove(str(Path(__file__).parent))
+import decord as real
+
+def VideoReader(path, num_threads):
+    if Path(path).stem in ("1", "4"):
+        ctypes.PyDLL(None).sleep(1000)  # holds the interpreter's lock
+    return real.VideoReader(path, num_threads=num_threads)
+
+sys.modules["decord"] = own
+"""
+
 FAULTS = {
     fault.name: fault
     for fault in (
@@ -101,6 +128,8 @@ FAULTS = {
         ),
         Fault("too many files", _limit_files),
         Fault("two runs", _run_again),
+        Fault("hanging decoder", lambda scene, child: None, _hang, _read_well, is_of_a_file=True),
+        Fault("hanging decoder, kill", _signal(signal.SIGKILL), _hang, _read_well, is_of_a_file=True),
         Fault("lost network", _lose_network, mend=_recover),
         Fault("server errors", _answer_errors, mend=_recover),
         Fault("cut upload", _cut_upload, mend=_recover),

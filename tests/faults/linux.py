@@ -81,9 +81,10 @@ def bring_back(folder: Path) -> None:
 
 def limit_files(process: int, spare: int) -> None:
     """Let a process open no more than so many further files."""
-    taken = max((int(name) for name in os.listdir(f"/proc/{process}/fd")), default=2)
+    taken = {int(name) for name in os.listdir(f"/proc/{process}/fd")}
+    first_free = next(number for number in range(len(taken) + 1) if number not in taken)
     _, hard = resource.prlimit(process, resource.RLIMIT_NOFILE)
-    resource.prlimit(process, resource.RLIMIT_NOFILE, (min(taken + 1 + spare, hard), hard))
+    resource.prlimit(process, resource.RLIMIT_NOFILE, (min(first_free + spare, hard), hard))
 
 
 def limit_file_size(process: int, size: int) -> None:

@@ -10,7 +10,6 @@ from tests.hub.checkpoints import write_checkpoint
 from tests.hub.conftest import write_dataset
 from tests.tiny import tiny_qwen_checkpoint
 from tests.training.tiny_videos import write_thoughts
-from tests.video.fake_libraries import SLEEP, TORCHCODEC, write_decord, write_torchcodec
 
 from storm_hf.target_trajectory import TargetSettings, build_thoughts
 from storm_hf.thought_video import WorldRecipe, WorldSplit, render_world
@@ -45,6 +44,17 @@ class Place:
         """A folder or a file that commands read."""
         return self.root / "read" / name
 
+    @property
+    def hanging_library(self) -> Path:
+        """A file that takes the place of decord, where it is there."""
+        return self.read("libraries") / "decord.py"
+
+    def write_reading(self, timeout_seconds: float = 100.0) -> None:
+        """Write the recipe of a build that reads with decord, and how long it waits for it."""
+        recipe = yaml.safe_load(self.read("build.yaml").read_text(encoding="utf-8"))
+        recipe["reading"] = {"video_backend": "decord", "timeout_seconds": timeout_seconds}
+        self.read("build with decord.yaml").write_text(yaml.safe_dump(recipe), encoding="utf-8")
+
     def prepare(self) -> None:
         """Write everything that is read."""
         base = tiny_qwen_checkpoint(self.read("base"))
@@ -53,9 +63,8 @@ class Place:
         _write_world_data(self)
         write_dataset(self.read("published"), has_columns=True)
         write_checkpoint(self.read("checkpoint"), base)
-        self.read("libraries").mkdir()
-        write_decord(self.read("libraries"), SLEEP)
-        write_torchcodec(self.read("libraries"), TORCHCODEC)
+        self.hanging_library.parent.mkdir()
+        self.write_reading()
 
 
 def _write_recipes(place: Place, annotations: Path) -> None:

@@ -83,12 +83,15 @@ class Fault:
             What must be there before the command starts.
         mend (`Callable[[Scene], None]`, *optional*):
             Ends it.
+        is_of_a_file (`bool`, *optional*, defaults to `False`):
+            Whether a command may end without the rows that it struck, which the same command takes up again.
     """
 
     name: str
     strike: Callable[[Scene, Child], None]
     prepare: Callable[[Scene], None] = lambda scene: None
     mend: Callable[[Scene], None] = lambda scene: None
+    is_of_a_file: bool = False
 
 
 @dataclass(frozen=True)
@@ -115,12 +118,16 @@ class Outcome:
     faults: tuple[str, ...]
 
 
-def clean(place: Place, command: Command) -> None:
-    """Empty the folders that commands write, and copy what this one begins with."""
+def clean_folders(place: Place) -> None:
+    """Empty the folders that commands write."""
     for folder in (place.out, place.home):
         shutil.rmtree(folder, ignore_errors=True)
-    for folder in (place.out, place.home):
         folder.mkdir()
+
+
+def clean(place: Place, command: Command) -> None:
+    """Empty the folders that commands write, and copy what this one begins with."""
+    clean_folders(place)
     begin(place, command)
 
 
@@ -177,6 +184,8 @@ def _strike(scene: Scene, fault: Fault) -> Outcome:
         child.go_on()
     ending = _end_of(child)
     finished, markers = scene.command.finished(scene.place.out), markers_of(scene.place.out)
+    if fault.is_of_a_file:
+        finished, markers = {}, {}
     fault.mend(scene)
     again = _end_of(scene.start())
     faults = [

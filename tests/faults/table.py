@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,12 @@ from tests.faults.faults import FAULTS
 from tests.faults.linux import NotPossibleHere, descendants
 from tests.faults.place import Place
 from tests.faults.rows import SECONDS, Outcome, Reference, Scene, enter, make_reference, play
+from tests.faults.server import STRIKES, play_server
 
 
 WRITING = ("build", "worlds", "align", "answer", "imagine", "diagnose")
 LONG = ("run", "demo")
+SERVE = "serve"
 _OF_WRITING = ("kill", "kill", "kill", "SIGTERM", "full disk", "full disk", "quota", "read-only", "too many files")
 _OF_LONG = ("kill", "kill", "SIGTERM", "full disk", "two runs")
 _OF_HUB = ("kill", "kill", "SIGTERM", "lost network", "lost network", "server errors", "too many files", "two runs")
@@ -78,13 +81,15 @@ def rows(times: int = 1) -> list[Row]:
     pairs += [
         (fault, command) for command in ("push data", "push model") for fault in (*_OF_HUB, "cut upload", "mount away")
     ]
+    pairs += [(fault, "build with decord") for fault in ("hanging decoder", "hanging decoder, kill")]
+    pairs += [(fault, SERVE) for fault in STRIKES]
     pairs += [(fault, "pull") for fault in (*_OF_HUB, "full disk")]
     numbered: dict[tuple[str, str], int] = {}
     found = []
     for fault, command in pairs * times:
         numbered[fault, command] = numbered.get((fault, command), -1) + 1
         found.append(Row(fault, command, numbered[fault, command]))
-    return sorted(found, key=lambda row: list(COMMANDS).index(row.command))
+    return sorted(found, key=lambda row: [*COMMANDS, SERVE].index(row.command))
 
 
 def outcomes(chosen: Sequence[Row], root: Path, port: int, seed: int) -> Iterator[tuple[Row, Played]]:
@@ -95,12 +100,17 @@ def outcomes(chosen: Sequence[Row], root: Path, port: int, seed: int) -> Iterato
     in_process(place.prepare, SECONDS)
     references: dict[str, Reference] = {}
     for row in chosen:
+        if row.command == SERVE:
+            yield row, _played(_isolated(partial(play_server, place, row.fault), place))
+            continue
+        command = COMMANDS[row.command]
         if row.command not in references:
-            make = _isolated(lambda command=row.command: make_reference(COMMANDS[command], place), place)
-            references[row.command] = in_process(make, 5 * SECONDS)
+            references[row.command] = in_process(
+                _isolated(partial(make_reference, command, place), place), 5 * SECONDS
+            )
         draw = random.Random(zlib.crc32(f"{seed} {row.title} {row.number}".encode()))
-        scene = Scene(COMMANDS[row.command], place, references[row.command], draw)
-        yield row, _played(_isolated(lambda scene=scene, row=row: play(scene, FAULTS[row.fault]), place))
+        scene = Scene(command, place, references[row.command], draw)
+        yield row, _played(_isolated(partial(play, scene, FAULTS[row.fault]), place))
 
 
 def _isolated(work: Callable[[], Any], place: Place) -> Callable[[], Any]:
