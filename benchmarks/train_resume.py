@@ -120,9 +120,17 @@ def rows_of(training: Training, kills: int, seed: int, place: Path) -> Iterator[
         cells = [moment.name, moment.who, f"{complete} of {training.num_steps}", half, str(lost), verdict]
         yield [training.title, str(number), *cells]
     check(killing.run(command, log), log)
-    is_same = same_weights(peace, output, ".") and killing.published_files(peace) == killing.published_files(output)
-    yield [training.title, "end", "-", "-", f"{killing.newest_step(output)} of {training.num_steps}", "-", "-",
-           "identical" if is_same else "DIFFERENT"]  # fmt: skip
+    different = differences(peace, output)
+    step = f"{killing.newest_step(output)} of {training.num_steps}"
+    yield [training.title, "end", "-", "-", step, "-", "-", f"DIFFERENT: {different}" if different else "identical"]
+
+
+def differences(peace: Path, output: Path) -> str:
+    """Name the weights and the files in which two final models differ; empty if there are none."""
+    one, other = killing.weights_of(peace), killing.weights_of(output)
+    weights = sorted(name for name in {*one, *other} if one.get(name) != other.get(name))
+    files = sorted(killing.published_files(peace) ^ killing.published_files(output))
+    return ", ".join([*weights, *files])
 
 
 def same_weights(one: Path, other: Path, name: str) -> bool:
@@ -160,7 +168,7 @@ def main(args: argparse.Namespace) -> int:
     killed = [row for row in rows if row[1] != "end" and row[-1] != "ended before"]
     ends = [row for row in rows if row[1] == "end"]
     print(f"\n{len(killed)} kills; {sum(row[-1] == 'identical' for row in ends)} of {len(ends)} runs ended identical")
-    return int(any(row[-1] == "DIFFERENT" for row in rows) or len(killed) < args.kills * len(ends))
+    return int(any(row[-1].startswith("DIFFERENT") for row in rows) or len(killed) < args.kills * len(ends))
 
 
 if __name__ == "__main__":
