@@ -71,5 +71,7 @@ def published_once(folder: Path) -> Hashes:
 
 def pulled(folder: Path) -> Hashes:
     """Videos that were unpacked in the cache, and the rows that were read."""
-    videos = {f"videos/{Path(name).name}": value for name, value in files_of(folder.parent / "hf" / "storm").items()}
-    return {**videos, **files_of(folder)}
+    cached = files_of(
+        folder.parent / "hf" / "storm"
+    )  # videos/REPOSITORY/COMMIT/..., whose commit is another in each run
+    return {**{"/".join(name.split("/")[3:]): value for name, value in cached.items()}, **files_of(folder)}

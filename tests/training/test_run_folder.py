@@ -45,9 +45,11 @@ def test_half_written_checkpoint_of_an_earlier_run_is_removed_and_a_complete_one
     """`Trainer` counts both for `save_total_limit`."""
     (begun / "checkpoint-9").mkdir()
     (begun / "checkpoint-9" / "model.safetensors").write_bytes(b"half of it")
+    (begun / ".README.md.123.unfinished").write_bytes(b"half of it")
     trainer = tiny_trainer("answer", "qwen2_5_vl", begun, **SAVED)
     with claimed_run(trainer.args, is_resumed=True):
         assert [path.name for path in begun.glob("checkpoint-*")] == ["checkpoint-1"]
+        assert not list(begun.glob(".*.unfinished"))
 
 
 def test_checkpoints_of_a_folder_that_no_run_of_this_package_wrote_stay(tmp_path):

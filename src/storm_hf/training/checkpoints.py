@@ -35,7 +35,7 @@ def newest_complete_checkpoint(folder: str | Path) -> Path | None:
 
 
 def remove_half_written(folder: Path) -> None:
-    """Remove the checkpoints that were not written to their end.
+    """Remove the checkpoints that were not written to their end, and the unfinished files of a killed run.
 
     `Trainer` counts them for `save_total_limit`, and where a file system keeps no times of change it takes the one with the
     largest step for the newest, so that it would delete complete ones in their favour.
@@ -47,6 +47,9 @@ def remove_half_written(folder: Path) -> None:
     for path in folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*"):
         if path.is_dir() and _step(path) >= 0 and not (path / TRAINER_STATE_NAME).exists():
             shutil.rmtree(path)
+    for path in folder.glob(".*.unfinished"):
+        if path.is_file():
+            path.unlink()
 
 
 def _is_complete(checkpoint: Path) -> bool:
