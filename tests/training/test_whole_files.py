@@ -48,6 +48,23 @@ def test_checkpoint_is_complete_after_every_process_has_saved_its_generators(tmp
     assert newest_complete_checkpoint(tmp_path / "run").name == "checkpoint-1"
 
 
+def save_alone(rank, folder):
+    """Train on two processes, of which the first one alone saves the model, as scripts do."""
+    meet(rank, 2, folder / "store")
+    trainer = tiny_trainer("answer", "qwen2_5_vl", folder / "run", save_strategy="no", max_steps=1)
+    trainer.train()
+    if rank == 0:
+        trainer.save_model(folder / "model")
+    trainer.accelerator.wait_for_everyone()
+    del trainer
+    leave()
+
+
+def test_first_process_may_save_the_model_alone(tmp_path):
+    assert finish_together([start(save_alone, rank, tmp_path) for rank in (0, 1)]) == [0, 0]
+    assert (tmp_path / "model" / "model.safetensors").exists()
+
+
 @pytest.mark.parametrize("stage", STAGES)
 def test_model_is_saved_with_nothing_unfinished_beside_it(stage, tmp_path):
     trainer = tiny_trainer(stage, "qwen2_5_vl", tmp_path, max_steps=1)

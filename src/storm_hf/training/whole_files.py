@@ -42,7 +42,7 @@ class WholeFiles(SFTTrainer):
         folder = Path(output_dir or self.args.output_dir)
         with self._alone_in(folder):
             super().save_model(str(folder / _UNFINISHED), _internal_call=True)
-            self.accelerator.wait_for_everyone()
+            self._wait_for_shards()
             if self.args.should_save:
                 move_files(folder / _UNFINISHED, folder)
         if self.args.push_to_hub:
@@ -54,5 +54,10 @@ class WholeFiles(SFTTrainer):
         with locked(Path(self.args.output_dir, _LOCK), "model") if self.args.should_save else nullcontext():
             if self.args.should_save:
                 shutil.rmtree(folder / _UNFINISHED, ignore_errors=True)
-            self.accelerator.wait_for_everyone()
+            self._wait_for_shards()
             yield
+
+    def _wait_for_shards(self) -> None:
+        """Wait for the processes that save together. A whole model is saved by the first one, which a script may call alone."""
+        if self.is_deepspeed_enabled or self.is_fsdp_enabled:
+            self.accelerator.wait_for_everyone()
