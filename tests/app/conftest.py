@@ -8,8 +8,8 @@ from tests.app.browsing import app_page, open_at
 from tests.evaluation.world_checkpoint import save_world_checkpoint
 from tests.video import clips
 
-from storm_hf.app.desk import Desk
 from storm_hf.app.examples import Examples
+from storm_hf.app.handlers import PageHandlers
 from storm_hf.app.session import Session
 from storm_hf.evaluation.loading import load_checkpoint
 
@@ -31,8 +31,8 @@ def examples(tmp_path_factory: pytest.TempPathFactory) -> Examples:
 
 
 @pytest.fixture(scope="package")
-def desk(session: Session, examples: Examples) -> Desk:
-    return Desk(session, examples)
+def handlers(session: Session, examples: Examples) -> PageHandlers:
+    return PageHandlers(session, examples)
 
 
 @pytest.fixture(scope="package")

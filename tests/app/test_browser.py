@@ -6,9 +6,9 @@ import pytest
 from PIL import Image
 from tests.app.browsing import answer_again, ask, ask_example
 from tests.app.pictures import LARGEST_BYTES, NARROW, change_for, take_pictures
-from tests.app.test_desk import QUESTION
+from tests.app.test_handlers import QUESTION
 
-from storm_hf.app.desk import EVERY_STEP, SAME_STEP
+from storm_hf.app.handlers import EVERY_STEP, SAME_STEP
 
 
 pytestmark = pytest.mark.browser

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from tests.evaluation.world_checkpoint import HIDDEN_SIZE, NUM_LATENTS, OPTIONS
 
+from storm_hf.app.latent_view import LatentView, nearest_states
 from storm_hf.app.markup import heading_markup
-from storm_hf.app.sight import Sight, nearest_states
 from storm_hf.diagnostics.retrieval import ThoughtGallery
 from storm_hf.diagnostics.seeing import DecoderConfig, ThoughtDecoder
 from storm_hf.errors import InterventionError, PromptError
@@ -113,13 +113,13 @@ def test_page_without_a_decoder_names_the_command_that_makes_one(session, tmp_pa
     command = f"storm imagine --model {tmp_path / 'storm'} --dataset {dataset} --out runs/imagined"
     assert local.decoder_command == command
     assert command in heading_markup(local)
-    drawing = replace(local, sight=Sight(ThoughtDecoder(DecoderConfig(HIDDEN_SIZE, 16, 32, "targets"))))
+    drawing = replace(local, latent_view=LatentView(ThoughtDecoder(DecoderConfig(HIDDEN_SIZE, 16, 32, "targets"))))
     for other in (drawing, replace(session, folder="")):  # it has one, or it lies on the Hub
         assert "storm imagine" not in heading_markup(other)
 
 
 def test_checkpoint_with_a_decoder_draws(thinking, tmp_path):
     ThoughtDecoder(DecoderConfig(HIDDEN_SIZE, 16, 32, "targets")).save(tmp_path)
-    steps = Sight.of(tmp_path).look(thinking.own.latents)
+    steps = LatentView.of(tmp_path).look(thinking.own.latents)
     assert [step.picture.shape for step in steps] == [(16, 32, 3)] * NUM_LATENTS
     assert all(step.resembles == () for step in steps)

@@ -7,7 +7,7 @@ import socket
 import pytest
 from huggingface_hub import snapshot_download
 from tests.app.browsing import app_page, script_page
-from tests.app.test_desk import QUESTION
+from tests.app.test_handlers import QUESTION
 from tests.hub.conftest import api, store, url  # noqa: F401
 
 from storm_hf.hub.checkpoint_push import CheckpointPush

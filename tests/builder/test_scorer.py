@@ -148,10 +148,10 @@ def test_question_without_a_time_is_scored_as_its_clip_is_cut(qwen_checkpoint, t
     assert ThoughtsBuilder(recipe, scorer_of=Oracle).build().num_rows == {"train": 2}
 
 
-class Painter:
+class LatentRenderer:
     """A generator whose video is brighter where its prompt says the answer."""
 
-    source = name = license = "painter"
+    source = name = license = "renderer"
     revision = "1"
 
     def generate(self, annotation, *, prompt, seed):
@@ -179,7 +179,7 @@ def test_thought_video_is_compared_with_one_that_was_not_told_the_answer(
         prompts={"template": {"template": "Show {answer}." if kind is None else "Show {question}"}},
         gates={"answer_free": {"model": "m", "template": "Show {question}", "min_advantage": 0.5}},
     )
-    builder = ThoughtsBuilder(recipe, generator=Painter(), scorer_of=Brightness)
+    builder = ThoughtsBuilder(recipe, generator=LatentRenderer(), scorer_of=Brightness)
     for phase in ("annotations", "prompts", "thought_videos"):
         builder.phases[phase]()
     records = list(read_records(tmp_path / "work" / "30_thought_videos" / "train-00000.jsonl", tmp_path))

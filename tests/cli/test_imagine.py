@@ -7,7 +7,7 @@ from tests.diagnostics.thinker import NUM_LATENTS, make_thinker
 from typer.testing import CliRunner
 
 from storm_hf.cli import app
-from storm_hf.diagnostics.seeing.painter import Painter
+from storm_hf.diagnostics.seeing.renderer import LatentRenderer
 from storm_hf.target_trajectory import TargetSettings, build_thoughts
 from storm_hf.thought_video import WorldRecipe, WorldSplit, render_world
 
@@ -68,7 +68,7 @@ def test_diagnose_of_few_questions_says_why_it_shows_no_picture(folder):
 def test_diagnosis_is_written_before_its_pictures(folder, monkeypatch):
     assert imagine(folder).exit_code == 0
     (folder / "diagnosis" / "diagnosis.json").unlink(missing_ok=True)
-    monkeypatch.setattr(Painter, "pictures", lambda *args: 1 / 0)
+    monkeypatch.setattr(LatentRenderer, "pictures", lambda *args: 1 / 0)
     assert isinstance(diagnose(folder).exception, ZeroDivisionError)
     assert (folder / "diagnosis" / "diagnosis.json").is_file()
     assert (folder / "diagnosis" / "diagnosis.html").is_file()

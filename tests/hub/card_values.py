@@ -5,7 +5,7 @@ from dataclasses import replace
 from tests.hub.test_dataset_card import MANIFEST, published
 
 from storm_hf.hub.dataset_card import dataset_card
-from storm_hf.hub.measured import BenchmarkResult, CausalUse, Latency, ReplacedLatents, WayCost
+from storm_hf.hub.measured import ArmCost, BenchmarkResult, CausalUse, InterventionResult, Latency
 from storm_hf.hub.model_card import model_card
 from storm_hf.hub.model_facts import ModelFacts
 from storm_hf.hub.space_card import space_card
@@ -52,11 +52,11 @@ ANSWER = replace(
         headline="The answers come from the latents.",
         sentence="With another clip's latents the answer becomes that clip's in every swap.",
         rows=(
-            ReplacedLatents(what="Its own latents", accuracy=1.0, low=0.993, high=1.0),
-            ReplacedLatents(what="Zeros", accuracy=0.252, low=0.216, high=0.291),
-            ReplacedLatents(what="Noise of all latents' size", accuracy=0.260, low=0.223, high=0.299),
-            ReplacedLatents(what="The mean latent over all questions", accuracy=0.252, low=0.216, high=0.291),
-            ReplacedLatents(
+            InterventionResult(what="Its own latents", accuracy=1.0, low=0.993, high=1.0),
+            InterventionResult(what="Zeros", accuracy=0.252, low=0.216, high=0.291),
+            InterventionResult(what="Noise of all latents' size", accuracy=0.260, low=0.223, high=0.299),
+            InterventionResult(what="The mean latent over all questions", accuracy=0.252, low=0.216, high=0.291),
+            InterventionResult(
                 what="Latents of a clip with another answer", accuracy=0.0, low=0.0, high=0.007, follows_donor=1.0
             ),
         ),
@@ -67,10 +67,10 @@ ANSWER = replace(
     ),
     latency=Latency(
         costs=(
-            WayCost(way="direct", forward_passes=1, accuracy=0.271),
-            WayCost(way="chain of thought in sentences", forward_passes=61, accuracy=1.0),
-            WayCost(way="chain of thought, one word a step", forward_passes=7, accuracy=1.0),
-            WayCost(way="STORM", forward_passes=8, accuracy=1.0),
+            ArmCost(way="direct", forward_passes=1, accuracy=0.271),
+            ArmCost(way="chain of thought in sentences", forward_passes=61, accuracy=1.0),
+            ArmCost(way="chain of thought, one word a step", forward_passes=7, accuracy=1.0),
+            ArmCost(way="STORM", forward_passes=8, accuracy=1.0),
         ),
         command="python benchmarks/worlds.py --world shuffle --seeds 0",
         machine="two x86-64 cores",

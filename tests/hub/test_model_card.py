@@ -12,7 +12,14 @@ from tests.hub.test_cards import PLACEHOLDERS
 from tests.tiny import tiny_storm
 
 from storm_hf.errors import PublicationError
-from storm_hf.hub.measured import BenchmarkResult, CausalUse, ReplacedLatents, benchmark_results, causal_use, latency
+from storm_hf.hub.measured import (
+    BenchmarkResult,
+    CausalUse,
+    InterventionResult,
+    benchmark_results,
+    causal_use,
+    latency,
+)
 from storm_hf.hub.model_card import model_card, write_card
 from storm_hf.hub.model_facts import ModelFacts, facts_of_model, read_facts
 from storm_hf.hub.stages_picture import draw_stages
@@ -235,7 +242,7 @@ def test_words_of_a_report_write_no_markup():
     markup = "x | 9 |\n\n# Injected\n\n<script>alert(1)</script> [click](javascript:x)"
     result = BenchmarkResult(benchmark=markup, accuracy=0.5, scorer=markup, command="storm evaluate\n```\n# Injected")
     use = CausalUse(
-        headline=markup, sentence=markup, rows=(ReplacedLatents(what=markup, accuracy=0.5),), command="a\n```\nb"
+        headline=markup, sentence=markup, rows=(InterventionResult(what=markup, accuracy=0.5),), command="a\n```\nb"
     )
     facts = ModelFacts(
         name="me/storm",

@@ -67,14 +67,14 @@ def test_anything_but_one_whole_block_per_row_is_refused(config, rows, advice):
     [([5, S, L], 1), ([L, L], 2), ([L, E, 5], 1), ([S, L, L, E], 2), ([5, S], 0), ([E, 6], 0)],
 )
 def test_piece_of_a_prompt_may_cut_the_block_at_its_edges(config, piece, num_latents):
-    block = find_latent_block(torch.tensor([piece]), config, in_pieces=True)
+    block = find_latent_block(torch.tensor([piece]), config, is_chunk=True)
     assert (0 if block is None else block.num_latents) == num_latents
 
 
 @pytest.mark.parametrize("piece", [[5, L, E], [L, 5], [5, E], [S, 5], [L, L, S]])
 def test_piece_that_no_cut_explains_is_refused(config, piece):
     with pytest.raises(LatentLayoutError):
-        find_latent_block(torch.tensor([piece]), config, in_pieces=True)
+        find_latent_block(torch.tensor([piece]), config, is_chunk=True)
 
 
 def test_rows_move_to_shared_columns_and_back(config):

@@ -31,7 +31,7 @@ from storm_hf import (
     StormForConditionalGeneration,
 )
 from storm_hf.training.adapter import default_lora
-from storm_hf.training.agreement import is_in_pieces
+from storm_hf.training.rank_consistency import is_sharded
 from storm_hf.training.trainer import StormTrainer
 
 
@@ -109,7 +109,7 @@ def train_sharded(trainer: StormTrainer) -> Outcome:
     if args.activation_checkpointing:
         model.activation_checkpointing_enable(args.activation_checkpointing_kwargs)
     shard_as_accelerate(model)
-    assert is_in_pieces(model)
+    assert is_sharded(model)
     trainer.current_gradient_accumulation_steps = 1
     optimizer = trainer.create_optimizer()
     losses, norms = [], []

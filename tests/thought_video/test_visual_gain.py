@@ -28,10 +28,10 @@ class Brightness:
         return -1.0 if thought is None else float(thought.read().mean()) - 3.0
 
 
-class Painter:
+class LatentRenderer:
     """A generator whose video is as bright as its prompt is long."""
 
-    source = name = license = "painter"
+    source = name = license = "renderer"
     revision = "1"
 
     def __init__(self):
@@ -60,22 +60,22 @@ def test_thought_video_is_kept_where_it_helps_enough(level, min_gain, is_kept):
 
 
 def test_control_is_made_from_the_same_seed_without_the_answer():
-    painter = Painter()
-    gate = AnswerFreeGate(Brightness(), TemplatePrompt("{question}"), painter)
+    renderer = LatentRenderer()
+    gate = AnswerFreeGate(Brightness(), TemplatePrompt("{question}"), renderer)
     assert gate.check(ASKED, bright(len(ASKED.question) + 1, seed=11)) is None
     assert judge([gate], ASKED, bright(len(ASKED.question), seed=11)).kind == "answer-free control"
-    assert painter.seeds == [11, 11]
+    assert renderer.seeds == [11, 11]
 
 
 def test_control_that_cannot_be_made_is_a_reason():
-    gate = AnswerFreeGate(Brightness(), TemplatePrompt("{question}"), Painter())
+    gate = AnswerFreeGate(Brightness(), TemplatePrompt("{question}"), LatentRenderer())
     assert judge([gate], question("v.mp4", question="xxx"), bright(9)).kind == "no control"
     assert judge([gate], question("v.mp4", question=" "), bright(9)).kind == "no control"
 
 
 def test_control_that_says_the_answer_is_refused():
     with pytest.raises(ConfigurationError, match=r"Leave \{answer\} out"):
-        AnswerFreeGate(Brightness(), TemplatePrompt("{question} {answer}"), Painter())
+        AnswerFreeGate(Brightness(), TemplatePrompt("{question} {answer}"), LatentRenderer())
 
 
 def test_gains_are_summarized():

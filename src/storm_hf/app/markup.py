@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from storm_hf.app.replies import Reply, Rethinking, Thinking
+from storm_hf.app.replies import InterventionAnswer, Reply, Thinking
 from storm_hf.app.session import Session
 from storm_hf.interventions.kind import InterventionKind
 from storm_hf.reporting import frame_data_uri, render_page
@@ -42,7 +42,7 @@ def thinking_markup(thinking: Thinking, truth: str | None = None) -> str:
     return _replies(titles, thinking.own, "What it imagined", verdict)
 
 
-def rethought_markup(thinking: Thinking, again: Rethinking) -> str:
+def rethought_markup(thinking: Thinking, again: InterventionAnswer) -> str:
     """Show the answer with changed latents beside the own one, with a note on whether the change made a difference."""
     titles = [("With your change", again.reply, ""), ("Its own answer", thinking.own, "")]
     own, changed = thinking.own.text, again.reply.text

@@ -1,4 +1,4 @@
-"""Layout of the Gradio page. Event handlers are in `desk.py`; nothing on it is fetched from elsewhere."""
+"""Layout of the Gradio page. Event handlers are in `handlers.py`; nothing on it is fetched from elsewhere."""
 
 import os
 from collections.abc import Sequence
@@ -6,7 +6,7 @@ from functools import partial
 from importlib.resources import files
 from typing import Any
 
-from storm_hf.app.desk import EVERY_STEP, INTERVENTION_OF, SAME_STEP, Desk
+from storm_hf.app.handlers import EVERY_STEP, INTERVENTION_OF, SAME_STEP, PageHandlers
 from storm_hf.app.markup import heading_markup, welcome_markup
 from storm_hf.app.replies import Thinking
 from storm_hf.interventions.kind import InterventionKind
@@ -20,11 +20,11 @@ _MONO_FONTS = ["ui-monospace", "monospace"]
 _COLUMN_PX = 300  # narrower windows have one column
 
 
-def build_page(desk: Desk) -> Any:
+def build_page(handlers: PageHandlers) -> Any:
     """Lay out the page.
 
     Args:
-        desk ([`~storm_hf.app.desk.Desk`]):
+        handlers ([`~storm_hf.app.handlers.PageHandlers`]):
             Answers when a button is pressed.
 
     Returns:
@@ -35,19 +35,19 @@ def build_page(desk: Desk) -> Any:
     """
     gradio = _gradio()
     blocks = gradio.Blocks(
-        title=f"Ask {desk.session.name}",
+        title=f"Ask {handlers.session.name}",
         analytics_enabled=False,
         delete_cache=(_FORGET_AFTER_SECONDS, _FORGET_AFTER_SECONDS),
     )
     with blocks:
-        gradio.HTML(heading_markup(desk.session))
+        gradio.HTML(heading_markup(handlers.session))
         thinking = gradio.State(None, time_to_live=_FORGET_AFTER_SECONDS)
         with gradio.Row():
-            asked = _asking(gradio, desk, thinking)
+            asked = _asking(gradio, handlers, thinking)
         with gradio.Column(visible=False) as change_part:  # until there is something to change
             gradio.HTML('<h2 class="storm-form-title">Change what it thinks</h2>')
             with gradio.Row():
-                change_outputs = _changing(gradio, desk, thinking)
+                change_outputs = _changing(gradio, handlers, thinking)
         asked.then(partial(_offer_change, gradio), thinking, [change_part, *change_outputs], api_visibility="private")
     return blocks
 
@@ -71,15 +71,15 @@ def _gradio() -> Any:
     return require("gradio")
 
 
-def _asking(gradio: Any, desk: Desk, thinking: Any) -> Any:
+def _asking(gradio: Any, handlers: PageHandlers, thinking: Any) -> Any:
     """The upper row: a form, and what became of it. Returns the event of asking."""
     with gradio.Column(min_width=_COLUMN_PX):
         clip = gradio.Video(label="Clip", sources=["upload"], height=260)
-        examples = gradio.Column(visible=bool(desk.examples.episodes))
+        examples = gradio.Column(visible=bool(handlers.examples.episodes))
         question = gradio.Textbox(label="Question", placeholder="Where is the ball now?", elem_id="question")
         options = gradio.Textbox(label="Options, with commas between (optional)", placeholder="left, middle, right")
         button = gradio.Button("Ask", variant="primary")
-        rows = [(str(one.clip_path), one.question, ", ".join(one.options)) for one in desk.examples.episodes]
+        rows = [(str(one.clip_path), one.question, ", ".join(one.options)) for one in handlers.examples.episodes]
         with examples:
             _example_buttons(
                 gradio, "Clips that no training has seen, with a question:", rows, [clip, question, options]
@@ -89,7 +89,7 @@ def _asking(gradio: Any, desk: Desk, thinking: Any) -> Any:
         replies = gradio.HTML(welcome_markup(), elem_id="replies")
     return gradio.on(
         [button.click, question.submit, options.submit],
-        desk.ask,
+        handlers.ask,
         [clip, question, options],
         [notice, replies, thinking],
         api_name="ask",
@@ -98,38 +98,38 @@ def _asking(gradio: Any, desk: Desk, thinking: Any) -> Any:
     )
 
 
-def _changing(gradio: Any, desk: Desk, thinking: Any) -> list[Any]:
+def _changing(gradio: Any, handlers: PageHandlers, thinking: Any) -> list[Any]:
     """The lower row: a form, and what became of it. Returns what is emptied by the next question."""
     with gradio.Column(min_width=_COLUMN_PX):
         content = gradio.Radio(list(INTERVENTION_OF), value=next(iter(INTERVENTION_OF)), label="Feed it")
-        step = gradio.Dropdown([EVERY_STEP, *desk.step_names], value=EVERY_STEP, label="In the place of")
+        step = gradio.Dropdown([EVERY_STEP, *handlers.step_names], value=EVERY_STEP, label="In the place of")
         source = gradio.Dropdown(
-            [SAME_STEP, *desk.step_names], value=SAME_STEP, label="Taken from", visible=False, elem_id="source"
+            [SAME_STEP, *handlers.step_names], value=SAME_STEP, label="Taken from", visible=False, elem_id="source"
         )
         with gradio.Column(visible=False) as other_part:
             other = gradio.Video(label="Another clip", sources=["upload"], height=200)
-            clips = [(str(one.clip_path),) for one in desk.examples.episodes]
+            clips = [(str(one.clip_path),) for one in handlers.examples.episodes]
             _example_buttons(gradio, "It will be asked the same question:", clips, [other])
         button = gradio.Button("Answer again", variant="primary")
     with gradio.Column(min_width=_COLUMN_PX):
         notice = gradio.HTML(elem_id="change-notice")
         replies = gradio.HTML(elem_id="changed")
     button.click(
-        desk.change,
+        handlers.change,
         [thinking, content, step, source, other],
         [notice, replies],
         api_name="change",
         concurrency_id=QUEUE,
         concurrency_limit=1,
     )
-    content.change(partial(_needed, gradio, desk), content, [step, source, other_part], api_visibility="private")
+    content.change(partial(_needed, gradio, handlers), content, [step, source, other_part], api_visibility="private")
     return [notice, replies]
 
 
-def _needed(gradio: Any, desk: Desk, content: str) -> tuple[Any, Any, Any]:
+def _needed(gradio: Any, handlers: PageHandlers, content: str) -> tuple[Any, Any, Any]:
     """Show the fields that a content needs: which step it replaces, which one it is taken from, and another clip."""
     kind = INTERVENTION_OF[content]
-    sources = desk.step_names if kind == InterventionKind.own else [SAME_STEP, *desk.step_names]
+    sources = handlers.step_names if kind == InterventionKind.own else [SAME_STEP, *handlers.step_names]
     source = gradio.update(
         visible=kind in (InterventionKind.own, InterventionKind.donor), choices=sources, value=sources[0]
     )

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from storm_hf.app.sight import SeenStep
+from storm_hf.app.latent_view import SeenStep
 from storm_hf.evaluation.asking import ClipQuestion
 from storm_hf.interventions.intervention import Intervention
 
@@ -52,7 +52,7 @@ class Thinking:
 
 
 @dataclass(frozen=True, eq=False)
-class Rethinking:
+class InterventionAnswer:
     """Answer of a model to the same question with replaced latents.
 
     Args:

@@ -4,8 +4,8 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from storm_hf.app.desk import Desk
 from storm_hf.app.examples import Examples
+from storm_hf.app.handlers import PageHandlers
 from storm_hf.app.page import build_page, look
 from storm_hf.app.session import Session
 from storm_hf.errors import ServerError
@@ -45,7 +45,7 @@ def run_page(
     with tempfile.TemporaryDirectory(prefix="storm-examples-") as folder:
         examples = Examples.render(session.worlds, Path(folder))
         _warm_up(session, examples)
-        page = build_page(Desk(session, examples))
+        page = build_page(PageHandlers(session, examples))
         try:
             _, local, public = page.launch(
                 server_name=host,

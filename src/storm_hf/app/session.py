@@ -13,8 +13,8 @@ import torch
 from huggingface_hub import snapshot_download
 from transformers import ProcessorMixin
 
-from storm_hf.app.replies import Reply, Rethinking, Thinking
-from storm_hf.app.sight import Sight
+from storm_hf.app.latent_view import LatentView
+from storm_hf.app.replies import InterventionAnswer, Reply, Thinking
 from storm_hf.errors import CheckpointError, InterventionError, LatentLayoutError, PromptError
 from storm_hf.evaluation.answering import Answer, answer_questions
 from storm_hf.evaluation.asking import ClipQuestion, ask, read_clip
@@ -44,7 +44,7 @@ class Session:
             The model.
         processor ([`~transformers.ProcessorMixin`]):
             Its processor.
-        sight ([`~storm_hf.app.sight.Sight`]):
+        latent_view ([`~storm_hf.app.latent_view.LatentView`]):
             Shows latents.
         max_seconds (`float`, *optional*, defaults to `600.0`):
             Longest clip.
@@ -55,7 +55,7 @@ class Session:
     name: str
     model: StormForConditionalGeneration
     processor: ProcessorMixin
-    sight: Sight
+    latent_view: LatentView
     max_seconds: float = MAX_SECONDS
     folder: str = ""
 
@@ -83,7 +83,7 @@ class Session:
         model, processor = (load or _load)(name_or_path)
         is_local = Path(name_or_path).is_dir()
         name, folder = (Path(name_or_path).name, name_or_path) if is_local else (name_or_path, "")
-        return cls(name, model, processor, Sight.of(_folder_of(name_or_path)), max_seconds, folder)
+        return cls(name, model, processor, LatentView.of(_folder_of(name_or_path)), max_seconds, folder)
 
     @property
     def num_latents(self) -> int:
@@ -98,7 +98,7 @@ class Session:
     @property
     def decoder_command(self) -> str:
         """The command that makes the decoder of a checkpoint on this machine; empty where there is one already."""
-        if self.sight.decoder is not None or not self.folder:
+        if self.latent_view.decoder is not None or not self.folder:
             return ""
         data = Path(self.folder).parent / "data"  # of a demo's run
         dataset = data if (data / MANIFEST).is_file() else "DATASET"
@@ -141,7 +141,7 @@ class Session:
         step: int | None = None,
         source: int | None = None,
         other_clip: Path | None = None,
-    ) -> Rethinking:
+    ) -> InterventionAnswer:
         """Answer again under an intervention on the latents.
 
         Args:
@@ -173,8 +173,8 @@ class Session:
         if intervention.fed is not None:
             replaced = list(intervention.replaced)
             fed[replaced] = intervention.fed[0][replaced]
-        told = replace(reply, steps=self.sight.look(fed), latents=fed)
-        return Rethinking(told, intervention, None if donor is None else donor.text)
+        told = replace(reply, steps=self.latent_view.look(fed), latents=fed)
+        return InterventionAnswer(told, intervention, None if donor is None else donor.text)
 
     def _answer_under(self, intervention: Intervention, question: ClipQuestion, num_latents: int) -> Answer:
         prompts = PromptEncoder(self.processor, self.model.config, num_latents)
@@ -202,7 +202,7 @@ class Session:
             said = answer()
         seconds = time.perf_counter() - started
         before_first = passes_until_first_token(len(calls), len(said.token_ids))
-        steps = () if said.latents is None else self.sight.look(said.latents)
+        steps = () if said.latents is None else self.latent_view.look(said.latents)
         return Reply(said.text, before_first, seconds, steps, said.latents)
 
 

@@ -21,7 +21,7 @@ from storm_hf.model import storm_processor
 from storm_hf.thought_video import ThoughtVideo
 from storm_hf.thought_video.clip_part import frame_times, read_seen, seen_frames
 from storm_hf.training.collator import AnswerCollator, append_answers
-from storm_hf.training.prompts import PromptEncoder, told_as_prompt_error
+from storm_hf.training.prompts import PromptEncoder, as_prompt_error
 from storm_hf.video import VideoClip
 from storm_hf.video.sample import evenly_spaced
 from storm_hf.worlds.question import LETTERS, QuestionStyle, format_answer, format_question
@@ -108,7 +108,7 @@ class FrozenScorer:
 
     def _encoded(self, clips: Sequence[VideoClip], text: str) -> dict[str, torch.Tensor]:
         content = [*({"type": "video", "video": clip} for clip in clips), {"type": "text", "text": text}]
-        with told_as_prompt_error(f"{self.settings.model} cannot look at this video"):
+        with as_prompt_error(f"{self.settings.model} cannot look at this video"):
             encoded = self._prompts([{"prompt": [{"role": "user", "content": content}]}])
         return {name: value.to(self._model.device) for name, value in encoded.items()}
 

@@ -112,7 +112,7 @@ def _pictures(
     """Render the latents, if the model has a decoder and the rows have thought videos; else None."""
     from storm_hf.diagnostics.questions import find_statistics
     from storm_hf.diagnostics.seeing import ThoughtDecoder
-    from storm_hf.diagnostics.seeing.painter import Painter
+    from storm_hf.diagnostics.seeing.renderer import LatentRenderer
     from storm_hf.target_trajectory import TargetTrajectory
 
     decoder, statistics = ThoughtDecoder.load(Path(model)), find_statistics(dataset, model)
@@ -125,8 +125,8 @@ def _pictures(
         )
         return None
     trajectory = TargetTrajectory.load(statistics).with_num_latents(network.config.num_latents)
-    painter = Painter(network, processor, decoder, trajectory)
-    return painter.pictures(pictured, known)
+    renderer = LatentRenderer(network, processor, decoder, trajectory)
+    return renderer.pictures(pictured, known)
 
 
 def _print(found: "Diagnosis", page: Path) -> None:

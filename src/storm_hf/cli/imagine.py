@@ -38,7 +38,7 @@ def imagine_clips(
     A small decoder learns to draw from true thought videos alone, then draws what the model thought.
     """
     from storm_hf.diagnostics.seeing import DecoderTraining, find_trajectory
-    from storm_hf.diagnostics.seeing.painter import Painter
+    from storm_hf.diagnostics.seeing.renderer import LatentRenderer
     from storm_hf.diagnostics.seeing.run import decoder_of, held_out_split, imagine_rows
     from storm_hf.training.loading import load_rows
 
@@ -53,7 +53,7 @@ def imagine_clips(
     asked = splits[split].shuffle(seed=seed)
     asked = asked.select(range(min(rows, len(asked)))).to_list()
     report = imagine_rows(
-        Painter(network, processor, decoder, trajectory),
+        LatentRenderer(network, processor, decoder, trajectory),
         asked,
         held_out_split(splits),
         out,

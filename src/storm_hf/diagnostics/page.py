@@ -22,7 +22,7 @@ def write_diagnosis(folder: str | os.PathLike[str], diagnosis: Diagnosis, pictur
         diagnosis ([`Diagnosis`]):
             Results to show.
         pictures (`markupsafe.Markup`, *optional*):
-            Rendered latents, as from [`~storm_hf.diagnostics.seeing.painter.Painter`].
+            Rendered latents, as from [`~storm_hf.diagnostics.seeing.renderer.LatentRenderer`].
 
     Returns:
         `Path`: The page. It needs no other file and no network.

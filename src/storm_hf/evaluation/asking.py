@@ -18,7 +18,7 @@ from storm_hf.interventions.kind import OF_ONE_QUESTION, InterventionKind, read_
 from storm_hf.model.modeling_storm import StormForConditionalGeneration
 from storm_hf.model.prompt_storm import MAX_FRAMES as MAX_FRAMES
 from storm_hf.training.media import load_clip
-from storm_hf.training.prompts import PromptEncoder, Row, told_as_prompt_error
+from storm_hf.training.prompts import PromptEncoder, Row, as_prompt_error
 from storm_hf.video import VideoClip
 
 
@@ -147,7 +147,7 @@ class _GuardedPrompts(PromptEncoder):
 
     def __call__(self, rows: Sequence[Row]) -> dict[str, torch.Tensor]:
         height, width = rows[0]["video"].frames.shape[1:3]
-        with told_as_prompt_error(f"The model cannot look at a clip of {width} x {height} pixels"):
+        with as_prompt_error(f"The model cannot look at a clip of {width} x {height} pixels"):
             inputs = super().__call__(rows)
         self._check_length(inputs["input_ids"].shape[1])
         return inputs

@@ -40,7 +40,7 @@ class BenchmarkResult:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReplacedLatents:
+class InterventionResult:
     """Accuracy with replaced latents.
 
     Args:
@@ -72,7 +72,7 @@ class CausalUse:
             The verdict in a few words.
         sentence (`str`):
             Reason for the verdict.
-        rows (`tuple[ReplacedLatents, ...]`):
+        rows (`tuple[InterventionResult, ...]`):
             The token replacement test; first with the model's own latents.
         command (`str`, *optional*):
             Command that reproduces the table.
@@ -86,7 +86,7 @@ class CausalUse:
 
     headline: str
     sentence: str
-    rows: tuple[ReplacedLatents, ...]
+    rows: tuple[InterventionResult, ...]
     command: str | None = None
     dataset: str | None = None
     num_questions: int | None = None
@@ -94,7 +94,7 @@ class CausalUse:
 
 
 @dataclass(frozen=True, kw_only=True)
-class WayCost:
+class ArmCost:
     """Cost of an answer.
 
     Args:
@@ -119,7 +119,7 @@ class Latency:
     """Cost of an answer, beside other ways of answering.
 
     Args:
-        costs (`tuple[WayCost, ...]`):
+        costs (`tuple[ArmCost, ...]`):
             One for each way.
         command (`str`):
             Command that reproduces the table.
@@ -127,7 +127,7 @@ class Latency:
             Machine of the measurement.
     """
 
-    costs: tuple[WayCost, ...]
+    costs: tuple[ArmCost, ...]
     command: str
     machine: str | None = None
 
@@ -151,9 +151,9 @@ def causal_use(diagnosis: Mapping[str, Any]) -> CausalUse:
     )
 
 
-def _replaced(effect: Mapping[str, Any]) -> ReplacedLatents:
+def _replaced(effect: Mapping[str, Any]) -> InterventionResult:
     accuracy, follows = effect["accuracy"], effect.get("follows_donor")
-    return ReplacedLatents(
+    return InterventionResult(
         what=effect["label"],
         accuracy=accuracy["mean"],
         low=accuracy["low"],
@@ -209,10 +209,10 @@ def latency(report: Mapping[str, Any]) -> Latency | None:
     Raises:
         PublicationError: If the report does not say which command made it.
     """
-    parts: dict[str, list[WayCost]] = {}
+    parts: dict[str, list[ArmCost]] = {}
     for cost in report["costs"]:
         if cost["seconds"] is not None or cost["forward_passes"] is not None:
-            way = WayCost(way=cost["arm"], forward_passes=cost["forward_passes"], seconds=cost["seconds"])
+            way = ArmCost(way=cost["arm"], forward_passes=cost["forward_passes"], seconds=cost["seconds"])
             parts.setdefault(cost["part"], []).append(way)
     costs = next((ways for ways in parts.values() if len(ways) > 1), None)
     return None if costs is None else Latency(costs=tuple(costs), command=_command(report))

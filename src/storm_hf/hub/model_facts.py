@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from storm_hf.hub.hub_names import is_hub_name
-from storm_hf.hub.measured import BenchmarkResult, CausalUse, Latency, ReplacedLatents, WayCost
+from storm_hf.hub.measured import ArmCost, BenchmarkResult, CausalUse, InterventionResult, Latency
 from storm_hf.model.prompt_storm import PromptRecord
 
 
@@ -113,9 +113,11 @@ class ModelFacts:
             values[name] = tuple(values.get(name, ()))
         values["results"] = tuple(BenchmarkResult(**result) for result in values.get("results", ()))
         if use := values.get("causal_use"):
-            values["causal_use"] = CausalUse(**{**use, "rows": tuple(ReplacedLatents(**row) for row in use["rows"])})
+            values["causal_use"] = CausalUse(
+                **{**use, "rows": tuple(InterventionResult(**row) for row in use["rows"])}
+            )
         if costs := values.get("latency"):
-            values["latency"] = Latency(**{**costs, "costs": tuple(WayCost(**cost) for cost in costs["costs"])})
+            values["latency"] = Latency(**{**costs, "costs": tuple(ArmCost(**cost) for cost in costs["costs"])})
         return cls(**values)
 
 

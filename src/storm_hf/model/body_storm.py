@@ -92,7 +92,7 @@ class StormModel(StormPreTrainedModel):
             inputs["mm_encoder_outputs"] = mm_encoder_outputs
         block = None
         if input_ids is not None and input_ids.shape[1] > 1:  # a decoding step never looks for a block
-            block = find_latent_block(input_ids, self.config, in_pieces=cache is not None)
+            block = find_latent_block(input_ids, self.config, is_chunk=cache is not None)
         if block is None or input_ids is None:
             if inputs_embeds is not None and input_ids is None:
                 refuse_embedded_block(inputs_embeds, self.get_input_embeddings(), self.config)

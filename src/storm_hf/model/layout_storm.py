@@ -45,7 +45,7 @@ class LatentBlock:
         return len(set(self.first)) == 1
 
 
-def find_latent_block(input_ids: torch.Tensor, config: StormConfig, in_pieces: bool = False) -> LatentBlock | None:
+def find_latent_block(input_ids: torch.Tensor, config: StormConfig, is_chunk: bool = False) -> LatentBlock | None:
     """Find the latent block of a batch and refuse everything that is not one whole block per row.
 
     Args:
@@ -53,7 +53,7 @@ def find_latent_block(input_ids: torch.Tensor, config: StormConfig, in_pieces: b
             Token ids of the prompt, or of a piece of it.
         config ([`StormConfig`]):
             Holds the three token ids and the bound of the rollout.
-        in_pieces (`bool`, *optional*, defaults to `False`):
+        is_chunk (`bool`, *optional*, defaults to `False`):
             Whether the ids may be a piece of a prompt (there is a cache), so that a block may be cut at its edges.
 
     Returns:
@@ -69,10 +69,10 @@ def find_latent_block(input_ids: torch.Tensor, config: StormConfig, in_pieces: b
     if not seen.has_block_token:
         return None
     if any(seen.counts):
-        _check_counts(seen, config, in_pieces)
-        is_one_block = seen.is_exact and (in_pieces or seen.ends_inside)
+        _check_counts(seen, config, is_chunk)
+        is_one_block = seen.is_exact and (is_chunk or seen.ends_inside)
     else:  # no placeholder: markers may stand only where a piece was cut
-        is_one_block = in_pieces and not seen.is_marker_inside
+        is_one_block = is_chunk and not seen.is_marker_inside
     if not is_one_block:
         raise LatentLayoutError(
             "Expected exactly one latent block per row, `<|latent_start|>`, then the placeholders, then "
@@ -118,7 +118,7 @@ class _Seen:
         return cls(has_block_token, is_exact, ends_inside, is_marker_inside, counts_of_rows, first_of_rows)
 
 
-def _check_counts(seen: _Seen, config: StormConfig, in_pieces: bool) -> None:
+def _check_counts(seen: _Seen, config: StormConfig, is_chunk: bool) -> None:
     if len(set(seen.counts)) > 1:
         raise LatentLayoutError(
             f"Every row of a batch needs the same number of latent placeholders, got {list(seen.counts)}. Render all rows "
@@ -129,7 +129,7 @@ def _check_counts(seen: _Seen, config: StormConfig, in_pieces: bool) -> None:
             f"The rollout is bounded by max_num_latents={config.max_num_latents}, got {seen.counts[0]} placeholders. "
             "Render fewer, or raise `config.max_num_latents`."
         )
-    if not in_pieces and 0 in seen.first:
+    if not is_chunk and 0 in seen.first:
         raise LatentLayoutError(
             "A prompt may not begin with a latent placeholder: the first latent is made from the hidden state before it. "
             "Put `<|latent_start|>` and the question before the placeholders."

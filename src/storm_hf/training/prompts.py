@@ -307,7 +307,7 @@ def _padded_to_largest(tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
 
 
 @contextmanager
-def told_as_prompt_error(refusal: str) -> Iterator[None]:
+def as_prompt_error(refusal: str) -> Iterator[None]:
     """Say in one sentence what a processor cannot take, as Qwen's cannot a picture 200 times as wide as high.
 
     Args:

@@ -27,7 +27,6 @@ from storm_hf.model.modeling_storm import StormForConditionalGeneration
 from storm_hf.model.processing_storm import find_misfit
 from storm_hf.training.adapter import check_adapter_trains, complete_adapter
 from storm_hf.training.adapter_checkpoints import AdapterCheckpoints
-from storm_hf.training.agreement import check_agreement, encode_routes, hold_head, is_in_pieces
 from storm_hf.training.arguments import load_parts, refuse_arguments
 from storm_hf.training.checkpoints import ExitOnInterrupt, StopOnInterrupt, newest_complete_checkpoint
 from storm_hf.training.collator import IGNORED_LABEL, AnswerCollator
@@ -38,6 +37,7 @@ from storm_hf.training.lengths import find_prompts
 from storm_hf.training.precision import explain_loss, train_whole_in_float32
 from storm_hf.training.prompts import PromptEncoder
 from storm_hf.training.publishing import Publishing
+from storm_hf.training.rank_consistency import check_ranks_match, forward_signatures, is_sharded, unshard_lm_head
 from storm_hf.training.reading import RowReading
 from storm_hf.training.record import record_prompts
 from storm_hf.training.run_folder import claimed_run
@@ -175,7 +175,7 @@ class StormTrainer(ThroughputMetrics, RowReading, RowDraws, WholeFiles, AdapterC
         for checkpointing in (args.activation_checkpointing_kwargs, args.gradient_checkpointing_kwargs):
             checkpointing["use_reentrant"] = False
         self._num_rows_in_batch: torch.Tensor | int | None = None
-        self._has_told_error = False
+        self._has_warned_of_error = False
 
     def _collator(self, prompts: PromptEncoder, rows: Any, args: Any) -> Any:
         """Make the default collator of the stage."""
@@ -243,14 +243,14 @@ class StormTrainer(ThroughputMetrics, RowReading, RowDraws, WholeFiles, AdapterC
     def compute_loss(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         """TRL's loss and metrics, with no position before the first supervised one projected to the vocabulary."""
         inputs = keep_supervised(inputs)
-        hold_head(self.model)
+        unshard_lm_head(self.model)
         if self.model.training and self.args.rollout_gradient != RolloutGradient():
             inputs["rollout_gradient"] = self.args.rollout_gradient
         if self.model.training and self.args.bottleneck_share:
-            inputs["latent_bottleneck"] = self._narrow_rows(len(inputs["input_ids"]))
+            inputs["latent_bottleneck"] = self._bottlenecked_rows(len(inputs["input_ids"]))
         return super().compute_loss(model, inputs, *args, **kwargs)
 
-    def _narrow_rows(self, num_rows: int) -> torch.Tensor:
+    def _bottlenecked_rows(self, num_rows: int) -> torch.Tensor:
         """Draw the rows whose answer learns of the clip through the latents alone."""
         draws = [generator.random() for generator in self._row_generators(num_rows, _BOTTLENECK)]
         return torch.tensor(draws) < self.args.bottleneck_share
@@ -266,19 +266,19 @@ class StormTrainer(ThroughputMetrics, RowReading, RowDraws, WholeFiles, AdapterC
         Raises:
             NonFiniteLossError: If the loss is not finite. `Trainer` would wait for the device here as well, and log 0 instead.
         """
-        if not self._has_told_error:
-            self._has_told_error = True
-            self._tell_gradient_error()
+        if not self._has_warned_of_error:
+            self._has_warned_of_error = True
+            self._warn_of_gradient_error()
         loss = super().training_step(model, inputs, *args, **kwargs)
         if not torch.isfinite(loss).all():
             raise NonFiniteLossError(explain_loss(float(loss), self.state.global_step + 1, inputs, self.model))
         return loss
 
-    def _tell_gradient_error(self) -> None:
+    def _warn_of_gradient_error(self) -> None:
         gradient = self.args.rollout_gradient
         if gradient == RolloutGradient():
             return
-        if is_in_pieces(self.model):
+        if is_sharded(self.model):
             logger.warning("%s: its error is not measured, since the weights lie on several processes.", gradient)
             return
         batch = self._prepare_inputs(self.data_collator([next(iter(self.train_dataset))]))
@@ -291,11 +291,11 @@ class StormTrainer(ThroughputMetrics, RowReading, RowDraws, WholeFiles, AdapterC
         """Count supervised tokens, as `Trainer` does, and rows, over the whole accumulated batch and all processes."""
         num_rows = torch.tensor([sum(len(batch["input_ids"]) for batch in batch_samples)], device=device)
         num_batches = self.args.gradient_accumulation_steps
-        routes = encode_routes(batch_samples, self.model.config.latent_token_id, num_batches, device)
+        routes = forward_signatures(batch_samples, self.model.config.latent_token_id, num_batches, device)
         of_ranks = self.accelerator.gather(torch.cat([num_rows, routes.flatten()])[None])  # one message for both
         self._num_rows_in_batch = of_ranks[:, 0].sum()
-        if len(of_ranks) > 1 and is_in_pieces(self.model):
-            check_agreement(of_ranks[:, 1:].unflatten(1, routes.shape))
+        if len(of_ranks) > 1 and is_sharded(self.model):
+            check_ranks_match(of_ranks[:, 1:].unflatten(1, routes.shape))
         return super()._get_num_items_in_batch(batch_samples, device)
 
     def _issue_warnings_after_load(self, load_result: Any) -> None:

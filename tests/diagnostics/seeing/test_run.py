@@ -8,7 +8,7 @@ from PIL import Image
 from tests.diagnostics.thinker import NUM_LATENTS
 
 from storm_hf.diagnostics.seeing import DecoderTraining, Plane, path_chart, thought_film
-from storm_hf.diagnostics.seeing.painter import Painter
+from storm_hf.diagnostics.seeing.renderer import LatentRenderer
 from storm_hf.diagnostics.seeing.run import decoder_of, imagine_rows
 from storm_hf.errors import DatasetError, StaleWorkError, TrajectoryShapeError
 from storm_hf.target_trajectory import TargetTrajectory
@@ -26,7 +26,7 @@ def splits(thought_rows):
 def test_everything_there_is_to_see_is_written(thinker, trajectory, splits, tmp_path):
     decoder = decoder_of(tmp_path / "model", trajectory, splits, training=QUICK)
     report = imagine_rows(
-        Painter(thinker.model, thinker.processor, decoder, trajectory),
+        LatentRenderer(thinker.model, thinker.processor, decoder, trajectory),
         splits["test"][:4],
         splits["validation"],
         tmp_path / "out",
@@ -101,6 +101,6 @@ def test_plane_is_where_targets_differ_and_its_signs_are_fixed():
 def test_pictures_go_into_another_page_with_their_films(thinker, trajectory, splits, tmp_path):
     decoder = decoder_of(tmp_path, trajectory, splits, training=QUICK)
     rows = splits["test"]
-    html = str(Painter(thinker.model, thinker.processor, decoder, trajectory).pictures(rows[:2], rows[2:]))
+    html = str(LatentRenderer(thinker.model, thinker.processor, decoder, trajectory).pictures(rows[:2], rows[2:]))
     assert html.count('<video class="film" src="data:video/mp4;base64,') == 2
     assert html.count("<img") == 2 * 3 * NUM_LATENTS

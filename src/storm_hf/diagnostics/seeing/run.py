@@ -11,7 +11,7 @@ from PIL import Image
 from storm_hf.diagnostics.seeing.decoder import FOLDER, ThoughtDecoder
 from storm_hf.diagnostics.seeing.film import write_gif
 from storm_hf.diagnostics.seeing.imagine import Imagination, states_drawn_right
-from storm_hf.diagnostics.seeing.painter import Painter, Painting, Progress, Rows, read_first, silent
+from storm_hf.diagnostics.seeing.renderer import LatentRenderer, Progress, RenderedRows, Rows, read_first, silent
 from storm_hf.diagnostics.seeing.section import Scene, gallery_section, imagine_page
 from storm_hf.diagnostics.seeing.steps import fingerprint
 from storm_hf.diagnostics.seeing.training import DecoderTraining, train_decoder
@@ -103,7 +103,7 @@ def decoder_of(
 
 
 def imagine_rows(
-    painter: Painter,
+    renderer: LatentRenderer,
     rows: Rows,
     known: Rows,
     out: Path,
@@ -116,7 +116,7 @@ def imagine_rows(
     """Answer, draw, and write films, pictures, `imagine.html` and `imagine.json`.
 
     Args:
-        painter ([`Painter`]):
+        renderer ([`LatentRenderer`]):
             The model and what draws its latents.
         rows (`Rows`):
             Questions, each with clip and thought video.
@@ -133,18 +133,18 @@ def imagine_rows(
         progress (`Callable`, *optional*):
             Shows progress bars.
     """
-    painting = painter.paint(rows, known, progress)
-    scenes = painting.scenes(num_scenes)
+    rendered = renderer.paint(rows, known, progress)
+    scenes = rendered.scenes(num_scenes)
     films = [
         _write_scene(out, number, scene, one)
-        for number, (scene, one) in enumerate(zip(scenes, painting.imagined, strict=False))
+        for number, (scene, one) in enumerate(zip(scenes, rendered.imagined, strict=False))
     ]
-    report = _measure(painting, painter.decoder)
+    report = _measure(rendered, renderer.decoder)
     page = imagine_page(
         gallery_section(scenes, films),
         model=name,
         command=command,
-        num_latents=painter.trajectory.num_latents,
+        num_latents=renderer.trajectory.num_latents,
         **asdict(report),
     )
     write_atomically(out / "imagine.json", json.dumps(asdict(report), indent=2) + "\n")
@@ -178,11 +178,11 @@ def _write_scene(out: Path, number: int, scene: Scene, imagination: Imagination)
     return film.name
 
 
-def _measure(painting: Painting, decoder: ThoughtDecoder) -> ImaginationReport:
-    rows, imagined = painting.rows, painting.imagined
+def _measure(rendered: RenderedRows, decoder: ThoughtDecoder) -> ImaginationReport:
+    rows, imagined = rendered.rows, rendered.imagined
     world = world_of_clip(str(rows[0]["thought_video"]))
     frames = [one.frames for one in imagined]
-    drawn = (None, None) if world is None else states_drawn_right(world, frames, painting.steps.states)
+    drawn = (None, None) if world is None else states_drawn_right(world, frames, rendered.steps.states)
     return ImaginationReport(
         explained=decoder.config.explained or 0.0,
         accuracy=accuracy([one.answer for one in imagined], rows),

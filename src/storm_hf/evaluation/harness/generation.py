@@ -19,7 +19,7 @@ from storm_hf.evaluation.harness.questions import HarnessQuestion, decode_videos
 from storm_hf.evaluation.harness.settings import ChatSettings
 from storm_hf.interventions.intervention import Intervention, make_intervention
 from storm_hf.interventions.kind import InterventionKind
-from storm_hf.training.prompts import PromptEncoder, told_as_prompt_error
+from storm_hf.training.prompts import PromptEncoder, as_prompt_error
 
 
 DIRECT_TOKENS = 128  # where a task names no length
@@ -56,7 +56,7 @@ class ChatGenerator:
         limit = self.settings.max_frames
         rows = [{"prompt": decode_videos(question.conversation, self.processor, limit)} for question in questions]
         asked = ", ".join(f"{question.task} {question.doc_id}" for question in questions)
-        with told_as_prompt_error(f"The model cannot take one of these questions ({asked})"):
+        with as_prompt_error(f"The model cannot take one of these questions ({asked})"):
             return self._encode(rows)
 
     def answer(self, questions: Sequence[HarnessQuestion], inputs: Mapping[str, torch.Tensor]) -> list[LoggedAnswer]:

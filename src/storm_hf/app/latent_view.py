@@ -41,7 +41,7 @@ class SeenStep:
 
 
 @dataclass(frozen=True, eq=False)
-class Sight:
+class LatentView:
     """Means that a checkpoint has to show its latents.
 
     Args:
@@ -55,7 +55,7 @@ class Sight:
     gallery: Gallery | None = None
 
     @classmethod
-    def of(cls, checkpoint: Path) -> "Sight":
+    def of(cls, checkpoint: Path) -> "LatentView":
         """Read what lies in the folder of a checkpoint.
 
         Raises:

@@ -35,7 +35,7 @@ def silent(title: str, total: int) -> AbstractContextManager[Callable[[], None]]
 
 
 @dataclass(frozen=True, eq=False)
-class Painting:
+class RenderedRows:
     """Rendered latents of some rows.
 
     Args:
@@ -67,7 +67,7 @@ class Painting:
 
 
 @dataclass(frozen=True, eq=False)
-class Painter:
+class LatentRenderer:
     """A model with what draws its latents.
 
     Args:
@@ -86,7 +86,7 @@ class Painter:
     decoder: ThoughtDecoder
     trajectory: TargetTrajectory
 
-    def paint(self, rows: Rows, known: Rows, progress: Progress = silent) -> Painting:
+    def paint(self, rows: Rows, known: Rows, progress: Progress = silent) -> RenderedRows:
         """Let the model answer, and draw.
 
         Args:
@@ -101,7 +101,7 @@ class Painter:
         gallery = read_first(known, _MAX_KNOWN, self.trajectory, progress, max_pixels=pixels).gallery()
         steps = read_first(rows, len(rows), self.trajectory, progress, max_pixels=pixels)
         imagined = imagine(self.model, self.processor, rows, self.decoder, num_latents=self.trajectory.num_latents)
-        return Painting(rows, imagined, steps, gallery)
+        return RenderedRows(rows, imagined, steps, gallery)
 
     def pictures(self, rows: Rows, known: Rows) -> Any:
         """Draw rows as a part of another page, its films inside it. Arguments as in `paint`.

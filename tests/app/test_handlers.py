@@ -7,9 +7,9 @@ import pytest
 from markupsafe import escape
 from tests.evaluation.world_checkpoint import OPTIONS
 
-from storm_hf.app.desk import EVERY_STEP, INTERVENTION_OF, SAME_STEP, Desk
+from storm_hf.app.handlers import EVERY_STEP, INTERVENTION_OF, SAME_STEP, PageHandlers
 from storm_hf.app.markup import rethought_markup, thinking_markup
-from storm_hf.app.replies import Rethinking
+from storm_hf.app.replies import InterventionAnswer
 from storm_hf.interventions.intervention import Intervention
 
 
@@ -17,8 +17,8 @@ QUESTION = "where is the ball ?"
 
 
 @pytest.fixture(scope="module")
-def asked(desk, examples):
-    return desk.ask(str(examples.episodes[0].clip_path), QUESTION, ", ".join(OPTIONS))
+def asked(handlers, examples):
+    return handlers.ask(str(examples.episodes[0].clip_path), QUESTION, ", ".join(OPTIONS))
 
 
 def test_answer_stands_beside_the_direct_one_with_the_cost_of_both(asked):
@@ -33,16 +33,16 @@ def test_answer_stands_beside_the_direct_one_with_the_cost_of_both(asked):
     assert "Step 5" not in replies
 
 
-def test_stranger_is_answered_with_a_caveat(desk, stranger):
-    notice, replies, thinking = desk.ask(str(stranger), QUESTION, "")
+def test_stranger_is_answered_with_a_caveat(handlers, stranger):
+    notice, replies, thinking = handlers.ask(str(stranger), QUESTION, "")
     assert "only ever seen tiny drawn videos (of shuffle)" in notice
     assert replies
     assert thinking is not None
 
 
 @pytest.mark.parametrize("content", [name for name, kind in INTERVENTION_OF.items() if kind != "own"])
-def test_every_change_is_answered(desk, asked, examples, content):
-    notice, replies = desk.change(asked[2], content, EVERY_STEP, SAME_STEP, str(examples.episodes[1].clip_path))
+def test_every_change_is_answered(handlers, asked, examples, content):
+    notice, replies = handlers.change(asked[2], content, EVERY_STEP, SAME_STEP, str(examples.episodes[1].clip_path))
     assert not notice
     assert "With your change" in replies
     assert ("stays the same" in replies) != ("is another" in replies)
@@ -61,7 +61,7 @@ def test_every_change_is_answered(desk, asked, examples, content):
 )
 def test_verdict_claims_no_more_than_the_answers_show(asked, own, changed, donor, verdict):
     thinking = replace(asked[2], own=replace(asked[2].own, text=own))
-    again = Rethinking(replace(thinking.own, text=changed), Intervention("zero"), donor)
+    again = InterventionAnswer(replace(thinking.own, text=changed), Intervention("zero"), donor)
     assert verdict in rethought_markup(thinking, again)
 
 
@@ -70,7 +70,7 @@ def test_verdict_claims_no_more_than_the_answers_show(asked, own, changed, donor
 )
 def test_verdict_on_the_thought_alone_is_about_what_it_holds(asked, changed, verdict):
     thinking = replace(asked[2], own=replace(asked[2].own, text="red"))
-    again = Rethinking(replace(thinking.own, text=changed), Intervention("latents_only"))
+    again = InterventionAnswer(replace(thinking.own, text=changed), Intervention("latents_only"))
     assert verdict in rethought_markup(thinking, again)
 
 
@@ -78,15 +78,15 @@ def test_verdict_on_the_thought_alone_is_about_what_it_holds(asked, changed, ver
     ("forms", "caveat"),
     [((), ""), (("options", "open"), ""), (("open",), ""), (("options",), "trained on questions with options alone")],
 )
-def test_question_in_a_form_that_was_not_trained_is_noticed(desk, examples, monkeypatch, forms, caveat):
-    monkeypatch.setattr(desk.session.model.config, "storm_prompt", {"question_forms": list(forms)})
-    notice = desk.ask(str(examples.episodes[0].clip_path), QUESTION, "")[0]
+def test_question_in_a_form_that_was_not_trained_is_noticed(handlers, examples, monkeypatch, forms, caveat):
+    monkeypatch.setattr(handlers.session.model.config, "storm_prompt", {"question_forms": list(forms)})
+    notice = handlers.ask(str(examples.episodes[0].clip_path), QUESTION, "")[0]
     assert caveat in notice
     assert bool(notice.strip()) is bool(caveat)
 
 
-def test_replaced_steps_are_marked_and_zeros_are_not_drawn(desk, asked):
-    replies = desk.change(asked[2], "zeros", "step 2", SAME_STEP, None)[1]
+def test_replaced_steps_are_marked_and_zeros_are_not_drawn(handlers, asked):
+    replies = handlers.change(asked[2], "zeros", "step 2", SAME_STEP, None)[1]
     assert [part.partition("</b>")[0] for part in replies.split("<b>")[1:]] == [
         "Step 1",
         "Step 2 <small>yours</small>",
@@ -106,23 +106,23 @@ def test_picture_is_drawn_of_every_latent_but_zeros(asked):
     assert "two readings of a latent and may differ" in replies
 
 
-def test_right_answer_is_told_where_a_simulator_drew_the_clip(desk, examples, stranger):
+def test_right_answer_is_told_where_a_simulator_drew_the_clip(handlers, examples, stranger):
     episode = examples.episodes[0]
     told = f"The simulator that drew this clip says: {episode.answer}."
-    assert told in desk.ask(str(episode.clip_path), episode.question, "")[1]
-    assert "simulator" not in desk.ask(str(episode.clip_path), QUESTION, "")[1]  # it was asked something else
-    assert "simulator" not in desk.ask(str(stranger), episode.question, "")[1]
+    assert told in handlers.ask(str(episode.clip_path), episode.question, "")[1]
+    assert "simulator" not in handlers.ask(str(episode.clip_path), QUESTION, "")[1]  # it was asked something else
+    assert "simulator" not in handlers.ask(str(stranger), episode.question, "")[1]
 
 
-def test_latent_is_edited_by_naming_two_steps(desk, asked):
-    notice, replies = desk.change(asked[2], "another of its steps", "step 2", "step 4", None)
+def test_latent_is_edited_by_naming_two_steps(handlers, asked):
+    notice, replies = handlers.change(asked[2], "another of its steps", "step 2", "step 4", None)
     assert not notice
     assert "With your change" in replies
 
 
-def test_nothing_asked_is_one_sentence(desk):
-    assert "Drop one" in desk.ask(None, QUESTION, "")[0]
-    notice, replies = desk.change(None, "zeros", EVERY_STEP, SAME_STEP, None)
+def test_nothing_asked_is_one_sentence(handlers):
+    assert "Drop one" in handlers.ask(None, QUESTION, "")[0]
+    notice, replies = handlers.change(None, "zeros", EVERY_STEP, SAME_STEP, None)
     assert "Ask something first" in notice
     assert not replies
 
@@ -130,23 +130,23 @@ def test_nothing_asked_is_one_sentence(desk):
 @pytest.mark.parametrize(
     ("question", "options", "message"), [("  ", "", "no question yet"), (QUESTION, "left", "no choice")]
 )
-def test_question_that_is_none_is_one_sentence(desk, stranger, question, options, message):
-    notice, replies, thinking = desk.ask(str(stranger), question, options)
+def test_question_that_is_none_is_one_sentence(handlers, stranger, question, options, message):
+    notice, replies, thinking = handlers.ask(str(stranger), question, options)
     assert message in notice
     assert (replies, thinking) == ("", None)
 
 
-def test_broken_clip_is_told_by_its_name_and_not_by_its_folder(desk, tmp_path):
+def test_broken_clip_is_told_by_its_name_and_not_by_its_folder(handlers, tmp_path):
     broken = tmp_path / "broken.mp4"
     broken.write_bytes(b"no video at all")
-    notice, _, thinking = desk.ask(str(broken), QUESTION, "")
+    notice, _, thinking = handlers.ask(str(broken), QUESTION, "")
     assert "broken.mp4 is not a video" in notice
     assert str(tmp_path) not in notice
     assert thinking is None
 
 
-def test_long_clip_is_one_sentence(desk, stranger):
-    short = Desk(replace(desk.session, max_seconds=2.0))
+def test_long_clip_is_one_sentence(handlers, stranger):
+    short = PageHandlers(replace(handlers.session, max_seconds=2.0))
     assert "Cut it shorter" in short.ask(str(stranger), QUESTION, "")[0]
 
 

@@ -9,7 +9,7 @@ from torch import nn
 from torch.distributed.fsdp import fully_shard
 
 from storm_hf.errors import RankMismatchError
-from storm_hf.training.agreement import check_agreement, encode_routes, is_in_pieces
+from storm_hf.training.rank_consistency import check_ranks_match, forward_signatures, is_sharded
 
 
 CPU = torch.device("cpu")
@@ -27,62 +27,62 @@ def routes(*of_ranks):
 
 def test_route_says_how_many_latents_and_what_is_seen():
     batches = [batch(3, pixel_values_videos=torch.ones(1)), batch(0), batch(2, pixel_values=torch.ones(1))]
-    assert encode_routes(batches, LATENT, 3, CPU).tolist() == [[3, 0b010], [0, 0], [2, 0b001]]
+    assert forward_signatures(batches, LATENT, 3, CPU).tolist() == [[3, 0b010], [0, 0], [2, 0b001]]
 
 
 def test_route_of_cached_features_is_not_that_of_pixels():
-    assert encode_routes([batch(3, video_features=torch.ones(1))], LATENT, 1, CPU).tolist() == [[3, 0b100]]
+    assert forward_signatures([batch(3, video_features=torch.ones(1))], LATENT, 1, CPU).tolist() == [[3, 0b100]]
 
 
 def test_last_batch_of_an_epoch_may_have_fewer_parts():
-    assert encode_routes([batch(3)], LATENT, 2, CPU).tolist() == [[3, 0], [-1, -1]]
+    assert forward_signatures([batch(3)], LATENT, 2, CPU).tolist() == [[3, 0], [-1, -1]]
 
 
 def test_model_without_latent_tokens_has_no_latents():
-    assert encode_routes([batch(3)], None, 1, CPU).tolist() == [[0, 0]]
+    assert forward_signatures([batch(3)], None, 1, CPU).tolist() == [[0, 0]]
 
 
 def test_batches_of_every_backbone_are_seen(kind):
     made = TinyCollator(kind)([{"number": 0}, {"number": 1}])
-    assert encode_routes([made], LATENT, 1, CPU)[0, 0] == 3
-    assert encode_routes([made], LATENT, 1, CPU)[0, 1] > 0
+    assert forward_signatures([made], LATENT, 1, CPU)[0, 0] == 3
+    assert forward_signatures([made], LATENT, 1, CPU)[0, 1] > 0
 
 
 def test_processes_that_agree_go_on():
-    check_agreement(routes([[3, WITH_VIDEO], [3, WITHOUT]], [[3, WITH_VIDEO], [3, WITHOUT]]))
+    check_ranks_match(routes([[3, WITH_VIDEO], [3, WITHOUT]], [[3, WITH_VIDEO], [3, WITHOUT]]))
 
 
 def test_other_number_of_latents_is_named_with_its_process():
     expected = "micro-batch 1 .* 3 latents with `pixel_values_videos` on ranks 0, 2; 5 latents .* on rank 1"
     same, other = [[3, WITH_VIDEO], [3, WITH_VIDEO]], [[3, WITH_VIDEO], [5, WITH_VIDEO]]
     with pytest.raises(RankMismatchError, match=expected):
-        check_agreement(routes(same, other, same))
+        check_ranks_match(routes(same, other, same))
 
 
 def test_missing_video_is_named_with_its_process():
     with pytest.raises(RankMismatchError, match="3 latents with no video on rank 1"):
-        check_agreement(routes([[3, WITH_VIDEO]], [[3, WITHOUT]]))
+        check_ranks_match(routes([[3, WITH_VIDEO]], [[3, WITHOUT]]))
 
 
 def test_missing_batch_is_named_with_its_process():
     with pytest.raises(RankMismatchError, match="no batch on rank 1"):
-        check_agreement(routes([[3, WITH_VIDEO]], [[-1, -1]]))
+        check_ranks_match(routes([[3, WITH_VIDEO]], [[-1, -1]]))
 
 
 def test_message_about_many_processes_stays_short():
     many = [[[3, WITH_VIDEO]]] * 63
     with pytest.raises(RankMismatchError, match="on ranks 0, 1, 2, 3 and 59 more; 5 latents .* on rank 63"):
-        check_agreement(routes(*many, [[5, WITH_VIDEO]]))
+        check_ranks_match(routes(*many, [[5, WITH_VIDEO]]))
 
 
 def test_whole_model_is_not_in_pieces():
-    assert not is_in_pieces(nn.Linear(2, 2))
+    assert not is_sharded(nn.Linear(2, 2))
 
 
 def test_model_that_zero3_has_cut_is_in_pieces():
     model = nn.Linear(2, 2)
     model.bias.ds_id = 0  # what DeepSpeed marks its pieces with
-    assert is_in_pieces(model)
+    assert is_sharded(model)
 
 
 def disagree_as_rank(rank, folder, is_sharded):

@@ -22,12 +22,12 @@ VISION_INPUTS = ("pixel_values", "pixel_values_videos", "video_features")  # eac
 _ABSENT = -1
 
 
-def is_in_pieces(model: nn.Module) -> bool:
+def is_sharded(model: nn.Module) -> bool:
     """Check for parameters of a model that are partitioned over processes, by ZeRO-3 (`ds_id`) or FSDP (`DTensor`)."""
     return any(hasattr(parameter, "ds_id") or isinstance(parameter, DTensor) for parameter in model.parameters())
 
 
-def hold_head(model: PreTrainedModel) -> None:
+def unshard_lm_head(model: PreTrainedModel) -> None:
     """Gather the head that FSDP2 has cut, until the backward pass, which reduces its gradient over processes.
 
     TRL's fused head reads the weight without a call of the module, and would otherwise gather it on its own: the gradient of
@@ -38,7 +38,7 @@ def hold_head(model: PreTrainedModel) -> None:
         head.unshard()
 
 
-def encode_routes(
+def forward_signatures(
     batches: Sequence[Mapping[str, torch.Tensor]], latent_token_id: int | None, num_batches: int, device: torch.device
 ) -> torch.Tensor:
     """Write down which way each micro-batch will take through the model.
@@ -64,12 +64,12 @@ def encode_routes(
     return routes
 
 
-def check_agreement(routes: torch.Tensor) -> None:
+def check_ranks_match(routes: torch.Tensor) -> None:
     """Compare the routes of all processes.
 
     Args:
         routes (`torch.Tensor` of shape `(num_processes, num_batches, 2)`):
-            Results of `encode_routes` of each process, in order of rank.
+            Results of `forward_signatures` of each process, in order of rank.
 
     Raises:
         RankMismatchError: On every process alike, if in some micro-batch not all take the same route.

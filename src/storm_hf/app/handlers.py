@@ -29,7 +29,7 @@ _T = TypeVar("_T")
 
 
 @dataclass(frozen=True, eq=False)
-class Desk:
+class PageHandlers:
     """Serves one page.
 
     Args:
