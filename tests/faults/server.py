@@ -18,6 +18,7 @@ from tests.faults.rows import SECONDS, Outcome, clean_folders
 _QUESTION = {"type": "text", "text": "where is the ball ?"}
 _CLIP = {"type": "video_url", "video_url": {"url": "file:///clip.mp4"}}
 _SPARE_FILES = 1024
+_SECONDS_UNDER_LIMIT = 5.0
 
 
 @dataclass
@@ -26,20 +27,23 @@ class Server:
 
     place: Place
     notes: list[str] = field(default_factory=list)
+    num_started: int = 0
 
     def start(self) -> Child:
         """Start the server."""
         place = self.place
         given = ("--port", place.port, "--media-folder", place.read("asked"), "--device", "cpu")
-        return Child(lambda: storm("serve", place.read("storm"), *given), place.root)
+        self.num_started += 1
+        printed = place.root / f"server {self.num_started}.txt"
+        return Child(lambda: storm("serve", place.read("storm"), *given), place.root, printed_to=printed)
 
-    def ask(self) -> tuple[int, str]:
+    def ask(self, seconds: float = 60.0) -> tuple[int, str]:
         """Ask about the clip; return the status and the answer. Status 0 means that nothing answers."""
         content = json.dumps({"messages": [{"role": "user", "content": [_CLIP, _QUESTION]}], "max_tokens": 4}).encode()
         url = f"http://127.0.0.1:{self.place.port}/v1/chat/completions"
         request = urllib.request.Request(url, content, {"Content-Type": "application/json"})
         try:
-            with urllib.request.urlopen(request, timeout=60) as response:
+            with urllib.request.urlopen(request, timeout=seconds) as response:
                 return response.status, json.load(response)["choices"][0]["message"]["content"]
         except urllib.error.HTTPError as error:
             return error.code, json.load(error)["error"]["message"]
@@ -66,7 +70,7 @@ def _clip_away(server: Server, child: Child) -> Child:
 
 def _too_many_files(server: Server, child: Child) -> Child:
     linux.limit_files(child.pid, 0)
-    server.notes.append("{}: {}".format(*server.ask()))
+    server.notes.append("{}: {}".format(*server.ask(_SECONDS_UNDER_LIMIT)))
     linux.limit_files(child.pid, _SPARE_FILES)
     return child
 

@@ -40,6 +40,8 @@ class Served:
 
     url: str
     client: OpenAI
+    process_id: int
+    log: Path
 
 
 @pytest.fixture(scope="package")
@@ -83,7 +85,7 @@ def served(storm_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
     with words.open("w") as stderr, subprocess.Popen(command, stderr=stderr, env=environment) as process:
         url = wait_for_address(process, words)
         with OpenAI(base_url=f"{url}v1", api_key=KEY, max_retries=0, timeout=120) as client:
-            yield Served(url, client)
+            yield Served(url, client, process.pid, words)
         process.terminate()
 
 

@@ -88,6 +88,7 @@ def run_server(settings: ServerSettings, on_ready: Callable[[str], None]) -> Non
 
     from storm_hf.serving.chat import ChatModel
     from storm_hf.serving.limits import RequestLimiter
+    from storm_hf.serving.listening import ListeningServer
     from storm_hf.serving.media import MediaPolicy
     from storm_hf.serving.server import build_app
 
@@ -110,7 +111,7 @@ def run_server(settings: ServerSettings, on_ready: Callable[[str], None]) -> Non
         )
         host, port = listening.getsockname()[:2]
         on_ready(f"http://{host}:{port}/")
-        uvicorn.Server(uvicorn.Config(build_app(chat, limiter), log_level="warning")).run(sockets=[listening])
+        ListeningServer(uvicorn.Config(build_app(chat, limiter), log_level="warning")).run(sockets=[listening])
 
 
 def _listen(host: str, port: int) -> socket.socket:
