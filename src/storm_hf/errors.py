@@ -7,7 +7,7 @@
     ├── CheckpointError            a checkpoint that cannot be resumed from or loaded whole
     ├── ConfigurationError         a setting out of its range, or one that contradicts another
     ├── DatasetError               a data set, row or shard that does not have the expected form
-    ├── DemoError                  a piece of the demo that failed
+    ├── DemoError                  a piece of the demo that failed, or a folder in which another demo runs
     ├── FrameSelectionError        frames asked of a video in a way that it cannot answer
     ├── InterventionError          latents replaced in a way that does not exist
     ├── IntervalError              scores that no mean and no interval can be had of
@@ -62,7 +62,7 @@ class DatasetError(StormError, ValueError):
 
 
 class DemoError(StormError, RuntimeError):
-    """A piece of the demo failed; the message has the end of its log."""
+    """A piece of the demo failed, and the message has the end of its log; or another demo runs in the folder."""
 
 
 class FrameSelectionError(StormError, ValueError):

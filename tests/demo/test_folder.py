@@ -1,5 +1,6 @@
 import dataclasses
 import json
+from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
@@ -8,12 +9,18 @@ from storm_hf.demo import demo_recipe
 from storm_hf.demo.folder import DemoFolder
 from storm_hf.demo.recipe import Training
 from storm_hf.demo.tasks import Usage
-from storm_hf.errors import StaleWorkError
+from storm_hf.errors import DemoError, StaleWorkError
 
 
 @pytest.fixture
 def folder(tmp_path):
     return DemoFolder(tmp_path / "runs" / "demo")
+
+
+def hold(folder, ready, done):
+    with folder.claimed(demo_recipe("order")):
+        ready.set()
+        done.wait(60)
 
 
 def test_stage_is_done_once_and_never_again(folder):
@@ -47,6 +54,29 @@ def test_usage_adds_time_and_keeps_the_highest_memory(folder):
 def test_same_recipe_opens_the_folder_again(folder):
     folder.open(demo_recipe("order", seed=3))
     folder.open(demo_recipe("order", seed=3))
+
+
+def test_two_demos_in_one_folder_are_refused_and_the_folder_named(folder):
+    fork = get_context("fork")
+    ready, done = fork.Event(), fork.Event()
+    process = fork.Process(target=hold, args=(folder, ready, done))
+    process.start()
+    try:
+        assert ready.wait(30)
+        with pytest.raises(DemoError) as refusal, folder.claimed(demo_recipe("order")):
+            pass
+    finally:
+        done.set()
+        process.join()
+    assert str(folder.path) in str(refusal.value)
+    assert "--out" in str(refusal.value)
+
+
+def test_folder_is_free_after_a_demo_that_failed(folder):
+    with pytest.raises(KeyboardInterrupt), folder.claimed(demo_recipe("order")):
+        raise KeyboardInterrupt
+    with folder.claimed(demo_recipe("order")):
+        assert (folder.path / "recipe.json").is_file()
 
 
 def test_folder_from_before_a_setting_was_known_has_its_default(folder):

@@ -1,15 +1,20 @@
 """Folder of a demo: finished work is recorded there, so that the same command resumes."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 
 from storm_hf.demo.recipe import DemoRecipe
 from storm_hf.demo.tasks import Usage
-from storm_hf.errors import StaleWorkError
+from storm_hf.errors import DemoError, StaleWorkError
+from storm_hf.pipeline.lock import locked
 from storm_hf.reporting import write_atomically
 from storm_hf.writing import read_json
+
+
+_LOCK = ".locks/demo"
 
 
 @dataclass(frozen=True)
@@ -53,6 +58,27 @@ class DemoFolder:
     def arm(self, name: str) -> Path:
         """Checkpoint and results of an arm."""
         return self.path / "arms" / name
+
+    @contextmanager
+    def claimed(self, recipe: DemoRecipe) -> Iterator[None]:
+        """Open the folder and hold it while stages run: two runs would write the same files.
+
+        Args:
+            recipe ([`DemoRecipe`]):
+                Recipe of the run.
+
+        Raises:
+            DemoError: If another process runs a demo in the folder.
+            StaleWorkError: If it was begun with another recipe.
+        """
+        with locked(self.path / _LOCK, "demo", wait=False) as is_held:
+            if not is_held:
+                raise DemoError(
+                    f"Expected {self.path} for one demo at a time, but another one runs in it. Wait for it, or name another "
+                    "folder with --out."
+                )
+            self.open(recipe)
+            yield
 
     def open(self, recipe: DemoRecipe) -> None:
         """Begin the folder, or make sure that it was begun with the same recipe.

@@ -66,17 +66,18 @@ def run_demo(
         [`DemoReport`]: The numbers, as in `report.json`. `report.html` lies beside it, the checkpoint in `storm/`.
 
     Raises:
+        DemoError: If a stage fails, or another demo runs in the folder.
         StaleWorkError: If the folder was begun with another recipe.
         KeyboardInterrupt: If Ctrl-C was pressed; what was done is kept.
     """
     recipe = recipe or demo_recipe(world, seed, naive_targets)
     folder = DemoFolder(Path(out).resolve())
-    folder.open(recipe)
     console = console or Console(stderr=True)
-    for stage, tasks in _stages(folder, recipe).items():
-        folder.once(stage, partial(run_tasks, tasks, folder.logs, workers=2, console=console))
-    report = make_report(folder, recipe, Path(out))
-    write_report(folder.path, report, tell(folder, recipe, command(recipe, out), machine(), versions()))
+    with folder.claimed(recipe):
+        for stage, tasks in _stages(folder, recipe).items():
+            folder.once(stage, partial(run_tasks, tasks, folder.logs, workers=2, console=console))
+        report = make_report(folder, recipe, Path(out))
+        write_report(folder.path, report, tell(folder, recipe, command(recipe, out), machine(), versions()))
     return report
 
 
@@ -84,11 +85,12 @@ def prepare(folder: DemoFolder, recipe: DemoRecipe, console: Console | None = No
     """Do what all arms start from, unless it was done before: render, learn to see, encode.
 
     Raises:
+        DemoError: If a stage fails, or another demo runs in the folder.
         StaleWorkError: If the folder was begun with another recipe.
     """
-    folder.open(recipe)
-    for stage, tasks in list(_stages(folder, recipe).items())[:_NUM_SHARED_STAGES]:
-        folder.once(stage, partial(run_tasks, tasks, folder.logs, workers=2, console=console))
+    with folder.claimed(recipe):
+        for stage, tasks in list(_stages(folder, recipe).items())[:_NUM_SHARED_STAGES]:
+            folder.once(stage, partial(run_tasks, tasks, folder.logs, workers=2, console=console))
 
 
 def _stages(folder: DemoFolder, recipe: DemoRecipe) -> dict[str, list[Task]]:
