@@ -1,7 +1,7 @@
 """A command in a process of its own, which stops by itself at a chosen moment, so that a fault happens there and nowhere else.
 
 A moment is counted in what the command does to the files below a folder: each opening, renaming, removing and making of a
-folder is one event. The process is forked, so that it has loaded everything; what it prints goes to a file.
+folder is one event. The process is forked, so that it has loaded everything.
 """
 
 import os
@@ -53,11 +53,16 @@ class Child:
             Where its files are counted.
         stop_at (`int`, *optional*):
             Number of the event before which it stops.
+        printed_to (`Path`, *optional*):
+            A file for what it prints, where it runs on while this process does not listen. By default a pipe, since files may
+            have no place.
     """
 
-    def __init__(self, work: Callable[[], None], folder: Path, stop_at: int | None = None) -> None:
+    def __init__(
+        self, work: Callable[[], None], folder: Path, stop_at: int | None = None, printed_to: Path | None = None
+    ) -> None:
         self._counts, counts = os.pipe()
-        self._printed, printing = os.pipe()  # no file, since files may have no place
+        self._printed, printing = os.pipe() if printed_to is None else _both_ends(printed_to)
         self._text = b""
         self.pid = os.fork()
         if self.pid == 0:
@@ -132,6 +137,12 @@ class Child:
                 self._text += text
 
 
+def _both_ends(path: Path) -> tuple[int, int]:
+    """Open a new file for reading and for writing."""
+    writing = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    return os.open(path, os.O_RDONLY), writing
+
+
 def last_line(text: bytes) -> str:
     """The last line that a command printed, after the word Traceback if there is one near the end."""
     lines = [line for line in text.decode(errors="replace").splitlines() if line.strip()]
@@ -144,6 +155,7 @@ def _become_command(work: Callable[[], None], folder: Path, printing: int, count
     os.setsid()
     os.dup2(printing, 1)
     os.dup2(printing, 2)
+    sys.stdout, sys.stderr = (os.fdopen(number, "w", 1, closefd=False) for number in (1, 2))  # of the pipe now
     signal.signal(signal.SIGINT, signal.default_int_handler)
     count, code = _counted(folder, stop_at), 1
     try:

@@ -1,11 +1,12 @@
 """The table of faults finds what commands do wrong: each of these does one thing wrong, and one does nothing wrong."""
 
 import random
+import sys
 import time
 
 import pytest
 from tests.faults.child import Child
-from tests.faults.commands import Command
+from tests.faults.commands import Command, diagnosis_without_time
 from tests.faults.faults import FAULTS
 from tests.faults.files import files_of
 from tests.faults.place import Place
@@ -103,3 +104,29 @@ def test_process_that_takes_too_long_is_ended_with_all_that_came_of_it(tmp_path)
 
     with pytest.raises(TimeoutError, match="more than 1 s"):
         in_process(start_and_wait, 1)
+
+
+def test_command_that_prints_into_a_file_waits_for_no_reader(tmp_path):
+    """A pipe holds 64 KiB."""
+    done = tmp_path / "done"
+
+    def print_much():
+        sys.stdout.write("line\n" * 100_000)
+        done.touch()
+
+    child = Child(print_much, tmp_path, printed_to=tmp_path / "printed.txt")
+    deadline = time.monotonic() + 30
+    while not done.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert child.wait(60).last_line == "line"
+
+
+def test_diagnoses_differ_in_all_but_their_time(tmp_path):
+    found = []
+    for number, (seconds, accuracy) in enumerate([(1.25, 0.5), (61.0, 0.5), (1.25, 0.75)]):
+        folder = tmp_path / str(number)
+        write_atomically(folder / "diagnosis.json", f'{{\n  "accuracy": {accuracy},\n  "seconds": {seconds}\n}}\n')
+        write_atomically(folder / "diagnosis.html", f"<dt>Time</dt><dd>{seconds:.0f} s</dd>")
+        found.append(diagnosis_without_time(folder))
+    assert found[0] == found[1] != found[2]
