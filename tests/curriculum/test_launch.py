@@ -9,6 +9,7 @@ import time
 import pytest
 from tests.training.processes import finish, start
 
+from storm_hf.curriculum import launch
 from storm_hf.curriculum.launch import AccelerateLauncher, Ending, run_logged
 
 
@@ -56,10 +57,10 @@ def test_exit_code_is_passed_on_as_a_shell_counts(code, expected, tmp_path):
 
 
 def test_script_gets_its_arguments_by_file_and_accelerate_its_own(tmp_path):
-    launch = AccelerateLauncher(
+    launch_stage = AccelerateLauncher(
         tmp_path, ("--num_processes", "2"), (sys.executable, "-c", "import sys; print(*sys.argv[1:])")
     )
-    assert launch("align", tmp_path / "arguments.yaml", tmp_path / "log.txt") == Ending(0)
+    assert launch_stage("align", tmp_path / "arguments.yaml", tmp_path / "log.txt") == Ending(0)
     expected = f"--num_processes 2 {tmp_path / 'align.py'} --config {tmp_path / 'arguments.yaml'}\n"
     assert (tmp_path / "log.txt").read_text() == expected
 
@@ -109,3 +110,24 @@ def test_listening_ends_with_the_stage(tmp_path):
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     run("pass", tmp_path / "log.txt")
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+
+
+class PopenDuringASignal(launch.Popen):
+    """Has started its process, and has not returned, when SIGTERM comes."""
+
+    def __init__(self, *args, **options):
+        super().__init__(*args, **options)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def launch_during_a_signal(log):
+    launch.Popen = PopenDuringASignal
+    launch_below(TRAINER, log)
+
+
+def test_signal_while_the_launcher_starts_leaves_no_stage_running(tmp_path):
+    process = start(launch_during_a_signal, log := tmp_path / "log.txt")
+    exit_code, is_interrupted = ending_of(process, log)
+    assert is_interrupted
+    assert exit_code == 128 + signal.SIGTERM
+    assert "saved" not in log.read_text()

@@ -70,31 +70,46 @@ def run_logged(command: list[str], log: Path) -> Ending:
     environment = os.environ | {"PYTHONUNBUFFERED": "1"}
     with (
         log.open("ab") as file,
+        _receiving_interrupts() as interrupts,
         Popen(command, stdin=DEVNULL, stdout=PIPE, stderr=STDOUT, env=environment, start_new_session=True) as launcher,
-        _passing_on_interrupts(launcher) as interrupts,
     ):
+        interrupts.pass_on_to(launcher)
         assert launcher.stdout is not None  # it is a pipe
         while printed := os.read(launcher.stdout.fileno(), 1 << 16):
             for sink in (file, sys.stdout.buffer):
                 sink.write(printed)
                 sink.flush()
         exit_code = launcher.wait()
-    return Ending(exit_code if exit_code >= 0 else 128 - exit_code, is_interrupted=bool(interrupts))
+    return Ending(exit_code if exit_code >= 0 else 128 - exit_code, is_interrupted=bool(interrupts.came))
+
+
+class _Interrupts:
+    """Ctrl-C and SIGTERM while a launcher starts and runs: the processes that train are asked to save and stop."""
+
+    def __init__(self) -> None:
+        self.came: list[int] = []
+        self._launcher: Popen[bytes] | None = None
+
+    def pass_on_to(self, launcher: Popen[bytes]) -> None:
+        """Name the launcher once it has started; what came before is passed on now."""
+        self._launcher = launcher
+        if self.came:
+            _ask_to_stop(launcher)
+
+    def receive(self, number: int, frame: FrameType | None) -> None:
+        """Handle a signal."""
+        self.came.append(number)
+        if self._launcher is not None:
+            (_ask_to_stop if len(self.came) == 1 else _end_at_once)(self._launcher)
 
 
 @contextmanager
-def _passing_on_interrupts(launcher: Popen[bytes]) -> Iterator[list[int]]:
-    """Listen for Ctrl-C and SIGTERM while a launcher runs; yields the signals that came."""
-    came: list[int] = []
-
-    def pass_on(number: int, frame: FrameType | None) -> None:
-        came.append(number)
-        (_ask_to_stop if len(came) == 1 else _end_at_once)(launcher)
-
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.signal(number, pass_on) for number in numbers}
+def _receiving_interrupts() -> Iterator[_Interrupts]:
+    """Receive signals from before a launcher starts: one that ended this process in between would leave a stage running."""
+    interrupts = _Interrupts()
+    before = {number: signal.signal(number, interrupts.receive) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield came
+        yield interrupts
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
