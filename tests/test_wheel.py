@@ -58,7 +58,7 @@ def test_wheel_carries_its_licence_and_no_tests(wheel):
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
     assert any(name.endswith("licenses/LICENSE") for name in names)
-    assert {name.partition("/")[0].partition("-")[0] for name in names} == {"storm_hf"}
+    assert {name.partition("/")[0].partition("-")[0] for name in names} == {"storm_hf", "storm_command.py"}
 
 
 def test_package_imports_from_the_wheel(installed):
