@@ -107,7 +107,7 @@ def by_imagine(trained):
 
 
 def by_app(trained):
-    session = Session("storm", trained.model, trained.processor, sight=None)
+    session = Session("storm", trained.model, trained.processor, latent_view=None)
     session.think(trained.row["video"], trained.row["question"], trained.row["options"])
 
 
