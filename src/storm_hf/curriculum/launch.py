@@ -89,18 +89,24 @@ class _Interrupts:
     def __init__(self) -> None:
         self.came: list[int] = []
         self._launcher: Popen[bytes] | None = None
+        self._is_passed_on = False
 
     def pass_on_to(self, launcher: Popen[bytes]) -> None:
         """Name the launcher once it has started; what came before is passed on now."""
         self._launcher = launcher
-        if self.came:
-            _ask_to_stop(launcher)
+        if self.came and not self._is_passed_on:  # one that comes in this very moment is passed on by `receive`
+            self._pass_on(launcher)
 
     def receive(self, number: int, frame: FrameType | None) -> None:
         """Handle a signal."""
         self.came.append(number)
         if self._launcher is not None:
-            (_ask_to_stop if len(self.came) == 1 else _end_at_once)(self._launcher)
+            self._pass_on(self._launcher)
+
+    def _pass_on(self, launcher: Popen[bytes]) -> None:
+        stop = _end_at_once if self._is_passed_on else _ask_to_stop
+        self._is_passed_on = True
+        stop(launcher)
 
 
 @contextmanager
