@@ -14,7 +14,6 @@ import argparse
 import json
 import os
 import random
-import runpy
 import signal
 import sys
 import tempfile
@@ -32,13 +31,13 @@ import yaml
 from datasets import load_dataset
 
 from storm_hf.builder import datatrove_engine, workers
+from storm_hf.cli import main as storm
 from storm_hf.demo.backbone import tiny_config, tiny_processor
 from storm_hf.model import StormForConditionalGeneration
 from storm_hf.video import write_video
 from storm_hf.worlds import make_world
 
 
-SCRIPT = Path(__file__).parents[1] / "datasets_builders" / "storm_thoughts.py"
 NUM_STEPS = 6
 
 
@@ -105,7 +104,7 @@ def write_recipe(path: Path, base: Path, rows: int) -> Path:
 def command(recipe: Path, output: Path, args: argparse.Namespace) -> list[str]:
     """The command of a user."""
     how = ["--tasks", str(args.tasks)] if args.tasks else ["--workers", str(args.workers)]
-    return [str(SCRIPT), "--config", str(recipe), "--output_dir", str(output), *how]
+    return ["build", str(recipe), "--out", str(output), *how]
 
 
 def run(words: list[str], is_forked: bool, seconds: float | None = None) -> float | None:
@@ -134,13 +133,14 @@ def _become(words: list[str], is_forked: bool, output: int) -> None:
         os.dup2(output, 1)
         os.dup2(output, 2)
         if not is_forked:
-            os.execv(sys.executable, [sys.executable, *words])
+            os.execv(sys.executable, [sys.executable, "-c", "from storm_command import main; main()", *words])
         fork = get_context("fork")
         workers.get_context = lambda _: fork  # instead of new interpreters
         datatrove_engine.build_with_datatrove = partial(datatrove_engine.build_with_datatrove, start_method="fork")
-        sys.argv = words
-        runpy.run_path(words[0], run_name="__main__")
-        os._exit(0)
+        sys.argv = ["storm", *words]
+        storm()
+    except SystemExit as ended:
+        os._exit(int(ended.code or 0))
     except BaseException:
         traceback.print_exc()
         os._exit(1)

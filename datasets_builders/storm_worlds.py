@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import Progress
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from storm_hf.cli.exits import ends_in_one_line
+from storm_hf.cli.errors import ends_in_one_line
 from storm_hf.target_trajectory import TargetSettings, build_thoughts
 from storm_hf.thought_video import WorldRecipe, render_world
 

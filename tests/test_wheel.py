@@ -54,6 +54,16 @@ def test_wheel_carries_every_file_of_the_package(wheel):
     assert missing == set()
 
 
+def test_wheel_carries_every_script_and_recipe(wheel):
+    folders = ("trainers", "datasets_builders")
+    tracked = {
+        path for folder in folders for path in (ROOT / folder).rglob("*") if path.suffix in (".py", ".yaml", ".sbatch")
+    }
+    with zipfile.ZipFile(wheel) as archive:
+        missing = {f"storm_hf/{path.relative_to(ROOT)}" for path in tracked} - set(archive.namelist())
+    assert missing == set()
+
+
 def test_wheel_carries_its_licence_and_no_tests(wheel):
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
@@ -68,3 +78,10 @@ def test_package_imports_from_the_wheel(installed):
 
 def test_storm_command_shows_its_help(installed):
     assert "demo" in run(installed, installed / "bin" / "storm", "--help")
+
+
+def test_installed_command_finds_the_recipes_of_the_wheel(installed):
+    code = "from storm_hf.cli.shipped import *; print(named_file('lora_24gb_align', TRAIN_RECIPES), shipped('trainers/align.py'))"
+    for file in run(installed, "-c", code).split():
+        assert Path(file).is_relative_to(installed / "storm_hf" / "trainers")
+        assert Path(file).is_file()

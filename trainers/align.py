@@ -4,6 +4,7 @@
 """Stage I: align the latents of a video-language model with thought videos.
 
     accelerate launch trainers/align.py --config trainers/recipes/worlds_tiny_align.yaml
+    storm align --config worlds_tiny_align    # the same, with the recipe by its name
 
 Every argument of the recipe can be given on the command line instead: --model_name_or_path takes a plain checkpoint or a
 STORM, --dataset_name what a builder of `datasets_builders/` wrote. The same command goes on from the newest checkpoint that was

@@ -4,6 +4,7 @@
 """Stage II: train on answers only, with the gradient through the model's own rollout.
 
     accelerate launch trainers/answer.py --config trainers/recipes/worlds_tiny_answer.yaml
+    storm answer --config worlds_tiny_answer    # the same, with the recipe by its name
 
 --model_name_or_path is what Stage I saved. With --num_latents 0 this is plain supervised fine-tuning, the control that answers
 directly; it also takes a plain checkpoint. The same command goes on from the newest checkpoint that was written to its end;

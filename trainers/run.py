@@ -6,6 +6,8 @@
     python trainers/run.py --config trainers/recipes/worlds_tiny_run.yaml \
         --model_name_or_path runs/demo/base --dataset_name runs/demo/data
 
+`storm run` is the same.
+
 Each stage is a process of its own, `accelerate launch trainers/align.py` or its like, which starts from what the one before
 it saved. Ctrl-C finishes the running step, saves and stops; the same command goes on there, and repeats nothing. Other
 arguments replace those of all stages, and what comes after `--` is for `accelerate launch`, on each machine its own:
@@ -45,8 +47,8 @@ if __name__ == "__main__":
     try:
         main(sys.argv[1:])
     except StormError as error:
-        say(f"run.py: {error}")
+        say(f"{Path(sys.argv[0]).name}: {error}")
         sys.exit(getattr(error, "exit_code", 2))
     except KeyboardInterrupt:
-        say("run.py: Interrupted. The same command goes on where it stopped.")
+        say(f"{Path(sys.argv[0]).name}: Interrupted. The same command goes on where it stopped.")
         sys.exit(130)

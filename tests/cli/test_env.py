@@ -12,7 +12,7 @@ from storm_hf.optional import EXTRA_OF
 
 @pytest.fixture(scope="module")
 def environment():
-    return json.loads(CliRunner().invoke(app, ["env", "--json"]).stdout)
+    return json.loads(CliRunner().invoke(app, ["env", "--check", "--json"]).stdout)
 
 
 def test_every_package_has_its_version_or_is_not_installed(environment):
@@ -28,12 +28,20 @@ def test_package_that_is_not_there_is_not_installed(monkeypatch):
 
 
 def test_plain_text_says_the_same_as_json(environment):
-    lines = CliRunner().invoke(app, ["env"]).stdout.splitlines()
+    lines = CliRunner().invoke(app, ["env", "--check"]).stdout.splitlines()
     for section, values in environment.items():
         assert section in lines
         assert all(
             any(line.split() == [*name.split(), *value.split()] for line in lines) for name, value in values.items()
         )
+
+
+def test_nothing_is_loaded_unless_the_check_is_asked_for(monkeypatch):
+    monkeypatch.setattr("storm_hf.cli.env.health", lambda: 1 / 0)
+    result = CliRunner().invoke(app, ["env"])
+    assert result.exit_code == 0
+    assert "health" not in result.stdout
+    assert "`storm env --check`" in result.stderr
 
 
 def test_machine_is_described(environment):

@@ -28,7 +28,8 @@ def evaluate(*arguments):
 
 def test_options_become_a_run(asked, tmp_path):
     result = evaluate(
-        *("--model", "m", "--tasks", "mmvu, mvbench_action_count", "--arms", "storm,cot", "--data-root", tmp_path),
+        *("--model", "m", "--task", "mmvu", "--task", "mvbench_action_count", "--arm", "storm", "--arm", "cot"),
+        *("--data-root", tmp_path),
         *("--num-latents", 4, "--latents", "zero", "--limit", 5, "--out", tmp_path / "out", "--scorer", "lmms"),
         *("--revision", "v1"),
     )
@@ -47,6 +48,24 @@ def test_options_become_a_run(asked, tmp_path):
     assert (scorers, judge) == (("lmms",), None)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--tasks", "mmvu,mvbench"], "`--tasks` of `storm evaluate` has become `--task`, once for each: "),
+        (["--arms=storm,cot"], "`--arms` of `storm evaluate` has become `--arm`, once for each: "),
+        (["--task", "mmvu,mvbench"], "Give the option once for each: `mmvu`, then again with `mvbench`."),
+        (["--arm", "storm, cot"], "Give the option once for each: `storm`, then again with `cot`."),
+        (["--scorer", "lmms,strict"], "Give the option once for each: `lmms`, then again with `strict`."),
+    ],
+)
+def test_list_with_commas_is_refused_with_the_form_that_is_taken(asked, arguments, sentence):
+    result = evaluate("--model", "m", *arguments)
+    assert (result.exit_code, asked) == (2, [])
+    assert result.stderr.startswith("storm: ")
+    assert sentence in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
 def test_all_benchmarks_are_the_default(asked):
     assert evaluate("--model", "m").exit_code == 0
     assert len(asked[0].tasks) == 1 + 20 + 4 + 1
@@ -55,8 +74,8 @@ def test_all_benchmarks_are_the_default(asked):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["--tasks", "mvbenhc"], "storm: There is no benchmark 'mvbenhc'; expected videomme, "),
-        (["--arms", "latent"], "storm: There is no arm 'latent'; expected some of storm, direct, cot.\n"),
+        (["--task", "mvbenhc"], "storm: There is no benchmark 'mvbenhc'; expected videomme, "),
+        (["--arm", "latent"], "storm: There is no arm 'latent'; expected some of storm, direct, cot.\n"),
         (["--data-root", "."], "storm: The questions of lmms-eval/Video-MME are not in "),
     ],
 )
@@ -79,16 +98,8 @@ def test_judge_is_asked_over_its_server_and_remembers(tmp_path):
 def test_table_goes_to_stdout_and_a_second_call_runs_nothing(checkpoint, tmp_path):
     root = write_standins(tmp_path / "data")
     options = [
-        "--tasks",
-        "mmvu",
-        "--arms",
-        "storm,cot",
-        "--limit",
-        "2",
-        "--max-frames",
-        "4",
-        "--scorer",
-        "lmms,strict",
+        *("--task", "mmvu", "--arm", "storm", "--arm", "cot", "--scorer", "lmms", "--scorer", "strict"),
+        *("--limit", "2", "--max-frames", "4"),
     ]
     command = [sys.executable, "-c", "from storm_hf.cli import main; main()", "evaluate", "--model", str(checkpoint)]
     command += [*options, "--data-root", str(root), "--out", str(tmp_path / "run")]

@@ -16,11 +16,21 @@ DOORS = {
     "app": ["--model", "absent"],
     "ask": ["clip.mp4", "What is this?", "--model", "absent"],
     "diagnose": ["--model", "absent", "--dataset", "absent", "--out", "out"],
-    "evaluate": ["--model", "absent", "--tasks", "mvbench", "--out", "out"],
+    "evaluate": ["--model", "absent", "--task", "mvbench", "--out", "out"],
     "imagine": ["--model", "absent", "--dataset", "absent", "--out", "out"],
-    "serve": ["absent"],
+    "serve": ["--model", "absent"],
 }
-READS_NO_CLIPS = {"build", "completion", "demo", "env", "plan", "push"}
+READS_NO_CLIPS = {
+    "align",
+    "answer",
+    "build",
+    "completion",
+    "demo",
+    "env",
+    "plan",
+    "push",
+    "run",
+}  # scripts have their own
 
 doors = pytest.mark.parametrize(("command", "arguments"), DOORS.items(), ids=DOORS)
 

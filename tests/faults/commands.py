@@ -68,7 +68,7 @@ def storm(*words: object) -> None:
 
 def build(place: Place) -> None:
     """Build a data set of thoughts from annotations."""
-    script("datasets_builders/storm_thoughts.py", "--config", place.read("build.yaml"), "--output_dir", place.out)
+    storm("build", place.read("build.yaml"), "--out", place.out)
 
 
 def build_with_decord(place: Place) -> None:
@@ -76,7 +76,7 @@ def build_with_decord(place: Place) -> None:
     recipe = place.read("build with decord.yaml")
     if place.hanging_library.exists():
         sys.path.insert(0, str(place.hanging_library.parent))
-    script("datasets_builders/storm_thoughts.py", "--config", recipe, "--output_dir", place.out)
+    storm("build", recipe, "--out", place.out)
 
 
 def worlds(place: Place) -> None:
@@ -104,7 +104,7 @@ def demo(place: Place) -> None:
     """Run the demo, in small."""
     from tests.end_to_end.mini_demo import mini_recipe
 
-    from storm_hf.cli.exits import ends_in_one_line
+    from storm_hf.cli.errors import ends_in_one_line
     from storm_hf.demo import run_demo
 
     with ends_in_one_line("storm demo"):

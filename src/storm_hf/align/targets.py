@@ -125,7 +125,7 @@ def fit_trajectory(dataset: Any, num_latents: int, args: StormAlignConfig) -> Ta
     if FEATURES_COLUMN not in columns:
         raise DatasetError(
             f"Stage I needs the column `{FEATURES_COLUMN}`, got {sorted(columns)}. Build the data set with "
-            "`datasets_builders/storm_thoughts.py`, or train answers only with StormAnswerTrainer."
+            "`storm build RECIPE`, or train answers only with StormAnswerTrainer."
         )
     thoughts = dataset.select_columns([FEATURES_COLUMN]).with_format("numpy")
     return TargetTrajectory.fit(

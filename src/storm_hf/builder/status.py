@@ -87,8 +87,8 @@ def build_status(folder: str | Path) -> BuildStatus:
     known = read_fingerprint(workspace.root)
     if ANNOTATIONS not in known:
         raise DatasetError(
-            f"Expected the folder of a build but {folder} holds none. Begin one with datasets_builders/storm_thoughts.py, and "
-            "name its output_dir here."
+            f"Expected the folder of a build but {folder} holds none. Begin one with `storm build RECIPE`, and name its "
+            "folder here."
         )
     plan, selection = Plan.load(workspace), Selection.load(workspace)
     rejected = _count_rejected(workspace, plan, selection) if plan else {}

@@ -1,14 +1,15 @@
 """The `storm` command. Each subcommand has a file of its own and imports its dependencies when it is called."""
 
 import sys
+from functools import partial
 from io import TextIOWrapper
 from typing import Annotated
 
 import typer
 
 from storm_hf.cli import app as app_page
-from storm_hf.cli import ask, build, completion, demo, diagnose, env, evaluate, imagine, plan, push, serve
-from storm_hf.cli.exits import StormGroup
+from storm_hf.cli import ask, build, completion, demo, diagnose, env, evaluate, imagine, plan, push, serve, train
+from storm_hf.cli.errors import StormGroup
 
 
 EPILOG = """Begin with [bold]storm demo[/bold], which trains a tiny model in minutes, then ask it something:
@@ -27,6 +28,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,  # a bug is reported with the plain traceback
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+_script_command = partial(app.command, cls=train.ScriptCommand, options_metavar="--config RECIPE [--NAME VALUE ...]")
+_script_command("align", epilog=train.ALIGN_EPILOG)(train.align)
+_script_command("answer", epilog=train.ANSWER_EPILOG)(train.answer)
 app.command("app", epilog=app_page.EPILOG)(app_page.open_page)
 app.command("ask", epilog=ask.EPILOG)(ask.ask_clip)
 app.add_typer(build.app, name="build")
@@ -38,6 +42,7 @@ app.command("evaluate", epilog=evaluate.EPILOG)(evaluate.evaluate_model)
 app.command("imagine", epilog=imagine.EPILOG)(imagine.imagine_clips)
 app.command("plan", epilog=plan.EPILOG)(plan.plan_recipe)
 app.command("push", epilog=push.EPILOG)(push.push_folder)
+_script_command("run", epilog=train.RUN_EPILOG)(train.run)
 app.command("serve", epilog=serve.EPILOG)(serve.serve_model)
 
 

@@ -5,9 +5,8 @@ from typing import Annotated
 
 import typer
 
-from storm_hf.cli.exits import tell
-from storm_hf.cli.loading import DEFAULT_MODEL, default_model, load_model
-from storm_hf.cli.video_backend import VideoBackend
+from storm_hf.cli.options import DemoModel, Host, VideoBackend, by_default, demo_model, load_model
+from storm_hf.cli.output import tell
 
 
 EPILOG = """Examples:
@@ -20,14 +19,9 @@ The address goes to stdout, everything else to stderr. Ctrl-C ends it."""
 
 
 def open_page(
-    model: Annotated[
-        str | None,
-        typer.Option("--model", "-m", help=f"Folder or Hub name of a STORM.  [dim]\\[default: {DEFAULT_MODEL}][/dim]"),
-    ] = None,
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[
-        int | None, typer.Option(help="Port to listen on.  [dim]\\[default: a free one from 7860 on][/dim]")
-    ] = None,
+    model: DemoModel = None,
+    host: Host = "127.0.0.1",
+    port: Annotated[int | None, typer.Option(help=by_default("Port to listen on.", "a free one from 7860 on"))] = None,
     share: Annotated[
         bool, typer.Option("--share", help="Also create a public link through Gradio's servers.")
     ] = False,
@@ -38,7 +32,7 @@ def open_page(
     from storm_hf.app import Session, run_page
 
     logging.getLogger("httpx").setLevel(logging.WARNING)  # Gradio asks itself whether it is there
-    folder = model or default_model()
+    folder = model or demo_model()
     tell(f"Loading {folder}...")
     run_page(
         lambda: Session.load(folder, max_seconds=max_seconds, load=load_model),

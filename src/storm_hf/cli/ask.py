@@ -2,14 +2,21 @@
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from storm_hf.cli.exits import tell
-from storm_hf.cli.loading import DEFAULT_MODEL, default_model, load_model
-from storm_hf.cli.video_backend import VideoBackend
-from storm_hf.interventions.kind import OF_ONE_QUESTION, InterventionKind, read_kind
+from storm_hf.cli.options import (
+    DemoModel,
+    MaxNewTokens,
+    NumLatents,
+    VideoBackend,
+    demo_model,
+    intervention,
+    load_model,
+)
+from storm_hf.cli.output import printable, tell
+from storm_hf.interventions.kind import InterventionKind
 
 
 if TYPE_CHECKING:
@@ -33,38 +40,28 @@ The answer alone goes to stdout, everything else to stderr."""
 
 
 _CAUTION = "One question proves little: `storm diagnose` asks many."
-INTERVENTION: dict[str, Any] = {
-    "metavar": " | ".join(OF_ONE_QUESTION),
-    "callback": lambda name: name and str(read_kind(name, OF_ONE_QUESTION)),
-}
+Latents = Annotated[
+    str | None,
+    intervention(
+        "Also answer with this in place of the model's own latents, or with them alone, without the clip. "
+        "One question proves little; [bold]storm diagnose[/bold] asks many."
+    ),
+]
 
 
 def ask_clip(
     clip: Annotated[str, typer.Argument(help="Video file.", show_default=False)],
     question: Annotated[str, typer.Argument(help="What you want to know about it.", show_default=False)],
-    model: Annotated[
-        str | None,
-        typer.Option("--model", "-m", help=f"Folder or Hub name of a STORM.  [dim]\\[default: {DEFAULT_MODEL}][/dim]"),
-    ] = None,
+    model: DemoModel = None,
     option: Annotated[
         list[str] | None, typer.Option("--option", "-o", help="A possible answer; give two or more.")
     ] = None,
-    num_latents: Annotated[
-        int | None,
-        typer.Option(min=0, help="Latent steps to think for; 0 answers at once.  [dim]\\[default: the model's][/dim]"),
-    ] = None,
-    latents: Annotated[
-        str | None,
-        typer.Option(
-            **INTERVENTION,
-            help="Also answer with this in place of the model's own latents, or with them alone, without the clip. "
-            "One question proves little; [bold]storm diagnose[/bold] asks many.",
-        ),
-    ] = None,
+    num_latents: NumLatents = None,
+    latents: Latents = None,
     show: Annotated[
         bool, typer.Option("--show", help="Describe each latent, and the known state nearest to it.")
     ] = False,
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 64,
+    max_new_tokens: MaxNewTokens = 64,
     video_backend: VideoBackend = None,
 ) -> None:
     """Ask a model about a video clip.
@@ -75,7 +72,7 @@ def ask_clip(
     from storm_hf.video.source import check_file
 
     check_file(Path(clip))  # before the model is loaded, which takes longer
-    folder = model or default_model()
+    folder = model or demo_model()
     network, processor = load_model(folder)
     video = read_clip(clip, processor)
     _tell_caveats(network.config, video)
@@ -120,14 +117,6 @@ def _print_answer(answer: "Answer", question: "ClipQuestion") -> None:
         tell("The model ended its turn without text.")
     elif question.options and answer.choice is None:
         tell("The answer names none of the options.")
-
-
-def printable(text: str) -> str:
-    """Replace what would steer a terminal instead of showing in it."""
-    return "".join(
-        character if character.isprintable() or character == "\n" else "\N{REPLACEMENT CHARACTER}"
-        for character in text
-    )
 
 
 def _compare(

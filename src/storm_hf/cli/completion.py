@@ -81,7 +81,7 @@ def _case(subcommand: str) -> str:
 
 def _words(command: Any) -> list[str]:
     """The subcommands below a command, or its long options."""
-    if below := list(getattr(command, "commands", {})):
+    if below := [name for name, each in getattr(command, "commands", {}).items() if not each.hidden]:
         return below
     return ["--help", *(name for parameter in command.params for name in _long(parameter))]
 

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from storm_hf.cli.exits import INTERRUPTED, tell
-from storm_hf.cli.loading import DEFAULT_MODEL
+from storm_hf.cli.errors import INTERRUPTED
+from storm_hf.cli.options import DEMO_MODEL
+from storm_hf.cli.output import tell
 from storm_hf.interventions.kind import InterventionKind
 
 
@@ -140,7 +141,7 @@ def _next_commands(report: "DemoReport", recipe: "DemoRecipe", out: Path) -> Ite
     """Write what to do with the model: ask it, draw its latents, test them."""
     if shutil.which("storm") is None:
         yield f"source {shlex.quote(os.path.relpath(sys.prefix))}/bin/activate"
-    model = "" if Path(report.checkpoint) == DEFAULT_MODEL else f" --model {shlex.quote(report.checkpoint)}"
+    model = "" if Path(report.checkpoint) == DEMO_MODEL else f" --model {shlex.quote(report.checkpoint)}"
     if clips := sorted((out / "data" / "videos" / "test" / "clips").glob(f"*-d{max(recipe.deep)}.mp4")):
         yield f'storm ask {shlex.quote(str(clips[0]))} "{_question_about(clips[0], recipe)}"{model} --latents zero'
     known = f"--model {shlex.quote(report.checkpoint)} --dataset {shlex.quote(str(out / 'data'))}"

@@ -1,14 +1,13 @@
 """`storm diagnose`: do the latents of a model matter? One page, one record, one sentence."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from storm_hf.cli.exits import given_command, tell
-from storm_hf.cli.loading import load_model
-from storm_hf.cli.progress import progress_bar
-from storm_hf.cli.video_backend import VideoBackend
+from storm_hf.cli.options import BatchSize, Dataset, MaxNewTokens, Model, VideoBackend, by_default, load_model
+from storm_hf.cli.output import given_command, progress_bar, tell
 
 
 if TYPE_CHECKING:
@@ -30,33 +29,27 @@ EPILOG = """Examples:
 
 The verdict goes to stdout, everything else to stderr."""
 
+Limit = Annotated[
+    int | None, typer.Option(min=2, help=by_default("Maximum number of questions, sampled at random.", "all"))
+]
+World = Annotated[
+    str | None, typer.Option(help=by_default("The simulator that made the clips.", "the one that the data name"))
+]
+
 
 def diagnose_model(
-    model: Annotated[str, typer.Option("--model", "-m", help="Folder or Hub name of a STORM.", show_default=False)],
-    dataset: Annotated[
-        str,
-        typer.Option(
-            "--dataset",
-            "-d",
-            help="Folder or Hub name of a storm-thoughts data set, or the data folder of a demo.",
-            show_default=False,
-        ),
-    ],
+    model: Model,
+    dataset: Dataset,
     out: Annotated[
         Path, typer.Option("--out", file_okay=False, help="Folder for the page and the record.", show_default=False)
     ],
     split: Annotated[str, typer.Option(help="Split of the data set, not seen in training.")] = "test",
-    limit: Annotated[
-        int | None,
-        typer.Option(min=2, help="Maximum number of questions, sampled at random.  [dim]\\[default: all][/dim]"),
-    ] = None,
+    limit: Limit = None,
     depth: Annotated[list[int] | None, typer.Option("--depth", help="Filter by number of steps; repeatable.")] = None,
-    world: Annotated[
-        str | None, typer.Option(help="The simulator that made the clips.  [dim]\\[default: as the data says][/dim]")
-    ] = None,
+    world: World = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of questions, donors, noise and intervals.")] = 0,
-    batch_size: Annotated[int, typer.Option(min=1, help="Batch size.")] = 64,
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="Maximum length of an answer, in tokens.")] = 8,
+    batch_size: BatchSize = 64,
+    max_new_tokens: MaxNewTokens = 8,
     video_backend: VideoBackend = None,
 ) -> None:
     """Find out whether a model uses its latents.
@@ -64,7 +57,6 @@ def diagnose_model(
     Replaces them in a dozen ways, watches the answers, and looks at what the
     latents hold.
     """
-    from storm_hf.diagnostics.diagnosis import diagnose
     from storm_hf.diagnostics.page import write_diagnosis
     from storm_hf.diagnostics.questions import read_questions
     from storm_hf.optional import require
@@ -83,23 +75,27 @@ def diagnose_model(
         checkpoint=model,
         seed=seed,
     )
-    for reason in questions.absent.values():
-        tell(reason)
     names = {"model": model, "dataset": dataset, "split": split, "command": given_command()}
-    with progress_bar("Asking under each replacement", 2 * len(questions.rows)) as count_up:
-        found = diagnose(
-            network,
-            processor,
-            questions,
-            max_new_tokens=max_new_tokens,
-            batch_size=batch_size,
-            seed=seed,
-            names=names,
-            report=count_up,
-        )
+    settings = {"max_new_tokens": max_new_tokens, "batch_size": batch_size, "seed": seed, "names": names}
+    found = _diagnose(network, processor, questions, settings)
     page = write_diagnosis(out, found)  # before the pictures: what was measured is not lost with them
     pictures = _pictures(network, processor, questions, model, dataset)
     _print(found, page if pictures is None else write_diagnosis(out, found, pictures))
+
+
+def _diagnose(
+    network: "StormForConditionalGeneration",
+    processor: "ProcessorMixin",
+    questions: "Questions",
+    settings: Mapping[str, Any],
+) -> "Diagnosis":
+    """Ask under each intervention, with a bar, after a note on each test that the data do not allow."""
+    from storm_hf.diagnostics.diagnosis import diagnose
+
+    for reason in questions.absent.values():
+        tell(reason)
+    with progress_bar("Asking under each intervention", 2 * len(questions.rows)) as count_up:
+        return diagnose(network, processor, questions, **settings, report=count_up)
 
 
 def _pictures(
@@ -145,8 +141,8 @@ def _table(found: "Diagnosis") -> "Table":
     title = f"{found.num_questions} questions about {found.num_clips} clips"
     if found.chance is not None:
         title += f", chance {found.chance:.1%}"
-    table = Table("in the place of the latents", title=title, title_justify="left")
-    for column in ("right", "95% interval", "unreadable", "changed", "donor's answer", "KL"):
+    table = Table("latents replaced by", title=title, title_justify="left")
+    for column in ("accuracy", "95% interval", "unreadable", "changed", "donor's answer", "KL"):
         table.add_column(column, justify="right")
     for name, effect in found.effects.items():
         table.add_row(

@@ -12,6 +12,8 @@ from typing import Annotated
 
 import typer
 
+from storm_hf.cli.options import AsJson
+from storm_hf.cli.output import tell
 from storm_hf.errors import StormError, one_line
 from storm_hf.optional import EXTRA_OF
 
@@ -31,7 +33,9 @@ CORE_PACKAGES = (
 VIDEO_BACKENDS = ("pyav", "torchcodec", "decord")
 EPILOG = """Examples:
 
-[bold]storm env[/bold]   for an issue: paste what it prints
+[bold]storm env[/bold]   versions and hardware
+
+[bold]storm env --check[/bold]   for an issue: paste what it prints
 
 [bold]storm env --json | jq .packages.torch[/bold]   for a program"""
 
@@ -39,30 +43,35 @@ Section = Iterator[tuple[str, str]]
 
 
 def show_environment(
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Also test the accelerator and each video backend by loading them.")
+    ] = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Describe this installation, for a bug report.
-
-    Versions and hardware first, then the accelerator and each video backend, tested by loading them.
-    """
+    """Describe this installation, for a bug report: versions and hardware, and with --check what works."""
+    shown = sections(check)
     if as_json:
-        typer.echo(json.dumps({title: dict(section) for title, section in sections().items()}, indent=2))
+        typer.echo(json.dumps({title: dict(section) for title, section in shown.items()}, indent=2))
         return
     width = max(map(len, (*EXTRA_OF, *CORE_PACKAGES, *map(_title_of, VIDEO_BACKENDS))))
-    for index, (title, section) in enumerate(sections().items()):
+    for index, (title, section) in enumerate(shown.items()):
         typer.echo(f"\n{title}" if index else title)
         for name, value in section:
             typer.echo(f"  {name:<{width}}  {value}")
+    if not check:
+        tell("`storm env --check` also tests the accelerator and the video backends by loading them.")
 
 
-def sections() -> dict[str, Section]:
-    """Sections of the description. Each line is computed when it is printed; only the last section loads torch."""
+def sections(check: bool = False) -> dict[str, Section]:
+    """Sections of the description. Each line is computed when it is printed; only the check loads torch.
+
+    Args:
+        check (`bool`, *optional*, defaults to `False`):
+            Whether to load the accelerator's library and the video backends.
+    """
     packages = ("storm-hf", *CORE_PACKAGES, *sorted(EXTRA_OF))
-    return {
-        "system": system(),
-        "packages": ((name, version_of(name)) for name in packages),
-        "health": health(),
-    }
+    described = {"system": system(), "packages": ((name, version_of(name)) for name in packages)}
+    return described | ({"health": health()} if check else {})
 
 
 def system() -> Section:

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from storm_hf.cli.ask import INTERVENTION
-from storm_hf.cli.exits import given_command, tell
-from storm_hf.cli.video_backend import VideoBackend
+from storm_hf.cli.errors import refuse_commas
+from storm_hf.cli.options import BatchSize, Model, NumLatents, VideoBackend, by_default, intervention
+from storm_hf.cli.output import given_command, tell
 
 
 if TYPE_CHECKING:
@@ -18,75 +18,80 @@ if TYPE_CHECKING:
 
 EPILOG = """Examples:
 
-[bold]storm evaluate --model runs/answer --tasks mvbench --data-root data --limit 20[/bold]
+[bold]storm evaluate --model runs/answer --task mvbench --data-root data --limit 20[/bold]
 
-[bold]storm evaluate --model runs/answer --tasks videomme,mvbench,tempcompass,mmvu --arms storm,direct,cot[/bold]
+[bold]storm evaluate --model runs/answer --task videomme --task mmvu --arm storm --arm direct --arm cot[/bold]
 
-[bold]storm evaluate --model Qwen/Qwen3-VL-8B-Instruct --arms direct,cot --tasks videomme[/bold]
+[bold]storm evaluate --model Qwen/Qwen3-VL-8B-Instruct --arm direct --arm cot --task videomme[/bold]
 
 Give the same command again if it was cut off: what is finished is not run again. The table goes to stdout, everything else to
 stderr; the numbers lie in OUT/report.json, and to look at in OUT/report.html."""
 
 
+TASKS = ("videomme", "mvbench", "tempcompass", "mmvu")
+ARMS = ("storm", "direct")
+SCORERS = ("official", "lmms", "strict")
 _WIDTH_OF_A_FILE = 120  # names of tasks are long
 
 
+def _once_for_each(option: str, help_text: str, default: tuple[str, ...]) -> Any:
+    """Declare a repeatable option."""
+    return typer.Option(option, help=by_default(f"{help_text} Repeatable.", " ".join(default)), callback=refuse_commas)
+
+
+Tasks = Annotated[
+    list[str] | None,
+    _once_for_each("--task", "Benchmark: videomme, videomme_w_subtitle, mvbench, tempcompass or mmvu.", TASKS),
+]
+Arms = Annotated[
+    list[str] | None,
+    _once_for_each(
+        "--arm",
+        "storm thinks in latents; direct answers at once and cot reasons in words, both without latents.",
+        ARMS,
+    ),
+]
+Scorers = Annotated[
+    list[str] | None, _once_for_each("--scorer", "Rule by which answers are read: official, lmms or strict.", SCORERS)
+]
+Backbone = Annotated[str | None, typer.Option(help=by_default("Model of the arms direct and cot.", "the same"))]
+Revision = Annotated[str | None, typer.Option(help=by_default("Branch, tag or commit of --model.", "main"))]
+BackboneRevision = Annotated[str | None, typer.Option(help=by_default("Branch, tag or commit of --backbone.", "main"))]
+DataRoot = Annotated[
+    Path | None, typer.Option(help=by_default("Folder with a copy of the benchmarks.", "the Hub"), exists=True)
+]
+Latents = Annotated[
+    str | None, intervention(by_default("Feed this in place of the latents of the arm storm.", "its own"))
+]
+FramesPerSecond = Annotated[
+    float | None,
+    typer.Option("--fps", min=0.001, help=by_default("Frames per second, up to the most.", "spread evenly")),
+]
+JudgeUrl = Annotated[
+    str | None,
+    typer.Option(
+        "--judge", help=by_default("URL of an OpenAI-compatible server that marks what rules leave open.", "none")
+    ),
+]
+
+
 def evaluate_model(
-    model: Annotated[
-        str, typer.Option("--model", "-m", help="Folder or Hub name of a STORM or an adapter.", show_default=False)
-    ],
-    tasks: Annotated[
-        str,
-        typer.Option(
-            help="Benchmarks, with commas between: videomme, videomme_w_subtitle, mvbench, tempcompass, mmvu."
-        ),
-    ] = "videomme,mvbench,tempcompass,mmvu",
-    arms: Annotated[
-        str,
-        typer.Option(
-            help="storm thinks in latents; direct answers at once and cot reasons in words, both without latents."
-        ),
-    ] = "storm,direct",
-    backbone: Annotated[
-        str | None, typer.Option(help="Model of the arms direct and cot.  [dim]\\[default: the same][/dim]")
-    ] = None,
-    revision: Annotated[
-        str | None, typer.Option(help="Branch, tag or commit of --model.  [dim]\\[default: main][/dim]")
-    ] = None,
-    backbone_revision: Annotated[
-        str | None, typer.Option(help="Branch, tag or commit of --backbone.  [dim]\\[default: main][/dim]")
-    ] = None,
-    data_root: Annotated[
-        Path | None,
-        typer.Option(help="Folder with a copy of the benchmarks.  [dim]\\[default: the Hub][/dim]", exists=True),
-    ] = None,
+    model: Model,
+    task: Tasks = None,
+    arm: Arms = None,
+    backbone: Backbone = None,
+    revision: Revision = None,
+    backbone_revision: BackboneRevision = None,
+    data_root: DataRoot = None,
     out: Annotated[Path, typer.Option(help="Folder of the run.")] = Path("runs", "evaluate"),
-    limit: Annotated[int | None, typer.Option(min=1, help="Questions per task.  [dim]\\[default: all][/dim]")] = None,
-    num_latents: Annotated[
-        int | None, typer.Option(min=0, help="Latent steps of the arm storm.  [dim]\\[default: the model's][/dim]")
-    ] = None,
-    latents: Annotated[
-        str | None,
-        typer.Option(
-            **INTERVENTION,
-            help="Feed this in place of the latents of the arm storm.  [dim]\\[default: its own][/dim]",
-        ),
-    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help=by_default("Questions per task.", "all"))] = None,
+    num_latents: NumLatents = None,
+    latents: Latents = None,
     max_frames: Annotated[int, typer.Option(min=1, help="Most frames of a video.")] = 32,
-    fps: Annotated[
-        float | None,
-        typer.Option(min=0.001, help="Frames per second, up to the most.  [dim]\\[default: spread evenly][/dim]"),
-    ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Questions that are answered together.")] = 1,
-    scorer: Annotated[
-        str, typer.Option(help="Rules by which answers are read, with commas between.")
-    ] = "official,lmms,strict",
-    judge: Annotated[
-        str | None,
-        typer.Option(
-            help="URL of an OpenAI-compatible server that marks what rules leave open.  [dim]\\[default: none][/dim]"
-        ),
-    ] = None,
+    fps: FramesPerSecond = None,
+    batch_size: BatchSize = 1,
+    scorer: Scorers = None,
+    judge: JudgeUrl = None,
     judge_model: Annotated[str, typer.Option(help="The model, as that server calls it.")] = "gpt-4o",
     video_backend: VideoBackend = None,
 ) -> None:
@@ -101,9 +106,9 @@ def evaluate_model(
     settings = {"num_latents": num_latents, "max_frames": max_frames, "fps": fps, "batch_size": batch_size}
     run = EvaluationRun(
         model=model,
-        tasks=tuple(tasks_of(_names(tasks))),
+        tasks=tuple(tasks_of(task or TASKS)),
         out=out,
-        arms=tuple(_names(arms)),  # type: ignore[arg-type]  # `evaluate` says what is no arm
+        arms=tuple(arm or ARMS),  # type: ignore[arg-type]  # `evaluate` says what is no arm
         backbone=backbone,
         data_root=data_root,
         limit=limit,
@@ -112,11 +117,7 @@ def evaluate_model(
         settings={**settings, "latents": latents, "video_backend": video_backend},
     )
     _answer(run)
-    _report(run.out, tuple(_names(scorer)), None if judge is None else _judge(judge, judge_model, run.out))
-
-
-def _names(text: str) -> list[str]:
-    return [name.strip() for name in text.split(",") if name.strip()]
+    _report(run.out, tuple(scorer or SCORERS), None if judge is None else _judge(judge, judge_model, run.out))
 
 
 def _answer(run: "EvaluationRun") -> None:

@@ -5,10 +5,8 @@ from typing import Annotated
 
 import typer
 
-from storm_hf.cli.exits import tell
-from storm_hf.cli.loading import load_model
-from storm_hf.cli.progress import progress_bar
-from storm_hf.cli.video_backend import VideoBackend
+from storm_hf.cli.options import Dataset, Model, VideoBackend, load_model
+from storm_hf.cli.output import given_command, progress_bar, tell
 from storm_hf.errors import DatasetError
 
 
@@ -23,8 +21,8 @@ The address of the page goes to stdout, everything else to stderr."""
 
 
 def imagine_clips(
-    model: Annotated[str, typer.Option("--model", "-m", help="Folder or Hub name of a STORM.", show_default=False)],
-    dataset: Annotated[str, typer.Option("--dataset", "-d", help="Thought-video data set.", show_default=False)],
+    model: Model,
+    dataset: Dataset,
     out: Annotated[Path, typer.Option(help="Output folder of the page, films and pictures.", show_default=False)],
     rows: Annotated[int, typer.Option(min=1, help="Number of questions.")] = 64,
     scenes: Annotated[int, typer.Option(min=1, help="Number of questions shown on the page.")] = 4,
@@ -42,10 +40,10 @@ def imagine_clips(
     from storm_hf.diagnostics.seeing.run import decoder_of, held_out_split, imagine_rows
     from storm_hf.training.loading import load_rows
 
-    network, processor = load_model(model)
     splits = load_rows(dataset)
     if split not in splits:
         raise DatasetError(f"Expected a split of {dataset} ({', '.join(splits)}) but got {split!r}. Give --split.")
+    network, processor = load_model(model)
     trajectory = find_trajectory(model, dataset).with_num_latents(network.config.num_latents)
     home = Path(model) if Path(model).is_dir() else out
     training = DecoderTraining(num_updates=updates, seed=seed)
@@ -58,7 +56,7 @@ def imagine_clips(
         held_out_split(splits),
         out,
         name=Path(model).name,
-        command=f"storm imagine --model {model} --dataset {dataset} --out {out} --rows {rows} --seed {seed}",
+        command=given_command(),
         num_scenes=scenes,
         progress=progress_bar,
     )

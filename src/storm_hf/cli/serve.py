@@ -6,45 +6,55 @@ from typing import Annotated
 
 import typer
 
-from storm_hf.cli.video_backend import VideoBackend
+from storm_hf.cli.options import DemoModel, Host, MaxNewTokens, VideoBackend, by_default, demo_model
+from storm_hf.errors import ConfigurationError
 
 
 EPILOG = """Examples:
 
-[bold]storm serve runs/demo/storm[/bold]   then open the address it prints: the page shows how to ask
+[bold]storm serve[/bold]   serves the model that `storm demo` trained; open the address it prints: the page shows how to ask
 
-[bold]storm serve me/storm-7b --host 0.0.0.0 --device cuda --max-video-seconds 600[/bold]
+[bold]storm serve --model me/storm-7b --host 0.0.0.0 --device cuda --max-video-seconds 600[/bold]
 
-[bold]STORM_API_KEY=... storm serve me/storm-7b[/bold]   only clients that send the key are answered
+[bold]STORM_API_KEY=... storm serve --model me/storm-7b[/bold]   only clients that send the key are answered
 
 Requests may set [bold]num_latents[/bold], and [bold]latents[/bold] to an intervention such as zero or latents_only."""
 
 
+def _refuse_positional(words: list[str] | None) -> list[str] | None:
+    """Refuse the model as an argument, its earlier form."""
+    if words:
+        raise ConfigurationError(f"The model of `storm serve` is an option now: `storm serve --model {words[0]}`.")
+    return words
+
+
+Name = Annotated[str | None, typer.Option(help=by_default("Name that clients use.", "the last part of --model"))]
+Device = Annotated[str | None, typer.Option(help=by_default("Such as cpu or cuda.", "the best here"))]
+MediaFolder = Annotated[
+    Path | None, typer.Option(help="Requests may name files below it as file:///...", exists=True, file_okay=False)
+]
+AllowUrls = Annotated[
+    bool, typer.Option("--allow-urls", help="Fetch http(s) URLs: clients can then make it call any address.")
+]
+Positional = Annotated[list[str] | None, typer.Argument(hidden=True, callback=_refuse_positional)]
+
+
 def serve_model(
-    model: Annotated[str, typer.Argument(help="Folder or Hub name of a STORM.", show_default=False)],
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    model: DemoModel = None,
+    host: Host = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.")] = 8000,
-    name: Annotated[
-        str | None,
-        typer.Option(help="Name that clients use.  [dim]\\[default: the last part of its name][/dim]"),
-    ] = None,
-    device: Annotated[
-        str | None, typer.Option(help="Such as cpu or cuda.  [dim]\\[default: the best here][/dim]")
-    ] = None,
+    name: Name = None,
+    device: Device = None,
     dtype: Annotated[str, typer.Option(help="Such as bfloat16; auto is that of the checkpoint.")] = "auto",
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 1024,
+    max_new_tokens: MaxNewTokens = 1024,
     max_video_seconds: Annotated[float, typer.Option(min=0.1, help="Longest video.")] = 3600.0,
     max_file_mib: Annotated[float, typer.Option(min=0.001, help="Largest picture or video file.")] = 64.0,
     max_in_flight: Annotated[int, typer.Option(min=1, help="Requests that may wait or run.")] = 64,
     body_seconds: Annotated[float, typer.Option(min=0.1, help="Time for a request to arrive.")] = 60.0,
-    media_folder: Annotated[
-        Path | None, typer.Option(help="Requests may name files below it as file:///...", exists=True, file_okay=False)
-    ] = None,
-    allow_urls: Annotated[
-        bool,
-        typer.Option("--allow-urls", help="Fetch http(s) URLs: clients can then make it call any address."),
-    ] = False,
+    media_folder: MediaFolder = None,
+    allow_urls: AllowUrls = False,
     video_backend: VideoBackend = None,
+    positional: Positional = None,
 ) -> None:
     """Serve a model to OpenAI clients: text, pictures and videos, streaming.
 
@@ -53,7 +63,7 @@ def serve_model(
     from storm_hf.serving.run import ServerSettings, run_server
 
     settings = ServerSettings(
-        model=model,
+        model=model or demo_model(),
         name=name,
         host=host,
         port=port,

@@ -1,9 +1,9 @@
-"""One stage as processes of its own: shown and logged while it runs, and asked to save and stop by Ctrl-C."""
+"""A training script as processes of its own: shown and logged while it runs, and asked to save and stop by Ctrl-C."""
 
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,31 +56,50 @@ class AccelerateLauncher:
             log (`Path`):
                 Log file. Its output is shown and appended here.
         """
-        return run_logged(
-            [*self.command, *self.arguments, str(self.scripts / f"{kind}.py"), "--config", str(config)], log
-        )
+        return self.start(kind, ["--config", str(config)], log)
+
+    def start(self, kind: str, arguments: Sequence[str], log: Path | None = None) -> Ending:
+        """Run a script with any arguments.
+
+        Args:
+            kind (`str`):
+                Names the script.
+            arguments (`Sequence[str]`):
+                Its arguments.
+            log (`Path`, *optional*):
+                Log file. By default the output only goes to the screen.
+        """
+        return run_logged([*self.command, *self.arguments, str(self.scripts / f"{kind}.py"), *arguments], log)
 
 
-def run_logged(command: list[str], log: Path) -> Ending:
-    """Run a command; what it prints goes to the screen and to the end of a file.
+def run_logged(command: list[str], log: Path | None) -> Ending:
+    """Run a command; what it prints goes to the screen, and to the end of a file if there is one.
 
     Ctrl-C, or SIGTERM, asks the processes that train to save and stop; the launcher above them would kill them before they
     have. A second Ctrl-C ends all at once.
     """
     environment = os.environ | {"PYTHONUNBUFFERED": "1"}
+    stdout, stderr = (None, None) if log is None else (PIPE, STDOUT)
     with (
-        log.open("ab") as file,
         _receiving_interrupts() as interrupts,
-        Popen(command, stdin=DEVNULL, stdout=PIPE, stderr=STDOUT, env=environment, start_new_session=True) as launcher,
+        Popen(
+            command, stdin=DEVNULL, env=environment, stdout=stdout, stderr=stderr, start_new_session=True
+        ) as launcher,
     ):
         interrupts.pass_on_to(launcher)
-        assert launcher.stdout is not None  # it is a pipe
+        if log is not None:
+            _show_and_log(launcher, log)
+        exit_code = launcher.wait()
+    return Ending(exit_code if exit_code >= 0 else 128 - exit_code, is_interrupted=bool(interrupts.came))
+
+
+def _show_and_log(launcher: Popen[bytes], log: Path) -> None:
+    assert launcher.stdout is not None  # it is a pipe
+    with log.open("ab") as file:
         while printed := os.read(launcher.stdout.fileno(), 1 << 16):
             for sink in (file, sys.stdout.buffer):
                 sink.write(printed)
                 sink.flush()
-        exit_code = launcher.wait()
-    return Ending(exit_code if exit_code >= 0 else 128 - exit_code, is_interrupted=bool(interrupts.came))
 
 
 class _Interrupts:

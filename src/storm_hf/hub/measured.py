@@ -191,7 +191,7 @@ def benchmark_results(report: Mapping[str, Any], arm: str = "storm") -> tuple[Be
         arms = sorted({result["arm"] for result in report["results"]})
         raise PublicationError(
             f"Expected a number of the arm {arm} in the report but it has {', '.join(arms) or 'no arm'}. "
-            f"Measure it with `storm evaluate --arms {arm}`."
+            f"Measure it with `storm evaluate --arm {arm}`."
         )
     return results
 

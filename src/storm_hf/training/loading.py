@@ -194,7 +194,7 @@ def load_rows(name_or_path: str, config: str | None = None) -> DatasetDict:
     if Path(name_or_path).is_file():
         raise DatasetError(
             f"Expected a built data set, a folder or a name on the Hub, got the file {name_or_path}. Build one of its rows with "
-            "`datasets_builders/storm_thoughts.py`; Stage II alone also trains on "
+            "`storm build RECIPE`; Stage II alone also trains on "
             f'`load_dataset("json", data_files="{name_or_path}")` in Python.'
         )
     splits = load_dataset(name_or_path, name=config)

@@ -174,7 +174,7 @@ def test_what_cannot_be_run_is_told_before_anything_starts(run, fake_lmms_eval, 
 def test_plain_checkpoint_is_no_storm(run, fake_lmms_eval, qwen_checkpoint):
     fake_lmms_eval("")
     plain = replace(run, model=str(qwen_checkpoint))
-    with pytest.raises(CheckpointError, match="--arms direct,cot"):
+    with pytest.raises(CheckpointError, match="--arm direct --arm cot"):
         evaluate(plain)
     evaluate(replace(plain, arms=("direct", "cot")))
 

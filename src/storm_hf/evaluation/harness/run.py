@@ -166,7 +166,7 @@ def _check(run: EvaluationRun) -> None:
 def _check_thinks(model: str, revision: str | None) -> None:
     if not is_storm(model, revision):
         raise CheckpointError(
-            f"{model} is a plain checkpoint, which cannot be the arm `storm`. Evaluate it with --arms direct,cot."
+            f"{model} is a plain checkpoint, which cannot be the arm `storm`. Evaluate it with --arm direct --arm cot."
         )
 
 

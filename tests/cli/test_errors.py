@@ -3,7 +3,7 @@ import typer
 from typer.testing import CliRunner
 
 from storm_hf.cli import app
-from storm_hf.cli.exits import StormGroup
+from storm_hf.cli.errors import StormGroup
 from storm_hf.errors import WorldError
 
 
@@ -58,6 +58,12 @@ def test_every_verb_explains_itself_with_examples(verb):
     result = CliRunner().invoke(app, [verb, "--help"])
     assert result.exit_code == 0
     assert f"storm {verb}" in result.stdout.partition("Examples:")[2]
+
+
+def test_model_of_the_server_as_an_argument_is_refused_with_the_form_that_is_taken():
+    result = CliRunner().invoke(app, ["serve", "--port", "8000", "runs/storm"])
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr == "storm: The model of `storm serve` is an option now: `storm serve --model runs/storm`.\n"
 
 
 def test_version_is_shown():

@@ -1,0 +1,87 @@
+"""Exceptions as one-line messages on stderr and exit codes, without a traceback."""
+
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from storm_hf.cli.output import tell
+from storm_hf.errors import ConfigurationError, StormError, one_line
+
+
+FAILED = 2
+INTERRUPTED = 130  # 128 + SIGINT, as shells count
+
+# Earlier options of each command, and what to give instead.
+_RENAMED = {
+    "evaluate": {
+        "--tasks": "`--task`, once for each: `--task videomme --task mvbench`",
+        "--arms": "`--arm`, once for each: `--arm storm --arm direct`",
+    },
+    "build": {
+        "--config": "the first argument: `storm build RECIPE`",
+        "--output_dir": "`--out`",
+        "--model_name_or_path": "`--model`",
+    },
+}
+
+
+class StormGroup(TyperGroup):
+    """Command group that prints intended errors and those of the system in one line. Everything else is a bug."""
+
+    def list_commands(self, ctx: typer.Context) -> list[str]:  # type: ignore[override]  # its base differs between versions
+        """List the commands by name, groups among them."""
+        return sorted(self.commands)
+
+    def resolve_command(self, ctx: typer.Context, args: list[str]) -> Any:  # type: ignore[override]
+        """Find the command, and refuse its earlier options by naming the new ones."""
+        name, command, rest = super().resolve_command(ctx, args)
+        for word in rest:
+            if new := _RENAMED.get(str(name), {}).get(word.partition("=")[0]):
+                raise ConfigurationError(f"`{word.partition('=')[0]}` of `storm {name}` has become {new}.")
+        return name, command, rest
+
+    def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]
+        """Run the command and turn what it raises into an exit code."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:  # the reader of the output has gone; typer ends quietly
+            raise
+        except (StormError, OSError) as error:
+            if ctx.params.get("debug"):
+                traceback.print_exc()
+            tell(one_line(error))
+            raise typer.Exit(getattr(error, "exit_code", FAILED)) from error
+        except KeyboardInterrupt as interrupt:
+            tell("Interrupted.")
+            raise typer.Exit(INTERRUPTED) from interrupt
+
+
+@contextmanager
+def ends_in_one_line(program: str) -> Iterator[None]:
+    """Do the same for a script, which is no command of `storm`.
+
+    Args:
+        program (`str`):
+            Name of the script.
+    """
+    try:
+        yield
+    except (StormError, OSError) as error:
+        typer.echo(f"{program}: {one_line(error)}", err=True)
+        raise SystemExit(FAILED) from error
+
+
+def refuse_commas(names: list[str] | None) -> list[str] | None:
+    """Check the values of a repeatable option: none is a list of its own."""
+    for name in names or ():
+        if "," in name:
+            first, _, second = name.partition(",")
+            raise ConfigurationError(
+                f"Expected one name at a time but got {name!r}. Give the option once for each: `{first.strip()}`, then "
+                f"again with `{second.strip()}`."
+            )
+    return names

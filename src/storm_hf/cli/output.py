@@ -1,0 +1,51 @@
+"""Output of the commands: results go to stdout, messages and progress to stderr."""
+
+import shlex
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import typer
+
+
+def tell(sentence: str) -> None:
+    """Print a message that is not the result: on stderr, under the name of the command."""
+    typer.echo(f"storm: {sentence}", err=True)
+
+
+def given_command() -> str:
+    """Return the command as it was given, for reports that name what makes them again."""
+    return shlex.join(["storm", *sys.argv[1:]])
+
+
+def printable(text: str) -> str:
+    """Replace the characters that would control a terminal instead of being shown in it."""
+    return "".join(
+        character if character.isprintable() or character == "\n" else "\N{REPLACEMENT CHARACTER}"
+        for character in text
+    )
+
+
+@contextmanager
+def progress_bar(title: str, total: int) -> Iterator[Callable[..., None]]:
+    """Show a bar on stderr while work goes on, if stderr is a terminal.
+
+    Args:
+        title (`str`):
+            Title of the task.
+        total (`int`):
+            Number of items.
+
+    Yields:
+        `Callable`: Counts finished items, one unless it is given a number.
+    """
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty()) as progress:
+        task = progress.add_task(title, total=total)
+
+        def count_up(number: int = 1) -> None:
+            progress.advance(task, number)
+
+        yield count_up

@@ -1,0 +1,93 @@
+"""`storm build RECIPE` builds a data set of thoughts, and resumes one."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from datasets import load_dataset
+from typer.testing import CliRunner
+
+from storm_hf.builder import ThoughtsRecipe
+from storm_hf.builder.choice import gates_of, generator_of, prompts_of
+from storm_hf.cli import app
+from storm_hf.target_trajectory import TargetTrajectory
+
+
+BUILDERS = Path(__file__).parents[2] / "datasets_builders"
+RECIPES = ("worlds", "future_clips", "wan")
+
+
+def build(*arguments):
+    return CliRunner().invoke(app, ["build", *map(str, arguments)])
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_recipes_name_what_exists(name, tmp_path):
+    recipe = ThoughtsRecipe.read(BUILDERS / "recipes" / f"{name}.yaml")
+    generator = generator_of(recipe, "train")
+    assert generator.source in {"simulator", "future", "wan"}
+    assert prompts_of(recipe, tmp_path).shows_answer
+    assert len(gates_of(recipe)) == len(recipe.gates) - ("duplicate" in recipe.gates)
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    """Write the recipe of a world with so many rows of each split."""
+
+    def write(train, test):
+        content = yaml.safe_load((BUILDERS / "recipes" / "worlds.yaml").read_text())
+        content["world"]["splits"] = {"train": {"count": train}, "test": {"depths": test}}
+        content["targets"]["rank"] = 4
+        path = tmp_path / "recipe.yaml"
+        path.write_text(yaml.safe_dump(content))
+        return path
+
+    return write
+
+
+def test_too_few_rows_end_in_one_line_that_leads_to_the_reasons(recipe, tmp_path, qwen_checkpoint):
+    data = tmp_path / "data"
+    result = build(recipe(1, {0: 1}), "--model", qwen_checkpoint, "--out", data)
+    assert (result.exit_code, result.stdout) == (2, "")
+    *_, line = result.stderr.splitlines()
+    assert line.startswith("storm: Expected two rows or more of the split train")
+    assert "but 1 came through" in line
+    assert (data / "rejected.jsonl").exists()
+    assert not (data / "manifest.json").exists()
+
+
+def test_command_builds_a_world_from_its_recipe_and_names_the_next_one(recipe, tmp_path, qwen_checkpoint):
+    data = tmp_path / "data"
+    result = build("--out", data, recipe(6, {0: 1, 5: 2}), "--model", qwen_checkpoint)
+    assert result.exit_code == 0, result.stderr
+    assert result.stderr.startswith(f"storm: Building {data}...\n")
+    assert result.stdout.startswith(f"9 rows in {data}: ")
+    assert f"storm align --model_name_or_path {qwen_checkpoint} --dataset_name {data} " in result.stdout
+    splits = load_dataset(str(data))
+    assert {name: len(rows) for name, rows in splits.items()} == {"train": 6, "test": 3}
+    assert splits["test"]["depth"][:] == [0, 5, 5]
+    assert len(splits["train"][0]["states"]) == 6
+    assert TargetTrajectory.load(data).num_latents == 6
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--config", "worlds"], "`--config` of `storm build` has become the first argument: `storm build RECIPE`."),
+        (["worlds", "--output_dir", "x"], "`--output_dir` of `storm build` has become `--out`."),
+        (["worlds", "--model_name_or_path", "x"], "`--model_name_or_path` of `storm build` has become `--model`."),
+        (["wolrds"], "There is no file wolrds. These come with storm-hf: "),
+    ],
+)
+def test_what_is_no_build_is_told_in_one_line(arguments, sentence):
+    result = build(*arguments)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert sentence in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("arguments", [[], ["--help"], ["worlds", "--help"]])
+def test_help_shows_how_to_build_and_the_other_commands(arguments):
+    result = build(*arguments)
+    assert result.exit_code == 0
+    assert all(word in result.stdout for word in ("--workers", "storm build status", "storm build retry"))

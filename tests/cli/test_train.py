@@ -1,0 +1,161 @@
+"""`storm align`, `storm answer` and `storm run` pass every argument on to the script or to accelerate, and end as it ends."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from tests.training.tiny_videos import write_thoughts
+from typer.testing import CliRunner
+
+from storm_hf.cli import app
+from storm_hf.cli.script_help import documented_arguments
+from storm_hf.curriculum import launch
+from storm_hf.curriculum.launch import Ending
+
+
+ROOT = Path(__file__).parents[2]
+TRAINERS = ROOT / "trainers"
+RECIPES = TRAINERS / "recipes"
+STORM = [sys.executable, "-c", "from storm_command import main; main()"]
+
+
+@pytest.fixture
+def started(monkeypatch):
+    """Commands that would be run."""
+    commands = []
+    monkeypatch.setattr(launch, "run_logged", lambda command, log: commands.append(command) or Ending(3))
+    return commands
+
+
+def storm(*arguments):
+    return CliRunner().invoke(app, [*map(str, arguments)])
+
+
+@pytest.mark.parametrize("stage", ["align", "answer"])
+def test_arguments_go_to_the_script_or_to_accelerate_in_any_order(started, stage):
+    result = storm(
+        stage, "--num_processes", 2, "--config", f"worlds_tiny_{stage}", "--learning_rate=1e-4", "--mixed_precision", "bf16",
+        "--lora_target_modules", "q_proj", "v_proj", "--accelerate_config", "ddp", "--gradient_accumulation_steps", 4, "--debug", "x",
+    )  # fmt: skip
+    assert result.exit_code == 3, result.output  # as the script ended
+    assert started[0][3:] == [
+        "--quiet", "--num_processes", "2", "--mixed_precision", "bf16",
+        "--config_file", str(TRAINERS / "accelerate" / "ddp.yaml"), str(TRAINERS / f"{stage}.py"),
+        "--config", str(RECIPES / f"worlds_tiny_{stage}.yaml"), "--learning_rate=1e-4",
+        "--lora_target_modules", "q_proj", "v_proj", "--gradient_accumulation_steps", "4", "--debug", "x",
+    ]  # fmt: skip
+
+
+def test_file_is_taken_as_a_recipe_or_as_a_configuration_of_accelerate(started, tmp_path):
+    mine, how = tmp_path / "mine.yaml", tmp_path / "how.yaml"
+    mine.touch()
+    how.touch()
+    storm("align", f"--config={mine}", f"--accelerate_config={how}")
+    assert started[0][4:] == ["--config_file", str(how), str(TRAINERS / "align.py"), "--config", str(mine)]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--learning_rte", "1"], "got --learning_rte. Did you mean --learning_rate?"),
+        (["--config", "nothing"], "There is no file nothing. These come with storm-hf: lora_24gb_align, "),
+        (["--accelerate_config", "zero4"], "There is no file zero4. These come with storm-hf: ddp, "),
+        (["worlds_tiny_align"], "got 'worlds_tiny_align' first. A recipe is given as `--config`."),
+    ],
+    ids=" ".join,
+)
+def test_what_no_script_knows_is_told_before_anything_is_started(started, arguments, sentence):
+    result = storm("align", *arguments)
+    assert (result.exit_code, started) == (2, [])
+    assert result.stderr.startswith("storm: ")
+    assert sentence in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", ["align", "answer", "run"])
+def test_help_lists_the_places_the_recipes_and_the_arguments_of_storm(command, started):
+    result = storm(command, "--config", "x", "--help")
+    assert (result.exit_code, started) == (0, [])
+    words = result.stdout.split()
+    assert {"--config", "--dataset_name", "--accelerate_config", "--num_latents", "--latent_projector"} <= set(words)
+    assert ("--align_weight" in words) is (command == "align")
+    assert f"worlds_tiny_{command}" in result.stdout.partition("Recipes:")[2]
+
+
+def test_help_documents_every_argument_of_a_configuration():
+    file = ROOT / "src" / "storm_hf" / "align" / "config.py"
+    found = {argument.name: argument for argument in documented_arguments(file, "StormAlignConfig")}
+    assert found.keys() >= {"align_weight", "forcing", "teacher_noise", "learning_rate"}
+    assert (found["align_weight"].default, found["align_weight"].summary) == (
+        "3.0",
+        "Weight of L_align beside L_answer.",
+    )
+    assert all(argument.summary[:-1] and "`" not in argument.summary for argument in found.values())
+
+
+def test_run_starts_its_script_with_accelerate_after_the_dashes(monkeypatch):
+    given = []
+    monkeypatch.setattr("runpy.run_path", lambda path, run_name: given.append((path, sys.argv, run_name)))
+    assert (
+        storm(
+            "run", "--num_processes", 2, "--config", "worlds_tiny_run", "--max_steps", 1, "--", "--machine_rank", 1
+        ).exit_code
+        == 0
+    )
+    recipe = str(RECIPES / "worlds_tiny_run.yaml")
+    words = ["storm run", "--config", recipe, "--max_steps", "1", "--", "--num_processes", "2", "--machine_rank", "1"]
+    assert given == [(str(TRAINERS / "run.py"), words, "__main__")]
+
+
+def on_the_cpu(model, dataset, out):
+    """Arguments of a short training."""
+    return [
+        *("--per_device_train_batch_size", "4", "--use_cpu", "true", "--bf16", "false", "--dataloader_pin_memory", "false"),
+        *("--model_name_or_path", model, "--dataset_name", dataset, "--output_dir", out, "--save_steps", "1"),
+        *("--accelerate_config", "single_cpu", "--num_cpu_threads_per_process", "1", "--report_to", "none"),
+    ]  # fmt: skip
+
+
+@pytest.mark.slow
+def test_command_trains_and_saves(qwen_checkpoint, tmp_path):
+    data, out = write_thoughts(tmp_path / "data"), tmp_path / "out"
+    command = [
+        *STORM,
+        "answer",
+        "--config",
+        "worlds_tiny_answer",
+        "--max_steps",
+        "1",
+        *on_the_cpu(qwen_checkpoint, data, out),
+    ]
+    finished = subprocess.run([*map(str, command)], capture_output=True, text=True, env=os.environ | {"CI": "1"})
+    assert finished.returncode == 0, finished.stderr[-3000:]
+    assert json.loads((out / "config.json").read_text())["model_type"] == "storm"
+    assert "were not passed" not in finished.stderr
+
+
+@pytest.mark.slow
+def test_interrupted_command_saves_and_says_how_to_resume(qwen_checkpoint, tmp_path):
+    data, out = write_thoughts(tmp_path / "data"), tmp_path / "out"
+    command = [
+        *STORM,
+        "answer",
+        "--config",
+        "worlds_tiny_answer",
+        "--max_steps",
+        "500",
+        *on_the_cpu(qwen_checkpoint, data, out),
+    ]
+    child = subprocess.Popen([*map(str, command)], stderr=subprocess.PIPE, text=True, env=os.environ | {"CI": "1"})
+    while not (out / "checkpoint-2").exists():
+        assert child.poll() is None, child.communicate()
+        time.sleep(0.05)
+    child.send_signal(signal.SIGINT)
+    _, messages = child.communicate(timeout=120)
+    assert child.returncode == 130, messages[-3000:]
+    assert messages.endswith("storm: Stopped. The same command resumes from the newest checkpoint.\n")
