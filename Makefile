@@ -59,7 +59,8 @@ test-upstream: $(READY)  ## transformers' own common tests of models, configurat
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m tests.upstream.run
 
 docs: $(DOCS)  ## The documentation as pages, build/site/index.html, in an environment of its own (.venv-docs)
-	.venv-docs/bin/mkdocs build --strict
+	@NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict
+	@echo "Read $(CURDIR)/build/site/index.html"
 
 lint: $(READY)  ## Style, format, types and import contracts
 	$(VENV)/bin/ruff check

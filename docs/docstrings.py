@@ -1,6 +1,7 @@
 """Shows docstrings in Hugging Face's style as the site's own: types without marks, and names as code instead of links."""
 
 import re
+import textwrap
 from typing import Any
 
 from griffe import Extension, Object
@@ -22,7 +23,15 @@ class HuggingFaceStyle(Extension):
 
 def plain(docstring: str) -> str:
     """Take Hugging Face's marks off a docstring."""
-    return _NAME.sub(r"`\1`", _ARGUMENT.sub(_without_marks, docstring))
+    return _NAME.sub(r"`\1`", _ARGUMENT.sub(_without_marks, _titled(docstring)))
+
+
+def _titled(docstring: str) -> str:
+    """Put `Args:` above arguments that have no title, as in the docstrings that `auto_docstring` completes."""
+    first = _ARGUMENT.search(docstring)
+    if first is None or first[1].startswith(" "):
+        return docstring
+    return f"{docstring[: first.start()]}Args:\n{textwrap.indent(docstring[first.start() :], '    ')}"
 
 
 def _without_marks(argument: re.Match[str]) -> str:

@@ -22,7 +22,7 @@ RUN = ("ask", "env", "plan")  # seconds on stand-ins; the other verbs are run in
 COMMANDS = [shlex.split(command) for command in commands()]
 MENTIONS = [shlex.split(command) for command in mentions()]
 EVERYWHERE = {"--config"}  # TRL's parser takes it before the one that prints the help
-PROGRAMS = ("accelerate", "bash", "git", "hf", "make", "pip", "python", "storm")  # each has a test below
+PROGRAMS = ("accelerate", "bash", "git", "hf", "make", "pip", "python", "source", "storm")  # each has a test below
 
 
 def named(parts):
@@ -93,6 +93,12 @@ def test_clone_is_entered(words):
     folder = words[words.index("&&") - 1]
     assert words[:2] == ["git", "clone"]
     assert words[-2:] == ["cd", folder]
+
+
+@named(of("source"))
+def test_environment_that_is_activated_is_one_that_make_makes(words):
+    assert words == ["source", ".venv/bin/activate"]
+    assert re.search(r"^VENV := \.venv$", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
 
 
 @named(of("pip"))
