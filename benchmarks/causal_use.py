@@ -13,8 +13,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from storm_hf.demo import run_demo
-from storm_hf.demo.folder import DemoFolder
+from storm_hf.demo import DemoFolder, run_demo
 from storm_hf.diagnostics.diagnosis import diagnose
 from storm_hf.diagnostics.page import write_diagnosis
 from storm_hf.diagnostics.questions import read_questions

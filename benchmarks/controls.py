@@ -5,15 +5,16 @@
     python benchmarks/controls.py --world shuffle --part ablations
     python benchmarks/controls.py --world shuffle --updates 4 --num-train 48      a rehearsal, in which nothing is learned
 
-Each seed lives in the folder that `benchmarks/worlds.py` uses: clips, base, and the arms that have been trained are not made again,
-and a run that was stopped continues. Equal compute means equal model FLOPs: an arm with shorter sequences gets more updates.
-All arms learn at the rates of the recipe. It says how long it will take before it begins.
+Each seed lives in the folder that `benchmarks/worlds.py` uses: clips, base, and the variants that have been trained are not made
+again, and a run that was stopped continues. Equal compute means equal model FLOPs: a variant with shorter sequences gets more
+updates. All variants learn at the rates of the recipe. It says how long it will take before it begins.
 """
 
 import argparse
 import dataclasses
+import json
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -22,20 +23,19 @@ from typing import Any
 import numpy as np
 from length import checkpoint_of
 from rich.console import Console
+from variants import changed, controls, flops_per_update, scaled_to
 from worlds import table
 
 from storm_hf.align.config import StormAlignConfig
-from storm_hf.demo import DemoRecipe, data, demo_recipe
-from storm_hf.demo.arms import run_storm
-from storm_hf.demo.controls import naive_variant, paper_variant, plain_variant, storm_variant
-from storm_hf.demo.folder import DemoFolder
-from storm_hf.demo.measure import NUM_TIMED
-from storm_hf.demo.recipe import Training
-from storm_hf.demo.record import read_interventions
+from storm_hf.demo import DemoFolder, DemoRecipe, Training, Variant, data, demo_recipe, run_variant
+from storm_hf.demo.measure import NUM_TIMED, Examinee, deep_indices
+from storm_hf.demo.report_data import read_interventions
 from storm_hf.demo.stages import prepare
-from storm_hf.demo.tasks import Task, run_tasks
-from storm_hf.demo.variants import Variant, flops_per_update, variant_task
+from storm_hf.demo.tasks import Report, Task, run_tasks
+from storm_hf.demo.variants import storm_variant
+from storm_hf.evaluation.answering import accuracy
 from storm_hf.evaluation.cost import measure_cost
+from storm_hf.reporting import write_atomically
 from storm_hf.reporting.page import duration
 from storm_hf.training.prompts import PromptEncoder
 from storm_hf.worlds import WORLD_NAMES
@@ -50,113 +50,138 @@ ANSWER_RATES = (1e-5, 1e-4)
 SHARES = (0.0, 0.25, 0.5, 1.0)
 NOISES = (0.0, 0.3)
 USE = {"latents zeroed": "zero", "follows a donor": "follows_donor", "without the clip": "latents_only"}
-SECONDS_PER_UPDATE = 0.3  # where nothing has been measured yet: two arms side by side on two cores
-SAME_COST = 0.05  # an arm whose updates cost what STORM's do, but for this share, is not trained twice
+SECONDS_PER_UPDATE = 0.3  # where nothing has been measured yet: two variants side by side on two cores
+SAME_COST = 0.05  # a variant whose updates cost what STORM's do, but for this share, is not trained twice
 WORKERS = 2
+BY_NUM_LATENTS = "by_num_latents.json"
+
+Change = Callable[[Any], dict[str, Mapping[str, Any]]]
+Sweep = tuple[
+    str, str, Sequence[float], float | None, Change
+]  # name, title, values, the recipe's own, what a value changes
 
 
 @dataclass(frozen=True)
 class Run:
-    """One seed: its folder, its recipe, and the arms it needs."""
+    """One seed: its folder, its recipe, the variants it needs, and the numbers of latents that each is also tested with."""
 
     folder: DemoFolder
     recipe: DemoRecipe
     variants: tuple[Variant, ...]
+    tested: tuple[int, ...] = ()
 
     def results(self, name: str) -> dict[str, Any]:
-        """Results of an arm."""
-        return read_json(self.folder.arm(name) / "results.json")
+        """Read the results of a variant."""
+        other = self.folder.variant(name) / BY_NUM_LATENTS
+        return read_json(self.folder.variant(name) / "results.json") | (read_json(other) if other.exists() else {})
+
+    def is_finished(self, name: str) -> bool:
+        """Return True if a variant was trained and tested."""
+        return self.folder.is_finished(name) and (not self.tested or "by_num_latents" in self.results(name))
 
     def waiting(self) -> list[Variant]:
-        """Arms that are not finished."""
-        return [one for one in self.variants if not (self.folder.arm(one.name) / "results.json").exists()]
-
-
-def controls(recipe: DemoRecipe) -> list[Variant]:
-    """Every arm with STORM's number of updates."""
-    storm = storm_variant(recipe)
-    return [
-        plain_variant(recipe, "direct_equal", "direct", "none"),
-        plain_variant(recipe, "pause", "pause tokens", "pause"),
-        plain_variant(recipe, "markers", "markers only", "markers"),
-        plain_variant(recipe, "answer_only", "Stage II only", "latents"),
-        dataclasses.replace(
-            storm, name="align_only", title="Stage I only", align_updates=storm.num_updates, answer_updates=0
-        ),
-        naive_variant(recipe),
-        paper_variant(recipe),
-        plain_variant(recipe, "terse_equal", "text, terse", "none", "terse_chain"),
-        plain_variant(recipe, "verbose_equal", "text, verbose", "none", "chain_of_thought"),
-        storm,
-    ]
+        """List the variants that are not finished."""
+        return [one for one in self.variants if not self.is_finished(one.name)]
 
 
 def equal_compute(folder: DemoFolder, recipe: DemoRecipe, variants: Sequence[Variant]) -> list[Variant]:
-    """The arms whose updates cost other than STORM's, by more than a twentieth, with the updates that STORM's FLOPs buy."""
+    """Give the variants whose updates cost other than STORM's, by more than a twentieth, the updates that STORM's FLOPs buy."""
     storm = variants[-1]
     budget = flops_per_update(folder, recipe, storm) * storm.num_updates
     bought = []
     for variant in variants[:-1]:
         num_updates = round(budget / flops_per_update(folder, recipe, variant))
         if abs(num_updates / variant.num_updates - 1) > SAME_COST:
-            bought.append(dataclasses.replace(variant.scaled_to(num_updates), name=f"{variant.name}_compute"))
+            bought.append(scaled_to(variant, num_updates, f"{variant.name}_compute"))
     return bought
 
 
-def latent_sweep(recipe: DemoRecipe, counts: Sequence[int], tested: Sequence[int]) -> list[Variant]:
-    """STORM with other numbers of latents, each tested also with numbers that it was not trained with."""
-    storm = storm_variant(recipe)
+def latent_sweep(recipe: DemoRecipe, counts: Sequence[int]) -> list[Variant]:
+    """Make STORM with other numbers of latents."""
+    both = [{"num_latents": count} for count in counts]
     return [
-        dataclasses.replace(
-            storm, name=f"latents_{count}", title=f"K = {count}", num_latents=count, test_num_latents=tuple(tested)
+        changed(
+            storm_variant(recipe),
+            f"latents_{fields['num_latents']}",
+            f"K = {fields['num_latents']}",
+            stage_one=fields,
+            stage_two=fields,
         )
-        for count in counts
+        for fields in both
     ]
 
 
 def ablations(recipe: DemoRecipe) -> list[Variant]:
-    """STORM with one thing changed. What equals the recipe is STORM itself and is not trained again."""
+    """Make STORM with one thing changed. What equals the recipe is STORM itself and is not trained again."""
     storm = storm_variant(recipe)
-
-    def align(**changed: Any) -> dict[str, Any]:
-        return {"align": {**storm.align, **changed}}
-
-    sweeps: list[tuple[str, str, Sequence[float], float | None, Callable[[float], dict[str, Any]]]] = [
-        ("scale", "latent scale {:g}", SCALES, recipe.latent_scale, lambda value: {"latent_scale": value}),
-        ("rate", "learning rate {:g}", RATES, storm.align_rate, lambda value: {"align_rate": value}),
-        ("answer_rate", "Stage II at {:g}", ANSWER_RATES, storm.answer_rate, lambda value: {"answer_rate": value}),
-        ("rank", "whitening rank {:g}", RANKS, recipe.whitening_rank, lambda value: align(whitening_rank=value)),
-        (
-            "weight",
-            "align weight {:g}",
-            WEIGHTS,
-            StormAlignConfig.align_weight,
-            lambda value: align(align_weight=value),
-        ),
-        ("share", "bottleneck share {:g}", SHARES, storm.bottleneck_share, lambda value: {"bottleneck_share": value}),
-        (
-            "noise",
-            "noise {:g} on the teacher's inputs",
-            NOISES,
-            recipe.teacher_noise,
-            lambda value: align(teacher_noise=value),
-        ),
-    ]
+    sweeps = (*rate_sweeps(storm), *target_sweeps(recipe, storm))
     changes = [
-        dataclasses.replace(storm, name=f"{name}_{value:g}", title=title.format(value), **change(value))
+        changed(storm, f"{name}_{value:g}", title.format(value), **change(value))
         for name, title, values, usual, change in sweeps
         for value in values
         if value != usual
     ]
     if recipe.whitening_rank is not None:  # statistics per slot are fitted anew, at a rank that has to be given
-        per_slot = align(whitening_statistics="per_slot")
-        changes.append(dataclasses.replace(storm, name="per_slot", title="statistics per slot", **per_slot))
-    step = dataclasses.replace(storm, name="step", title="latents keep to their step", latent_attention="step")
+        per_slot = {"stage_one": with_settings(storm.start, whitening_statistics="per_slot")}
+        changes.append(changed(storm, "per_slot", "statistics per slot", **per_slot))
+    step = changed(storm, "step", "latents keep to their step", stage_one={"config": {"latent_attention": "step"}})
     return [*changes, step, storm]
 
 
+def rate_sweeps(storm: Variant) -> list[Sweep]:
+    """Sweep the learning rates and the latent scale."""
+    assert storm.start is not None
+
+    def rate(variant: Variant, value: float) -> dict[str, Training]:
+        return {"training": dataclasses.replace(variant.training, learning_rate=value)}
+
+    first, second = storm.start, storm
+    usual, usual_answer = first.training.learning_rate, second.training.learning_rate
+    return [
+        ("rate", "learning rate {:g}", RATES, usual, lambda value: {"stage_one": rate(first, value)}),
+        (
+            "answer_rate",
+            "Stage II at {:g}",
+            ANSWER_RATES,
+            usual_answer,
+            lambda value: {"stage_two": rate(second, value)},
+        ),
+    ]
+
+
+def target_sweeps(recipe: DemoRecipe, storm: Variant) -> list[Sweep]:
+    """Sweep the settings of targets, alignment and rollout."""
+    first = storm.start
+
+    def align(name: str) -> Change:
+        return lambda value: {"stage_one": with_settings(first, **{name: value})}
+
+    def share(value: float) -> dict[str, Mapping[str, Any]]:
+        return {
+            "stage_one": with_settings(first, bottleneck_share=value),
+            "stage_two": with_settings(storm, bottleneck_share=value),
+        }
+
+    def scale(value: float) -> dict[str, Mapping[str, Any]]:
+        return {"stage_one": {"config": {"latent_scale": value}}}
+
+    return [
+        ("scale", "latent scale {:g}", SCALES, recipe.latent_scale, scale),
+        ("rank", "whitening rank {:g}", RANKS, recipe.whitening_rank, align("whitening_rank")),
+        ("weight", "align weight {:g}", WEIGHTS, StormAlignConfig.align_weight, align("align_weight")),
+        ("share", "bottleneck share {:g}", SHARES, recipe.bottleneck_share, share),
+        ("noise", "noise {:g} on the teacher's inputs", NOISES, recipe.teacher_noise, align("teacher_noise")),
+    ]
+
+
+def with_settings(variant: Variant | None, **settings: Any) -> dict[str, Any]:
+    """Write the field `settings` of a variant with some of them changed."""
+    assert variant is not None
+    return {"settings": {**variant.settings, **settings}}
+
+
 def make_run(arguments: argparse.Namespace, seed: int, console: Console) -> Run:
-    """Prepare one seed (clips, base, features) and say which arms it needs."""
+    """Prepare one seed (clips, base, features) and choose its variants."""
     recipe = demo_recipe(arguments.world, seed)
     if arguments.updates is not None:
         recipe = rehearsal(recipe, arguments.updates, arguments.num_train)
@@ -164,15 +189,16 @@ def make_run(arguments: argparse.Namespace, seed: int, console: Console) -> Run:
     folder = DemoFolder((arguments.out / name).resolve())
     prepare(folder, recipe, console)
     if arguments.part == "latents":
-        return Run(folder, recipe, tuple(latent_sweep(recipe, arguments.num_latents, arguments.test_num_latents)))
+        tested = tuple(arguments.test_num_latents)
+        return Run(folder, recipe, tuple(latent_sweep(recipe, arguments.num_latents)), tested)
     if arguments.part == "ablations":
         return Run(folder, recipe, tuple(ablations(recipe)))
-    variants = controls(recipe)
+    variants = tuple(controls(recipe).values())
     return Run(folder, recipe, (*variants, *equal_compute(folder, recipe, variants)))
 
 
 def rehearsal(recipe: DemoRecipe, num_updates: int, num_train: int) -> DemoRecipe:
-    """The recipe with few updates and clips."""
+    """Copy a recipe with few updates and clips."""
     return dataclasses.replace(
         recipe,
         trainings={name: Training(num_updates, one.learning_rate) for name, one in recipe.trainings.items()},
@@ -184,25 +210,39 @@ def rehearsal(recipe: DemoRecipe, num_updates: int, num_train: int) -> DemoRecip
 
 
 def estimate(runs: Sequence[Run]) -> str:
-    """Say how many updates are left and how long they take, as fast as the arms that are finished."""
+    """Estimate the time of the updates that are left, as fast as the variants that are finished."""
     left = sum(variant.num_updates for run in runs for variant in run.waiting())
     finished = [run.results(one.name) for run in runs for one in run.variants if one not in run.waiting()]
     updates = sum(one["num_updates"] for one in finished)
     rate = sum(one["train_seconds"] for one in finished) / updates if updates else SECONDS_PER_UPDATE
     source = "as measured here" if updates else "a guess"
     time = duration(left * rate / WORKERS)
-    return f"{left} updates are left: about {time} at {rate:.2f} s per update ({source}), two arms side by side."
+    return f"{left} updates are left: about {time} at {rate:.2f} s per update ({source}), two variants side by side."
 
 
 def task_of(run: Run, variant: Variant) -> Task:
-    """The work of an arm. STORM itself is the demo's own arm, so that whichever command comes first trains it for both."""
-    if variant.name == "storm":
-        return Task(variant.name, variant.title, variant.num_updates, run_storm, (run.folder, run.recipe))
-    return variant_task(run.folder, run.recipe, variant)
+    """Make the work of a variant. STORM is the demo's own, so that whichever command comes first trains it for both."""
+    return Task(variant.name, variant.title, variant.num_updates, train_and_test, (run, variant))
+
+
+def train_and_test(run: Run, variant: Variant, report: Report) -> None:
+    """Train and test a variant, also with numbers of latents that it was not trained with. Worker."""
+    run_variant(run.folder, run.recipe, variant, report)
+    if run.is_finished(variant.name):
+        return
+    model, processor = data.load(run.folder.checkpoint(variant.name))
+    tests = list(data.dataset(run.folder, "test", with_thoughts=False))
+    deep = [tests[index] for index in deep_indices(tests, run.recipe)]
+    found = {}
+    for count in run.tested:
+        examinee = Examinee(model, PromptEncoder(processor, model.config, count))
+        found[str(count)] = accuracy(examinee.answer(deep), deep)
+    text = json.dumps({"by_num_latents": found}) + "\n"
+    write_atomically(run.folder.variant(variant.name) / BY_NUM_LATENTS, text)
 
 
 def accuracy_cells(runs: Sequence[Run], name: str) -> list[str]:
-    """Accuracy on the deep clips: each seed and their mean, or a dash where this seed has no such arm."""
+    """Accuracy on the deep clips: each seed and their mean, or a dash where this seed has no such variant."""
     names = [{one.name for one in run.variants} for run in runs]
     values = [run.results(name)["accuracy"] if name in known else None for run, known in zip(runs, names, strict=True)]
     known_values = [value for value in values if value is not None]
@@ -210,7 +250,7 @@ def accuracy_cells(runs: Sequence[Run], name: str) -> list[str]:
 
 
 def use_cells(runs: Sequence[Run], name: str) -> list[str]:
-    """Are the latents used? Mean over seeds under interventions; a dash where an arm has no latents."""
+    """Average the interventions over seeds; a dash where a variant has no latents."""
     results = [run.results(name) for run in runs if name in {one.name for one in run.variants}]
     found = [read_interventions(one.get("interventions", {})) for one in results]
     return [
@@ -220,7 +260,7 @@ def use_cells(runs: Sequence[Run], name: str) -> list[str]:
 
 
 def controls_table(runs: Sequence[Run]) -> str:
-    """One row per arm and budget."""
+    """Tabulate one row per variant and budget."""
     rows = []
     for variant in runs[0].variants:
         results = runs[0].results(variant.name)
@@ -228,11 +268,11 @@ def controls_table(runs: Sequence[Run]) -> str:
         cells = *accuracy_cells(runs, variant.name), *use_cells(runs, variant.name)
         rows.append([variant.title, budget, str(variant.num_updates), *cells, f"{results['forward_passes']:.1f}"])
     rows.sort(key=lambda row: row[1], reverse=True)
-    return table(["arm", "equal", "updates", *_seeds(runs), "mean", *USE, "forward passes"], rows)
+    return table(["variant", "equal", "updates", *_seeds(runs), "mean", *USE, "forward passes"], rows)
 
 
 def sweep_table(runs: Sequence[Run], tested: Sequence[int]) -> str:
-    """One row per arm; with other numbers of latents at test time, the mean over seeds."""
+    """Tabulate one row per variant; with other numbers of latents at test time, the mean over seeds."""
     rows = []
     for variant in runs[0].variants:
         results = [run.results(variant.name) for run in runs]
@@ -250,27 +290,27 @@ def sweep_table(runs: Sequence[Run], tested: Sequence[int]) -> str:
 
 
 def latency_table(run: Run) -> str:
-    """Time of an answer with each number of latents, relative to the first of them. Each question is asked of all in turn."""
+    """Tabulate the time of an answer with each number of latents, relative to the first. All answer each question in turn."""
     rows = list(data.dataset(run.folder, "test", with_thoughts=False))[:NUM_TIMED]
-    arms = []
+    models = []
     for variant in run.variants:
         model, processor = data.load(checkpoint_of(run.folder, variant.name))
-        arms.append((model, PromptEncoder(processor, model.config, variant.num_latents)))
-    seconds = [[measure_cost(*arm, [row], max_new_tokens=4).seconds for arm in arms] for row in rows]
+        models.append((model, PromptEncoder(processor, model.config, variant.num_latents)))
+    seconds = [[measure_cost(*one, [row], max_new_tokens=4).seconds for one in models] for row in rows]
     medians = np.median(seconds, axis=0)
     ratios = [f"{value:.2f}" for value in medians / medians[0]]
     return table(["", *(variant.title for variant in run.variants)], [["time of an answer", *ratios]])
 
 
 def depths_table(runs: Sequence[Run]) -> str:
-    """Accuracy on the first clips of each depth, mean over seeds."""
+    """Tabulate the accuracy on the first clips of each depth, mean over seeds."""
     depths = sorted(runs[0].recipe.test_depths)
     rows = []
     for variant in runs[0].variants:
         known = [run for run in runs if variant.name in {one.name for one in run.variants}]
         found = [run.results(variant.name)["by_depth"] for run in known]
         rows.append([variant.title, *(f"{np.mean([one[str(depth)] for one in found]):.3f}" for depth in depths)])
-    return table(["arm, first clips of each depth", *map(str, depths)], rows)
+    return table(["variant, first clips of each depth", *map(str, depths)], rows)
 
 
 def _seeds(runs: Sequence[Run]) -> list[str]:
@@ -285,7 +325,7 @@ def main() -> None:
     parser.add_argument("--part", default="controls", choices=("controls", "latents", "ablations"))
     parser.add_argument("--num-latents", type=int, nargs="+", default=[1, 2, 4, 6, 8, 12, 16])
     parser.add_argument("--test-num-latents", type=int, nargs="*", default=[2, 4, 6, 8, 12])
-    parser.add_argument("--arms", nargs="+", help="names of the arms to train and show, instead of all of the part")
+    parser.add_argument("--variants", nargs="+", help="names of those to train and show, instead of all of the part")
     parser.add_argument("--updates", type=int, help="of every training, for a rehearsal in a folder of its own")
     parser.add_argument("--num-train", type=int, default=48, help="clips of a rehearsal")
     parser.add_argument("--out", type=Path, default=Path("runs/worlds"))
@@ -293,11 +333,11 @@ def main() -> None:
     console = Console(stderr=True)
     runs = [make_run(arguments, seed, console) for seed in arguments.seeds]
     known = {variant.name for run in runs for variant in run.variants}
-    if unknown := sorted({*(arguments.arms or ())} - known):
-        parser.error(f"no arm is called {', '.join(unknown)}; this part has {', '.join(sorted(known))}")
-    if arguments.arms:
+    if unknown := sorted({*(arguments.variants or ())} - known):
+        parser.error(f"no variant is called {', '.join(unknown)}; this part has {', '.join(sorted(known))}")
+    if arguments.variants:
         runs = [
-            dataclasses.replace(run, variants=tuple(one for one in run.variants if one.name in arguments.arms))
+            dataclasses.replace(run, variants=tuple(one for one in run.variants if one.name in arguments.variants))
             for run in runs
         ]
     console.print(estimate(runs))

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from storm_hf.demo.folder import DemoFolder
+from storm_hf.demo import DemoFolder
 from storm_hf.diagnostics.answering_again import answer_again
 from storm_hf.diagnostics.effects import AnswerTable
 from storm_hf.diagnostics.questions import read_questions

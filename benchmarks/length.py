@@ -1,8 +1,8 @@
 """Longer than trained: a model that learned on six steps answers clips of 7, 8, 10 and 16, with as many latents as steps.
 
     python benchmarks/length.py runs/worlds/shuffle-0 runs/worlds/shuffle-1 --steps 6 7 8 10 16
-    python benchmarks/controls.py --world shuffle --part ablations --arms step
-    python benchmarks/length.py runs/worlds/shuffle-0 runs/worlds/shuffle-1 --arm step
+    python benchmarks/controls.py --world shuffle --part ablations --variants step
+    python benchmarks/length.py runs/worlds/shuffle-0 runs/worlds/shuffle-1 --variant step
 
 Each folder is a finished run of `storm demo`, on a world whose clip shows its steps (`shuffle`, `lattice`). The new clips have seeds of
 their own and lie in the folder under `longer/`; the checkpoint is not trained again. How many steps are updates is drawn as in
@@ -19,8 +19,7 @@ from rich.console import Console
 from transformers.trainer_utils import get_last_checkpoint
 from worlds import table
 
-from storm_hf.demo import data
-from storm_hf.demo.folder import DemoFolder
+from storm_hf.demo import DemoFolder, data
 from storm_hf.errors import WorldError
 from storm_hf.evaluation.answering import accuracy, answer_questions
 from storm_hf.training.prompts import PromptEncoder
@@ -57,27 +56,25 @@ def longer_episodes(folder: DemoFolder, num_steps: int, depth: str, count: int) 
     )
 
 
-def checkpoint_of(folder: DemoFolder, arm: str) -> Path:
-    """Folder of an arm's weights. Those of controls.py keep their last checkpoint."""
-    if arm == "storm":
-        return folder.storm
-    trained = folder.arm(arm)
+def checkpoint_of(folder: DemoFolder, name: str) -> Path:
+    """Find the weights of a variant. Those of earlier runs of controls.py are its last checkpoint."""
+    trained = folder.checkpoint(name)
     if (trained / "config.json").exists():
         return trained
     stages = [last for stage in ("answer", "align") if (last := last_of(trained / stage))]
     if not stages:
-        raise WorldError(f"Expected a trained arm under {trained} but there is no checkpoint. Train it first.")
+        raise WorldError(f"Expected a trained variant under {trained} but there is no checkpoint. Train it first.")
     return stages[0]
 
 
 def last_of(stage: Path) -> Path | None:
-    """The last checkpoint of a stage, or nothing if it was not trained."""
+    """Find the last checkpoint of a stage; `None` if it was not trained."""
     last = get_last_checkpoint(str(stage)) if stage.exists() else None
     return None if last is None else Path(last)
 
 
 def to_row(episode: EpisodeFiles) -> dict[str, Any]:
-    """Questions to a model."""
+    """Make a question to a model."""
     words = {"question": episode.question, "options": list(episode.options), "answer": episode.answer}
     return {"video": str(episode.clip_path), **words}
 
@@ -99,12 +96,12 @@ def main() -> None:
     parser.add_argument("--steps", type=int, nargs="+", default=[6, 7, 8, 10, 16])
     parser.add_argument("--depth", default="drawn", choices=("drawn", "all"), help="steps that are updates")
     parser.add_argument("--clips", type=int, default=256, help="of each length")
-    parser.add_argument("--arm", default="storm", help="`storm`, `align` (Stage I alone), or an arm of controls.py")
+    parser.add_argument("--variant", default="storm", help="`storm`, `align` (Stage I alone), or one of controls.py")
     arguments = parser.parse_args()
     rows, chance = [], 0.0
     for path in arguments.folders:
         folder = DemoFolder(path.resolve())
-        checkpoint = checkpoint_of(folder, arguments.arm)
+        checkpoint = checkpoint_of(folder, arguments.variant)
         lengths = [measure(folder, steps, arguments.depth, arguments.clips, checkpoint) for steps in arguments.steps]
         chance = lengths[0].chance
         rows.append([path.name, *(f"{one.accuracy:.3f}" for one in lengths)])
@@ -113,7 +110,7 @@ def main() -> None:
     out = Console(soft_wrap=True)
     head = ["run", *(f"{steps} steps" for steps in arguments.steps)]
     out.print(
-        f"{arguments.arm}, {arguments.clips} clips of each length, depth {arguments.depth}, chance {chance:.3f}\n"
+        f"{arguments.variant}, {arguments.clips} clips of each length, depth {arguments.depth}, chance {chance:.3f}\n"
     )
     out.print(table(head, rows), markup=False)
 

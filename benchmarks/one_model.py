@@ -1,4 +1,4 @@
-"""One model for all worlds: one base, and each arm trained once, on the clips of several worlds at once.
+"""One model for all worlds: one base, and each variant trained once, on the clips of several worlds at once.
 
     python benchmarks/one_model.py --worlds shuffle bounce order --seed 0
     python benchmarks/one_model.py --updates 3 --num-train 48      a rehearsal, in which nothing is learned
@@ -17,16 +17,14 @@ from pathlib import Path
 
 from controls import USE, rehearsal
 from rich.console import Console
+from variants import plain_variant
 from worlds import table
 
-from storm_hf.demo import DemoRecipe, data, demo_recipe
-from storm_hf.demo.arms import is_finished, learn_to_see
-from storm_hf.demo.controls import plain_variant, storm_variant
-from storm_hf.demo.folder import DemoFolder
-from storm_hf.demo.recipe import Training
-from storm_hf.demo.record import read_interventions
+from storm_hf.demo import DemoFolder, DemoRecipe, Training, Variant, data, demo_recipe
+from storm_hf.demo.report_data import read_interventions
 from storm_hf.demo.tasks import Report, Task, run_tasks
-from storm_hf.demo.variants import Variant, measure_variant, train_variant
+from storm_hf.demo.training import train_base, train_variant, write_results
+from storm_hf.demo.variants import storm_variant
 from storm_hf.worlds import WORLD_NAMES, make_world
 from storm_hf.writing import read_json
 
@@ -70,8 +68,14 @@ class Mixture(DemoFolder):
 
     @property
     def variants(self) -> tuple[Variant, Variant]:
-        """The arms."""
-        return plain_variant(self.recipe, "direct_equal", "direct", "none"), storm_variant(self.recipe)
+        """Direct answers and STORM, whose latents no page shows."""
+        storm = dataclasses.replace(storm_variant(self.recipe), is_shown=False)
+        return plain_variant(self.recipe, "direct_equal", "direct"), storm
+
+    @property
+    def parts(self) -> list[tuple[DemoFolder, DemoRecipe]]:
+        """The folders whose clips are trained on together."""
+        return [(part, part.recipe) for part in self.worlds]
 
 
 def make_mixture(arguments: argparse.Namespace) -> Mixture:
@@ -90,19 +94,18 @@ def make_mixture(arguments: argparse.Namespace) -> Mixture:
 
 def see(mixture: Mixture, report: Report) -> None:
     """Teach one base to see all worlds. Worker."""
-    examples = [one for part in mixture.worlds for one in data.examples_of(part, part.recipe)["train"]]
-    worlds = [make_world(part.recipe.world, **part.recipe.knobs) for part in mixture.worlds]
-    words = sorted({word for world in worlds for word in world.vocabulary})
-    learn_to_see(mixture.base, mixture.recipe, examples, words, report)
+    train_base(mixture, mixture.recipe, report, mixture.parts)
 
 
 def learn(mixture: Mixture, variant: Variant, report: Report) -> None:
-    """Train an arm on all worlds and test it on each. Worker."""
-    waiting = [part for part in mixture.worlds if not is_finished(part, variant.name)]
+    """Train a variant on all worlds and test it on each. Worker."""
+    waiting = [part for part in mixture.worlds if not part.is_finished(variant.name)]
     if waiting:
-        model, prompts, seconds = train_variant(mixture, mixture.recipe, variant, report, mixture.worlds)
+        if variant.start is not None:
+            train_variant(mixture, mixture.recipe, variant.start, report, mixture.parts)
+        trainer = train_variant(mixture, mixture.recipe, variant, report, mixture.parts)
         for part in waiting:
-            measure_variant(part, part.recipe, variant, model, prompts, seconds)
+            write_results(mixture, part, part.recipe, variant, trainer)
 
 
 def stages(mixture: Mixture) -> dict[str, list[Task]]:
@@ -128,8 +131,8 @@ def stages(mixture: Mixture) -> dict[str, list[Task]]:
 
 
 def row_of(part: Part, names: tuple[str, ...]) -> list[str]:
-    """Accuracy of each arm on the deep clips of a world, then what replaced latents do to the last one."""
-    results = [read_json(part.arm(name) / "results.json") for name in names]
+    """Tabulate the accuracy of each variant on the deep clips of a world, then what replaced latents do to the last one."""
+    results = [read_json(part.variant(name) / "results.json") for name in names]
     chance = make_world(part.recipe.world, **part.recipe.knobs).chance
     values = [
         chance,

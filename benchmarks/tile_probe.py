@@ -1,7 +1,7 @@
 """Errors of a lattice: the number of its tiles that a linear probe reads from each latent, given true thoughts and rolled out.
 
-    python benchmarks/tile_probe.py runs/worlds/lattice-0 --arm align --clips 512
-    python benchmarks/tile_probe.py runs/worlds/lattice-0 --ranks 32 48 64 96      targets of other ranks; no arm has to be trained
+    python benchmarks/tile_probe.py runs/worlds/lattice-0 --variant align --clips 512
+    python benchmarks/tile_probe.py runs/worlds/lattice-0 --ranks 32 48 64 96      targets of other ranks; no variant has to be trained
 
 The probe is fitted on the true targets of clips of training, so it says what a latent holds in the place where the target has it.
 """
@@ -17,13 +17,13 @@ from length import checkpoint_of, last_of
 from rich.console import Console
 from worlds import table
 
-from storm_hf.demo import data
-from storm_hf.demo.folder import DemoFolder
+from storm_hf.demo import DemoFolder, data
 from storm_hf.diagnostics import Intervention, InterventionKind
 from storm_hf.evaluation.answering import accuracy, answer_questions
 from storm_hf.target_trajectory import RankReport, TargetTrajectory, choose_rank
 from storm_hf.target_trajectory.pool import pool_clips
 from storm_hf.target_trajectory.ridge import ridge_weights
+from storm_hf.target_trajectory.trajectory import FILE_NAME
 from storm_hf.training.prompts import PromptEncoder
 
 
@@ -37,9 +37,11 @@ def tiles_of(rows: Rows) -> torch.Tensor:
     return torch.tensor([[[2.0 * int(bit) - 1 for bit in state] for state in row["states"]] for row in rows])
 
 
-def targets_of(folder: DemoFolder, arm: str) -> TargetTrajectory:
-    """The targets that an arm was aligned with; STORM's lie with the arm that is its Stage I."""
-    return TargetTrajectory.load(last_of(folder.arm(arm) / "align") or folder.arm("align"))
+def targets_of(folder: DemoFolder, name: str) -> TargetTrajectory:
+    """Load the targets that a variant was aligned with: they lie with its Stage I, also that of earlier runs."""
+    stage_one = "align" if name in ("align", "storm") else f"{name}_align"
+    known = [folder.variant(stage_one), folder.variant(name), last_of(folder.variant(name) / "align")]
+    return TargetTrajectory.load(next(path for path in known if path and (path / FILE_NAME).exists()))
 
 
 def encode(trajectory: TargetTrajectory, rows: Rows) -> torch.Tensor:
@@ -64,19 +66,19 @@ def rank_report(rows: Rows, ranks: Sequence[int]) -> RankReport:
     return choose_rank(pool_clips(features, tiles.shape[1], layout="concat"), tiles.numpy(), ranks)
 
 
-def arm_table(folder: DemoFolder, arm: str, fitted: Rows, rows: Rows) -> str:
+def variant_table(folder: DemoFolder, name: str, fitted: Rows, rows: Rows) -> str:
     """Accuracy of the tiles read from targets, from latents after true thoughts, and from latents rolled out."""
-    trajectory = targets_of(folder, arm)
+    trajectory = targets_of(folder, name)
     weights, tiles = fit(trajectory, fitted), tiles_of(rows)
     targets = encode(trajectory, rows).float()
-    model, processor = data.load(checkpoint_of(folder, arm))
+    model, processor = data.load(checkpoint_of(folder, name))
     prompts = PromptEncoder(processor, model.config, targets.shape[1])
     found = [["the true targets", "-", *read(targets, weights, tiles)]]
     oracle = Intervention(InterventionKind.oracle, targets.numpy())
-    for name, intervention in {"latents after true thoughts": oracle, "latents rolled out": Intervention()}.items():
+    for what, intervention in {"latents after true thoughts": oracle, "latents rolled out": Intervention()}.items():
         answers = answer_questions(model, prompts, rows, max_new_tokens=4, intervene=intervention)
         latents = torch.from_numpy(np.stack([np.asarray(answer.latents) for answer in answers])).float()
-        found.append([name, f"{accuracy(answers, rows):.3f}", *read(latents, weights, tiles)])
+        found.append([what, f"{accuracy(answers, rows):.3f}", *read(latents, weights, tiles)])
     return table(["tiles read off", "answers", *(f"step {step + 1}" for step in range(targets.shape[1]))], found)
 
 
@@ -84,8 +86,8 @@ def main() -> None:
     """Draw the clips and print the table that is asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="a run on `lattice`")
-    parser.add_argument("--arm", default="storm", help="one with Stage I")
-    parser.add_argument("--ranks", type=int, nargs="+", help="of targets; instead of an arm")
+    parser.add_argument("--variant", default="storm", help="one with Stage I")
+    parser.add_argument("--ranks", type=int, nargs="+", help="of targets; instead of a variant")
     parser.add_argument("--clips", type=int, default=512, help="of all depths")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
@@ -97,7 +99,7 @@ def main() -> None:
         return
     tests = data.dataset(folder, "test", with_thoughts=True)
     drawn = np.random.default_rng(arguments.seed).permutation(len(tests))[: arguments.clips]
-    console.print(arm_table(folder, arguments.arm, fitted, list(tests.select(drawn.tolist()))), markup=False)
+    console.print(variant_table(folder, arguments.variant, fitted, list(tests.select(drawn.tolist()))), markup=False)
 
 
 if __name__ == "__main__":

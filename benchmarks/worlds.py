@@ -1,4 +1,4 @@
-"""All arms on one world, over several seeds: the table of RESULTS.md.
+"""All variants on one world, over several seeds: the table of RESULTS.md.
 
     python benchmarks/worlds.py --world shuffle --seeds 0 1 2
 
@@ -15,28 +15,29 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
+from variants import CONTROLS, controls
 
-from storm_hf.demo import demo_recipe, run_demo
-from storm_hf.demo.controls import CONTROLS, control_tasks
-from storm_hf.demo.folder import DemoFolder
-from storm_hf.demo.record import read_interventions
+from storm_hf.demo import DemoFolder, demo_recipe, run_demo
+from storm_hf.demo.report_data import read_interventions
 from storm_hf.demo.tasks import run_tasks
+from storm_hf.demo.training import variant_task
 from storm_hf.worlds import WORLD_NAMES
 from storm_hf.writing import read_json
 
 
-ARMS = ("direct", *CONTROLS, "chain_of_thought", "terse_chain", "align", "storm")
+VARIANTS = ("direct", *CONTROLS, "chain_of_thought", "terse_chain", "align", "storm")
 MEASURES = ("own", "zero", "noise_per_dataset", "mean_over_questions", "oracle", "follows_donor")
 
 
 def run(world: str, seed: int, out: Path, console: Console) -> dict[str, dict[str, Any]]:
-    """Run one seed; return the results of its arms."""
+    """Run one seed; return the results of its variants."""
     recipe = demo_recipe(world, seed)
     folder = DemoFolder((out / f"{world}-{seed}").resolve())
     run_demo(folder.path, recipe=recipe, console=console)
-    tasks = control_tasks(folder, recipe)
+    known = controls(recipe)
+    tasks = [variant_task(folder, recipe, known[name]) for name in CONTROLS]
     folder.once("6_controls", partial(run_tasks, tasks, folder.logs, workers=2, console=console))
-    return {arm: read_json(folder.arm(arm) / "results.json") for arm in ARMS}
+    return {name: read_json(folder.variant(name) / "results.json") for name in VARIANTS}
 
 
 def table(head: list[str], rows: list[list[str]]) -> str:
@@ -45,29 +46,31 @@ def table(head: list[str], rows: list[list[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def arms_table(results: list[dict[str, Any]], seeds: list[int]) -> str:
-    """Accuracy of each arm on the deep clips, seed by seed."""
+def variants_table(results: list[dict[str, Any]], seeds: list[int]) -> str:
+    """Tabulate the accuracy of each variant on the deep clips, seed by seed."""
     rows = []
-    for arm in ARMS:
-        accuracies = [one[arm]["accuracy"] for one in results]
-        passes = np.mean([one[arm]["forward_passes"] for one in results])
+    for name in VARIANTS:
+        accuracies = [one[name]["accuracy"] for one in results]
+        passes = np.mean([one[name]["forward_passes"] for one in results])
         cells = [f"{accuracy:.3f}" for accuracy in accuracies]
-        rows.append([arm, str(results[0][arm]["num_updates"]), *cells, f"{np.mean(accuracies):.3f}", f"{passes:.1f}"])
-    return table(["arm", "updates", *(f"seed {seed}" for seed in seeds), "mean", "forward passes"], rows)
+        rows.append(
+            [name, str(results[0][name]["num_updates"]), *cells, f"{np.mean(accuracies):.3f}", f"{passes:.1f}"]
+        )
+    return table(["variant", "updates", *(f"seed {seed}" for seed in seeds), "mean", "forward passes"], rows)
 
 
 def depth_table(results: list[dict[str, Any]]) -> str:
-    """Accuracy by depth, mean over seeds."""
+    """Tabulate the accuracy by depth, mean over seeds."""
     depths = list(results[0]["storm"]["by_depth"])
     rows = [
-        [arm, *(f"{np.mean([one[arm]['by_depth'][depth] for one in results]):.3f}" for depth in depths)]
-        for arm in ARMS
+        [name, *(f"{np.mean([one[name]['by_depth'][depth] for one in results]):.3f}" for depth in depths)]
+        for name in VARIANTS
     ]
-    return table(["arm", *(f"depth {depth}" for depth in depths)], rows)
+    return table(["variant", *(f"depth {depth}" for depth in depths)], rows)
 
 
 def latents_table(results: list[dict[str, Any]], seeds: list[int]) -> str:
-    """Interventions and retrieval, seed by seed."""
+    """Tabulate interventions and retrieval, seed by seed."""
     storms = [one["storm"] for one in results]
     measured = [read_interventions(storm["interventions"]) for storm in storms]
     rows = [[name, *(f"{one[name]:.3f}" for one in measured)] for name in MEASURES]
@@ -87,7 +90,11 @@ def main() -> None:
     results = [run(arguments.world, seed, arguments.out, console) for seed in arguments.seeds]
     out = Console(soft_wrap=True)
     out.print(f"{arguments.world}, seeds {arguments.seeds}, {date.today()}, {platform.machine()}\n", markup=False)
-    for text in (arms_table(results, arguments.seeds), depth_table(results), latents_table(results, arguments.seeds)):
+    for text in (
+        variants_table(results, arguments.seeds),
+        depth_table(results),
+        latents_table(results, arguments.seeds),
+    ):
         out.print(text + "\n", markup=False)
 
 

@@ -2,8 +2,20 @@
 
 from pathlib import Path
 
-from storm_hf.demo.record import INTERVENTIONS, ArmResult, DemoReport, OpenQuestions, Retrieval
-from storm_hf.demo.story import ArmTraining, DemoStory, ExampleClip, ImaginedStep, Neighbour, TargetCosines
+from storm_hf.demo.report_data import (
+    INTERVENTIONS,
+    DemoReport,
+    DemoStory,
+    ExampleClip,
+    ImaginedStep,
+    Neighbour,
+    OpenQuestions,
+    Retrieval,
+    TargetCosines,
+    VariantResult,
+    VariantTraining,
+)
+from storm_hf.demo.variants import TITLES
 from storm_hf.video import write_video
 from storm_hf.worlds import make_world
 
@@ -12,8 +24,8 @@ DIRECT_BY_DEPTH = (1.0, 1.0, 0.797, 0.484, 0.375, 0.344, 0.25)
 STORM_BY_DEPTH = (1.0, 1.0, 1.0, 1.0, 0.984, 1.0, 0.984)
 
 
-def arm(accuracy: float, forward_passes: float = 1.0) -> ArmResult:
-    return ArmResult(
+def result(accuracy: float, forward_passes: float = 1.0) -> VariantResult:
+    return VariantResult(
         accuracy=accuracy,
         forward_passes=forward_passes,
         seconds_per_answer=0.0034 * forward_passes,
@@ -34,10 +46,10 @@ def made_up_report(storm: float = 0.9961, direct: float = 0.2832, **replaced: ob
         "num_test": 512,
         "num_latents": 6,
         "arms": {
-            "direct": arm(direct),
-            "chain_of_thought": arm(0.998, 62.0),
-            "align": arm(0.8711, 8.0),
-            "storm": arm(storm, 8.0),
+            "direct": result(direct),
+            "chain_of_thought": result(0.998, 62.0),
+            "align": result(0.8711, 8.0),
+            "storm": result(storm, 8.0),
         },
         "interventions": interventions(storm, 0.2578, 0.2402, 0.2676, 0.9941, 1.0),
         "by_depth": {
@@ -59,22 +71,21 @@ def made_up_report(storm: float = 0.9961, direct: float = 0.2832, **replaced: ob
 
 def made_up_story(folder: Path, num_examples: int = 1, **replaced: object) -> DemoStory:
     """A story whose clips are real files in `folder`."""
-    training = ArmTraining(num_updates=400, num_parameters=921_344)
-    arms = ("direct", "chain_of_thought", "terse_chain", "align", "storm")
+    training = VariantTraining(num_updates=400, num_parameters=921_344)
     values: dict[str, object] = {
         "task": "A ball is put under one of four cups. Cups swap places, up to six times. Where is the ball?",
         "deep_clips": "clips with 5 or 6 swaps",
         "depth_unit": "swaps",
         "num_train": 4000,
         "num_per_depth": 64,
-        "training": dict.fromkeys(arms, training),
+        "training": dict.fromkeys(TITLES, training),
         "examples": tuple(example(folder, seed) for seed in range(num_examples)),
         "cosines": TargetCosines(raw=0.987, used=0.005, reached=0.912),
         "machine": "2 CPU cores",
         "backbone": "a randomly initialised Qwen2.5-VL",
         "command": "storm demo --out runs/demo --seed 0",
         "versions": {"storm-hf": "0.1.0", "torch": "2.13.0", "transformers": "5.23.0"},
-        "extra_arms": {"terse_chain": arm(0.9922, 8.0)},
+        "extra_variants": {"terse_chain": result(0.9922, 8.0)},
         "extra_by_depth": {"chain_of_thought": {str(depth): 1.0 for depth in range(7)}},
     }
     return DemoStory(**values | replaced)

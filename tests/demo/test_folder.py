@@ -121,8 +121,14 @@ def test_parts_lie_inside_the_folder_apart_from_each_other(folder):
         folder.base,
         folder.storm,
         folder.logs,
-        folder.arm("align"),
-        folder.arm("storm"),
+        folder.variant("align"),
+        folder.variant("storm"),
     ]
     assert len(set(parts)) == len(parts)
     assert all(Path(part).is_relative_to(folder.path) for part in parts)
+
+
+def test_model_of_base_and_storm_lie_at_the_top_and_all_others_with_their_variant(folder):
+    assert folder.checkpoint("base") == folder.base
+    assert folder.checkpoint("storm") == folder.storm
+    assert folder.checkpoint("align") == folder.variant("align")

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from tests.diagnostics.thinker import NUM_LATENTS, WORLD, make_thinker, saying
 
-from storm_hf.demo import demo_recipe
-from storm_hf.demo.measure import deep_indices, make_gallery, measure_arm, measure_open, pair_cosine
+from storm_hf.demo import DemoFolder, Training, Variant, data, demo_recipe
+from storm_hf.demo.measure import Examinee, deep_indices, make_gallery, measure_accuracy, measure_variant, pair_cosine
 from storm_hf.target_trajectory import TargetTrajectory
 from storm_hf.training.prompts import PromptEncoder
 from storm_hf.video import write_video
@@ -43,32 +43,69 @@ def test_deep_clips_are_found_wherever_they_are(tests, recipe):
     assert deep_indices(tests, recipe) == [3, 4, 5, 6]
 
 
-def test_arm_that_always_says_red_is_as_right_as_red_is_frequent(thinker, tests, recipe):
-    with saying(thinker, "red"):
-        measures = measure_arm(thinker.model, thinker.processor, tests, recipe, num_latents=NUM_LATENTS)
-    assert measures.accuracy == 2 / 4
-    assert measures.by_depth == {"1": 1.0, "2": 0.5, "3": 0.5, "4": 0.5}
-    assert measures.forward_passes == NUM_LATENTS + 2
-    assert measures.choices == ["red"] * 8
+def measure(thinker, tests, recipe, said, num_latents, max_new_tokens=4):
+    """Measure a model that always says the same."""
+    prompts = PromptEncoder(thinker.processor, thinker.model.config, num_latents)
+    examinee = Examinee(thinker.model, prompts, max_new_tokens)
+    with saying(thinker, said):
+        return measure_accuracy(examinee, tests, examinee.answer(tests), recipe)
 
 
-def test_arm_without_latents_costs_one_pass_and_a_chain_its_words(thinker, tests, recipe):
+def test_variant_that_always_says_red_is_correct_as_often_as_red_is(thinker, tests, recipe):
+    measures = measure(thinker, tests, recipe, "red", NUM_LATENTS)
+    assert measures["accuracy"] == 2 / 4
+    assert measures["by_depth"] == {"1": 1.0, "2": 0.5, "3": 0.5, "4": 0.5}
+    assert measures["forward_passes"] == NUM_LATENTS + 2
+    assert measures["choices"] == ["red"] * 8
+
+
+def test_variant_without_latents_costs_one_pass_and_a_chain_its_words(thinker, tests, recipe):
     for said, passes in (("red", 1), ("blue blue green red", 4)):
-        with saying(thinker, said):
-            measures = measure_arm(thinker.model, thinker.processor, tests, recipe, num_latents=0, max_new_tokens=8)
-        assert (measures.forward_passes, measures.accuracy) == (passes, 0.5)
+        measures = measure(thinker, tests, recipe, said, 0, max_new_tokens=8)
+        assert (measures["forward_passes"], measures["accuracy"]) == (passes, 0.5)
 
 
 def test_unreadable_answers_are_kept_as_none(thinker, tests, recipe):
-    with saying(thinker, "swap swap"):
-        measures = measure_arm(thinker.model, thinker.processor, tests, recipe, num_latents=0)
-    assert (measures.choices, measures.accuracy) == ([None] * 8, 0)
+    measures = measure(thinker, tests, recipe, "swap swap", 0)
+    assert (measures["choices"], measures["accuracy"]) == ([None] * 8, 0)
 
 
-def test_open_questions_are_tested_on_the_deep_clips_and_read_by_the_known_options(thinker, tests, recipe):
-    prompts = PromptEncoder(thinker.processor, thinker.model.config, NUM_LATENTS, question_style="none")
-    with saying(thinker, "red"):
-        assert measure_open(thinker.model, prompts, tests, recipe) == {"accuracy": 0.5}
+@pytest.fixture
+def measured(thinker, tests, recipe, monkeypatch):
+    """Measure a variant whose model always says red."""
+    asked = []
+
+    def dataset(folder, split, *, with_thoughts, is_open=False):
+        asked.append((split, is_open))
+        return tests
+
+    def measure(variant, **arguments):
+        with saying(thinker, "red"):
+            return measure_variant(
+                DemoFolder("unread"), recipe, variant, thinker.model, thinker.processor, **arguments
+            )
+
+    monkeypatch.setattr(data, "dataset", dataset)
+    yield measure
+    assert asked[:2] == [("test", False), ("test", True)]
+
+
+def test_open_questions_are_tested_on_the_deep_clips_and_read_by_the_known_options(measured):
+    assert measured(Variant("direct", "Direct", Training(1, 1e-3)))["open"] == {"accuracy": 0.5}
+
+
+def test_latents_are_replaced_in_both_forms_of_the_questions(measured):
+    results = measured(Variant("answer_only", "Stage II alone", Training(1, 1e-3), num_latents=NUM_LATENTS))
+    kinds = ["own", "zero", "noise_per_dataset", "mean_over_questions", "latents_only", "follows_donor"]
+    assert list(results["interventions"]) == list(results["open"]["interventions"]) == kinds
+    assert results["interventions"]["own"] == results["accuracy"] == 0.5
+    assert results["interventions"]["follows_donor"] == 0.5  # red is what half of the donors would say
+
+
+def test_latents_of_a_variant_that_another_starts_from_are_left_alone(measured):
+    variant = Variant("align", "Stage I", Training(1, 1e-3), "align", num_latents=NUM_LATENTS)
+    results = measured(variant, with_interventions=False)
+    assert "interventions" not in {**results, **results["open"]}
 
 
 def test_cosine_of_pairs_compares_different_clips_at_the_same_step():

@@ -4,11 +4,10 @@ import re
 from html.parser import HTMLParser
 
 import pytest
-from tests.demo.demo_story import arm, made_up_report, made_up_story
+from tests.demo.demo_story import made_up_report, made_up_story, result
 
-from storm_hf.demo.record import ARMS, OpenQuestions, Retrieval
 from storm_hf.demo.report import write_report
-from storm_hf.demo.story import TargetCosines
+from storm_hf.demo.report_data import REPORTED, OpenQuestions, Retrieval, TargetCosines
 from storm_hf.errors import ReportError, VideoReadError
 
 
@@ -116,14 +115,14 @@ def test_folder_holds_the_two_files_and_nothing_else(story, tmp_path):
 @pytest.mark.parametrize(
     ("replaced", "message"),
     [
-        ({"arms": {"storm": arm(1.0)}}, "Expected arms to name direct, chain_of_thought, align, storm"),
+        ({"arms": {"storm": result(1.0)}}, "Expected arms to name direct, chain_of_thought, align, storm"),
         ({"by_depth": {"0": {"storm": 1.0}}}, "Expected by_depth at 0 to name direct, storm"),
         ({"storm": 1.2}, r"Expected arms\.storm\.accuracy of the report to be a share from 0 to 1 but got 1\.2"),
         ({"by_depth": {"0": {"storm": -1.0, "direct": 0.0}}}, r"by_depth\.0\.storm"),
         ({"cpu_seconds": float("nan")}, "cpu_seconds of the report to be a finite number"),
         ({"retrieval": Retrieval(99.0, 256, 0.25)}, r"retrieval\.top1_state"),
         ({"open": OpenQuestions({"storm": 1.0}, INTERVENTIONS)}, "Expected the arms of open to name direct"),
-        ({"open": OpenQuestions({**dict.fromkeys(ARMS, 0.5), "storm": 1.5}, INTERVENTIONS)}, r"open\.arms\.storm"),
+        ({"open": OpenQuestions({**dict.fromkeys(REPORTED, 0.5), "storm": 1.5}, INTERVENTIONS)}, r"open\.arms\.storm"),
     ],
 )
 def test_report_that_cannot_be_true_is_refused(replaced, message):
@@ -217,7 +216,7 @@ def test_terse_chain_stands_honestly_beside(page):
 
 def test_page_without_a_terse_chain_says_that_it_was_not_measured(story, tmp_path):
     training = {name: how for name, how in story.training.items() if name != "terse_chain"}
-    without = dataclasses.replace(story, extra_arms={}, training=training)
+    without = dataclasses.replace(story, extra_variants={}, training=training)
     words = Page(write_report(tmp_path, made_up_report(), without).read_text()).words
     assert "was not measured in this run" in words
 

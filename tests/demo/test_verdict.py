@@ -3,8 +3,7 @@ import dataclasses
 import pytest
 from tests.demo.demo_story import interventions, made_up_report, made_up_story
 
-from storm_hf.demo.record import OpenQuestions, Retrieval
-from storm_hf.demo.story import TargetCosines
+from storm_hf.demo.report_data import OpenQuestions, Retrieval, TargetCosines
 from storm_hf.demo.verdict import judge
 from storm_hf.evaluation.bootstrap import wilson_interval
 

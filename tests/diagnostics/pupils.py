@@ -14,11 +14,10 @@ from datasets import Dataset
 from transformers import ProcessorMixin, set_seed
 
 from storm_hf import StormAlignConfig, StormAlignTrainer
-from storm_hf.demo import data, demo_recipe
-from storm_hf.demo.arms import training_arguments
+from storm_hf.demo import DemoFolder, data, demo_recipe
 from storm_hf.demo.backbone import tiny_config, tiny_processor
-from storm_hf.demo.folder import DemoFolder
 from storm_hf.demo.recipe import DemoRecipe, Training
+from storm_hf.demo.training import training_arguments
 from storm_hf.diagnostics.diagnosis import diagnose
 from storm_hf.diagnostics.questions import Questions
 from storm_hf.diagnostics.record import Diagnosis
@@ -75,7 +74,9 @@ def teach(folder: DemoFolder, recipe: DemoRecipe, normalize: str) -> Pupil:
     settings = {"target_normalize": normalize, "whitening_rank": recipe.whitening_rank}
     trainer = StormAlignTrainer(
         model=model,
-        args=training_arguments(StormAlignConfig, folder.arm(normalize), recipe, "align", **settings),
+        args=training_arguments(
+            StormAlignConfig, folder.variant(normalize), recipe, recipe.trainings["align"], **settings
+        ),
         train_dataset=data.dataset(folder, "train", with_thoughts=True),
         processing_class=processor,
     )

@@ -15,12 +15,11 @@ from html import unescape
 from pathlib import Path
 
 import pytest
+from benchmarks.variants import CONTROLS, controls
 from rich.console import Console
 from tests.end_to_end.mini_demo import mini_recipe
 
-from storm_hf.demo import data, reload, run_demo, stages
-from storm_hf.demo.controls import CONTROLS, control_tasks
-from storm_hf.demo.folder import DemoFolder
+from storm_hf.demo import DemoFolder, data, measure, run_demo, run_variant, stages
 from storm_hf.errors import CheckpointError, StaleWorkError
 from storm_hf.evaluation import load_checkpoint
 from storm_hf.evaluation.gallery import Gallery
@@ -79,7 +78,7 @@ def test_json_says_what_the_recipe_asked_for_and_the_arms_measured(finished):
     report, recipe = read_json(finished.path / "report.json"), mini_recipe()
     assert (report["world"], report["seed"], report["chance"]) == ("shuffle", 0, 0.25)
     assert (report["num_test"], report["num_latents"], report["retrieval"]["gallery"]) == (8, 6, 4)
-    storm = read_json(finished.arm("storm") / "results.json")
+    storm = read_json(finished.variant("storm") / "results.json")
     assert report["arms"]["storm"]["accuracy"] == report["interventions"]["own"] == storm["accuracy"]
     assert report["open"]["arms"]["storm"] == report["open"]["interventions"]["own"] == storm["open"]["accuracy"]
     assert len(storm["choices"]) == sum(recipe.test_depths.values())
@@ -134,18 +133,18 @@ def test_checkpoint_answered_again_with_its_own_code(finished):
 
 
 def test_checkpoint_that_answers_differently_is_an_error(finished, monkeypatch):
-    expected = read_json(finished.arm("storm") / "results.json")["choices"][-8:]  # the deep clips come last
+    expected = read_json(finished.variant("storm") / "results.json")["choices"][-8:]  # the deep clips come last
     answers = ["nothing" if choice is None else choice for choice in expected]
-    monkeypatch.setattr(reload, "answer_without_storm_hf", lambda folder: answers)
-    reload.check_reload(finished, mini_recipe(), lambda count: None)
+    monkeypatch.setattr(measure, "answer_without_storm_hf", lambda folder: answers)
+    measure.check_reload(finished, mini_recipe(), lambda count: None)
     answers[2] = "blue" if answers[2] == "red" else "red"
     with pytest.raises(CheckpointError, match="answers 1 of 8 clips differently"):
-        reload.check_reload(finished, mini_recipe(), lambda count: None)
+        measure.check_reload(finished, mini_recipe(), lambda count: None)
 
 
 def test_checkpoint_that_does_not_load_alone_is_an_error(tmp_path):
     with pytest.raises(CheckpointError, match="does not load without storm_hf"):
-        reload.answer_without_storm_hf(DemoFolder(tmp_path))
+        measure.answer_without_storm_hf(DemoFolder(tmp_path))
 
 
 def times(folder: DemoFolder) -> dict[str, int]:
@@ -207,7 +206,7 @@ def test_interrupted_run_continues_and_ends_as_if_nothing_had_happened(finished,
     interrupt(start(folder.path), lambda: (folder.path / "done" / "1_render").exists())
     assert done(folder) == STAGES[:1]
     rendered = times(folder)
-    interrupt(start(folder.path), lambda: (folder.arm("direct") / "results.json").exists())
+    interrupt(start(folder.path), lambda: (folder.variant("direct") / "results.json").exists())
     assert done(folder) == STAGES[:3]
     stopped = times(folder)
     assert finish(start(folder.path)) == 0
@@ -219,7 +218,7 @@ def test_interrupted_run_continues_and_ends_as_if_nothing_had_happened(finished,
     assert [name for name in kept if ended[name] != stopped[name]] == []
 
     for arm in ARMS:
-        one, other = (read_json(run.arm(arm) / "results.json") for run in (folder, finished))
+        one, other = (read_json(run.variant(arm) / "results.json") for run in (folder, finished))
         varying = ("seconds_per_answer", "train_seconds")
         assert {name: value for name, value in one.items() if name not in varying} == {
             name: value for name, value in other.items() if name not in varying
@@ -244,7 +243,7 @@ def test_same_seed_gives_the_same_report_and_the_same_weights(finished, tmp_path
     assert finish(start(again.path, OMP_NUM_THREADS="2")) == 0  # workers compute on one thread, whatever is set
     assert figures(again) == figures(finished)
     for arm in ARMS:
-        one, other = (read_json(run.arm(arm) / "results.json")["choices"] for run in (again, finished))
+        one, other = (read_json(run.variant(arm) / "results.json")["choices"] for run in (again, finished))
         assert one == other, arm
     saved = sorted(path.relative_to(finished.path) for path in finished.path.rglob("*.safetensors"))
     assert len(saved) > len(ARMS)
@@ -252,11 +251,10 @@ def test_same_seed_gives_the_same_report_and_the_same_weights(finished, tmp_path
         assert (again.path / name).read_bytes() == (finished.path / name).read_bytes(), name
 
 
-@pytest.mark.parametrize("arm", sorted(CONTROLS))
-def test_each_control_of_the_benchmark_trains_and_is_tested(finished, arm):
+@pytest.mark.parametrize("name", sorted(CONTROLS))
+def test_each_control_of_the_benchmark_trains_and_is_tested(finished, name):
     recipe = mini_recipe()
-    task = next(task for task in control_tasks(finished, recipe) if task.name == arm)
-    task.work(*task.args, lambda num_done: None)
-    results = read_json(finished.arm(arm) / "results.json")
+    run_variant(finished, recipe, controls(recipe)[name], lambda num_done: None)
+    results = read_json(finished.variant(name) / "results.json")
     assert len(results["choices"]) == sum(recipe.test_depths.values())
     assert results["num_updates"] == recipe.trainings["align"].num_updates + recipe.trainings["answer"].num_updates

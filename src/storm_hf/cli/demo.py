@@ -20,8 +20,7 @@ from storm_hf.interventions.kind import InterventionKind
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from storm_hf.demo.recipe import DemoRecipe
-    from storm_hf.demo.record import DemoReport
+    from storm_hf.demo import DemoRecipe, DemoReport
 
 
 REPORT_PAGE = "report.html"
@@ -92,25 +91,25 @@ def _print_summary(report: "DemoReport", recipe: "DemoRecipe", out: Path) -> Non
 def _arms(report: "DemoReport", out: Path, title: str) -> "Table":
     from rich.table import Table
 
-    from storm_hf.demo.figures import ARM_LABELS
+    from storm_hf.demo.variants import TITLES
 
     table = Table("way of answering", title=title, title_justify="left")
     for column in ("accuracy", "without options", "forward passes"):
         table.add_column(column, justify="right")
     for name, (accuracy, asked_openly, passes) in _figures_of_arms(report, out).items():
         cells = (f"{accuracy:.1%}", "" if asked_openly is None else f"{asked_openly:.1%}", f"{passes:.0f}")
-        table.add_row(ARM_LABELS[name], *cells, style="bold" if name == "storm" else "")
+        table.add_row(TITLES[name], *cells, style="bold" if name == "storm" else "")
     return table
 
 
 def _figures_of_arms(report: "DemoReport", out: Path) -> dict[str, tuple[float, float | None, float]]:
     """Collect accuracy, accuracy without options and passes of each arm, also of one that the report leaves out."""
-    from storm_hf.demo.folder import DemoFolder
+    from storm_hf.demo import DemoFolder
     from storm_hf.writing import read_json
 
     asked_openly = {} if report.open is None else report.open.arms
     figures = {name: (arm.accuracy, asked_openly.get(name), arm.forward_passes) for name, arm in report.arms.items()}
-    results = DemoFolder(out).arm("terse_chain") / "results.json"
+    results = DemoFolder(out).variant("terse_chain") / "results.json"
     if results.is_file():
         terse = read_json(results)
         figures["terse_chain"] = (terse["accuracy"], terse["open"]["accuracy"], terse["forward_passes"])
@@ -120,7 +119,7 @@ def _figures_of_arms(report: "DemoReport", out: Path) -> dict[str, tuple[float, 
 def _interventions(report: "DemoReport") -> "Table":
     from rich.table import Table
 
-    from storm_hf.demo.record import FOLLOWS_DONOR
+    from storm_hf.demo.report_data import FOLLOWS_DONOR
 
     table = Table("STORM, fed", title="Do the latents matter?", title_justify="left")
     columns = [("accuracy", report.interventions)]

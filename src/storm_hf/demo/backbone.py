@@ -44,6 +44,32 @@ CHAT_TEMPLATE = """{%- for message in messages -%}
 {%- endfor -%}
 {%- if add_generation_prompt -%}{{- '<|im_start|>assistant\n' -}}{%- endif -%}"""
 
+_ROPE = {"rope_type": "default", "mrope_section": [8, 4, 4]}
+_TEXT = {
+    "hidden_size": 128,
+    "intermediate_size": 384,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 1024,
+    "initializer_range": 0.05,
+    "bos_token_id": None,
+}
+_VISION = {
+    "depth": 1,
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_heads": 4,
+    "patch_size": PATCH_PX,
+    "spatial_merge_size": 2,
+    "temporal_patch_size": 2,
+    "tokens_per_second": 1,
+    "window_size": 8 * PATCH_PX,
+    "out_hidden_size": 128,
+    "fullatt_block_indexes": [0],
+    "initializer_range": 0.05,
+}
+
 
 def tiny_processor(words: Iterable[str], num_latents: int, frame_pixels: int) -> Qwen2_5_VLProcessor:
     """Make a Qwen2.5-VL processor whose byte-level tokenizer knows each of `words` as one token.
@@ -106,36 +132,17 @@ def tiny_config(
             Base of the rotary frequencies. Qwen2.5-VL gives height and width the slowest ones, which at 1e4 turn a thousandth of a
             radian from one cell to the next: a model this small then cannot tell the cells of a frame apart.
     """
-    token_id = processor.tokenizer.convert_tokens_to_ids
+    tokenizer = processor.tokenizer
+    text_config = _TEXT | {
+        "vocab_size": len(tokenizer),
+        "rope_parameters": _ROPE | {"rope_theta": rope_theta},
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+    token_id = tokenizer.convert_tokens_to_ids
     backbone = Qwen2_5_VLConfig(
-        text_config={
-            "vocab_size": len(processor.tokenizer),
-            "hidden_size": 128,
-            "intermediate_size": 384,
-            "num_hidden_layers": 3,
-            "num_attention_heads": 4,
-            "num_key_value_heads": 2,
-            "max_position_embeddings": 1024,
-            "rope_parameters": {"rope_type": "default", "rope_theta": rope_theta, "mrope_section": [8, 4, 4]},
-            "initializer_range": 0.05,
-            "bos_token_id": None,
-            "eos_token_id": processor.tokenizer.eos_token_id,
-            "pad_token_id": processor.tokenizer.pad_token_id,
-        },
-        vision_config={
-            "depth": 1,
-            "hidden_size": 64,
-            "intermediate_size": 128,
-            "num_heads": 4,
-            "patch_size": PATCH_PX,
-            "spatial_merge_size": 2,
-            "temporal_patch_size": 2,
-            "tokens_per_second": 1,
-            "window_size": 8 * PATCH_PX,
-            "out_hidden_size": 128,
-            "fullatt_block_indexes": [0],
-            "initializer_range": 0.05,
-        },
+        text_config=text_config,
+        vision_config=dict(_VISION),
         image_token_id=token_id("<|image_pad|>"),
         video_token_id=token_id("<|video_pad|>"),
         vision_start_token_id=token_id("<|vision_start|>"),

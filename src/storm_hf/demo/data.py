@@ -1,8 +1,10 @@
 """The demo's data: real mp4 files, the thought-video data set made of them, and question clips encoded once."""
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from datasets import Dataset, concatenate_datasets, disable_progress_bars, load_from_disk
 from transformers import AutoProcessor, ProcessorMixin
@@ -14,6 +16,7 @@ from storm_hf.model import StormForConditionalGeneration
 from storm_hf.target_trajectory import TargetSettings, build_thoughts, load_thoughts
 from storm_hf.thought_video import WorldExample, WorldRecipe, WorldSplit, render_world
 from storm_hf.training.features import cache_video_features
+from storm_hf.training.perception import caption_rows
 
 
 _ROWS_PER_SHARD = 512
@@ -45,6 +48,20 @@ def render(folder: DemoFolder, recipe: DemoRecipe, workers: int, report: Report)
 def examples_of(folder: DemoFolder, recipe: DemoRecipe) -> dict[str, list[WorldExample]]:
     """The rendered episodes of each split."""
     return render_world(world_recipe(recipe), folder.data)
+
+
+def captions(examples: Sequence[WorldExample]) -> Dataset:
+    """Make the rows that teach a model to see: captions of the clips and of the thought videos."""
+    rows = [
+        {
+            "video": str(example.video),
+            "thought_video": str(example.thought.path),
+            "clip_caption": example.clip_caption,
+            "thought_caption": example.thought_caption,
+        }
+        for example in examples
+    ]
+    return caption_rows(Dataset.from_list(rows))
 
 
 def encode_thoughts(folder: DemoFolder, recipe: DemoRecipe, report: Report) -> None:
@@ -96,7 +113,7 @@ def dataset(folder: DemoFolder, split: str, *, with_thoughts: bool, is_open: boo
         split (`str`):
             `train`, `validation` or `test`.
         with_thoughts (`bool`):
-            Whether to keep the columns of the thought videos. All arms but Stage I train without them.
+            Whether to keep the columns of the thought videos. Only Stage I trains with them.
         is_open (`bool`, *optional*, defaults to `False`):
             Whether the encoded prompts of `test` ask without options. The column `options` stays, to read answers by.
     """
@@ -107,7 +124,7 @@ def dataset(folder: DemoFolder, split: str, *, with_thoughts: bool, is_open: boo
     return concatenate_datasets([rows, cached], axis=1).with_format("numpy")
 
 
-def load(checkpoint: Path) -> tuple[StormForConditionalGeneration, ProcessorMixin]:
-    """Load a checkpoint of the demo with its processor."""
-    model = StormForConditionalGeneration.from_pretrained(checkpoint)
+def load(checkpoint: Path, **config: Any) -> tuple[StormForConditionalGeneration, ProcessorMixin]:
+    """Load a checkpoint of the demo with its processor, with other fields of its configuration if some are given."""
+    model = StormForConditionalGeneration.from_pretrained(checkpoint, **config)
     return model, AutoProcessor.from_pretrained(checkpoint)

@@ -21,7 +21,7 @@ _LOCK = ".locks/demo"
 class DemoFolder:
     """The folder of one demo.
 
-        runs/demo/  recipe.json  usage.json  data/ (videos and Parquet)  base/  arms/<arm>/  storm/  logs/  report.*
+        runs/demo/  recipe.json  usage.json  data/ (videos and Parquet)  base/  arms/<variant>/  storm/  logs/  report.*
 
     Args:
         path (`Path`):
@@ -55,9 +55,17 @@ class DemoFolder:
         """Log of the workers' output."""
         return self.path / "logs"
 
-    def arm(self, name: str) -> Path:
-        """Checkpoint and results of an arm."""
+    def variant(self, name: str) -> Path:
+        """Training checkpoints and results of a variant."""
         return self.path / "arms" / name
+
+    def checkpoint(self, name: str) -> Path:
+        """Trained model of a variant."""
+        return {"base": self.base, "storm": self.storm}.get(name, self.variant(name))
+
+    def is_finished(self, name: str) -> bool:
+        """Return True if a variant was trained and tested: its results are written last."""
+        return (self.variant(name) / "results.json").exists()
 
     @contextmanager
     def claimed(self, recipe: DemoRecipe) -> Iterator[None]:

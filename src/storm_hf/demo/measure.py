@@ -3,254 +3,238 @@
 Axes: N test clips, K latent steps, D hidden size.
 """
 
+import json
+import os
+import subprocess
+import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from importlib.resources import files
 from typing import Any
 
 import numpy as np
 from transformers import ProcessorMixin
 
+from storm_hf.demo import data
 from storm_hf.demo.folder import DemoFolder
 from storm_hf.demo.recipe import DemoRecipe
-from storm_hf.demo.record import FOLLOWS_DONOR
+from storm_hf.demo.report_data import FOLLOWS_DONOR
+from storm_hf.demo.tasks import Report
+from storm_hf.demo.variants import Variant
 from storm_hf.diagnostics import ThoughtGallery
-from storm_hf.evaluation.answering import Answer, accuracy, answer_questions
+from storm_hf.errors import CheckpointError
+from storm_hf.evaluation.answering import Answer, accuracy, answer_questions, read_option
 from storm_hf.evaluation.cost import measure_cost
-from storm_hf.interventions.intervention import make_intervention
+from storm_hf.interventions.intervention import Intervention, make_intervention
 from storm_hf.interventions.kind import InterventionKind
 from storm_hf.interventions.token_replacement import choose_donors
 from storm_hf.model import StormForConditionalGeneration
-from storm_hf.target_trajectory import TargetTrajectory
-from storm_hf.training.prompts import PromptEncoder
+from storm_hf.reporting import write_atomically
+from storm_hf.target_trajectory import TargetTrajectory, load_thoughts
+from storm_hf.training.prompts import PromptEncoder, Row
+from storm_hf.video import read_video
+from storm_hf.worlds import format_question
+from storm_hf.writing import read_json
 
 
 NUM_TIMED = 24  # questions that are answered one by one to take the time
+NUM_RELOADED = 64  # clips that the checkpoint answers again without storm_hf
+_ANSWER_TOKENS = 4  # of an answer after latents: a word and the end of the turn, and some to spare
 
 
-@dataclass(frozen=True)
-class ArmMeasures:
-    """Results of one arm.
-
-    Args:
-        accuracy (`float`):
-            On the deep clips.
-        by_depth (`dict[str, float]`):
-            On the first `num_per_depth` clips of each depth.
-        forward_passes (`float`):
-            Mean calls of the language model until the first token of the answer.
-        seconds_per_answer (`float`):
-            Median, one question at a time.
-        choices (`list[str | None]`):
-            The option that each answer names.
-    """
-
-    accuracy: float
-    by_depth: dict[str, float]
-    forward_passes: float
-    seconds_per_answer: float
-    choices: list[str | None] = field(repr=False)
-
-
-@dataclass(frozen=True)
-class StormMeasures(ArmMeasures):
-    """Results of STORM, with its use of latents.
-
-    Args:
-        interventions (`dict[str, float]`):
-            Accuracy under each intervention, and how often the answer follows a donor's latents.
-        top1_state (`float`):
-            Share of latents whose nearest gallery target shows the true state.
-        retrieval_chance (`float`):
-            Retrieval accuracy of a random gallery target.
-        cosine_raw (`float`):
-            Mean cosine of the raw pooled features of random pairs of clips at the same step.
-        cosine_used (`float`):
-            The same of the targets that were trained on.
-        cosine_reached (`float`):
-            Mean cosine of latents and their own targets.
-    """
-
-    interventions: dict[str, float]
-    top1_state: float
-    retrieval_chance: float
-    cosine_raw: float
-    cosine_used: float
-    cosine_reached: float
-
-
-def measure_arm(
-    model: StormForConditionalGeneration,
-    processor: ProcessorMixin,
-    tests: Sequence[dict[str, Any]],
-    recipe: DemoRecipe,
-    *,
-    num_latents: int,
-    max_new_tokens: int = 4,
-) -> ArmMeasures:
-    """Test an arm on all test clips, and take its cost on a few."""
-    prompts = PromptEncoder(processor, model.config, num_latents)
-    return measure_prompts(model, prompts, tests, recipe, max_new_tokens=max_new_tokens)
-
-
-def measure_prompts(
-    model: StormForConditionalGeneration,
-    prompts: PromptEncoder,
-    tests: Sequence[dict[str, Any]],
-    recipe: DemoRecipe,
-    *,
-    max_new_tokens: int,
-) -> ArmMeasures:
-    """The same with an encoder of one's own."""
-    answers = answer_questions(model, prompts, tests, max_new_tokens=max_new_tokens, batch_size=256)
-    return _measures(model, prompts, tests, recipe, answers, max_new_tokens)
-
-
-def _measures(
-    model: StormForConditionalGeneration,
-    prompts: PromptEncoder,
-    tests: Sequence[dict[str, Any]],
-    recipe: DemoRecipe,
-    answers: list[Answer],
-    max_new_tokens: int,
-) -> ArmMeasures:
-    deep = deep_indices(tests, recipe)
-    cost = measure_cost(model, prompts, [tests[index] for index in deep[:NUM_TIMED]], max_new_tokens=max_new_tokens)
-    by_depth = {}
-    for depth in recipe.test_depths:
-        chosen = [index for index, row in enumerate(tests) if int(row["depth"]) == depth][: recipe.num_per_depth]
-        by_depth[str(depth)] = _accuracy(answers, tests, chosen)
-    return ArmMeasures(
-        accuracy=_accuracy(answers, tests, deep),
-        by_depth=by_depth,
-        forward_passes=cost.forward_passes,
-        seconds_per_answer=cost.seconds,
-        choices=[answer.choice for answer in answers],
-    )
-
-
-def measure_storm(
-    model: StormForConditionalGeneration,
-    processor: ProcessorMixin,
-    tests: Sequence[dict[str, Any]],
-    folder: DemoFolder,
-    recipe: DemoRecipe,
-) -> StormMeasures:
-    """Test STORM as an arm, then replace its latents, and look up what they resemble."""
-    from storm_hf.demo import data
-
-    prompts = PromptEncoder(processor, model.config, recipe.num_latents)
-    answers = answer_questions(model, prompts, tests, max_new_tokens=4, batch_size=256)
-    measures = _measures(model, prompts, tests, recipe, answers, max_new_tokens=4)
-    deep = deep_indices(tests, recipe)
-    rows = [tests[index] for index in deep]
-    latents = np.stack([np.asarray(answers[index].latents) for index in deep])  # (N, K, D)
-    trajectory = TargetTrajectory.load(folder.arm("align"))
-    targets = trajectory([row["thought_features"] for row in rows]).numpy()  # (N, K, D)
-    raw = trajectory.pool([row["thought_features"] for row in rows]).float().numpy()
-    interventions: dict[str, float] = {InterventionKind.own: measures.accuracy}
-    interventions |= measure_interventions(model, prompts, rows, latents, recipe.seed, targets)
-    gallery = make_gallery(data.dataset(folder, "validation", with_thoughts=True), trajectory, recipe)
-    gallery.save(folder.storm)
-    states = np.array([list(row["states"]) for row in rows])  # (N, K)
-    np.savez_compressed(folder.path / "latents.npz", latents=latents.astype(np.float32), indices=np.array(deep))
-    return StormMeasures(
-        **vars(measures),
-        interventions=interventions,
-        top1_state=float((gallery.neighbours(latents, 1).state == states).mean()),
-        retrieval_chance=gallery.chance(states),
-        cosine_raw=pair_cosine(raw),
-        cosine_used=pair_cosine(targets),
-        cosine_reached=_cosine(latents, targets),
-    )
-
-
-def measure_open(
-    model: StormForConditionalGeneration,
-    prompts: PromptEncoder,
-    tests: Sequence[dict[str, Any]],
-    recipe: DemoRecipe,
-    *,
-    max_new_tokens: int = 4,
-    trajectory: TargetTrajectory | None = None,
-) -> dict[str, Any]:
-    """Test an arm on the deep clips once more, asked without options.
+@dataclass(frozen=True, eq=False)
+class Examinee:
+    """A trained model and the form of its questions and answers.
 
     Args:
         model ([`StormForConditionalGeneration`]):
             The model.
         prompts ([`~storm_hf.training.prompts.PromptEncoder`]):
-            Encodes the questions.
-        tests (`Sequence`):
-            Test rows whose encoded prompts are open questions.
-        recipe ([`DemoRecipe`]):
-            Says which clips are deep.
+            Encoder of the questions.
         max_new_tokens (`int`, *optional*, defaults to `4`):
-            Longest answer.
+            Length of the longest answer.
+    """
+
+    model: StormForConditionalGeneration
+    prompts: PromptEncoder
+    max_new_tokens: int = _ANSWER_TOKENS
+
+    def answer(self, rows: Sequence[Row], intervention: Intervention | None = None) -> list[Answer]:
+        """Answer the questions of `rows`, with replaced latents if an intervention is given."""
+        return answer_questions(
+            self.model,
+            self.prompts,
+            rows,
+            max_new_tokens=self.max_new_tokens,
+            batch_size=256,
+            intervene=intervention,
+        )
+
+
+def measure_variant(
+    folder: DemoFolder,
+    recipe: DemoRecipe,
+    variant: Variant,
+    model: StormForConditionalGeneration,
+    processor: ProcessorMixin,
+    *,
+    trajectory: TargetTrajectory | None = None,
+    with_interventions: bool = True,
+) -> dict[str, Any]:
+    """Test a variant on all test clips, and on the deep ones without options and with replaced latents.
+
+    Args:
+        folder ([`DemoFolder`]):
+            Folder of the test clips.
+        recipe ([`DemoRecipe`]):
+            Recipe of that folder.
+        variant ([`Variant`]):
+            The variant.
+        model ([`StormForConditionalGeneration`]):
+            Its model.
+        processor ([`~transformers.ProcessorMixin`]):
+            Its processor.
         trajectory ([`~storm_hf.target_trajectory.TargetTrajectory`], *optional*):
-            Of the latents; with it the latents are replaced too.
+            Targets that its latents were aligned with.
+        with_interventions (`bool`, *optional*, defaults to `True`):
+            Whether latents are replaced, if it has any.
 
     Returns:
-        `dict[str, Any]`: `accuracy`, and `interventions` as in [`StormMeasures`].
+        `dict[str, Any]`: As [`measure_accuracy`], with `open`, the deep clips asked without options. `interventions` is in both;
+        see [`measure_interventions`]. A variant that the page shows also has what [`describe_latents`] returns.
     """
-    rows = [tests[index] for index in deep_indices(tests, recipe)]
-    answers = answer_questions(model, prompts, rows, max_new_tokens=max_new_tokens, batch_size=256)
-    measured: dict[str, Any] = {"accuracy": accuracy(answers, rows)}
-    if trajectory is not None:
-        latents = np.stack([np.asarray(answer.latents) for answer in answers])  # (N, K, D)
-        targets = trajectory([row["thought_features"] for row in rows]).numpy()  # (N, K, D)
-        replaced = measure_interventions(model, prompts, rows, latents, recipe.seed, targets)
-        measured["interventions"] = {InterventionKind.own: measured["accuracy"], **replaced}
-    return measured
+    rows = list(data.dataset(folder, "test", with_thoughts=True))
+    deep = deep_indices(rows, recipe)
+    open_tests = data.dataset(folder, "test", with_thoughts=True, is_open=True)
+    open_rows = [open_tests[index] for index in deep]
+    examinee = Examinee(
+        model, variant.make_prompts(processor, model.config), _longest_answer(variant, rows, processor)
+    )
+    answers, open_answers = examinee.answer(rows), examinee.answer(open_rows)
+    results = measure_accuracy(examinee, rows, answers, recipe)
+    results["open"] = {"accuracy": accuracy(open_answers, open_rows)}
+    if variant.has_latents and with_interventions:
+        asked, said = [rows[index] for index in deep], [answers[index] for index in deep]
+        results["interventions"] = measure_interventions(examinee, asked, said, recipe.seed, trajectory)
+        results["open"]["interventions"] = measure_interventions(
+            examinee, open_rows, open_answers, recipe.seed, trajectory
+        )
+        if variant.is_shown and trajectory is not None:
+            results |= describe_latents(folder, recipe, trajectory, asked, said)
+            np.savez_compressed(folder.path / "latents.npz", latents=stack_latents(said), indices=np.array(deep))
+    return results
+
+
+def _longest_answer(variant: Variant, rows: Sequence[Row], processor: ProcessorMixin) -> int:
+    """Count the tokens of the longest answer, with a few to spare."""
+    if variant.has_latents:
+        return _ANSWER_TOKENS
+    texts = [str(row["answer"]) if variant.chain is None else f"{row[variant.chain]} {row['answer']}" for row in rows]
+    return max(len(ids) for ids in processor.tokenizer(texts, add_special_tokens=False)["input_ids"]) + 4
+
+
+def measure_accuracy(
+    examinee: Examinee, rows: Sequence[Row], answers: Sequence[Answer], recipe: DemoRecipe
+) -> dict[str, Any]:
+    """Compute the accuracy of answers to all test clips, and measure the cost of a few.
+
+    Returns:
+        `dict[str, Any]`: `accuracy` on the deep clips, `by_depth` on the first `num_per_depth` clips of each depth,
+        `forward_passes` until the first token of the answer and `seconds_per_answer` as in
+        [`~storm_hf.evaluation.cost.AnswerCost`], and `choices`, the option that each answer names.
+    """
+    deep = deep_indices(rows, recipe)
+    timed = [rows[index] for index in deep[:NUM_TIMED]]
+    cost = measure_cost(examinee.model, examinee.prompts, timed, max_new_tokens=examinee.max_new_tokens)
+
+    def accuracy_of(indices: Sequence[int]) -> float:
+        return accuracy([answers[index] for index in indices], [rows[index] for index in indices])
+
+    by_depth = {}
+    for depth in recipe.test_depths:
+        indices = [index for index, row in enumerate(rows) if int(row["depth"]) == depth]
+        by_depth[str(depth)] = accuracy_of(indices[: recipe.num_per_depth])
+    return {
+        "accuracy": accuracy_of(deep),
+        "by_depth": by_depth,
+        "forward_passes": cost.forward_passes,
+        "seconds_per_answer": cost.seconds,
+        "choices": [answer.choice for answer in answers],
+    }
 
 
 def measure_interventions(
-    model: StormForConditionalGeneration,
-    prompts: PromptEncoder,
-    rows: Sequence[dict[str, Any]],
-    latents: np.ndarray,
+    examinee: Examinee,
+    rows: Sequence[Row],
+    answers: Sequence[Answer],
     seed: int,
-    targets: np.ndarray | None = None,
+    trajectory: TargetTrajectory | None = None,
 ) -> dict[str, float]:
     """Answer again under each intervention.
 
     Args:
-        model ([`StormForConditionalGeneration`]):
+        examinee ([`Examinee`]):
             The model.
-        prompts ([`~storm_hf.training.prompts.PromptEncoder`]):
-            Encodes the questions.
         rows (`Sequence`):
             The questions.
-        latents (`np.ndarray` of shape `(num_questions, num_latents, hidden_size)`):
-            The model's own.
+        answers (`Sequence`):
+            Answers with the model's own latents.
         seed (`int`):
-            Of noise and donors.
-        targets (`np.ndarray` of the shape of `latents`, *optional*):
-            The true thoughts, for `oracle`.
+            Seed of noise and donors.
+        trajectory ([`~storm_hf.target_trajectory.TargetTrajectory`], *optional*):
+            Targets of the latents, for `oracle`.
 
     Returns:
         `dict[str, float]`: Accuracy under each intervention, and `follows_donor`, the share of answers that become the donor's.
     """
-    kind, donors = InterventionKind, choose_donors(rows, seed)
+    kind, donors, latents = InterventionKind, choose_donors(rows, seed), stack_latents(answers)
+    targets = None if trajectory is None else targets_of(trajectory, rows)
 
     def answer_under(kind: InterventionKind) -> list[Answer]:
-        intervention = make_intervention(kind, latents, donors=donors, targets=targets, seed=seed)
-        return answer_questions(model, prompts, rows, max_new_tokens=4, batch_size=256, intervene=intervention)
+        return examinee.answer(rows, make_intervention(kind, latents, donors=donors, targets=targets, seed=seed))
 
     kinds = [kind.zero, kind.noise_per_dataset, kind.mean_over_questions, kind.latents_only]
     kinds += [] if targets is None else [kind.oracle]
-    results: dict[str, float] = {kind: accuracy(answer_under(kind), rows) for kind in kinds}
-    answers = answer_under(kind.donor)
+    results: dict[str, float] = {kind.own: accuracy(answers, rows)}
+    results |= {kind: accuracy(answer_under(kind), rows) for kind in kinds}
+    replies = answer_under(kind.donor)
     has_donor = [index for index, donor in enumerate(donors) if donor != index]
-    follows = [answers[index].choice == rows[donors[index]]["answer"] for index in has_donor]
+    follows = [replies[index].choice == rows[donors[index]]["answer"] for index in has_donor]
     return {**results, FOLLOWS_DONOR: float(np.mean(follows))}
 
 
-def make_gallery(rows: Any, trajectory: TargetTrajectory, recipe: DemoRecipe) -> ThoughtGallery:
-    """One thought frame of each validation clip, at a random step, with its target."""
-    from storm_hf.video import read_video
+def describe_latents(
+    folder: DemoFolder,
+    recipe: DemoRecipe,
+    trajectory: TargetTrajectory,
+    rows: Sequence[Row],
+    answers: Sequence[Answer],
+) -> dict[str, float]:
+    """Look up the states that latents resemble, in a gallery that is saved beside the model.
 
+    Returns:
+        `dict[str, float]`: `top1_state`, the share of latents whose nearest target of the gallery shows the true state;
+        `retrieval_chance`, that of a random target; and mean cosines: `cosine_raw` and `cosine_used` between the raw and the
+        used targets of random pairs of clips at the same step, `cosine_reached` between latents and their own targets.
+    """
+    latents, targets = stack_latents(answers), targets_of(trajectory, rows)
+    raw = trajectory.pool([row["thought_features"] for row in rows]).float().numpy()
+    gallery = make_gallery(data.dataset(folder, "validation", with_thoughts=True), trajectory, recipe)
+    gallery.save(folder.storm)
+    states = np.array([list(row["states"]) for row in rows])  # (N, K)
+    return {
+        "top1_state": float((gallery.neighbours(latents, 1).state == states).mean()),
+        "retrieval_chance": gallery.chance(states),
+        "cosine_raw": pair_cosine(raw),
+        "cosine_used": pair_cosine(targets),
+        "cosine_reached": _cosine(latents, targets),
+    }
+
+
+def make_gallery(rows: Any, trajectory: TargetTrajectory, recipe: DemoRecipe) -> ThoughtGallery:
+    """Collect one thought frame of each validation clip, at a random step, with its target."""
     steps = np.random.default_rng(recipe.seed).integers(recipe.num_latents, size=len(rows))
-    targets = trajectory([row["thought_features"] for row in rows]).numpy()
+    targets = targets_of(trajectory, rows)
     chosen = list(zip(rows, steps.tolist(), strict=True))
     return ThoughtGallery(
         latents=targets[np.arange(len(steps)), steps],
@@ -259,13 +243,23 @@ def make_gallery(rows: Any, trajectory: TargetTrajectory, recipe: DemoRecipe) ->
     )
 
 
-def deep_indices(tests: Sequence[dict[str, Any]], recipe: DemoRecipe) -> list[int]:
-    """Positions of the deep clips."""
-    return [index for index, row in enumerate(tests) if int(row["depth"]) in recipe.deep]
+def deep_indices(rows: Sequence[Row], recipe: DemoRecipe) -> list[int]:
+    """List the positions of the deep clips."""
+    return [index for index, row in enumerate(rows) if int(row["depth"]) in recipe.deep]
+
+
+def stack_latents(answers: Sequence[Answer]) -> np.ndarray:
+    """Stack the latents of answers, (N, K, D)."""
+    return np.stack([np.asarray(answer.latents) for answer in answers])
+
+
+def targets_of(trajectory: TargetTrajectory, rows: Sequence[Row]) -> np.ndarray:
+    """Compute the targets of rows with thoughts, (N, K, D)."""
+    return trajectory([row["thought_features"] for row in rows]).numpy()
 
 
 def pair_cosine(vectors: np.ndarray) -> float:
-    """Mean cosine between random pairs of clips at the same step; vectors (N, K, D)."""
+    """Compute the mean cosine between random pairs of clips at the same step; vectors (N, K, D)."""
     return _cosine(vectors, np.roll(vectors, 1, axis=0))
 
 
@@ -274,5 +268,38 @@ def _cosine(left: np.ndarray, right: np.ndarray) -> float:
     return float(((left * right).sum(axis=-1) / np.maximum(norms, 1e-12)).mean())
 
 
-def _accuracy(answers: list[Answer], tests: Sequence[dict[str, Any]], indices: Sequence[int]) -> float:
-    return accuracy([answers[index] for index in indices], [tests[index] for index in indices])
+def check_reload(folder: DemoFolder, recipe: DemoRecipe, report: Report) -> None:
+    """Compare the answers of the checkpoint alone with those of the run. Worker.
+
+    Raises:
+        CheckpointError: If one differs.
+    """
+    tests = load_thoughts(folder.data)["test"]
+    chosen = deep_indices(tests, recipe)[:NUM_RELOADED]
+    rows = [tests[index] for index in chosen]
+    questions = [{"video": row["video"], "text": format_question(row["question"], row["options"])} for row in rows]
+    write_atomically(folder.path / "reload.json", json.dumps(questions))
+    expected = [read_json(folder.variant("storm") / "results.json")["choices"][index] for index in chosen]
+    texts = answer_without_storm_hf(folder)
+    report(len(texts))
+    answers = [read_option(text, row["options"]) for text, row in zip(texts, rows, strict=True)]
+    different = [index for index, (one, other) in enumerate(zip(answers, expected, strict=True)) if one != other]
+    if different:
+        raise CheckpointError(
+            f"The checkpoint in {folder.storm}, loaded without storm_hf, answers {len(different)} of {len(chosen)} clips "
+            f"differently, the first one {answers[different[0]]!r} instead of {expected[different[0]]!r}."
+        )
+
+
+def answer_without_storm_hf(folder: DemoFolder) -> list[str]:
+    """Let a fresh interpreter without storm_hf answer the questions in `reload.json`."""
+    script = files("storm_hf.demo").joinpath("templates/standalone.py").read_text()
+    environment = {**os.environ, "HF_MODULES_CACHE": str(folder.path / "hf_modules")}
+    arguments = [sys.executable, "-c", script, str(folder.storm), str(folder.path / "reload.json")]
+    finished = subprocess.run(arguments, capture_output=True, text=True, env=environment, check=False)
+    if finished.returncode:
+        raise CheckpointError(
+            f"The checkpoint in {folder.storm} does not load without storm_hf. The interpreter said:\n"
+            f"{finished.stderr[-2000:]}"
+        )
+    return json.loads(finished.stdout.splitlines()[-1])

@@ -39,7 +39,7 @@ class DemoRecipe:
         test_depths (`Mapping[int, int]`):
             Test clips of each depth.
         deep (`tuple[int, ...]`):
-            Depths of the clips that arms and interventions are tested on.
+            Depths of the clips that variants and interventions are tested on.
         seed (`int`):
             Of data, weights and order.
         naive_targets (`bool`):
@@ -102,7 +102,7 @@ class DemoRecipe:
 
     @property
     def deep_clips(self) -> str:
-        """Name the clips that arms and interventions are tested on, such as `"clips with 5 or 6 swaps"`."""
+        """Name the clips that variants and interventions are tested on, such as `"clips with 5 or 6 swaps"`."""
         return f"clips with {' or '.join(map(str, self.deep))} {self.depth_unit}"
 
     def to_dict(self) -> dict[str, Any]:

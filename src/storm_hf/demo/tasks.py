@@ -25,7 +25,7 @@ from storm_hf.errors import DemoError
 
 
 _REPORT_SECONDS = 0.5
-_PRELOADED = "storm_hf.demo.arms"  # the first stage's server serves all stages
+_PRELOADED = "storm_hf.demo.training"  # the first stage's server serves all stages
 Report = Callable[[int], None]
 
 

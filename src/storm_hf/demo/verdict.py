@@ -3,8 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from storm_hf.demo.record import FOLLOWS_DONOR, DemoReport
-from storm_hf.demo.story import DemoStory
+from storm_hf.demo.report_data import FOLLOWS_DONOR, DemoReport, DemoStory
 from storm_hf.evaluation.bootstrap import wilson_interval
 from storm_hf.interventions.kind import CONTENT_FREE, InterventionKind
 from storm_hf.reporting.page import percent

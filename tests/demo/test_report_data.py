@@ -3,11 +3,15 @@ import shutil
 
 import numpy as np
 import pytest
+from tests.demo.demo_story import made_up_report
 
-from storm_hf.demo import demo_recipe, telling
+from storm_hf.demo import demo_recipe, report_data
 from storm_hf.demo.folder import DemoFolder
-from storm_hf.demo.telling import tell
+from storm_hf.demo.report_data import INTERVENTIONS, read_interventions, read_story
+from storm_hf.demo.variants import TITLES
 from storm_hf.diagnostics import ThoughtGallery
+from storm_hf.errors import ReportError
+from storm_hf.interventions.kind import InterventionKind
 from storm_hf.video import read_video, write_video
 from storm_hf.worlds import make_world
 
@@ -44,21 +48,21 @@ def rows(tmp_path_factory):
 def folder(rows, tmp_path, monkeypatch):
     """Files of the workers. The latents of each clip are the gallery's entries of its true states."""
     folder = DemoFolder(tmp_path)
-    for number, name in enumerate(telling.ARMS):
-        folder.arm(name).mkdir(parents=True)
-        (folder.arm(name) / "results.json").write_text(json.dumps(results(number, rows)))
+    for number, name in enumerate(TITLES):
+        folder.variant(name).mkdir(parents=True)
+        (folder.variant(name) / "results.json").write_text(json.dumps(results(number, rows)))
     states = ["red", "blue", "green", "yellow"]
     frames = np.stack([np.full((16, 64, 3), 60 * entry, np.uint8) for entry in range(4)])
     ThoughtGallery(np.eye(4, HIDDEN_SIZE, dtype=np.float32), states, frames).save(folder.storm)
     deep = [index for index, row in enumerate(rows) if row["depth"] >= 5]
     entries = np.array([[states.index(state) for state in rows[index]["states"]] for index in deep])
     np.savez_compressed(folder.path / "latents.npz", latents=np.eye(4, HIDDEN_SIZE)[entries], indices=np.array(deep))
-    monkeypatch.setattr(telling, "load_thoughts", lambda data: {"test": rows})
+    monkeypatch.setattr(report_data, "load_thoughts", lambda data: {"test": rows})
     return folder
 
 
 def results(number, rows):
-    """Numbers of an arm that tell it from the others."""
+    """Numbers of a variant that differ from those of the others."""
     return {
         "accuracy": number / 10,
         "by_depth": {"0": 1.0, "6": number / 10},
@@ -76,7 +80,7 @@ def results(number, rows):
 
 @pytest.fixture
 def story(folder):
-    return tell(folder, demo_recipe("shuffle"), "storm demo", "2 CPU cores", {"torch": "2"})
+    return read_story(folder, demo_recipe("shuffle"), "storm demo", "2 CPU cores", {"torch": "2"})
 
 
 def test_examples_are_the_deepest_clips_of_different_answers(story, rows):
@@ -113,11 +117,11 @@ def test_each_step_shows_what_the_latent_resembles_beside_the_truth(story, rows)
             np.testing.assert_array_equal(step.true_frame, thought[2 * number + 1])
 
 
-def test_story_tells_each_arm_its_own_numbers(story):
+def test_story_gives_each_variant_its_own_numbers(story):
     assert {name: training.num_updates for name, training in story.training.items()} == {
-        name: 100 + number for number, name in enumerate(telling.ARMS)
+        name: 100 + number for number, name in enumerate(TITLES)
     }
-    assert story.extra_arms["terse_chain"].forward_passes == 3
+    assert story.extra_variants["terse_chain"].forward_passes == 3
     assert story.extra_by_depth == {"chain_of_thought": {"0": 1.0, "6": 0.1}}
     assert (story.cosines.raw, story.cosines.used, story.cosines.reached) == (0.99, 0.01, 0.8)
 
@@ -126,7 +130,31 @@ def test_story_names_the_deep_clips_in_the_words_of_the_world(story):
     assert story.deep_clips == "clips with 5 or 6 swaps"
 
 
-def test_story_of_an_unfinished_run_cannot_be_told(folder):
-    shutil.rmtree(folder.arm("align"))
+def test_story_of_an_unfinished_run_cannot_be_read(folder):
+    shutil.rmtree(folder.variant("align"))
     with pytest.raises(FileNotFoundError, match="align"):
-        tell(folder, demo_recipe("shuffle"), "storm demo", "2 CPU cores", {})
+        read_story(folder, demo_recipe("shuffle"), "storm demo", "2 CPU cores", {})
+
+
+def test_interventions_have_the_names_of_all_commands():
+    assert set(INTERVENTIONS) - {"follows_donor"} <= set(InterventionKind)
+
+
+def test_results_of_earlier_versions_are_read_with_todays_names():
+    earlier = {"none": 1.0, "zero": 0.2, "noise": 0.3, "mean": 0.4, "swap_follows_donor": 0.9, "oracle": 0.8}
+    now = {
+        "own": 1.0,
+        "zero": 0.2,
+        "noise_per_dataset": 0.3,
+        "mean_over_questions": 0.4,
+        "follows_donor": 0.9,
+        "oracle": 0.8,
+    }
+    assert read_interventions(earlier) == read_interventions(now) == now
+    assert read_interventions({"without_clip": 0.5}) == {"latents_only": 0.5}
+
+
+@pytest.mark.parametrize("wrong", [{"zero": 0.2}, {**made_up_report().interventions, "mean": 0.4}])
+def test_report_without_all_interventions_or_with_others_is_refused(wrong):
+    with pytest.raises(ReportError, match="Expected interventions to name own, zero, noise_per_dataset"):
+        made_up_report(interventions=wrong)

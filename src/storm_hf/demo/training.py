@@ -1,0 +1,250 @@
+"""Training of the demo: one function trains any variant with the package's own trainers."""
+
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset, concatenate_datasets, disable_progress_bars
+from transformers import ProcessorMixin, TrainerCallback, set_seed
+
+from storm_hf.align.config import StormAlignConfig
+from storm_hf.align.trainer import StormAlignTrainer
+from storm_hf.answer.config import StormAnswerConfig
+from storm_hf.answer.trainer import StormAnswerTrainer
+from storm_hf.curriculum.reasoning import replace_reasoning
+from storm_hf.demo import data
+from storm_hf.demo.backbone import tiny_config, tiny_processor
+from storm_hf.demo.folder import DemoFolder
+from storm_hf.demo.measure import measure_variant
+from storm_hf.demo.recipe import DemoRecipe, Training
+from storm_hf.demo.tasks import Report, Task
+from storm_hf.demo.variants import Variant, base_variant
+from storm_hf.model import StormForConditionalGeneration
+from storm_hf.reporting import write_atomically
+from storm_hf.target_trajectory import TargetTrajectory
+from storm_hf.training.checkpoints import ExitOnInterrupt, StopOnInterrupt
+from storm_hf.training.collator import AnswerCollator
+from storm_hf.training.config import StormTrainingConfig
+from storm_hf.training.trainer import StormTrainer
+from storm_hf.worlds import make_world
+from storm_hf.writing import read_json
+
+
+_CLOCK = "train_seconds.json"
+Part = tuple[DemoFolder, DemoRecipe]
+
+
+class ReportProgress(TrainerCallback):
+    """Reports finished updates."""
+
+    def __init__(self, report: Report, already_done: int = 0) -> None:
+        self.report, self.already_done = report, already_done
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Report."""
+        self.report(self.already_done + state.global_step)
+
+
+def variant_task(folder: DemoFolder, recipe: DemoRecipe, variant: Variant) -> Task:
+    """Make the work of a variant, to be given to `run_tasks`."""
+    return Task(variant.name, variant.title, variant.num_updates, run_variant, (folder, recipe, variant))
+
+
+def run_variant(
+    folder: DemoFolder, recipe: DemoRecipe, variant: Variant, report: Report, *, is_start: bool = False
+) -> None:
+    """Train and test a variant, and first the one that it starts from, unless that was done before. Worker.
+
+    Args:
+        folder ([`DemoFolder`]):
+            Folder of the demo, with a base and encoded clips.
+        recipe ([`DemoRecipe`]):
+            Its recipe.
+        variant ([`Variant`]):
+            A row of the table.
+        report (`Callable[[int], None]`):
+            Called with the number of finished updates.
+        is_start (`bool`, *optional*, defaults to `False`):
+            Whether another variant starts from it: its latents are not replaced in the test, those of the other are.
+    """
+    if folder.is_finished(variant.name):
+        return
+    if variant.start is not None:
+        run_variant(folder, recipe, variant.start, report, is_start=True)
+    trainer = train_variant(folder, recipe, variant, report)
+    write_results(folder, folder, recipe, variant, trainer, with_interventions=not is_start)
+
+
+def write_results(
+    trained: DemoFolder,
+    tested: DemoFolder,
+    recipe: DemoRecipe,
+    variant: Variant,
+    trainer: StormTrainer,
+    *,
+    with_interventions: bool = True,
+) -> None:
+    """Test a variant on the clips of a folder and write its results there, last of all: with them it is finished."""
+    stage_one = variant.stage_one
+    results = measure_variant(
+        tested,
+        recipe,
+        variant,
+        trainer.model,
+        trainer.processing_class,
+        trajectory=None if stage_one is None else TargetTrajectory.load(trained.variant(stage_one.name)),
+        with_interventions=with_interventions,
+    )
+    results["train_seconds"] = train_seconds(trained, variant)
+    results["num_updates"] = variant.num_updates
+    results["num_parameters"] = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
+    write_atomically(tested.variant(variant.name) / "results.json", json.dumps(results, indent=1) + "\n")
+
+
+def train_base(folder: DemoFolder, recipe: DemoRecipe, report: Report, parts: Sequence[Part] = ()) -> None:
+    """Train the base, as [`train_variant`] does. Worker."""
+    train_variant(folder, recipe, base_variant(recipe), report, parts)
+
+
+def train_variant(
+    folder: DemoFolder, recipe: DemoRecipe, variant: Variant, report: Report, parts: Sequence[Part] = ()
+) -> StormTrainer:
+    """Train a variant from where it stopped and save its model.
+
+    Args:
+        folder ([`DemoFolder`]):
+            Folder of its checkpoints.
+        recipe ([`DemoRecipe`]):
+            Recipe of the training.
+        variant ([`Variant`]):
+            A row of the table. The one that it starts from has been trained.
+        report (`Callable[[int], None]`):
+            Called with the number of finished updates.
+        parts (`Sequence[tuple[DemoFolder, DemoRecipe]]`, *optional*):
+            Folders whose training clips are used together, by default `folder` alone.
+    """
+    disable_progress_bars()
+    parts = parts or ((folder, recipe),)
+    model, processor = _start(folder, recipe, variant, parts)
+    trainer = _make_trainer(folder, recipe, variant, model, processor, _rows(variant, parts), report)
+    train(trainer)
+    if variant.stage != "base":
+        trainer.model.config.trained_on = [f"world:{part.world}" for _, part in parts]
+    trainer.save_model(str(folder.checkpoint(variant.name)))
+    return trainer
+
+
+def _start(
+    folder: DemoFolder, recipe: DemoRecipe, variant: Variant, parts: Sequence[Part]
+) -> tuple[StormForConditionalGeneration, ProcessorMixin]:
+    """Make the model that the training starts with."""
+    if variant.stage != "base":
+        return data.load(folder.checkpoint("base" if variant.start is None else variant.start.name), **variant.config)
+    words = {word for _, part in parts for word in make_world(part.world, **part.knobs).vocabulary}
+    processor = tiny_processor(words | {"Describe", "clip"}, recipe.num_latents, recipe.frame_pixels)
+    config = tiny_config(processor, recipe.num_latents, recipe.latent_scale, recipe.rope_theta)
+    set_seed(recipe.seed)
+    return StormForConditionalGeneration(config), processor
+
+
+def _rows(variant: Variant, parts: Sequence[Part]) -> Dataset:
+    """Load the rows that the variant is trained on."""
+    if variant.stage == "base":
+        return data.captions([example for part in parts for example in data.examples_of(*part)["train"]])
+    with_thoughts = variant.stage == "align"
+    rows = concatenate_datasets([data.dataset(part, "train", with_thoughts=with_thoughts) for part, _ in parts])
+    return rows if variant.chain is None else replace_reasoning(rows, variant.chain, 0)
+
+
+def _make_trainer(
+    folder: DemoFolder,
+    recipe: DemoRecipe,
+    variant: Variant,
+    model: StormForConditionalGeneration,
+    processor: ProcessorMixin,
+    rows: Dataset,
+    report: Report,
+) -> StormTrainer:
+    is_align = variant.stage == "align"
+    trainer_class, config_class = (
+        (StormAlignTrainer, StormAlignConfig) if is_align else (StormAnswerTrainer, StormAnswerConfig)
+    )
+    settings = dict(variant.settings)
+    if variant.num_latents != model.config.num_latents:
+        settings["num_latents"] = variant.num_latents
+    prompts = variant.make_prompts(processor, model.config)
+    output = folder.base if variant.stage == "base" else folder.variant(variant.name)
+    return trainer_class(
+        model=model,
+        args=training_arguments(config_class, output, recipe, variant.training, **settings),
+        train_dataset=rows,
+        processing_class=processor,
+        callbacks=[ReportProgress(report, variant.num_given)],
+        **{"target_trajectory": folder.data} if is_align else {"data_collator": AnswerCollator(prompts)},
+    )
+
+
+def training_arguments(
+    config_class: type[StormTrainingConfig], folder: Path, recipe: DemoRecipe, training: Training, **settings: Any
+) -> Any:
+    """Make the arguments of one training.
+
+    Args:
+        config_class (`type`):
+            `StormAlignConfig` or `StormAnswerConfig`.
+        folder (`Path`):
+            Folder of the checkpoints.
+        recipe ([`DemoRecipe`]):
+            Says how many clips are in a batch, and the seed.
+        training ([`~storm_hf.demo.recipe.Training`]):
+            Number of updates and learning rate.
+        settings:
+            Further arguments.
+    """
+    return config_class(
+        output_dir=str(folder),
+        max_steps=training.num_updates,
+        learning_rate=training.learning_rate,
+        per_device_train_batch_size=recipe.batch_size,
+        lr_scheduler_type="cosine_with_min_lr",
+        lr_scheduler_kwargs={"min_lr_rate": 0.05},
+        warmup_steps=min(30, training.num_updates // 5),
+        adam_beta2=0.98,
+        weight_decay=0.01,
+        logging_steps=20,
+        save_steps=100,
+        save_total_limit=1,
+        seed=recipe.seed,
+        gradient_checkpointing=False,
+        use_cpu=True,
+        bf16=False,
+        report_to="none",
+        disable_tqdm=True,
+        **settings,
+    )
+
+
+def train(trainer: StormTrainer) -> None:
+    """Train from where the last run stopped, and add up the seconds of all runs.
+
+    Raises:
+        KeyboardInterrupt: If Ctrl-C was pressed, after a checkpoint was written.
+    """
+    clock = Path(trainer.args.output_dir, _CLOCK)
+    spent_before = read_json(clock) if clock.exists() else 0.0
+    started = time.perf_counter()
+    interrupt = StopOnInterrupt()
+    trainer.remove_callback(ExitOnInterrupt)
+    trainer.add_callback(interrupt)
+    trainer.train(resume_from_checkpoint=True)
+    write_atomically(clock, json.dumps(spent_before + time.perf_counter() - started) + "\n")
+    if interrupt.is_interrupted:
+        raise KeyboardInterrupt
+
+
+def train_seconds(folder: DemoFolder, variant: Variant) -> float:
+    """Wall time of the training of a variant and of those that it starts from."""
+    seconds = read_json(folder.variant(variant.name) / _CLOCK)
+    return seconds if variant.start is None else seconds + train_seconds(folder, variant.start)
