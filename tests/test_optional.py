@@ -14,12 +14,58 @@ ROOT = Path(__file__).parents[1]
 
 
 def test_missing_package_names_the_command_that_installs_it(monkeypatch):
-    monkeypatch.setitem(sys.modules, "gradio", None)
-    with pytest.raises(MissingExtraError, match="`gradio` is missing") as caught:
-        require("gradio")
-    assert str(caught.value).endswith(install_command("app"))
+    monkeypatch.setitem(sys.modules, "peft", None)
+    with pytest.raises(MissingExtraError, match="`peft` is missing") as caught:
+        require("peft")
+    assert str(caught.value).endswith(install_command("train"))
     assert isinstance(caught.value, StormError)
     assert isinstance(caught.value, ImportError)
+
+
+@pytest.fixture
+def installed_from(monkeypatch, tmp_path):
+    """Pretend that the package was installed from somewhere."""
+
+    def install(origin):
+        information = tmp_path / "storm_hf-1.dist-info"
+        information.mkdir()
+        (information / "METADATA").write_text("Name: storm-hf\nVersion: 1\n")
+        if origin is not None:
+            (information / "direct_url.json").write_text(json.dumps(origin))
+        monkeypatch.setattr(sys, "path", [str(tmp_path)])
+
+    return install
+
+
+@pytest.mark.parametrize(("package", "extra"), [("gradio", "app"), ("lmms_eval", "evaluation")])
+@pytest.mark.parametrize("is_clone", [True, False], ids=["clone", "index"])
+def test_package_that_needs_its_own_environment_says_how_to_get_one(
+    installed_from, monkeypatch, tmp_path, package, extra, is_clone
+):
+    (tmp_path / "Makefile").touch()
+    installed_from({"url": tmp_path.as_uri(), "dir_info": {"editable": True}} if is_clone else None)
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(MissingExtraError, match="It needs an environment of its own") as caught:
+        require(package)
+    if is_clone:
+        assert f"run `make {extra}` in {tmp_path}, then `{tmp_path}/.venv-{extra}/bin/storm` in place" in str(
+            caught.value
+        )
+        targets = (ROOT / "Makefile").read_text()
+        assert f"\n{extra}:" in targets
+        assert f".venv-{extra}/" in targets
+    else:
+        assert str(caught.value).endswith(f"pip install 'storm-hf[{extra}]'")
+
+
+def test_decoder_without_its_libraries_names_the_package_of_the_system(monkeypatch, tmp_path):
+    (tmp_path / "torchcodec.py").write_text("raise RuntimeError('Could not load libtorchcodec. Likely causes: ...')")
+    monkeypatch.delitem(sys.modules, "torchcodec", raising=False)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(
+        BrokenExtraError, match=r"\(Could not load libtorchcodec\)\. Install FFmpeg.*apt install ffmpeg"
+    ):
+        require("torchcodec")
 
 
 @pytest.mark.parametrize(
@@ -35,13 +81,8 @@ def test_missing_package_names_the_command_that_installs_it(monkeypatch):
     ],
     ids=["index", "archive", "folder", "editable"],
 )
-def test_extra_is_installed_from_where_the_package_came(origin, command, monkeypatch, tmp_path):
-    information = tmp_path / "storm_hf-1.dist-info"
-    information.mkdir()
-    (information / "METADATA").write_text("Name: storm-hf\nVersion: 1\n")
-    if origin is not None:
-        (information / "direct_url.json").write_text(json.dumps(origin))
-    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+def test_extra_is_installed_from_where_the_package_came(origin, command, installed_from):
+    installed_from(origin)
     assert install_command("app") == command
 
 

@@ -4,7 +4,9 @@ import importlib
 import importlib.metadata
 import json
 import shlex
+from pathlib import Path
 from types import ModuleType
+from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
@@ -36,6 +38,8 @@ EXTRA_OF = {
     "trl": "train",
     "uvicorn": "serve",
 }
+_OWN_ENVIRONMENTS = ("app", "evaluation")  # targets of the Makefile too
+_SYSTEM_PACKAGE = {"torchcodec": "FFmpeg's shared libraries (apt install ffmpeg)"}
 
 
 def require(package: str) -> ModuleType:
@@ -65,13 +69,28 @@ def require(package: str) -> ModuleType:
         if error.name != name:
             command = install_command(extra)
             raise BrokenExtraError(f"`{name}` needs `{error.name}`. Complete it with: {command}") from error
-        raise MissingExtraError(f"`{name}` is missing. Install it with: {install_command(extra)}") from error
+        raise MissingExtraError(f"`{name}` is missing. {_next_step(extra)}") from error
     except (ImportError, OSError, RuntimeError) as error:  # a missing shared library raises any of the three
         reason = str(error).partition("\n")[0].partition(". ")[0].strip()
+        needed = _SYSTEM_PACKAGE.get(name, "what it needs from the system")
         raise BrokenExtraError(
-            f"`{name}` is installed but does not load ({reason}). Install what it needs from the system, or repair it "
+            f"`{name}` is installed but does not load ({reason}). Install {needed}, or repair it "
             f"with: pip install --force-reinstall {name}"
         ) from error
+
+
+def _next_step(extra: str) -> str:
+    """Say how to install an extra: some need older versions of shared packages than the others."""
+    if extra not in _OWN_ENVIRONMENTS:
+        return f"Install it with: {install_command(extra)}"
+    origin = _origin()
+    clone = _folder_of(origin) if origin.get("dir_info", {}).get("editable") else ""
+    if clone and Path(clone, "Makefile").is_file():
+        return (
+            f"It needs an environment of its own: run `make {extra}` in {clone}, then "
+            f"`{clone}/.venv-{extra}/bin/storm` in place of `storm`."
+        )
+    return f"It needs an environment of its own. Install it there with: {install_command(extra)}"
 
 
 def install_command(extra: str) -> str:
@@ -81,13 +100,21 @@ def install_command(extra: str) -> str:
         extra (`str`):
             Its name in `pyproject.toml`.
     """
-    try:
-        found = importlib.metadata.distribution(DISTRIBUTION).read_text("direct_url.json")
-    except importlib.metadata.PackageNotFoundError:  # run from its sources, without having been installed
-        found = None
-    origin = json.loads(found) if found else {}
+    origin = _origin()
     if "dir_info" not in origin:
         return f"pip install '{DISTRIBUTION}[{extra}]'"
-    folder = url2pathname(urlsplit(origin["url"]).path)
     option = "-e " if origin["dir_info"].get("editable") else ""
-    return f"pip install {option}{shlex.quote(f'{folder}[{extra}]')}"
+    return f"pip install {option}{shlex.quote(f'{_folder_of(origin)}[{extra}]')}"
+
+
+def _origin() -> dict[str, Any]:
+    """Read where the package was installed from (`direct_url.json`); empty if it came from an index, or was not installed."""
+    try:
+        found = importlib.metadata.distribution(DISTRIBUTION).read_text("direct_url.json")
+    except importlib.metadata.PackageNotFoundError:  # run from its sources
+        found = None
+    return json.loads(found) if found else {}
+
+
+def _folder_of(origin: dict[str, Any]) -> str:
+    return url2pathname(urlsplit(origin["url"]).path)

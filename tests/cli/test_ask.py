@@ -115,10 +115,19 @@ def test_answer_that_is_no_option_is_told(ask, clip):
     assert "names none of the options" in ask(clip, "Where?", "-o", "left", "-o", "right").stderr
 
 
-def test_one_option_is_no_choice(ask, clip):
-    result = ask(clip, "Where?", "-o", "left")
-    assert result.exit_code == 2
-    assert "Expected 2 to 26 options but got 1." in result.stderr
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["  "], "storm: Expected a question but got an empty text.\n"),
+        (
+            ["Where?", "-o", "left"],
+            "storm: Expected two options or more but got only 'left'. Give -o once for each.\n",
+        ),
+    ],
+)
+def test_question_that_is_none_is_refused_before_the_model_is_loaded(ask, clip, arguments, sentence):
+    result = ask(clip, *arguments, model="absent")
+    assert (result.exit_code, result.stdout, result.stderr) == (2, "", sentence)
 
 
 @pytest.mark.parametrize("replacement", OF_ONE_QUESTION[:-1])

@@ -45,8 +45,16 @@ def test_share_of_answers_that_name_no_option_is_told_and_recorded(run):
 def test_options_choose_the_questions_and_what_is_missing_is_told(run):
     result = diagnose(run, "--depth", "4", "--limit", "2", "--world", "order", "--seed", "3")
     assert result.exit_code == 0, result.stderr
-    assert "storm: The world order cannot be described in 4 steps" in result.stderr
+    assert "storm: Skipped the edits of a state. The world order cannot be described in 4 steps" in result.stderr
     assert json.loads((run / "out" / "diagnosis.json").read_text())["num_questions"] == 2
+
+
+def test_too_few_questions_are_told_before_the_model_is_loaded(run, monkeypatch):
+    monkeypatch.setattr("storm_hf.cli.diagnose.load_model", lambda name: 1 / 0)
+    result = diagnose(run, "--depth", "99")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "Expected two questions or more in the split test of " in result.stderr
+    assert "and 30 clips for a verdict, but got 0 of these depths." in result.stderr
 
 
 def test_unknown_split_ends_in_one_line(run):

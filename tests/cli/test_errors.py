@@ -66,6 +66,17 @@ def test_model_of_the_server_as_an_argument_is_refused_with_the_form_that_is_tak
     assert result.stderr == "storm: The model of `storm serve` is an option now: `storm serve --model runs/storm`.\n"
 
 
+def test_help_shows_no_type_beside_a_flag():
+    for command in ([], ["push"], ["build", "status"]):
+        assert "<bool>" not in CliRunner().invoke(app, [*command, "--help"]).stdout
+
+
+def test_help_breaks_the_lines_of_a_paragraph_where_the_terminal_does(monkeypatch):
+    monkeypatch.setattr("typer.rich_utils.MAX_WIDTH", 1000)
+    shown = CliRunner().invoke(app, ["push", "--help"]).stdout
+    assert "Credentials, pickles and paths of this machine are refused. Of a data set," in shown
+
+
 def test_version_is_shown():
     result = CliRunner().invoke(app, ["--version"])
     assert (result.exit_code, result.stdout) == (0, "storm-hf 0.1.0\n")

@@ -65,7 +65,7 @@ def test_depth_chooses_questions(run):
     [
         ({"hidden_size": 64}, "targets", "size 128, the model's latents 64"),
         ({"num_latents": 2}, "states", "has 4 steps, and the model thinks in 2"),
-        ({"num_latents": 2}, "simulator", "No simulator"),
+        ({"num_latents": 2}, "simulator", "has 4 steps, and the model thinks in 2"),
     ],
 )
 def test_what_does_not_fit_the_model_is_absent_with_the_reason(run, sizes, what, reason):

@@ -9,7 +9,7 @@ import typer
 
 from storm_hf.cli import app as app_page
 from storm_hf.cli import ask, build, completion, demo, diagnose, env, evaluate, imagine, plan, push, serve, train
-from storm_hf.cli.errors import StormGroup
+from storm_hf.cli.errors import StormCommand, StormGroup
 
 
 EPILOG = """Begin with [bold]storm demo[/bold], which trains a tiny model in minutes, then ask it something:
@@ -28,22 +28,23 @@ app = typer.Typer(
     pretty_exceptions_enable=False,  # a bug is reported with the plain traceback
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+_command = partial(app.command, cls=StormCommand)
 _script_command = partial(app.command, cls=train.ScriptCommand, options_metavar="--config RECIPE [--NAME VALUE ...]")
 _script_command("align", epilog=train.ALIGN_EPILOG)(train.align)
 _script_command("answer", epilog=train.ANSWER_EPILOG)(train.answer)
-app.command("app", epilog=app_page.EPILOG)(app_page.open_page)
-app.command("ask", epilog=ask.EPILOG)(ask.ask_clip)
+_command("app", epilog=app_page.EPILOG)(app_page.open_page)
+_command("ask", epilog=ask.EPILOG)(ask.ask_clip)
 app.add_typer(build.app, name="build")
-app.command("completion", epilog=completion.EPILOG)(completion.print_completion)
-app.command("demo", epilog=demo.EPILOG)(demo.run_demo)
-app.command("diagnose", epilog=diagnose.EPILOG)(diagnose.diagnose_model)
-app.command("env", epilog=env.EPILOG)(env.show_environment)
-app.command("evaluate", epilog=evaluate.EPILOG)(evaluate.evaluate_model)
-app.command("imagine", epilog=imagine.EPILOG)(imagine.imagine_clips)
-app.command("plan", epilog=plan.EPILOG)(plan.plan_recipe)
-app.command("push", epilog=push.EPILOG)(push.push_folder)
+_command("completion", epilog=completion.EPILOG)(completion.print_completion)
+_command("demo", epilog=demo.EPILOG)(demo.run_demo)
+_command("diagnose", epilog=diagnose.EPILOG)(diagnose.diagnose_model)
+_command("env", epilog=env.EPILOG)(env.show_environment)
+_command("evaluate", epilog=evaluate.EPILOG)(evaluate.evaluate_model)
+_command("imagine", epilog=imagine.EPILOG)(imagine.imagine_clips)
+_command("plan", epilog=plan.EPILOG)(plan.plan_recipe)
+_command("push", epilog=push.EPILOG)(push.push_folder)
 _script_command("run", epilog=train.RUN_EPILOG)(train.run)
-app.command("serve", epilog=serve.EPILOG)(serve.serve_model)
+_command("serve", epilog=serve.EPILOG)(serve.serve_model)
 
 
 def _print_version(is_wanted: bool) -> None:

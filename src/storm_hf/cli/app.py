@@ -29,6 +29,9 @@ def open_page(
     video_backend: VideoBackend = None,
 ) -> None:
     """Open a page to drop clips on: the answer, what each latent imagined, and what a changed thought does."""
+    from storm_hf.optional import require
+
+    require("gradio")  # before the model is loaded
     from storm_hf.app import Session, run_page
 
     logging.getLogger("httpx").setLevel(logging.WARNING)  # Gradio asks itself whether it is there

@@ -1,6 +1,7 @@
 """`storm ask`: one question about one clip, and whether the latents matter for its answer."""
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,6 +17,7 @@ from storm_hf.cli.options import (
     load_model,
 )
 from storm_hf.cli.output import printable, tell
+from storm_hf.errors import PromptError
 from storm_hf.interventions.kind import InterventionKind
 
 
@@ -68,10 +70,9 @@ def ask_clip(
 
     Reads the clip, thinks in latents, and prints the answer.
     """
+    _check(clip, question, option or ())  # before the model is loaded, which takes longer
     from storm_hf.evaluation.asking import ClipQuestion, ask, read_clip
-    from storm_hf.video.source import check_file
 
-    check_file(Path(clip))  # before the model is loaded, which takes longer
     folder = model or demo_model()
     network, processor = load_model(folder)
     video = read_clip(clip, processor)
@@ -83,6 +84,22 @@ def ask_clip(
         _compare(network, processor, asked, answer, InterventionKind(latents), max_new_tokens)
     if show:
         _show_latents(answer, folder)
+
+
+def _check(clip: str, question: str, options: Sequence[str]) -> None:
+    """Refuse what no model could answer.
+
+    Raises:
+        PromptError: If the question is empty, or there is only one option.
+        VideoReadError: If there is no such file.
+    """
+    if not question.strip():
+        raise PromptError("Expected a question but got an empty text.")
+    if len(options) == 1:
+        raise PromptError(f"Expected two options or more but got only {options[0]!r}. Give -o once for each.")
+    from storm_hf.video.source import check_file
+
+    check_file(Path(clip))
 
 
 def _readable(argument: str) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from storm_hf.cli.errors import StormCommand
 from storm_hf.cli.options import AsJson
 from storm_hf.cli.output import tell
 from storm_hf.cli.shipped import BUILD_RECIPES, named_file
@@ -72,7 +73,7 @@ def build() -> None:
     """Build a thought-video data set, show the progress of a build, or retry its rejected rows."""
 
 
-@app.command(BUILD, epilog=BUILD_EPILOG, hidden=True)
+@app.command(BUILD, cls=StormCommand, epilog=BUILD_EPILOG, hidden=True)
 def build_data_set(
     recipe: Annotated[
         str, typer.Argument(help="YAML file, or the name of a recipe that comes with storm-hf.", show_default=False)
@@ -110,7 +111,7 @@ def build_data_set(
     _summarize(settings, _build_with_progress(settings, workers, tasks, ray))
 
 
-@app.command("status", epilog=STATUS_EPILOG)
+@app.command("status", cls=StormCommand, epilog=STATUS_EPILOG)
 def show_status(
     folder: Folder,
     parameters: Annotated[bool, typer.Option("--parameters", help="Also print the parameters of each step.")] = False,
@@ -135,7 +136,7 @@ def show_status(
         console.print(parameters_page(status))
 
 
-@app.command("retry", epilog=RETRY_EPILOG)
+@app.command("retry", cls=StormCommand, epilog=RETRY_EPILOG)
 def retry(
     folder: Folder,
     reason: Annotated[str, typer.Option("--reason", help="Kind of rejection, as `storm build status` counts them.")],

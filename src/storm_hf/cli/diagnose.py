@@ -20,6 +20,11 @@ if TYPE_CHECKING:
 
 
 NUM_PICTURED = 3  # questions whose latents are drawn
+_TESTS = {
+    "states": "the probe of states",
+    "targets": "the true thoughts",
+    "simulator": "the edits of a state",
+}  # by what they need
 FEWEST_KNOWN = 8  # further questions, whose true thoughts the latents are compared with
 EPILOG = """Examples:
 
@@ -58,11 +63,12 @@ def diagnose_model(
     latents hold.
     """
     from storm_hf.diagnostics.page import write_diagnosis
-    from storm_hf.diagnostics.questions import read_questions
+    from storm_hf.diagnostics.questions import check_questions, read_questions
     from storm_hf.optional import require
 
     for package in ("jinja2", "datasets"):  # before the model is loaded
         require(package)
+    check_questions(dataset, split=split, depths=depth or ())
     network, processor = load_model(model)
     questions = read_questions(
         dataset,
@@ -92,8 +98,8 @@ def _diagnose(
     """Ask under each intervention, with a bar, after a note on each test that the data do not allow."""
     from storm_hf.diagnostics.diagnosis import diagnose
 
-    for reason in questions.absent.values():
-        tell(reason)
+    for name, reason in questions.absent.items():
+        tell(f"Skipped {_TESTS[name]}. {reason}")
     with progress_bar("Asking under each intervention", 2 * len(questions.rows)) as count_up:
         return diagnose(network, processor, questions, **settings, report=count_up)
 

@@ -1,12 +1,13 @@
 """Exceptions as one-line messages on stderr and exit codes, without a traceback."""
 
+import re
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from storm_hf.cli.output import tell
 from storm_hf.errors import ConfigurationError, StormError, one_line
@@ -29,8 +30,22 @@ _RENAMED = {
 }
 
 
+class StormCommand(TyperCommand):
+    """Command with a tidy help text."""
+
+    def format_help(self, ctx: typer.Context, formatter: Any) -> None:  # type: ignore[override]
+        """Write the help."""
+        _tidy(self, ctx)
+        super().format_help(ctx, formatter)
+
+
 class StormGroup(TyperGroup):
     """Command group that prints intended errors and those of the system in one line. Everything else is a bug."""
+
+    def format_help(self, ctx: typer.Context, formatter: Any) -> None:  # type: ignore[override]
+        """Write the help."""
+        _tidy(self, ctx)
+        super().format_help(ctx, formatter)
 
     def list_commands(self, ctx: typer.Context) -> list[str]:  # type: ignore[override]  # its base differs between versions
         """List the commands by name, groups among them."""
@@ -58,6 +73,15 @@ class StormGroup(TyperGroup):
         except KeyboardInterrupt as interrupt:
             tell("Interrupted.")
             raise typer.Exit(INTERRUPTED) from interrupt
+
+
+def _tidy(command: TyperCommand | TyperGroup, ctx: typer.Context) -> None:
+    """Show no type beside a flag, and break the lines of a paragraph where the terminal does."""
+    command.help = re.sub(r"(?<!\n)\n(?!\n)", " ", command.help or "")
+    command.epilog = re.sub(r"(?<!\n)\n(?!\n)", " ", command.epilog or "")
+    for parameter in command.get_params(ctx):
+        if getattr(parameter, "is_flag", False):
+            parameter.metavar = ""
 
 
 @contextmanager

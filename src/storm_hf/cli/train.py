@@ -8,9 +8,8 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import typer
-from typer.core import TyperCommand
 
-from storm_hf.cli.errors import INTERRUPTED
+from storm_hf.cli.errors import INTERRUPTED, StormCommand
 from storm_hf.cli.output import tell
 from storm_hf.cli.script_help import argument_table
 from storm_hf.cli.shipped import ACCELERATE_CONFIGS, TRAIN_RECIPES, named_file, names_in, shipped
@@ -46,7 +45,7 @@ _PLACES = {
 }
 
 
-class ScriptCommand(TyperCommand):
+class ScriptCommand(StormCommand):
     """Command that passes its arguments on to a training script."""
 
     def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from storm_hf.diagnostics.verdict import FEWEST_CLIPS
 from storm_hf.errors import DatasetError, StormError, WorldError, first_line
 from storm_hf.optional import require
 from storm_hf.target_trajectory.schema import FEATURES_COLUMN, MANIFEST
@@ -113,6 +114,28 @@ def read_questions(
     )
 
 
+def check_questions(dataset: str, *, split: str = "test", depths: Collection[int] = ()) -> None:
+    """Make sure that there are questions enough, which takes less time than to load a model.
+
+    Args:
+        dataset (`str`):
+            As in [`read_questions`].
+        split (`str`, *optional*, defaults to `"test"`):
+            As there.
+        depths (`Collection[int]`, *optional*):
+            As there.
+
+    Raises:
+        DatasetError: If there is no such data set or split, or it has fewer than two questions.
+    """
+    found = len(_chosen(_open(dataset, split), depths, limit=None, seed=0))
+    if found < 2:
+        raise DatasetError(
+            f"Expected two questions or more in the split {split} of {dataset}, and {FEWEST_CLIPS} clips for a verdict, but "
+            f"got {found}{' of these depths' if depths else ''}. Build more, or name another split with --split."
+        )
+
+
 def _open(dataset: str, split: str) -> Any:
     folder = Path(dataset)
     if folder.is_dir():
@@ -190,8 +213,11 @@ def _simulator(
     signed = {str(row.get("generator", "")) for row in rows}
     if name is None and len(signed) == 1:
         name = signed.pop().removeprefix(_GENERATOR)
-    if states is None or name not in WORLD_NAMES:
-        absent["simulator"] = "No simulator can say what would have followed from another state: these are not worlds."
+    if states is None:
+        absent["simulator"] = absent["states"]
+        return None
+    if name not in WORLD_NAMES:
+        absent["simulator"] = "The clips come from no simulator, which alone knows what would have followed."
         return None
     try:
         world = _of_length(name, states.shape[1])
