@@ -19,12 +19,19 @@ ROOT = Path(__file__).parents[1]
 
 _SSH = re.compile(r"^(?:ssh://)?git@([^:/]+)[:/]")
 _USER = re.compile(r"//[^/@]*@")
-_EXAMPLES = re.compile(r"^(?:\[bold\]storm .*\n+)+", re.MULTILINE)  # a paragraph each
+_EXAMPLES = re.compile(r"^(?:\[bold\](?:[A-Z_]+=\S+ )*storm .*\n+)+", re.MULTILINE)  # a paragraph each
 _EXAMPLE = re.compile(r"^\[bold\](.*?)\[/bold\](?: +(.*))?$", re.MULTILINE)  # a command, and a remark behind it
 _BOLD = re.compile(r"\[bold\](.*?)\[/bold\]")
 _DIM = re.compile(r"\[dim\]\\(.*?)\[/dim\]")
 _SHORTENED = re.compile(r"\*\*Commands\*\*:\n\n(?:\* .*\n)+\n")  # the sections below have the whole sentences
 _HELP = "* `--help`: Show this message and exit.\n"  # the same in every section
+_BUILD = ("storm build RECIPE [OPTIONS] {recipe}", "storm build [OPTIONS] {recipe}")  # the recipe replaces a subcommand
+_TRAINING_USAGE = re.compile(r"^\$ storm (align|answer|run) .*\n```\n", re.MULTILINE)
+_CONFIGURATIONS = {
+    "align": ["StormAlignConfig", "StormModelConfig"],
+    "answer": ["StormAnswerConfig", "StormModelConfig"],
+    "run": ["StormCurriculum", "StormAlignConfig", "StormAnswerConfig", "StormModelConfig"],
+}
 
 
 def on_config(config: "MkDocsConfig") -> "MkDocsConfig":
@@ -62,8 +69,18 @@ def commands_page() -> str:
 
     command = get_command(app)
     described = get_docs_for_click(obj=command, ctx=Context(command, info_name="storm"), name="storm")
-    described = _SHORTENED.sub("", described).replace(_HELP, "").replace("**Options**:\n\n\n", "")
+    described = _SHORTENED.sub("", described).replace(_HELP, "").replace("**Options**:\n\n\n", "").replace(*_BUILD)
+    described = _TRAINING_USAGE.sub(_with_arguments, described)
     return with_examples(described.replace("# `storm`", "# Commands", 1))
+
+
+def _with_arguments(usage: re.Match[str]) -> str:
+    """Name the configurations whose fields a training command takes."""
+    links = [f"[`{name}`](training.md#storm_hf.{name})" for name in _CONFIGURATIONS[usage[1]]]
+    return (
+        f"{usage[0]}\nArguments are the fields of {', '.join(links)} and of TRL's `ScriptArguments`, on the command line or in "
+        "the recipe. Options of `accelerate launch` are passed on.\n"
+    )
 
 
 def with_examples(described: str) -> str:
