@@ -25,7 +25,7 @@ _BOLD = re.compile(r"\[bold\](.*?)\[/bold\]")
 _DIM = re.compile(r"\[dim\]\\(.*?)\[/dim\]")
 _SHORTENED = re.compile(r"\*\*Commands\*\*:\n\n(?:\* .*\n)+\n")  # the sections below have the whole sentences
 _HELP = "* `--help`: Show this message and exit.\n"  # the same in every section
-_BUILD = ("storm build RECIPE [OPTIONS] {recipe}", "storm build [OPTIONS] {recipe}")  # the recipe replaces a subcommand
+_BUILD = ("storm build RECIPE [OPTIONS] {recipe}", "storm build [OPTIONS] {recipe}")
 _TRAINING_USAGE = re.compile(r"^\$ storm (align|answer|run) .*\n```\n", re.MULTILINE)
 _CONFIGURATIONS = {
     "align": ["StormAlignConfig", "StormModelConfig"],
