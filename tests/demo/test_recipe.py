@@ -1,14 +1,21 @@
 import dataclasses
 import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
 from storm_hf.demo import demo_recipe
 from storm_hf.demo.data import world_recipe
 from storm_hf.errors import WorldError
-from storm_hf.worlds import WORLD_NAMES, make_world
+from storm_hf.worlds import WORLD_NAMES, make_world, registry
+from storm_hf.worlds.bounce import Bounce
+from storm_hf.worlds.demo_settings import DemoSettings
 
 
+SOURCE = Path(registry.__file__).parents[1]
 CONTROLS = ("direct", "chain_of_thought", "terse_chain")
 
 
@@ -61,6 +68,28 @@ def test_recipe_can_be_kept_as_json(recipe):
 def test_training_asks_half_of_its_questions_without_options(recipe):
     splits = world_recipe(recipe).splits
     assert {name: split.open_share for name, split in splits.items()} == {"train": 0.5, "validation": 0.0, "test": 0.0}
+
+
+@dataclass(frozen=True)
+class Rolling(Bounce):
+    """A world that is added."""
+
+    name: ClassVar[str] = "rolling"
+    demo: ClassVar[DemoSettings] = dataclasses.replace(Bounce.demo, depth_unit="turns", num_train=7)
+
+
+def test_world_brings_its_own_settings_and_needs_no_other_place_than_the_registry(monkeypatch):
+    monkeypatch.setitem(registry._WORLDS, "rolling", Rolling)
+    recipe = demo_recipe("rolling", seed=2)
+    assert (recipe.world, recipe.num_train, recipe.deep_clips) == ("rolling", 7, "clips with 5 or 6 turns")
+    assert world_recipe(recipe).num_episodes == 7 + recipe.num_gallery + sum(recipe.test_depths.values())
+
+
+@pytest.mark.parametrize("name", ["bounce", "lattice"])  # the others are also English words, or the default
+def test_no_other_file_names_a_world(name):
+    quoted = re.compile(rf"[\"'`]{name}[\"'`]")
+    files = {str(file.relative_to(SOURCE)) for file in SOURCE.rglob("*.py") if quoted.search(file.read_text())}
+    assert files - {"cli/demo.py"} == {f"worlds/{name}.py"}
 
 
 def test_unknown_world_is_named_with_those_that_are_known():

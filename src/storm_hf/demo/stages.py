@@ -43,7 +43,7 @@ def run_demo(
         out (`str` or `os.PathLike`, *optional*, defaults to `"runs/demo"`):
             The folder. A run that was stopped continues there.
         world (`str`, *optional*, defaults to `"shuffle"`):
-            `"shuffle"`, `"bounce"`, `"order"` or `"lattice"`.
+            One of [`~storm_hf.worlds.WORLD_NAMES`].
         seed (`int`, *optional*, defaults to `0`):
             Of data, weights and order.
         naive_targets (`bool`, *optional*, defaults to `False`):

@@ -175,6 +175,7 @@ def _make_trainer(
     if variant.num_latents != model.config.num_latents:
         settings["num_latents"] = variant.num_latents
     prompts = variant.make_prompts(processor, model.config)
+    targets = folder.data if folder.data.exists() else None  # those of several folders are fitted to all their rows
     output = folder.base if variant.stage == "base" else folder.variant(variant.name)
     return trainer_class(
         model=model,
@@ -182,7 +183,7 @@ def _make_trainer(
         train_dataset=rows,
         processing_class=processor,
         callbacks=[ReportProgress(report, variant.num_given)],
-        **{"target_trajectory": folder.data} if is_align else {"data_collator": AnswerCollator(prompts)},
+        **{"target_trajectory": targets} if is_align else {"data_collator": AnswerCollator(prompts)},
     )
 
 

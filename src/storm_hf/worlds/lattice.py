@@ -19,6 +19,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from storm_hf.worlds.demo_settings import DemoSettings, Training
 from storm_hf.worlds.question import NUMBER_WORDS, number_pairs, wording
 from storm_hf.worlds.render import CELL_PX, PALETTE, Colour, canvas, fill
 from storm_hf.worlds.world import Words, World, check_knob, check_num_steps
@@ -114,6 +115,31 @@ class Lattice(World[LatticePlan]):
     """
 
     name: ClassVar[str] = "lattice"
+    demo: ClassVar[DemoSettings] = DemoSettings(
+        task="A pattern of 48 tiles is shown, then signs for operations that shift or mix all of them. What do three tiles of a "
+        "row show at the end?",
+        depth_unit="operations",
+        knobs={"num_steps": 6, "min_operations": 0, "max_operations": 6},
+        test_depths={0: 64, 1: 64, 2: 64, 3: 64, 4: 64, 5: 256, 6: 256},
+        deep=(5, 6),
+        whitening_rank=None,  # a probe reads all 48 tiles from 48 components of one base and from 52 of another
+        target_layout="concat",  # averaged over space, tiles are lost
+        bottleneck_share=0.5,  # without it the answer learned the clips by heart: right on those trained on, chance on others
+        teacher_noise=0.3,  # an operation that mixes tiles spreads the errors of the step before
+        latent_scale=0.25,  # with scale 1 and half the rate, a smaller lattice was not learned
+        rope_theta=4.0,  # the first latent has to distinguish the cells of the pattern
+        num_train=12000,
+        trainings={
+            "base": Training(2000, 2e-3),  # after 700 it misread one token in fifteen, and targets lost tiles with it
+            "align": Training(4000, 2e-3),  # tiles that mix are learned one after the other
+            "answer": Training(
+                400, 3e-5
+            ),  # at 1e-4 the rollout that Stage I built loses tiles that no answer asks for
+            "direct": Training(4400),
+            "chain_of_thought": Training(4400),
+            "terse_chain": Training(4400),
+        },
+    )
 
     num_rows: int = 4
     num_columns: int = 12

@@ -11,6 +11,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from storm_hf.worlds.demo_settings import DemoSettings, Training
 from storm_hf.worlds.question import NUMBER_WORDS, number_pairs, wording
 from storm_hf.worlds.render import CELL_PX, PALE, PALETTE, Colour, canvas, shape_masks, stamp
 from storm_hf.worlds.world import Words, World, check_knob, check_num_steps
@@ -53,6 +54,24 @@ class Order(World[OrderPlan]):
     """
 
     name: ClassVar[str] = "order"
+    demo: ClassVar[DemoSettings] = DemoSettings(
+        task="Five shapes appear one after the other. Which one came third? This task needs no state that changes step by "
+        "step, so a direct answer can do it: a control.",
+        depth_unit="places",
+        knobs={"num_steps": 6},
+        test_depths={1: 64, 2: 64, 3: 64, 4: 256, 5: 256},
+        deep=(4, 5),
+        whitening_rank=32,
+        bottleneck_share=0.5,  # the clip answers directly: without it, one run of three used its latents
+        trainings={
+            "base": Training(220, 2e-3),
+            "align": Training(600),
+            "answer": Training(100, 1e-4),
+            "direct": Training(700),
+            "chain_of_thought": Training(700),
+            "terse_chain": Training(700),
+        },
+    )
 
     num_shapes: int = 5
     num_steps: int = 6

@@ -14,6 +14,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from storm_hf.worlds.demo_settings import DemoSettings, Training
 from storm_hf.worlds.question import number_pairs, wording
 from storm_hf.worlds.render import BACKGROUND, CELL_PX, GREY, ORANGE, PALETTE, canvas, distance, fill, open_box
 from storm_hf.worlds.world import Words, World, check_knob, check_num_steps
@@ -56,6 +57,23 @@ class Shuffle(World[ShufflePlan]):
     """
 
     name: ClassVar[str] = "shuffle"
+    demo: ClassVar[DemoSettings] = DemoSettings(
+        task="A ball is put under one of four cups, then cups swap places in some of six steps. Which cup holds the ball "
+        "at the end?",
+        depth_unit="swaps",
+        knobs={"num_steps": 6, "min_swaps": 0, "max_swaps": 6},
+        test_depths={0: 64, 1: 64, 2: 64, 3: 64, 4: 64, 5: 256, 6: 256},
+        deep=(5, 6),
+        whitening_rank=16,
+        trainings={
+            "base": Training(220, 2e-3),
+            "align": Training(300),
+            "answer": Training(100, 1e-4),
+            "direct": Training(600),
+            "chain_of_thought": Training(400),
+            "terse_chain": Training(400),
+        },
+    )
 
     num_cups: int = 4
     num_steps: int = 6

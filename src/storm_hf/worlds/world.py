@@ -16,6 +16,7 @@ from typing import ClassVar, Generic, TypeVar
 import numpy as np
 
 from storm_hf.errors import WorldError
+from storm_hf.worlds.demo_settings import DemoSettings
 from storm_hf.worlds.episode import Episode, EpisodeText
 from storm_hf.worlds.question import NUMBER_WORDS
 from storm_hf.worlds.render import enlarge, shrink
@@ -30,6 +31,7 @@ class World(ABC, Generic[PlanT]):
     """A simulator with a question. Subclasses are frozen dataclasses whose fields are the knobs."""
 
     name: ClassVar[str]
+    demo: ClassVar[DemoSettings]
     num_steps: int
 
     @property
