@@ -10,17 +10,22 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from accelerate.commands.launch import launch_command_parser
 from tests.docs.pages import ROOT, commands, mentions
+from trl import TrlParser
 from typer.main import get_command
 from typer.testing import CliRunner
 
 from storm_hf.cli import app
+from storm_hf.cli.shipped import TRAIN_RECIPES, names_in
+from storm_hf.curriculum.recipe import argument_records
 from storm_hf.evaluation.harness.benchmarks import BENCHMARKS
 
 
 RUN = ("ask", "env", "plan")  # seconds on stand-ins; the other verbs are run in tests/cli
 COMMANDS = [shlex.split(command) for command in commands()]
 MENTIONS = [shlex.split(command) for command in mentions()]
+TRAINING = ("align", "answer", "run")  # their options are those of scripts
 EVERYWHERE = {"--config"}  # TRL's parser takes it before the one that prints the help
 PROGRAMS = ("accelerate", "bash", "git", "hf", "make", "pip", "python", "source", "storm")  # each has a test below
 
@@ -41,6 +46,14 @@ def read_arguments(words):
     while hasattr(context.command, "resolve_command"):
         name, verb, rest = context.command.resolve_command(context, [*context._protected_args, *context.args])
         context = verb.make_context(name, rest, parent=context)
+
+
+@cache
+def training_options(name):
+    """Options of a training command: those of its scripts, and those of accelerate."""
+    stages = ("align", "answer") if name == "run" else (name,)
+    parsers = [launch_command_parser(), *(TrlParser(argument_records(stage)) for stage in stages)]
+    return {"--config", "--accelerate_config"}.union(*(parser._option_string_actions for parser in parsers))
 
 
 def script_of(words):
@@ -69,8 +82,15 @@ def test_mention_of_storm_names_a_verb_and_its_options(words):
     for word in words[1:]:
         command = getattr(command, "commands", {}).get(word, command)
     known = {option for parameter in command.params for option in parameter.opts}
+    known |= training_options(words[1]) if words[1] in TRAINING else set()
     assert command.name in words
     assert {word for word in words if word.startswith("--")} <= known
+
+
+@named([words for words in of("storm", parts=COMMANDS) if words[1] in TRAINING])
+def test_training_command_has_a_recipe_and_options_that_exist(words):
+    assert words[words.index("--config") + 1] in names_in(TRAIN_RECIPES)
+    assert {word for word in words if word.startswith("--")} <= training_options(words[1])
 
 
 @pytest.mark.slow
