@@ -26,6 +26,7 @@ _DIM = re.compile(r"\[dim\]\\(.*?)\[/dim\]")
 _SHORTENED = re.compile(r"\*\*Commands\*\*:\n\n(?:\* .*\n)+\n")  # the sections below have the whole sentences
 _HELP = "* `--help`: Show this message and exit.\n"  # the same in every section
 _BUILD = ("storm build RECIPE [OPTIONS] {recipe}", "storm build [OPTIONS] {recipe}")
+_LINK_TO_RESULTS = "](../benchmarks/RESULTS.md"
 _TRAINING_USAGE = re.compile(r"^\$ storm (align|answer|run) .*\n```\n", re.MULTILINE)
 _CONFIGURATIONS = {
     "align": ["StormAlignConfig", "StormModelConfig"],
@@ -56,6 +57,11 @@ def on_files(files: "Files", config: "MkDocsConfig") -> "Files":
     for path, make_page in PAGES.items():
         files.append(File.generated(config, path, content=make_page()))
     return files
+
+
+def on_page_markdown(markdown: str, **_: object) -> str:
+    """Lead links to the results to their page of the site. In the repository they lead to the file."""
+    return markdown.replace(_LINK_TO_RESULTS, "](results.md")
 
 
 def commands_page() -> str:

@@ -51,6 +51,13 @@ def test_links_of_the_results_lead_to_pages_of_the_site():
     assert [name for name in targets if not (ROOT / "docs" / name).is_file()] == []
 
 
+def test_links_to_the_file_of_the_results_lead_to_their_page():
+    pages = [page.read_text() for page in (ROOT / "docs").glob("*.md")]
+    linking = [page for page in pages if "](../benchmarks/RESULTS.md)" in page]
+    assert linking
+    assert [page for page in linking if "](../benchmarks" in MADE["on_page_markdown"](page, page=None)] == []
+
+
 @pytest.mark.parametrize(
     ("origin", "address"),
     [
