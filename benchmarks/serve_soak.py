@@ -253,7 +253,7 @@ def idle_descriptors(url: str, process: psutil.Process) -> tuple[int, dict[str, 
 @contextmanager
 def served(model: str, folder: Path, max_in_flight: int) -> Iterator[tuple[str, psutil.Process]]:
     """Run `storm serve` for as long as the block runs."""
-    command = [sys.executable, "-c", "from storm_hf.cli import main; main()", "serve", model, "--port", "0"]
+    command = [sys.executable, "-c", "from storm_hf.cli import main; main()", "serve", "--model", model, "--port", "0"]
     command += ["--max-new-tokens", str(MAX_NEW_TOKENS), "--max-file-mib", "1", "--max-in-flight", str(max_in_flight)]
     command += ["--body-seconds", str(BODY_SECONDS)]
     log = folder / "log"

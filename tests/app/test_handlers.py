@@ -62,7 +62,9 @@ def test_every_change_is_answered(handlers, asked, examples, content):
 def test_verdict_claims_no_more_than_the_answers_show(asked, own, changed, donor, verdict):
     thinking = replace(asked[2], own=replace(asked[2].own, text=own))
     again = InterventionAnswer(replace(thinking.own, text=changed), Intervention("zero"), donor)
-    assert verdict in rethought_markup(thinking, again)
+    shown = rethought_markup(thinking, again)
+    assert verdict in shown
+    assert ("Its answer to the other clip" in shown) is (donor is not None)
 
 
 @pytest.mark.parametrize(

@@ -50,7 +50,7 @@ def test_python_block_runs(block, reader):
 @pytest.mark.slow
 @pytest.mark.parametrize("block", ASKING_A_SERVER, ids=str)
 def test_python_block_that_asks_a_server_is_answered(block, reader, tmp_path):
-    command = [sys.executable, "-c", "from storm_hf.cli import main; main()", "serve", "runs/demo/storm"]
+    command = [sys.executable, "-c", "from storm_hf.cli import main; main()", "serve", "--model", "runs/demo/storm"]
     words = tmp_path / "stderr"
     with (
         words.open("w") as stderr,

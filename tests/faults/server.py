@@ -35,7 +35,7 @@ class Server:
         given = ("--port", place.port, "--media-folder", place.read("asked"), "--device", "cpu")
         self.num_started += 1
         printed = place.root / f"server {self.num_started}.txt"
-        return Child(lambda: storm("serve", place.read("storm"), *given), place.root, printed_to=printed)
+        return Child(lambda: storm("serve", "--model", place.read("storm"), *given), place.root, printed_to=printed)
 
     def ask(self, seconds: float = 60.0) -> tuple[int, str]:
         """Ask about the clip; return the status and the answer. Status 0 means that nothing answers."""

@@ -70,7 +70,7 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="package")
 def served(storm_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """`storm serve` in a process of its own."""
-    command = [sys.executable, "-c", "from storm_hf.cli import main; main()", "serve", str(storm_folder)]
+    command = [sys.executable, "-c", "from storm_hf.cli import main; main()", "serve", "--model", str(storm_folder)]
     command += ["--port", "0", "--device", "cpu", "--max-new-tokens", "16"]
     command += [
         "--max-video-seconds",

@@ -48,7 +48,9 @@ def rethought_markup(thinking: Thinking, again: InterventionAnswer) -> str:
     own, changed = thinking.own.text, again.reply.text
     has_no_clip = again.intervention.kind == InterventionKind.latents_only
     verdict = _verdict_without_clip(own, changed) if has_no_clip else _verdict(own, changed, again.donor)
-    return _replies(titles, again.reply, "What it was fed", verdict, replaced=again.intervention.replaced)
+    return _replies(
+        titles, again.reply, "What it was fed", verdict, replaced=again.intervention.replaced, donor=again.donor
+    )
 
 
 def notice_markup(sentences: Sequence[str]) -> str:
@@ -77,7 +79,12 @@ def _verdict_without_clip(own: str, changed: str) -> str:
 
 
 def _replies(
-    replies: list[tuple[str, Reply, str]], shown: Reply, heading: str, verdict: str, replaced: tuple[int, ...] = ()
+    replies: list[tuple[str, Reply, str]],
+    shown: Reply,
+    heading: str,
+    verdict: str,
+    replaced: tuple[int, ...] = (),
+    donor: str | None = None,
 ) -> str:
     # A zero has nothing to draw: what a decoder makes of it is its own habit.
     pictures = [
@@ -92,6 +99,7 @@ def _replies(
         heading=heading,
         verdict=verdict,
         explanation=_explanation(shown),
+        donor=donor,
     )
 
 

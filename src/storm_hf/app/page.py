@@ -87,6 +87,7 @@ def _asking(gradio: Any, handlers: PageHandlers, thinking: Any) -> Any:
     with gradio.Column(min_width=_COLUMN_PX):
         notice = gradio.HTML(elem_id="notice")
         replies = gradio.HTML(welcome_markup(), elem_id="replies")
+    clip.change(_nothing, None, notice, api_visibility="private")  # a notice is about the clip before
     return gradio.on(
         [button.click, question.submit, options.submit],
         handlers.ask,
@@ -96,6 +97,10 @@ def _asking(gradio: Any, handlers: PageHandlers, thinking: Any) -> Any:
         concurrency_id=QUEUE,
         concurrency_limit=1,
     )
+
+
+def _nothing() -> str:
+    return ""
 
 
 def _changing(gradio: Any, handlers: PageHandlers, thinking: Any) -> list[Any]:

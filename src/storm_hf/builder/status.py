@@ -81,7 +81,7 @@ def build_status(folder: str | Path) -> BuildStatus:
     """Look at the folder of a build.
 
     Raises:
-        DatasetError: If no build of `storm_thoughts` was begun there.
+        DatasetError: If no build was begun there.
     """
     workspace = Workspace(Path(folder).absolute())
     known = read_fingerprint(workspace.root)
