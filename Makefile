@@ -51,8 +51,8 @@ test-ray: $(RAY)  ## The builder on Ray Data, in an environment of its own (.ven
 test-evaluation: $(EVALUATION)  ## lmms-eval's own tasks on stand-in data, in an environment of its own (.venv-evaluation)
 	OMP_NUM_THREADS=1 .venv-evaluation/bin/python -m pytest -m lmms tests/evaluation tests/cli
 
-test-browser: $(APP)  ## The app and the reports in a real browser (apt install chromium), in an environment of its own (.venv-app)
-	OMP_NUM_THREADS=1 .venv-app/bin/python -m pytest -m browser tests/app tests/reporting
+test-browser: $(APP) docs  ## App, reports, README and site in a real browser (apt install chromium), in .venv-app
+	OMP_NUM_THREADS=1 .venv-app/bin/python -m pytest -m browser tests/app tests/reporting tests/docs
 
 test-upstream: $(READY)  ## transformers' own common tests of models, configurations and processors, downloaded
 	tools/install.sh $(VENV) upstream
