@@ -72,7 +72,7 @@ def train_a_step(checkpoint, dataset, output):
 @pytest.mark.slow
 def test_stage_one_trains_on_a_world_from_its_recipe(qwen_checkpoint, tmp_path):
     recipe = ThoughtsRecipe.read(
-        RECIPES / "worlds.yaml", output_dir=str(tmp_path / "data"), encoder_model=str(qwen_checkpoint)
+        RECIPES / "shuffle_tiny.yaml", output_dir=str(tmp_path / "data"), encoder_model=str(qwen_checkpoint)
     )
     few = replace(recipe.world, splits={"train": WorldSplit(count=4), "test": WorldSplit(depths={5: 2})})
     report = ThoughtsBuilder(replace(recipe, world=few, targets=replace(recipe.targets, rank=4))).build()

@@ -14,7 +14,7 @@ from storm_hf.target_trajectory import TargetTrajectory
 
 
 BUILDERS = Path(__file__).parents[2] / "datasets_builders"
-RECIPES = ("worlds", "future_clips", "wan")
+RECIPES = ("shuffle_tiny", "bounce_tiny", "order_tiny", "future_clips", "wan")
 
 
 def build(*arguments):
@@ -35,7 +35,7 @@ def recipe(tmp_path):
     """Write the recipe of a world with so many rows of each split."""
 
     def write(train, test):
-        content = yaml.safe_load((BUILDERS / "recipes" / "worlds.yaml").read_text())
+        content = yaml.safe_load((BUILDERS / "recipes" / "shuffle_tiny.yaml").read_text())
         content["world"]["splits"] = {"train": {"count": train}, "test": {"depths": test}}
         content["targets"]["rank"] = 4
         path = tmp_path / "recipe.yaml"
@@ -73,10 +73,16 @@ def test_command_builds_a_world_from_its_recipe_and_names_the_next_one(recipe, t
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["--config", "worlds"], "`--config` of `storm build` has become the first argument: `storm build RECIPE`."),
-        (["worlds", "--output_dir", "x"], "`--output_dir` of `storm build` has become `--out`."),
-        (["worlds", "--model_name_or_path", "x"], "`--model_name_or_path` of `storm build` has become `--model`."),
-        (["wolrds"], "There is no file wolrds. These come with storm-hf: "),
+        (
+            ["--config", "shuffle_tiny"],
+            "`--config` of `storm build` has become the first argument: `storm build RECIPE`.",
+        ),
+        (["shuffle_tiny", "--output_dir", "x"], "`--output_dir` of `storm build` has become `--out`."),
+        (
+            ["shuffle_tiny", "--model_name_or_path", "x"],
+            "`--model_name_or_path` of `storm build` has become `--model`.",
+        ),
+        (["shuffel"], "There is no file shuffel. These come with storm-hf: "),
     ],
 )
 def test_what_is_no_build_is_told_in_one_line(arguments, sentence):
@@ -86,8 +92,16 @@ def test_what_is_no_build_is_told_in_one_line(arguments, sentence):
     assert result.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize("arguments", [[], ["--help"], ["worlds", "--help"]])
+@pytest.mark.parametrize("arguments", [[], ["--help"], ["shuffle_tiny", "--help"]])
 def test_help_shows_how_to_build_and_the_other_commands(arguments):
     result = build(*arguments)
     assert result.exit_code == 0
     assert all(word in result.stdout for word in ("--workers", "storm build status", "storm build retry"))
+
+
+@pytest.mark.parametrize("name", [name for name in RECIPES if name.endswith("_tiny")])
+def test_recipe_of_a_world_has_as_many_latents_as_steps_and_depths_that_exist(name):
+    recipe = ThoughtsRecipe.read(BUILDERS / "recipes" / f"{name}.yaml")
+    for split, settings in recipe.world.splits.items():
+        assert set(settings.depths or {}) <= set(recipe.world.world_of(split).depths)
+    assert recipe.world.world_of("train").num_steps == recipe.targets.num_latents

@@ -20,13 +20,13 @@ def test_every_file_of_the_clone_goes_by_its_name(folder):
 
 def test_file_of_a_user_comes_before_a_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    Path("worlds").write_text("mine: true")
-    assert named_file("worlds", BUILD_RECIPES) == Path("worlds")
+    Path("wan").write_text("mine: true")
+    assert named_file("wan", BUILD_RECIPES) == Path("wan")
 
 
-@pytest.mark.parametrize("given", ["wolrds", "no/worlds", "../recipes/worlds", ""])
+@pytest.mark.parametrize("given", ["wna", "no/wan", "../recipes/wan", ""])
 def test_name_that_is_none_is_refused_with_those_there_are(given):
-    with pytest.raises(ConfigurationError, match="These come with storm-hf: .*future_clips.*worlds"):
+    with pytest.raises(ConfigurationError, match="These come with storm-hf: .*future_clips.*wan"):
         named_file(given, BUILD_RECIPES)
 
 

@@ -81,8 +81,7 @@ def build_with_decord(place: Place) -> None:
 
 def worlds(place: Place) -> None:
     """Build a data set of a world."""
-    base = ("--model_name_or_path", place.read("base"), "--output_dir", place.out)
-    script("datasets_builders/storm_worlds.py", "--config", place.read("worlds.yaml"), *base)
+    storm("build", place.read("worlds.yaml"), "--out", place.out)
 
 
 def align(place: Place) -> None:

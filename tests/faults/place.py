@@ -78,9 +78,12 @@ def _write_recipes(place: Place, annotations: Path) -> None:
         "embed": "copy",
     }
     worlds = {
-        "world": "order",
-        "splits": {"train": {"count": 6}, "test": {"count": 2}},
+        "output_dir": "unused",
+        "world": {"world": "order", "splits": {"train": {"count": 6}, "test": {"count": 2}}},
+        "generator": {"simulator": {}},
+        "encoder": build["encoder"],
         "targets": {"num_latents": 6, "rank": 4},
+        "rows_per_shard": 2,
     }
     stage = {"dataset_name": str(place.read("thoughts")), "num_latents": 3, **_TINY}
     align, answer = {"kind": "align", "whitening_rank": 4}, {"kind": "answer"}

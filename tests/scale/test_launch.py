@@ -1,7 +1,6 @@
 """The commands that a user types, on two processes of a processor: Stage I and Stage II follow one another under ZeRO-3."""
 
 import json
-import runpy
 import sys
 from statistics import mean
 
@@ -13,6 +12,7 @@ from tests.training.tiny_videos import write_thoughts
 from transformers import AutoModelForImageTextToText
 
 from storm_hf import StormForConditionalGeneration
+from storm_hf.builder import ThoughtsBuilder, ThoughtsRecipe
 from storm_hf.demo.backbone import tiny_config, tiny_processor
 from storm_hf.worlds import make_world
 
@@ -36,12 +36,12 @@ def dataset(base, tmp_path_factory):
     """A small data set of the shuffle world, as the builder's script leaves it."""
     folder = tmp_path_factory.mktemp("shuffle")
     recipe = yaml.safe_load((ROOT / "datasets_builders" / "recipes" / "shuffle_tiny.yaml").read_text())
-    recipe["splits"] = {"train": {"count": 48}, "test": {"count": 4}}
+    recipe["world"]["splits"] = {"train": {"count": 48}, "test": {"count": 4}}
+    recipe["targets"]["rank"] = 8
     (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
-    arguments = ["--config", folder / "recipe.yaml", "--model_name_or_path", base, "--output_dir", folder / "data"]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["storm_worlds.py", *map(str, arguments), "--rank", "8"])
-        runpy.run_path(str(ROOT / "datasets_builders" / "storm_worlds.py"), run_name="__main__")
+    ThoughtsBuilder(
+        ThoughtsRecipe.read(folder / "recipe.yaml", output_dir=str(folder / "data"), encoder_model=str(base))
+    ).build()
     return folder / "data"
 
 

@@ -39,7 +39,7 @@ class AlignCollator:
         if rows[0].get(FEATURES_COLUMN) is None:
             raise DatasetError(
                 f"Stage I needs the column `{FEATURES_COLUMN}`, got {sorted(rows[0])}. Build the data set with "
-                "`datasets_builders/storm_worlds.py`, or train answers only with StormAnswerTrainer."
+                "`storm build RECIPE`, or train answers only with StormAnswerTrainer."
             )
         batch = self.answers(rows)
         batch["target_trajectory"] = self.trajectory([np.asarray(row[FEATURES_COLUMN]) for row in rows])

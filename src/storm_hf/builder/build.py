@@ -87,7 +87,7 @@ class ThoughtsBuilder:
 
     Example:
         ```python
-        report = ThoughtsBuilder(ThoughtsRecipe.read("recipes/worlds.yaml")).build()
+        report = ThoughtsBuilder(ThoughtsRecipe.read("datasets_builders/recipes/shuffle_tiny.yaml")).build()
         ```
     """
 
@@ -156,7 +156,9 @@ class ThoughtsBuilder:
         """Write the prompt of each row."""
         writer = prompts_of(self.recipe, self.workspace.root / "work" / "chat")
         world = self.recipe.world
-        steps = {split: PromptStep(writer, world.world_of(split) if world else None) for split in self.recipe.splits}
+        steps = {
+            split: PromptStep(writer, world.simulator_of(split) if world else None) for split in self.recipe.splits
+        }
         step = Step(PROMPTS, self._records_writer(ANNOTATIONS, steps), _prompt_parameters(self.recipe, writer))
         self._run(step, self._record_tasks())
 

@@ -23,7 +23,6 @@ from storm_hf.thought_video import (
     GiveawayGate,
     PromptWriter,
     SceneBreakGate,
-    SimulatorGenerator,
     StaticGate,
     TemplatePrompt,
     ThoughtVideoGenerator,
@@ -62,7 +61,7 @@ def generator_of(recipe: ThoughtsRecipe, split: str) -> ThoughtVideoGenerator:
         return _made(_GENERATORS[kind], settings, f"the generator {kind}")
     if recipe.world is None:
         raise ConfigurationError("The generator simulator needs a world, but the recipe has sources. Use another one.")
-    return SimulatorGenerator(recipe.world.world_of(split))
+    return recipe.world.simulator_of(split)
 
 
 def prompts_of(recipe: ThoughtsRecipe, cache: Path) -> PromptWriter:

@@ -4,7 +4,6 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -17,6 +16,7 @@ from storm_hf.thought_video import (
     Gate,
     PromptWriter,
     Rejected,
+    SimulatorGenerator,
     ThoughtVideo,
     ThoughtVideoGenerator,
     assess,
@@ -26,7 +26,6 @@ from storm_hf.thought_video import (
 )
 from storm_hf.thought_video.clip_part import cropped_to
 from storm_hf.video import read_video, write_video
-from storm_hf.worlds import World
 
 
 _NUM_PROBED = 8  # frames of a question's clip that must be readable
@@ -51,18 +50,18 @@ class PromptStep:
     Args:
         writer ([`PromptWriter`]):
             Writes.
-        world ([`World`], *optional*):
-            The one that the rows come from.
+        simulator ([`SimulatorGenerator`], *optional*):
+            Draws the clips, where the rows come from a world.
     """
 
     writer: PromptWriter
-    world: World[Any] | None = None
+    simulator: SimulatorGenerator | None = None
 
     def __call__(self, row: Row, shard: str) -> Record:
         """Write one prompt, or refuse the row."""
-        if self.world is not None:
+        if self.simulator is not None:
             asked = row.words["asked"]
-            episode = self.world.episode(asked["seed"], depth=asked["depth"])
+            episode = self.simulator.episode(asked["seed"], asked["depth"])
             write_video(row.annotation.video, episode.clip, fps=episode.fps)
         try:
             return replace(row, prompt=self.writer.write(row.annotation))

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 BUILD = "RECIPE"  # the command behind `storm build RECIPE`, whose first word is no name of a subcommand
 BUILD_EPILOG = """Examples:
 
-[bold]storm build worlds --model runs/base --out data/worlds[/bold]   a recipe that comes with storm-hf
+[bold]storm build shuffle_tiny --model runs/base --out data/shuffle[/bold]   a recipe that comes with storm-hf
 
 [bold]storm build mine.yaml --workers 4[/bold]   the same command resumes a build that was stopped
 
@@ -34,9 +34,9 @@ BUILD_EPILOG = """Examples:
 
 [bold]RAY_ADDRESS=auto storm build mine.yaml --tasks 64 --ray ray.yaml[/bold]   on a cluster with shared files; {num_gpus: 1}
 
-[bold]storm build status data/worlds[/bold]   the progress of each step
+[bold]storm build status data/shuffle[/bold]   the progress of each step
 
-[bold]storm build retry data/worlds --reason unreadable[/bold]   try rejected rows again"""
+[bold]storm build retry data/shuffle --reason unreadable[/bold]   try rejected rows again"""
 
 STATUS_EPILOG = """Examples:
 

@@ -1,11 +1,13 @@
 """Thought-video generators. The simulator is the first: its thoughts are correct."""
 
 import re
+from dataclasses import replace
 from typing import Any, Protocol
 
 from storm_hf.annotations.record import Annotation
 from storm_hf.thought_video.record import Rejected, ThoughtVideo, WorldExample
-from storm_hf.worlds import EpisodeFiles, World
+from storm_hf.worlds import Episode, EpisodeFiles, World
+from storm_hf.worlds.render import check_canvas, on_canvas
 
 
 class ThoughtVideoGenerator(Protocol):
@@ -57,14 +59,22 @@ class SimulatorGenerator:
     Args:
         world ([`World`]):
             The world that the questions come from.
+        canvas (`tuple[int, int]`, *optional*):
+            Height and width that frames are padded to, in pixels before enlargement.
+
+    Raises:
+        WorldError: If the frames of the world do not fit on the canvas.
     """
 
     source = "simulator"
     revision = "1"
     license = "Apache-2.0"
 
-    def __init__(self, world: World[Any]) -> None:
+    def __init__(self, world: World[Any], canvas: tuple[int, int] | None = None) -> None:
+        if canvas is not None:
+            check_canvas(world.frame_size, canvas)
         self.world = world
+        self.canvas = canvas
         self.name = f"storm_hf.worlds.{world.name}"
 
     def generate(self, annotation: Annotation, *, prompt: str = "", seed: int) -> ThoughtVideo | Rejected:
@@ -82,7 +92,7 @@ class SimulatorGenerator:
             [`ThoughtVideo`] with its frames in memory, or [`Rejected`] where the episode has another question or answer.
         """
         seed, depth = self._episode_of(annotation.id) or (seed, None)
-        episode = self.world.episode(seed, depth=depth)
+        episode = self.episode(seed, depth)
         if (episode.question, episode.answer) != (annotation.question, annotation.answer):
             return Rejected(
                 f"other episode: the world {self.world.name} with the seed {seed} asks {episode.question!r}, answered "
@@ -90,6 +100,20 @@ class SimulatorGenerator:
                 f"{annotation.answer!r}"
             )
         return self._record(seed, episode.fps, frames=episode.thought)
+
+    def episode(self, seed: int, depth: int | None = None) -> Episode:
+        """Draw an episode on the canvas.
+
+        Args:
+            seed (`int`):
+                Seed of the episode.
+            depth (`int`, *optional*):
+                Its depth. By default the world draws one.
+        """
+        drawn = self.world.episode(seed, depth=depth)
+        if self.canvas is None:
+            return drawn
+        return replace(drawn, clip=on_canvas(drawn.clip, self.canvas), thought=on_canvas(drawn.thought, self.canvas))
 
     def example(self, files: EpisodeFiles) -> WorldExample:
         """Describe an episode whose clip and thought video were rendered to files."""

@@ -115,6 +115,10 @@ class WorldRecipe:
         """Make the world of a split."""
         return make_world(self.world, **{**self.knobs, **self.splits[split].knobs})
 
+    def simulator_of(self, split: str) -> SimulatorGenerator:
+        """Make what draws the episodes of a split."""
+        return SimulatorGenerator(self.world_of(split), self.canvas)
+
 
 def render_world(
     recipe: WorldRecipe,

@@ -45,7 +45,7 @@ def _captioned(dataset: Dataset, video: str, caption: str) -> list[tuple[str, st
     if missing := sorted({video, caption} - set(dataset.column_names)):
         raise DatasetError(
             f"Expected a data set with captions of its videos, but {' and '.join(missing)} is missing from "
-            f"{sorted(dataset.column_names)}. Build one with `datasets_builders/storm_worlds.py`."
+            f"{sorted(dataset.column_names)}. Build one of a world: `storm build shuffle_tiny`."
         )
     pairs = [(path, text) for path, text in zip(dataset[video], dataset[caption], strict=True) if path is not None]
     if not all(text for _, text in pairs):

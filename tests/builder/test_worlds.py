@@ -1,0 +1,23 @@
+"""A world is one generator of the builder: what it builds is what the world renders."""
+
+import numpy as np
+import pytest
+
+from storm_hf.builder import ThoughtsBuilder, ThoughtsRecipe
+from storm_hf.target_trajectory import load_thoughts
+from storm_hf.thought_video import WorldRecipe, render_world
+from storm_hf.video import read_video
+
+
+@pytest.mark.parametrize("canvas", [None, [16, 96]])
+def test_clips_of_a_world_are_those_that_it_renders_and_its_rows_name_their_episode(canvas, tmp_path, qwen_checkpoint):
+    world = {"world": "shuffle", "splits": {"train": {"count": 2}, "test": {"depths": {5: 1}}}, "canvas": canvas}
+    content = {"output_dir": str(tmp_path / "built"), "world": world, "generator": {"simulator": {}}}
+    models = {"encoder": {"model": str(qwen_checkpoint)}, "targets": {"num_latents": 6, "rank": 2}}
+    ThoughtsBuilder(ThoughtsRecipe.from_dict({**content, **models})).build()
+    rendered = render_world(WorldRecipe.from_dict(world), tmp_path / "rendered")
+    for split, rows in load_thoughts(tmp_path / "built").items():
+        for row, example in zip(rows, rendered[split], strict=True):
+            assert (row["seed"], row["depth"]) == (example.thought.seed, example.depth)
+            assert np.array_equal(read_video(row["video"]).frames, read_video(example.video).frames)
+            assert np.array_equal(read_video(row["thought_video"]).frames, example.thought.read())
