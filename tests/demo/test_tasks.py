@@ -121,9 +121,13 @@ def demo_process(tmp_path):
     process.communicate()
 
 
-def test_ctrl_c_stops_each_worker_once_and_then_the_run(demo_process, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_stops_each_worker_once_and_then_the_run(demo_process, tmp_path, number):
     wait_for(lambda: {"patient begins", "second begins"} <= set(events(tmp_path)))
-    os.killpg(demo_process.pid, signal.SIGINT)  # as a terminal does: to the parent and what it started
+    if number == signal.SIGINT:
+        os.killpg(demo_process.pid, number)  # as a terminal does: to the parent and what it started
+    else:
+        demo_process.send_signal(number)
     out, err = demo_process.communicate(timeout=60)
     assert demo_process.returncode == 130
     assert "Traceback" not in err
@@ -131,6 +135,16 @@ def test_ctrl_c_stops_each_worker_once_and_then_the_run(demo_process, tmp_path):
     *of_workers, last = events(tmp_path)
     assert sorted(of_workers) == ["patient begins", "patient heard 1", "second begins", "second heard 1"]
     assert last == "parent is interrupted"
+
+
+def test_workers_end_with_the_run_that_was_killed(demo_process, tmp_path):
+    wait_for(lambda: {"patient begins", "second begins"} <= set(events(tmp_path)))
+    workers = psutil.Process(demo_process.pid).children(recursive=True)
+    assert len(workers) >= 3  # with the server that they come from
+    demo_process.kill()
+    _, alive = psutil.wait_procs(workers, timeout=30)
+    assert alive == []
+    assert set(events(tmp_path)) == {"patient begins", "second begins"}
 
 
 def test_ctrl_c_while_the_first_worker_starts_is_not_lost(demo_process, tmp_path):

@@ -1,16 +1,15 @@
 """Several processes of this machine that build one data set together."""
 
-import os
-import threading
 from collections.abc import Callable
 from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context, parent_process
+from multiprocessing import get_context
 
 from storm_hf.builder.build import Share, ThoughtsBuilder
 from storm_hf.builder.finish import ThoughtsReport
 from storm_hf.builder.recipe import ThoughtsRecipe
 from storm_hf.errors import StageError
+from storm_hf.processes import end_with_parent
 
 
 _LOOK_EVERY_SECONDS = 1.0
@@ -36,7 +35,7 @@ def build_with_workers(
         StageError: If a process was killed. What is complete stays: the same call goes on.
         StormError: What a process raised.
     """
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_end_with_parent) as pool:
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=end_with_parent) as pool:
         running = {pool.submit(_work, recipe, Share(rank, workers)) for rank in range(workers)}
         parts = set(running)
         while parts:
@@ -56,15 +55,3 @@ def build_with_workers(
 
 def _work(recipe: ThoughtsRecipe, share: Share) -> ThoughtsReport:
     return ThoughtsBuilder(recipe, share=share).build()
-
-
-def _end_with_parent() -> None:
-    """End this process as soon as the one that started it has gone, however it went."""
-    parent = parent_process()
-    assert parent is not None  # it was started by one
-
-    def watch() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()

@@ -3,14 +3,15 @@
 import os
 import signal
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from subprocess import DEVNULL, PIPE, STDOUT, Popen
 from types import FrameType
 
 import psutil  # comes with accelerate
+
+from storm_hf.processes import receiving_stops
 
 
 @dataclass(frozen=True)
@@ -80,8 +81,9 @@ def run_logged(command: list[str], log: Path | None) -> Ending:
     """
     environment = os.environ | {"PYTHONUNBUFFERED": "1"}
     stdout, stderr = (None, None) if log is None else (PIPE, STDOUT)
+    interrupts = _Interrupts()
     with (
-        _receiving_interrupts() as interrupts,
+        receiving_stops(interrupts.receive),  # a signal while the launcher starts would leave a stage running
         Popen(
             command, stdin=DEVNULL, env=environment, stdout=stdout, stderr=stderr, start_new_session=True
         ) as launcher,
@@ -126,18 +128,6 @@ class _Interrupts:
         stop = _end_at_once if self._is_passed_on else _ask_to_stop
         self._is_passed_on = True
         stop(launcher)
-
-
-@contextmanager
-def _receiving_interrupts() -> Iterator[_Interrupts]:
-    """Receive signals from before a launcher starts: one that ended this process in between would leave a stage running."""
-    interrupts = _Interrupts()
-    before = {number: signal.signal(number, interrupts.receive) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield interrupts
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _ask_to_stop(launcher: Popen[bytes]) -> None:

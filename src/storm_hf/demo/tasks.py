@@ -6,14 +6,15 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
+from collections.abc import Callable, Sequence
+from contextlib import redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass, field
 from multiprocessing import get_context, set_start_method
 from multiprocessing.forkserver import ensure_running
 from multiprocessing.process import BaseProcess
 from multiprocessing.queues import Queue
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import psutil
@@ -22,6 +23,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from storm_hf.errors import DemoError
+from storm_hf.processes import end_with_parent, receiving_stops
 
 
 _REPORT_SECONDS = 0.5
@@ -95,12 +97,17 @@ class _Board:
         """True once no new task is to be started."""
         return self.failure is not None or self.num_interrupts > 0
 
+    def count_interrupt(self, number: int, frame: FrameType | None) -> None:
+        """Handle a signal."""
+        self.num_interrupts += 1
+        self.progress.console.print("Finishing the running step and saving ...")
+
 
 def run_tasks(tasks: Sequence[Task], logs: Path, workers: int, console: Console | None = None) -> Usage:
     """Do `tasks` in processes, at most `workers` at once.
 
-    Ctrl-C reaches this process alone; it passes it on once to each worker, which finishes its step and saves. When a task
-    fails, the others are stopped in the same way.
+    Ctrl-C reaches this process alone; it passes it on once to each worker, which finishes its step and saves, and SIGTERM is
+    passed on as Ctrl-C. When a task fails, the others are stopped in the same way. No worker outlives this process.
 
     Args:
         tasks (`Sequence[Task]`):
@@ -114,7 +121,7 @@ def run_tasks(tasks: Sequence[Task], logs: Path, workers: int, console: Console 
 
     Raises:
         DemoError: If a task fails; the message has the end of its log.
-        KeyboardInterrupt: If Ctrl-C was pressed, after every worker has stopped.
+        KeyboardInterrupt: If Ctrl-C was pressed or SIGTERM came, after every worker has stopped.
     """
     logs.mkdir(parents=True, exist_ok=True)
     context = get_context("forkserver")  # imports once, and every worker starts from there at once
@@ -124,7 +131,7 @@ def run_tasks(tasks: Sequence[Task], logs: Path, workers: int, console: Console 
     times = (TimeElapsedColumn(), TextColumn("elapsed,"), TimeRemainingColumn(), TextColumn("to go"))
     with Progress(*columns, *times, console=console, refresh_per_second=2) as progress:
         board = _Board(progress, context.Queue())
-        with _counting_interrupts(board):
+        with receiving_stops(board.count_interrupt):
             _start_server()
             waiting = list(tasks)
             while board.running or (waiting and not board.is_stopping):
@@ -138,19 +145,6 @@ def run_tasks(tasks: Sequence[Task], logs: Path, workers: int, console: Console 
         raise KeyboardInterrupt
     cpu_seconds = board.cpu_seconds + _own_cpu_seconds() - own_cpu_seconds
     return Usage(time.perf_counter() - started, cpu_seconds, board.peak_rss_mib)
-
-
-@contextmanager
-def _counting_interrupts(board: _Board) -> Iterator[None]:
-    def count(*_: Any) -> None:
-        board.num_interrupts += 1
-        board.progress.console.print("Finishing the running step and saving ...")
-
-    previous = signal.signal(signal.SIGINT, count)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, previous)
 
 
 def _pass_on_interrupts(board: _Board) -> None:
@@ -236,6 +230,7 @@ def _listen_to_parent_alone() -> None:
 
 def _do(task: Task, messages: "Queue[tuple[str, str, Any]]", log: Path) -> None:
     """Run in the worker: do the work on one thread, print into the log, report."""
+    end_with_parent()
     torch.set_num_threads(1)
     set_start_method("fork", force=True)  # a data loader of the task starts at once
     _listen_to_parent_alone()
