@@ -27,6 +27,8 @@ def test_recipe_is_read_with_its_changes(tmp_path):
         ({"sources": {}}, "either sources or a world"),
         ({"sources": {"test": [{"path": "t.jsonl"}]}}, "a split called train"),
         ({"speed": 3}, "got speed"),
+        ({"speed": 3, "encoder": None}, "got speed"),
+        ({"world": "shuffle", "splits": {}}, "below `world`, and add `generator: {simulator: {}}`"),
         ({"encoder": {"model": "m", "dtype": "int4"}}, "dtype among"),
         ({"encoder": {}}, "missing"),
         ({"embed": "link"}, "reference or copy"),

@@ -91,6 +91,8 @@ def leave() -> None:
 
 def _on_one_thread(function: Callable[..., None], *args: Any) -> None:
     faulthandler.dump_traceback_later(PATIENCE_SECONDS)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # a demo of the same session has blocked it in the server
+    signal.pthread_sigmask(
+        signal.SIG_UNBLOCK, {signal.SIGINT}
+    )  # a demo of the same session has blocked it in the server
     torch.set_num_threads(1)
     function(*args)

@@ -186,6 +186,12 @@ class ThoughtsRecipe:
             WorldError: If the world or its splits cannot exist as asked.
         """
         content = dict(_mapping(content, "a recipe"))
+        if isinstance(content.get("world"), str):
+            raise ConfigurationError(
+                f"Expected a world as a mapping but got {content['world']!r}. Put `world`, `knobs`, `splits` and `seed` of an "
+                "earlier recipe below `world`, and add `generator: {simulator: {}}` and `encoder: {model: ...}`."
+            )
+        _check_names(cls, content, "recipe")
         content["encoder"] = _record(EncoderSettings, content.get("encoder"), "encoder")
         content["targets"] = _record(TargetSettings, content.get("targets"), "targets")
         reading = dict(_mapping(content.get("reading") or {}, "reading"))
@@ -229,14 +235,18 @@ def _mapping(content: Any, what: str) -> Mapping[str, Any]:
     return content
 
 
-def _record(record: type[RecordT], content: Any, what: str) -> RecordT:
-    """Fill a record with a mapping, naming what it does not know or misses."""
-    content = _mapping(content, what)
-    known = [each.name for each in fields(record)]  # type: ignore[arg-type]
+def _check_names(record: type[Any], content: Mapping[str, Any], what: str) -> None:
+    known = [each.name for each in fields(record)]
     if unknown := sorted(set(map(str, content)) - set(known)):
         raise ConfigurationError(
             f"Expected the settings {', '.join(known)} in {what} but got {', '.join(unknown)}. Remove or rename them."
         )
+
+
+def _record(record: type[RecordT], content: Any, what: str) -> RecordT:
+    """Fill a record with a mapping, naming what it does not know or misses."""
+    content = _mapping(content, what)
+    _check_names(record, content, what)
     try:
         return record(**content)
     except TypeError as error:

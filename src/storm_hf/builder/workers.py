@@ -5,6 +5,8 @@ from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 
+from transformers.utils.logging import disable_progress_bar
+
 from storm_hf.builder.build import Share, ThoughtsBuilder
 from storm_hf.builder.finish import ThoughtsReport
 from storm_hf.builder.recipe import ThoughtsRecipe
@@ -54,4 +56,5 @@ def build_with_workers(
 
 
 def _work(recipe: ThoughtsRecipe, share: Share) -> ThoughtsReport:
+    disable_progress_bar()  # one for each worker
     return ThoughtsBuilder(recipe, share=share).build()

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from storm_hf.cli.output import silence_libraries
 from storm_hf.errors import CheckpointError
 from storm_hf.interventions.kind import OF_ONE_QUESTION, read_kind
 
@@ -99,12 +100,8 @@ def load_model(name_or_path: str) -> "tuple[StormForConditionalGeneration, Proce
         CheckpointError: If there is no such checkpoint, or it is not whole.
     """
     import torch
-    from huggingface_hub.utils import logging as hub_logging
-    from transformers.utils import logging
 
     from storm_hf.evaluation.loading import load_checkpoint
 
-    hub_logging.set_verbosity_error()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    silence_libraries()
     return load_checkpoint(name_or_path, torch.accelerator.current_accelerator(check_available=True) or "cpu")

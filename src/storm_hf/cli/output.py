@@ -26,6 +26,16 @@ def printable(text: str) -> str:
     )
 
 
+def silence_libraries() -> None:
+    """Silence remarks and bars of libraries that load a model: a command has its own."""
+    from huggingface_hub.utils import logging as hub_logging
+    from transformers.utils import logging
+
+    hub_logging.set_verbosity_error()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+
+
 @contextmanager
 def progress_bar(title: str, total: int) -> Iterator[Callable[..., None]]:
     """Show a bar on stderr while work goes on, if stderr is a terminal.
