@@ -219,7 +219,7 @@ def describe_latents(
     """
     latents, targets = stack_latents(answers), targets_of(trajectory, rows)
     raw = trajectory.pool([row["thought_features"] for row in rows]).float().numpy()
-    gallery = make_gallery(data.dataset(folder, "validation", with_thoughts=True), trajectory, recipe)
+    gallery = make_gallery(list(data.dataset(folder, "validation", with_thoughts=True)), trajectory, recipe)
     gallery.save(folder.storm)
     states = np.array([list(row["states"]) for row in rows])  # (N, K)
     return {
@@ -231,7 +231,7 @@ def describe_latents(
     }
 
 
-def make_gallery(rows: Any, trajectory: TargetTrajectory, recipe: DemoRecipe) -> ThoughtGallery:
+def make_gallery(rows: Sequence[Row], trajectory: TargetTrajectory, recipe: DemoRecipe) -> ThoughtGallery:
     """Collect one thought frame of each validation clip, at a random step, with its target."""
     steps = np.random.default_rng(recipe.seed).integers(recipe.num_latents, size=len(rows))
     targets = targets_of(trajectory, rows)

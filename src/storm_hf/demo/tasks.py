@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass, field
 from multiprocessing import get_context, set_start_method
+from multiprocessing.context import ForkServerContext
 from multiprocessing.forkserver import ensure_running
 from multiprocessing.process import BaseProcess
 from multiprocessing.queues import Queue
@@ -167,7 +168,7 @@ def _start_server() -> None:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
-def _start(task: Task, board: _Board, logs: Path, context: Any) -> None:
+def _start(task: Task, board: _Board, logs: Path, context: ForkServerContext) -> None:
     process = context.Process(target=_do, args=(task, board.messages, logs / f"{task.name}.log"), daemon=False)
     process.start()
     board.running[task.name] = _Running(task, process, board.progress.add_task(task.title, total=task.total))

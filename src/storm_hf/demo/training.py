@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from datasets import Dataset, concatenate_datasets, disable_progress_bars
-from transformers import ProcessorMixin, TrainerCallback, set_seed
+from transformers import ProcessorMixin, TrainerCallback, TrainerControl, TrainerState, TrainingArguments, set_seed
 
 from storm_hf.align.config import StormAlignConfig
 from storm_hf.align.trainer import StormAlignTrainer
@@ -42,7 +42,9 @@ class ReportProgress(TrainerCallback):
     def __init__(self, report: Report, already_done: int = 0) -> None:
         self.report, self.already_done = report, already_done
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         """Report."""
         self.report(self.already_done + state.global_step)
 
