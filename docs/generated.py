@@ -26,7 +26,10 @@ _DIM = re.compile(r"\[dim\]\\(.*?)\[/dim\]")
 _SHORTENED = re.compile(r"\*\*Commands\*\*:\n\n(?:\* .*\n)+\n")  # the sections below have the whole sentences
 _HELP = "* `--help`: Show this message and exit.\n"  # the same in every section
 _BUILD = ("storm build RECIPE [OPTIONS] {recipe}", "storm build [OPTIONS] {recipe}")
-_LINK_TO_RESULTS = "](../benchmarks/RESULTS.md"
+_LINKS = {  # from what a page is made of, which is in the repository, to the page, which is not
+    "](../benchmarks/RESULTS.md": "](results.md",
+    "](../src/storm_hf/cli/__init__.py": "](reference/commands.md",
+}
 _TRAINING_USAGE = re.compile(r"^\$ storm (align|answer|run) .*\n```\n", re.MULTILINE)
 _CONFIGURATIONS = {
     "align": ["StormAlignConfig", "StormModelConfig"],
@@ -60,8 +63,10 @@ def on_files(files: "Files", config: "MkDocsConfig") -> "Files":
 
 
 def on_page_markdown(markdown: str, **_: object) -> str:
-    """Lead links to the results to their page of the site. In the repository they lead to the file."""
-    return markdown.replace(_LINK_TO_RESULTS, "](results.md")
+    """Lead links to the pages that are made. In the repository they lead to what the pages are made of."""
+    for source, made in _LINKS.items():
+        markdown = markdown.replace(source, made)
+    return markdown
 
 
 def commands_page() -> str:

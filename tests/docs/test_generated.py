@@ -51,11 +51,15 @@ def test_links_of_the_results_lead_to_pages_of_the_site():
     assert [name for name in targets if not (ROOT / "docs" / name).is_file()] == []
 
 
-def test_links_to_the_file_of_the_results_lead_to_their_page():
+@pytest.mark.parametrize("source", ["../benchmarks/RESULTS.md", "../src/storm_hf/cli/__init__.py"])
+def test_links_to_what_a_page_is_made_of_lead_to_the_page(source):
     pages = [page.read_text() for page in (ROOT / "docs").glob("*.md")]
-    linking = [page for page in pages if "](../benchmarks/RESULTS.md)" in page]
+    linking = [page for page in pages if f"]({source})" in page]
     assert linking
-    assert [page for page in linking if "](../benchmarks" in MADE["on_page_markdown"](page, page=None)] == []
+    for page in linking:
+        targets = re.findall(r"\]\(([^)#]+)", MADE["on_page_markdown"](page, page=None))
+        assert source not in targets
+        assert set(targets) & set(MADE["PAGES"])
 
 
 @pytest.mark.parametrize(
