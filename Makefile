@@ -15,7 +15,7 @@ APP := .venv-app/.ready
 DOCS := .venv-docs/.ready
 # What a new version of a dependency breaks: loading with and without the package, every cache, both stages, LoRA, a small demo.
 LATEST := tests/invariants tests/test_remote_code.py tests/training/test_loading.py tests/training/test_trainer.py \
-    tests/training/test_adapter.py tests/align/test_trainer.py tests/answer tests/end_to_end/test_demo.py
+    tests/training/test_peft.py tests/align/test_trainer.py tests/answer tests/end_to_end/test_demo.py
 TESTS := OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest
 
 # Nothing below needs the network once it is installed.

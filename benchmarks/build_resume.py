@@ -30,7 +30,7 @@ import numpy as np
 import yaml
 from datasets import load_dataset
 
-from storm_hf.builder import datatrove_engine, workers
+from storm_hf.builder import engines
 from storm_hf.cli import main as storm
 from storm_hf.demo.backbone import tiny_config, tiny_processor
 from storm_hf.model import StormForConditionalGeneration
@@ -135,8 +135,8 @@ def _become(words: list[str], is_forked: bool, output: int) -> None:
         if not is_forked:
             os.execv(sys.executable, [sys.executable, "-c", "from storm_command import main; main()", *words])
         fork = get_context("fork")
-        workers.get_context = lambda _: fork  # instead of new interpreters
-        datatrove_engine.build_with_datatrove = partial(datatrove_engine.build_with_datatrove, start_method="fork")
+        engines.get_context = lambda _: fork  # instead of new interpreters
+        engines.build_with_datatrove = partial(engines.build_with_datatrove, start_method="fork")
         sys.argv = ["storm", *words]
         storm()
     except SystemExit as ended:

@@ -23,7 +23,7 @@ from statistics import median
 import torch
 
 from storm_hf.builder import ThoughtsBuilder, ThoughtsRecipe
-from storm_hf.builder.workers import build_with_workers
+from storm_hf.builder.engines import build_with_workers
 from storm_hf.demo.backbone import tiny_config, tiny_processor
 from storm_hf.model import StormForConditionalGeneration
 from storm_hf.optional import require

@@ -13,13 +13,13 @@ from pathlib import Path
 
 from rich.console import Console
 
+from storm_hf.atomic import read_json
+from storm_hf.checkpoints.loading import load_checkpoint
 from storm_hf.demo import DemoFolder, run_demo
 from storm_hf.diagnostics.diagnosis import diagnose
 from storm_hf.diagnostics.page import write_diagnosis
 from storm_hf.diagnostics.questions import read_questions
 from storm_hf.diagnostics.record import Diagnosis
-from storm_hf.evaluation.loading import load_checkpoint
-from storm_hf.writing import read_json
 
 
 NEAR_CHANCE = 0.05

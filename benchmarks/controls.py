@@ -27,19 +27,19 @@ from variants import changed, controls, flops_per_update, scaled_to
 from worlds import table
 
 from storm_hf.align.config import StormAlignConfig
+from storm_hf.atomic import read_json
 from storm_hf.demo import DemoFolder, DemoRecipe, Training, Variant, data, demo_recipe, run_variant
 from storm_hf.demo.measure import NUM_TIMED, Examinee, deep_indices
 from storm_hf.demo.report_data import read_interventions
 from storm_hf.demo.stages import prepare
 from storm_hf.demo.tasks import Report, Task, run_tasks
 from storm_hf.demo.variants import storm_variant
-from storm_hf.evaluation.answering import accuracy
+from storm_hf.evaluation.batch import accuracy
 from storm_hf.evaluation.cost import measure_cost
+from storm_hf.inputs.prompts import PromptEncoder
 from storm_hf.reporting import write_atomically
 from storm_hf.reporting.page import duration
-from storm_hf.training.prompts import PromptEncoder
 from storm_hf.worlds import WORLD_NAMES
-from storm_hf.writing import read_json
 
 
 RANKS = (8, 16, 32, 48, 64)

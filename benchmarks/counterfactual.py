@@ -13,17 +13,17 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
+from storm_hf.atomic import read_json
+from storm_hf.checkpoints.loading import load_checkpoint
 from storm_hf.demo import DemoFolder
-from storm_hf.diagnostics.answering_again import answer_again
-from storm_hf.diagnostics.effects import AnswerTable
+from storm_hf.diagnostics.intervention_effects import AnswerTable
 from storm_hf.diagnostics.questions import read_questions
+from storm_hf.diagnostics.replay import answer_again
 from storm_hf.errors import WorldError
-from storm_hf.evaluation.answering import answer_questions
-from storm_hf.evaluation.loading import load_checkpoint
+from storm_hf.evaluation.batch import answer_questions
+from storm_hf.inputs.prompts import PromptEncoder
 from storm_hf.interventions.intervention import Intervention
 from storm_hf.interventions.kind import InterventionKind
-from storm_hf.training.prompts import PromptEncoder
-from storm_hf.writing import read_json
 
 
 def main() -> None:

@@ -19,12 +19,12 @@ from rich.console import Console
 from transformers.trainer_utils import get_last_checkpoint
 from worlds import table
 
+from storm_hf.atomic import read_json
 from storm_hf.demo import DemoFolder, data
 from storm_hf.errors import WorldError
-from storm_hf.evaluation.answering import accuracy, answer_questions
-from storm_hf.training.prompts import PromptEncoder
+from storm_hf.evaluation.batch import accuracy, answer_questions
+from storm_hf.inputs.prompts import PromptEncoder
 from storm_hf.worlds import EpisodeFiles, make_world, split_seeds, write_episodes
-from storm_hf.writing import read_json
 
 
 MOST_UPDATES = {"shuffle": "max_swaps", "lattice": "max_operations"}  # the knob that has to grow with the steps

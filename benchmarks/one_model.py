@@ -20,13 +20,13 @@ from rich.console import Console
 from variants import plain_variant
 from worlds import table
 
+from storm_hf.atomic import read_json
 from storm_hf.demo import DemoFolder, DemoRecipe, Training, Variant, data, demo_recipe
 from storm_hf.demo.report_data import read_interventions
 from storm_hf.demo.tasks import Report, Task, run_tasks
 from storm_hf.demo.training import train_base, train_variant, write_results
 from storm_hf.demo.variants import storm_variant
 from storm_hf.worlds import WORLD_NAMES, make_world
-from storm_hf.writing import read_json
 
 
 CANVAS = (48, 64)  # pixels before enlargement: the largest board and the longest row of cups

@@ -23,13 +23,13 @@ from transformers import AutoConfig, AutoModelForImageTextToText
 from trl.trainer.utils import add_fused_lm_head
 
 from storm_hf.model import StormConfig, StormForConditionalGeneration
-from storm_hf.model.gradient_storm import RolloutGradient
+from storm_hf.model.rollout_storm import RolloutGradient
 from storm_hf.planning.layers import Layers, head_gradient_bytes, logits_bytes, vision_bytes
 from storm_hf.planning.measure import LiveBytes
 from storm_hf.planning.memory import Sharing, StepMemory, Weights, held_memory, peak_memory
 from storm_hf.planning.passes import Adapter, Arithmetic, Sequence, parallel_pass, rollout_passes
 from storm_hf.planning.shape import DecoderShape
-from storm_hf.training.adapter import default_lora, train_in_float32
+from storm_hf.training.peft import default_lora, train_in_float32
 from storm_hf.training.trainer import freeze_vision, keep_supervised
 
 

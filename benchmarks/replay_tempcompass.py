@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from storm_hf.errors import DatasetError
-from storm_hf.evaluation.results.documents import tempcompass_question
+from storm_hf.evaluation.results.samples import tempcompass_question
 from storm_hf.evaluation.scorers import QuestionKind, read_answer
 
 

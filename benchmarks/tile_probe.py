@@ -19,12 +19,12 @@ from worlds import table
 
 from storm_hf.demo import DemoFolder, data
 from storm_hf.diagnostics import Intervention, InterventionKind
-from storm_hf.evaluation.answering import accuracy, answer_questions
+from storm_hf.evaluation.batch import accuracy, answer_questions
+from storm_hf.inputs.prompts import PromptEncoder
 from storm_hf.target_trajectory import RankReport, TargetTrajectory, choose_rank
 from storm_hf.target_trajectory.pool import pool_clips
-from storm_hf.target_trajectory.ridge import ridge_weights
+from storm_hf.target_trajectory.rank import ridge_weights
 from storm_hf.target_trajectory.trajectory import FILE_NAME
-from storm_hf.training.prompts import PromptEncoder
 
 
 NUM_FITTED = 2000

@@ -24,7 +24,7 @@ from transformers import CONFIG_MAPPING, DynamicCache, set_seed
 
 from storm_hf import StormConfig, StormForConditionalGeneration
 from storm_hf.align.objective import trajectory_alignment
-from storm_hf.model.gradient_storm import RolloutGradient
+from storm_hf.model.rollout_storm import RolloutGradient
 from storm_hf.training.device import PEAK_FLOPS_PER_SECOND
 from storm_hf.training.trainer import freeze_vision, keep_supervised
 

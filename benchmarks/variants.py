@@ -20,10 +20,10 @@ from transformers import ProcessorMixin
 from storm_hf.curriculum.reasoning import replace_reasoning
 from storm_hf.demo import DemoFolder, DemoRecipe, Training, Variant, data
 from storm_hf.demo.variants import storm_variant
+from storm_hf.inputs.prompts import PromptEncoder, Row
 from storm_hf.model import StormConfig
 from storm_hf.model.processing_storm import LATENT_TOKENS
 from storm_hf.training.flops import TokenCounts, attention_shape, count_parameters, training_flops
-from storm_hf.training.prompts import PromptEncoder, Row
 from storm_hf.training.trainer import freeze_vision
 
 

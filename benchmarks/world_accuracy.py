@@ -11,10 +11,10 @@ from collections import defaultdict
 import torch
 from rich.console import Console
 
-from storm_hf.evaluation.answering import answer_questions
-from storm_hf.evaluation.loading import load_checkpoint
+from storm_hf.checkpoints.loading import load_checkpoint
+from storm_hf.evaluation.batch import answer_questions
+from storm_hf.inputs.prompts import PromptEncoder
 from storm_hf.training.loading import load_rows
-from storm_hf.training.prompts import PromptEncoder
 
 
 def main() -> None:

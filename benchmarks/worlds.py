@@ -17,12 +17,12 @@ import numpy as np
 from rich.console import Console
 from variants import CONTROLS, controls
 
+from storm_hf.atomic import read_json
 from storm_hf.demo import DemoFolder, demo_recipe, run_demo
 from storm_hf.demo.report_data import read_interventions
 from storm_hf.demo.tasks import run_tasks
 from storm_hf.demo.training import variant_task
 from storm_hf.worlds import WORLD_NAMES
-from storm_hf.writing import read_json
 
 
 VARIANTS = ("direct", *CONTROLS, "chain_of_thought", "terse_chain", "align", "storm")

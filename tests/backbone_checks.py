@@ -22,8 +22,8 @@ from transformers import AutoModelForImageTextToText, set_seed
 
 from storm_hf import StormAlignConfig, StormAlignTrainer, StormAnswerConfig, StormAnswerTrainer
 from storm_hf.errors import CacheError
+from storm_hf.inputs.collator import append_answers
 from storm_hf.model import StormForConditionalGeneration, add_latent_tokens
-from storm_hf.training.collator import append_answers
 
 
 NUM_LATENTS = 3

@@ -24,7 +24,7 @@ OPTIONAL = {
 HEAVY = {"torch", "torchvision", "transformers", "accelerate", "huggingface_hub", "numpy", "av", "PIL", *OPTIONAL} - {
     "typer"
 }
-REGISTERING = ("storm_hf.model", "storm_hf.evaluation.loading")  # the second imports the first
+REGISTERING = ("storm_hf.model", "storm_hf.checkpoints.loading")  # the second imports the first
 RUN = """
 import sys
 sys.argv = ["storm", *{arguments!r}]

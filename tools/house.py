@@ -48,7 +48,7 @@ BANNED = {
     r"right (answers?|options?|letters?|states?|ones?)": "correct",
 }
 # Prompts of models and their parsers: other words would be another experiment.
-EXEMPT = ("evaluation/judges/prompt.py", "evaluation/scorers/option.py", "thought_video/prompt.py", "tools/house.py")
+EXEMPT = ("evaluation/judges.py", "evaluation/scorers/option.py", "thought_video/prompt.py", "tools/house.py")
 _BANNED = re.compile(rf"\b({'|'.join(BANNED)})\b", re.IGNORECASE)
 
 

@@ -22,8 +22,7 @@ from pathlib import Path
 
 import typer
 
-from storm_hf.curriculum.command import RunCommand
-from storm_hf.curriculum.launch import AccelerateLauncher
+from storm_hf.curriculum.launch import AccelerateLauncher, RunCommand
 from storm_hf.curriculum.recipe import RunRecipe
 from storm_hf.curriculum.run import StagedRun
 from storm_hf.errors import StormError

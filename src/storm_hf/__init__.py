@@ -7,8 +7,8 @@ use, since they need the extra `train`. In a process of the `storm` command ever
 import sys
 from typing import TYPE_CHECKING
 
-from storm_hf.lazy import first_use
 from storm_hf.model import register
+from storm_hf.optional import first_use
 
 
 if TYPE_CHECKING:
@@ -19,9 +19,8 @@ if TYPE_CHECKING:
     from storm_hf.curriculum.schedule import StormCurriculum
     from storm_hf.model import StormConfig, StormForConditionalGeneration, storm_processor
     from storm_hf.target_trajectory.trajectory import TargetTrajectory
-    from storm_hf.training.adapter import peft_config
-    from storm_hf.training.loading import StormModelConfig, load_rows, load_storm, pick_split
-    from storm_hf.training.perception import caption_rows
+    from storm_hf.training.loading import StormModelConfig, caption_rows, load_rows, load_storm, pick_split
+    from storm_hf.training.peft import peft_config
 
 _MODULE_OF = {
     "StormAlignConfig": "storm_hf.align.config",
@@ -33,10 +32,10 @@ _MODULE_OF = {
     "StormForConditionalGeneration": "storm_hf.model",
     "StormModelConfig": "storm_hf.training.loading",
     "TargetTrajectory": "storm_hf.target_trajectory.trajectory",
-    "caption_rows": "storm_hf.training.perception",
+    "caption_rows": "storm_hf.training.loading",
     "load_rows": "storm_hf.training.loading",
     "load_storm": "storm_hf.training.loading",
-    "peft_config": "storm_hf.training.adapter",
+    "peft_config": "storm_hf.training.peft",
     "pick_split": "storm_hf.training.loading",
     "storm_processor": "storm_hf.model",
 }

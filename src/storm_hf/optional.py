@@ -4,6 +4,7 @@ import importlib
 import importlib.metadata
 import json
 import shlex
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -118,3 +119,21 @@ def _origin() -> dict[str, Any]:
 
 def _folder_of(origin: dict[str, Any]) -> str:
     return url2pathname(urlsplit(origin["url"]).path)
+
+
+def first_use(package: str, module_of: Mapping[str, str]) -> Callable[[str], object]:
+    """Make the `__getattr__` of a package whose names are loaded on first use.
+
+    Args:
+        package (`str`):
+            Name of the package, its `__name__`.
+        module_of (`Mapping[str, str]`):
+            From each name to the module that defines it, with its full path.
+    """
+
+    def load(name: str) -> object:
+        if name not in module_of:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        return getattr(importlib.import_module(module_of[name]), name)
+
+    return load

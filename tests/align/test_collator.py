@@ -8,8 +8,8 @@ from torch.testing import assert_close
 
 from storm_hf.align.collator import AlignCollator
 from storm_hf.errors import DatasetError
+from storm_hf.inputs.collator import AnswerCollator
 from storm_hf.target_trajectory.trajectory import TargetTrajectory
-from storm_hf.training.collator import AnswerCollator
 from storm_hf.training.loading import load_rows
 
 

@@ -7,7 +7,7 @@ import torch
 from accelerate import Accelerator
 from tests.training.tiny_training import HIDDEN_SIZE, TinyCollator, logged, tiny_rows, tiny_trainer
 
-from storm_hf.align.known_targets import MOST_EARLIER, KnownTargets
+from storm_hf.align.targets import MOST_EARLIER, KnownTargets
 from storm_hf.errors import ConfigurationError
 
 

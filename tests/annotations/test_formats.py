@@ -6,7 +6,7 @@ import pytest
 from tests.annotations.tiny_sources import make_clips, read, row, write_lines
 
 from storm_hf.annotations import load_layout
-from storm_hf.annotations.json_rows import json_list
+from storm_hf.annotations.readers import json_list
 from storm_hf.annotations.record import Rejection, Row
 from storm_hf.errors import ConfigurationError, DatasetError
 
@@ -135,7 +135,7 @@ def test_window_of_any_size_shows_the_same_rows(folder, monkeypatch):
     values = [{"a": "]},[{"}, 123456789, {"b": {"c": [1.5e3, None]}}, "x" * 90, {"a": "é"}]
     (folder / "list.json").write_text(json.dumps({"other": values, "count": 123456789, "data": values}, indent=3))
     for size in range(1, 100):
-        monkeypatch.setattr("storm_hf.annotations.json_rows._CHUNK", size)
+        monkeypatch.setattr("storm_hf.annotations.readers._CHUNK", size)
         results = list(json_list(folder / "list.json", "data"))
         assert [each.content for each in results if isinstance(each, Row)] == [values[0], values[2], values[4]]
         assert [each.line for each in results if isinstance(each, Rejection)] == [2, 4]

@@ -5,7 +5,7 @@ from tests.training.tiny_training import logged
 from tests.training.tiny_videos import load_tiny, write_thoughts
 
 from storm_hf import StormAnswerConfig, StormAnswerTrainer
-from storm_hf.training.features import cache_video_features
+from storm_hf.inputs.features import cache_video_features
 from storm_hf.training.loading import load_rows
 
 

@@ -11,7 +11,7 @@ from tests.video import clips
 from storm_hf.app.examples import Examples
 from storm_hf.app.handlers import PageHandlers
 from storm_hf.app.session import Session
-from storm_hf.evaluation.loading import load_checkpoint
+from storm_hf.checkpoints.loading import load_checkpoint
 
 
 @pytest.fixture(scope="package")

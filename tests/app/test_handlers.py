@@ -9,7 +9,7 @@ from tests.evaluation.world_checkpoint import OPTIONS
 
 from storm_hf.app.handlers import EVERY_STEP, INTERVENTION_OF, SAME_STEP, PageHandlers
 from storm_hf.app.markup import rethought_markup, thinking_markup
-from storm_hf.app.replies import InterventionAnswer
+from storm_hf.app.session import InterventionAnswer
 from storm_hf.interventions.intervention import Intervention
 
 

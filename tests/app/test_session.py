@@ -8,12 +8,11 @@ from tests.evaluation.world_checkpoint import HIDDEN_SIZE, NUM_LATENTS, OPTIONS
 
 from storm_hf.app.latent_view import LatentView, nearest_states
 from storm_hf.app.markup import heading_markup
-from storm_hf.diagnostics.retrieval import ThoughtGallery
-from storm_hf.diagnostics.seeing import DecoderConfig, ThoughtDecoder
+from storm_hf.diagnostics.latent_decoder import DecoderConfig, ThoughtDecoder
 from storm_hf.errors import InterventionError, PromptError
-from storm_hf.evaluation.answering import answer_questions
-from storm_hf.evaluation.gallery import Gallery
-from storm_hf.training.prompts import PromptEncoder
+from storm_hf.evaluation.batch import answer_questions
+from storm_hf.evaluation.thought_gallery import Gallery, ThoughtGallery
+from storm_hf.inputs.prompts import PromptEncoder
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from tests.builder.tiny_build import clips_and_annotations, published, tiny_recipe
 
-from storm_hf.builder import ThoughtsBuilder, faults
-from storm_hf.builder.rows import PromptStep, ThoughtStep
+from storm_hf.builder import ThoughtsBuilder, retry
+from storm_hf.builder.row_steps import PromptStep, ThoughtStep
 from storm_hf.errors import MachineError, VideoWriteError
 from storm_hf.video.clip_file import ClipFile
 
@@ -21,7 +21,7 @@ def source(tmp_path):
 
 @pytest.fixture
 def hasty(monkeypatch):
-    monkeypatch.setattr(faults, "WAITS_SECONDS", (0.0,))
+    monkeypatch.setattr(retry, "WAITS_SECONDS", (0.0,))
 
 
 def clips_away(monkeypatch, source):
@@ -100,7 +100,7 @@ def test_fault_that_passes_is_waited_for(source, qwen_checkpoint, tmp_path, monk
         return call(self, *args)
 
     monkeypatch.setattr(ThoughtStep, "__call__", disturbed)
-    monkeypatch.setattr(faults, "WAITS_SECONDS", (0.0,) * 3)
+    monkeypatch.setattr(retry, "WAITS_SECONDS", (0.0,) * 3)
     report = ThoughtsBuilder(tiny_recipe(source, qwen_checkpoint, tmp_path / "data")).build()
     assert (report.num_rows, report.num_rejected) == ({"train": 10}, {})
 
@@ -119,7 +119,7 @@ def test_disk_full_is_one_sentence(source, qwen_checkpoint, tmp_path, monkeypatc
 
 def test_errors_of_this_package_and_bugs_are_left_as_they_are(tmp_path):
     for error in (VideoWriteError("odd size"), KeyError("bug"), FileNotFoundError(errno.ENOENT, "nothing")):
-        with pytest.raises(type(error)), faults.machine_faults_named(tmp_path):
+        with pytest.raises(type(error)), retry.machine_faults_named(tmp_path):
             raise error
 
 

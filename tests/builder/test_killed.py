@@ -10,8 +10,7 @@ import pytest
 from tests.builder.tiny_build import clips_and_annotations, published, tiny_recipe
 
 from storm_hf.builder import Share, ThoughtsBuilder
-from storm_hf.builder.datatrove_engine import BuildJob, build_with_datatrove
-from storm_hf.builder.workers import build_with_workers
+from storm_hf.builder.engines import BuildJob, build_with_datatrove, build_with_workers
 
 
 FORK = get_context("fork")  # a process that has loaded everything

@@ -5,8 +5,7 @@ from rich.console import Console
 from tests.builder.tiny_build import published, tiny_recipe
 
 from storm_hf.builder import ThoughtsBuilder
-from storm_hf.builder.status import build_status
-from storm_hf.builder.status_table import parameters_page, status_table
+from storm_hf.builder.status import build_status, parameters_page, status_table
 from storm_hf.errors import DatasetError
 
 

@@ -7,9 +7,9 @@ from tests.builder.tiny_build import tiny_recipe
 from tests.video.fake_libraries import GIVE_UP, write_decord
 
 from storm_hf.builder import ThoughtsBuilder
-from storm_hf.builder.workers import build_with_workers
+from storm_hf.builder.engines import build_with_workers
 from storm_hf.errors import ConfigurationError, DatasetError, MissingExtraError, StaleWorkError
-from storm_hf.video.library_pool import stop_idle_processes
+from storm_hf.video.library_process import stop_idle_processes
 
 
 @pytest.fixture
@@ -70,7 +70,7 @@ def test_backend_that_cannot_read_here_ends_the_build_before_it_begins(
     annotations, qwen_checkpoint, tmp_path, monkeypatch
 ):
     recipe = tiny_recipe(annotations, qwen_checkpoint, tmp_path / "data", reading={"video_backend": "decord"})
-    monkeypatch.setattr("storm_hf.video.library_pool.find_spec", lambda name: None)
+    monkeypatch.setattr("storm_hf.video.library_process.find_spec", lambda name: None)
     monkeypatch.setitem(sys.modules, "decord", None)
     with pytest.raises(MissingExtraError):
         ThoughtsBuilder(recipe).build()

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from storm_hf.cli import app
 from storm_hf.cli.ask import printable
-from storm_hf.evaluation import ClipQuestion, ask_with_replaced_latents, asking, load_checkpoint, read_clip
+from storm_hf.evaluation import ClipQuestion, ask_with_replaced_latents, load_checkpoint, read_clip, single
 from storm_hf.evaluation import ask as ask_model
 from storm_hf.interventions.kind import OF_ONE_QUESTION
 
@@ -153,7 +153,7 @@ def test_answer_from_the_latents_alone_is_compared_on_stderr(ask, clip, checkpoi
 @pytest.mark.parametrize("replacement", OF_ONE_QUESTION)
 def test_one_answer_is_never_called_evidence(ask, clip, replacement, monkeypatch):
     """Answers that stay, and answers that change."""
-    monkeypatch.setattr(asking, "ask_with_replaced_latents", lambda model, processor, question, own, *_, **__: own)
+    monkeypatch.setattr(single, "ask_with_replaced_latents", lambda model, processor, question, own, *_, **__: own)
     said = ask(clip, "Where?", "--latents", replacement).stderr.splitlines()[-1]
     assert "the answer is the same: " in said
     assert said.endswith(CAUTION)

@@ -3,11 +3,11 @@ import json
 import pytest
 from typer.testing import CliRunner
 
+from storm_hf.atomic import write_json
 from storm_hf.builder.progress import ANNOTATIONS, THOUGHTS, Refused
-from storm_hf.builder.records import write_records
+from storm_hf.builder.row_steps import write_records
 from storm_hf.cli import app
 from storm_hf.pipeline import Workspace, claim
-from storm_hf.writing import write_json
 
 
 def status(*arguments):

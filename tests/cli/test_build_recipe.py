@@ -8,7 +8,7 @@ from datasets import load_dataset
 from typer.testing import CliRunner
 
 from storm_hf.builder import ThoughtsRecipe
-from storm_hf.builder.choice import gates_of, generator_of, prompts_of
+from storm_hf.builder.components import gates_of, generator_of, prompts_of
 from storm_hf.cli import app
 from storm_hf.target_trajectory import TargetTrajectory
 

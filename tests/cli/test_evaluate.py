@@ -10,7 +10,7 @@ from storm_hf.cli import app
 from storm_hf.cli import evaluate as verb
 from storm_hf.errors import MissingExtraError
 from storm_hf.evaluation.harness import run as harness
-from storm_hf.evaluation.harness.no_judge import VERDICT, nobody_judges
+from storm_hf.evaluation.harness.task_process import VERDICT, nobody_judges
 
 
 @pytest.fixture

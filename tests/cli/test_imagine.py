@@ -7,7 +7,7 @@ from tests.diagnostics.thinker import NUM_LATENTS, make_thinker
 from typer.testing import CliRunner
 
 from storm_hf.cli import app
-from storm_hf.diagnostics.seeing.renderer import LatentRenderer
+from storm_hf.diagnostics.latent_decoder.renderer import LatentRenderer
 from storm_hf.target_trajectory import TargetSettings, build_thoughts
 from storm_hf.thought_video import WorldRecipe, WorldSplit, render_world
 

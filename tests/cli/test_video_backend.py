@@ -8,7 +8,7 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from storm_hf.cli import app
-from storm_hf.video.backend_choice import BACKENDS, video_backend
+from storm_hf.video.library_backends import BACKENDS, video_backend
 
 
 # Commands that read clips, with the arguments that they cannot do without; the model is not there.
@@ -78,7 +78,7 @@ def test_unknown_backend_is_told_before_anything_is_loaded(command, arguments, p
 
 @doors
 def test_backend_that_is_not_installed_is_told_before_anything_is_loaded(command, arguments, monkeypatch):
-    monkeypatch.setattr("storm_hf.video.library_pool.find_spec", lambda name: None)
+    monkeypatch.setattr("storm_hf.video.library_process.find_spec", lambda name: None)
     monkeypatch.setitem(sys.modules, "decord", None)
     result = CliRunner().invoke(app, [command, *arguments, "--video-backend", "decord"])
     assert result.exit_code == 2

@@ -2,7 +2,7 @@
 
 import pytest
 
-from storm_hf.curriculum.command import RunCommand
+from storm_hf.curriculum.launch import RunCommand
 from storm_hf.errors import ConfigurationError
 
 

@@ -4,11 +4,11 @@ from transformers import set_seed
 
 from storm_hf.demo import demo_recipe
 from storm_hf.demo.backbone import PATCH_PX, tiny_config, tiny_processor
+from storm_hf.inputs.prompts import PromptEncoder
+from storm_hf.inputs.wording import split_words
 from storm_hf.model import StormForConditionalGeneration
-from storm_hf.training.prompts import PromptEncoder
 from storm_hf.video import write_video
 from storm_hf.worlds import WORLD_NAMES, make_world
-from storm_hf.worlds.question import split_words
 
 
 NUM_LATENTS = 6

@@ -6,8 +6,8 @@ from tests.diagnostics.thinker import NUM_LATENTS, WORLD, make_thinker, saying
 
 from storm_hf.demo import DemoFolder, Training, Variant, data, demo_recipe
 from storm_hf.demo.measure import Examinee, deep_indices, make_gallery, measure_accuracy, measure_variant, pair_cosine
+from storm_hf.inputs.prompts import PromptEncoder
 from storm_hf.target_trajectory import TargetTrajectory
-from storm_hf.training.prompts import PromptEncoder
 from storm_hf.video import write_video
 
 

@@ -10,7 +10,7 @@ from tests.diagnostics.thinker import make_thinker
 from storm_hf.demo import DemoFolder, Training, Variant, demo_recipe, demo_variants
 from storm_hf.demo.training import variant_task
 from storm_hf.demo.variants import TITLES, storm_variant
-from storm_hf.evaluation.answering import answer_questions
+from storm_hf.evaluation.batch import answer_questions
 
 
 @pytest.fixture(scope="module")

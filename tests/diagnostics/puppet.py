@@ -15,7 +15,7 @@ import torch
 from tests.diagnostics.thinker import NUM_LATENTS, WORLD, Thinker, make_thinker
 
 from storm_hf.diagnostics.questions import Questions
-from storm_hf.evaluation.gallery import unit_vectors
+from storm_hf.evaluation.thought_gallery import unit_vectors
 
 
 @dataclass

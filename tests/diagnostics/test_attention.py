@@ -2,7 +2,7 @@ import pytest
 import torch
 from tests.diagnostics.thinker import NUM_LATENTS
 
-from storm_hf.diagnostics.attention import eager_attention, measure_attention
+from storm_hf.diagnostics.geometry import eager_attention, measure_attention
 from storm_hf.errors import BackboneError
 
 
@@ -55,7 +55,7 @@ def test_attention_is_put_back_as_it_was(thinker):
 
 
 def test_backbone_without_attention_is_told(thinker, monkeypatch):
-    monkeypatch.setattr("storm_hf.diagnostics.answering_again.SharedPrompts.run_block", lambda self, **arguments: self)
-    monkeypatch.setattr("storm_hf.diagnostics.answering_again.SharedPrompts.attentions", (None,), raising=False)
+    monkeypatch.setattr("storm_hf.diagnostics.replay.SharedPrompts.run_block", lambda self, **arguments: self)
+    monkeypatch.setattr("storm_hf.diagnostics.replay.SharedPrompts.attentions", (None,), raising=False)
     with pytest.raises(BackboneError, match="returns no attention"):
         measure_attention(thinker.model, thinker.prompts(), thinker.rows)

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from storm_hf.diagnostics.probes import probe_states
+from storm_hf.diagnostics.geometry import probe_states
 
 
 NAMES = np.array(["red", "blue", "green", "yellow"])

@@ -1,6 +1,6 @@
 import pytest
 
-from storm_hf.diagnostics.effects import Effect
+from storm_hf.diagnostics.intervention_effects import Effect
 from storm_hf.diagnostics.verdict import judge
 from storm_hf.evaluation.bootstrap import Interval
 

@@ -14,8 +14,8 @@ from transformers import ProcessorMixin, set_seed
 
 from storm_hf.demo.backbone import tiny_config, tiny_processor
 from storm_hf.evaluation import Answer, answer_questions
+from storm_hf.inputs.prompts import PromptEncoder
 from storm_hf.model import StormForConditionalGeneration
-from storm_hf.training.prompts import PromptEncoder
 from storm_hf.video import write_video
 from storm_hf.worlds import make_world
 

@@ -13,7 +13,7 @@ from tests.serving.conftest import wait_for_address
 from storm_hf.annotations import SourceConfig, load_layout, read_annotations
 from storm_hf.annotations.record import Annotation
 from storm_hf.builder import ThoughtsRecipe
-from storm_hf.hub.cards import CITATION
+from storm_hf.hub.card_metadata import CITATION
 
 
 SERVER = "http://localhost:8000/"

@@ -19,12 +19,12 @@ from benchmarks.variants import CONTROLS, controls
 from rich.console import Console
 from tests.end_to_end.mini_demo import mini_recipe
 
+from storm_hf.atomic import read_json
 from storm_hf.demo import DemoFolder, data, measure, run_demo, run_variant, stages
 from storm_hf.errors import CheckpointError, StaleWorkError
 from storm_hf.evaluation import load_checkpoint
-from storm_hf.evaluation.gallery import Gallery
+from storm_hf.evaluation.thought_gallery import Gallery
 from storm_hf.model.processing_storm import find_differences
-from storm_hf.writing import read_json
 
 
 ROOT = Path(__file__).parents[2]

@@ -1,7 +1,7 @@
 import pytest
 from tests.diagnostics.thinker import NUM_LATENTS, saying
 
-from storm_hf.evaluation.answering import Answer
+from storm_hf.evaluation.batch import Answer
 from storm_hf.evaluation.cost import counted_passes, measure_cost, tokens_before_answer
 
 

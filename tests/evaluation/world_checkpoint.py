@@ -7,7 +7,7 @@ from tests.tiny import enlarge_weights
 from transformers import set_seed
 
 from storm_hf.demo.backbone import tiny_config, tiny_processor
-from storm_hf.evaluation.gallery import GALLERY_FILE
+from storm_hf.evaluation.thought_gallery import GALLERY_FILE
 from storm_hf.model import StormForConditionalGeneration
 
 

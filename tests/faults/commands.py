@@ -12,7 +12,7 @@ from tests.faults import hub
 from tests.faults.files import Hashes, files_of, final_models, finished_files, hash_of, models_of
 from tests.faults.place import Place
 
-from storm_hf.writing import write_atomically
+from storm_hf.atomic import write_atomically
 
 
 ROOT = Path(__file__).parents[2]
@@ -155,7 +155,7 @@ def results_of_demo(folder: Path) -> Hashes:
 
 def _without_times(path: Path) -> str:
     """The accuracy that an arm reached; what it took depends on the machine."""
-    from storm_hf.writing import read_json
+    from storm_hf.atomic import read_json
 
     return str(read_json(path)["accuracy"])
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 from tests.trainers.killing import WEIGHTS, weights_of
 
-from storm_hf.training.checkpoints import newest_complete_checkpoint
+from storm_hf.training.resume import newest_complete_checkpoint
 
 
 Hashes = dict[str, str]

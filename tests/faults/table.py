@@ -37,7 +37,7 @@ _PRELOADED = (
     "storm_hf.builder",
     "storm_hf.cli",
     "storm_hf.diagnostics.diagnosis",
-    "storm_hf.diagnostics.seeing.run",
+    "storm_hf.diagnostics.latent_decoder.run",
     "storm_hf.demo",
     "storm_hf.hub.push",
     "storm_hf.serving.run",

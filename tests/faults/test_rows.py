@@ -13,7 +13,7 @@ from tests.faults.place import Place
 from tests.faults.rows import Scene, make_reference, play
 from tests.faults.table import in_process
 
-from storm_hf.writing import write_atomically
+from storm_hf.atomic import write_atomically
 
 
 NUM_SHARDS = 6

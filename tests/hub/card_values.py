@@ -4,11 +4,10 @@ from dataclasses import replace
 
 from tests.hub.test_dataset_card import MANIFEST, published
 
+from storm_hf.hub.card_results import ArmCost, BenchmarkResult, CausalUse, InterventionResult, Latency
 from storm_hf.hub.dataset_card import dataset_card
-from storm_hf.hub.measured import ArmCost, BenchmarkResult, CausalUse, InterventionResult, Latency
-from storm_hf.hub.model_card import model_card
-from storm_hf.hub.model_facts import ModelFacts
-from storm_hf.hub.space_card import space_card
+from storm_hf.hub.model_card import ModelFacts, model_card
+from storm_hf.hub.space_push import space_card
 
 
 BASE = ModelFacts(

@@ -6,9 +6,9 @@ import torch
 from peft import get_peft_model
 from safetensors.torch import save_file
 
+from storm_hf.checkpoints.adapter import save_storm_config
 from storm_hf.model import StormForConditionalGeneration, storm_processor
-from storm_hf.training.adapter import default_lora
-from storm_hf.training.adapter_folder import save_storm_config
+from storm_hf.training.peft import default_lora
 
 
 NUM_LATENTS = 2

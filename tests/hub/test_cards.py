@@ -10,7 +10,7 @@ from tests.hub.metadata import metadata_problems
 from tests.hub.write_cards import FOLDER
 
 from storm_hf.hub.card_metadata import check_card
-from storm_hf.hub.space_card import space_card
+from storm_hf.hub.space_push import space_card
 
 
 CARDS = published_cards()

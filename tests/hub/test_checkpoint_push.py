@@ -20,8 +20,7 @@ from torch import zeros
 from storm_hf.errors import CheckpointError, PublicationError, ServerError
 from storm_hf.evaluation import load_checkpoint
 from storm_hf.hub.checkpoint_push import CheckpointPush
-from storm_hf.hub.model_card import write_card
-from storm_hf.hub.model_facts import ModelFacts
+from storm_hf.hub.model_card import ModelFacts, write_card
 
 
 # The client uploads in a way that its HTTP library has deprecated.

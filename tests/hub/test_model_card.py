@@ -12,7 +12,7 @@ from tests.hub.test_cards import PLACEHOLDERS
 from tests.tiny import tiny_storm
 
 from storm_hf.errors import PublicationError
-from storm_hf.hub.measured import (
+from storm_hf.hub.card_results import (
     BenchmarkResult,
     CausalUse,
     InterventionResult,
@@ -20,10 +20,9 @@ from storm_hf.hub.measured import (
     causal_use,
     latency,
 )
-from storm_hf.hub.model_card import model_card, write_card
-from storm_hf.hub.model_facts import ModelFacts, facts_of_model, read_facts
+from storm_hf.hub.model_card import ModelFacts, facts_of_model, model_card, read_facts, write_card
 from storm_hf.hub.stages_picture import draw_stages
-from storm_hf.training.adapter import default_lora
+from storm_hf.training.peft import default_lora
 
 
 LEAST = ModelFacts(name="some", stage="base", backbone="qwen2_5_vl", num_latents=4, num_parameters=1000)

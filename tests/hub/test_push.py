@@ -20,8 +20,7 @@ from tests.hub.seeds import SECRETS, SEEDS, sow
 from storm_hf.builder import ThoughtsBuilder
 from storm_hf.errors import DatasetError, PublicationError, ServerError
 from storm_hf.hub.licenses import LicenseRule
-from storm_hf.hub.push import DatasetPush
-from storm_hf.hub.scratch import _HOST
+from storm_hf.hub.push import _HOST, DatasetPush
 from storm_hf.target_trajectory import TargetTrajectory
 from storm_hf.target_trajectory.schema import CLIP_COLUMNS
 

@@ -16,7 +16,7 @@ from transformers import AutoModelForImageTextToText, set_seed
 
 from storm_hf.errors import CheckpointError
 from storm_hf.model import StormForConditionalGeneration
-from storm_hf.training.adapter import default_lora
+from storm_hf.training.peft import default_lora
 
 
 # `peft/peft_model.py` of PEFT 0.21.2 reads a name that transformers 5.23 deprecates.

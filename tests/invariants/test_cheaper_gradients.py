@@ -17,7 +17,7 @@ from torch.testing import assert_close
 
 from storm_hf.errors import CacheError, ConfigurationError
 from storm_hf.model.cache_storm import DifferentiableCache
-from storm_hf.model.gradient_storm import RolloutGradient
+from storm_hf.model.rollout_storm import RolloutGradient
 from storm_hf.training.trainer import freeze_vision
 
 

@@ -11,24 +11,23 @@ from transformers import AutoProcessor
 from storm_hf.app.session import Session
 from storm_hf.cli.ask import ask_clip
 from storm_hf.diagnostics.diagnosis import diagnose
+from storm_hf.diagnostics.latent_decoder import imagine
 from storm_hf.diagnostics.questions import Questions
-from storm_hf.diagnostics.seeing import imagine
 from storm_hf.evaluation import ClipQuestion, ask, load_checkpoint, read_clip
-from storm_hf.evaluation.answering import read_answers
-from storm_hf.evaluation.harness.generation import ChatGenerator
-from storm_hf.evaluation.harness.questions import HarnessQuestion
+from storm_hf.evaluation.batch import read_answers
+from storm_hf.evaluation.harness.requests import ChatGenerator, HarnessQuestion
 from storm_hf.evaluation.harness.settings import ChatSettings
+from storm_hf.inputs.collator import AnswerCollator
+from storm_hf.inputs.features import cache_video_features
+from storm_hf.inputs.media import load_clip, video_metadata
+from storm_hf.inputs.prompts import PromptEncoder
+from storm_hf.inputs.wording import format_question
 from storm_hf.model import StormForConditionalGeneration
 from storm_hf.serving.chat import ChatModel
 from storm_hf.serving.media import MediaPolicy
 from storm_hf.serving.request import Message
-from storm_hf.training.collator import AnswerCollator
-from storm_hf.training.features import cache_video_features
+from storm_hf.training.arguments import record_prompts
 from storm_hf.training.loading import load_rows
-from storm_hf.training.media import load_clip, video_metadata
-from storm_hf.training.prompts import PromptEncoder
-from storm_hf.training.record import record_prompts
-from storm_hf.worlds.question import format_question
 
 
 ALOUD = "{% if enable_thinking is defined and enable_thinking is false %}<think></think>{% else %}<think>{% endif %}"

@@ -20,7 +20,7 @@ from tests.training.tiny_training import STAGES, tiny_trainer
 from transformers import TrainerCallback
 
 from storm_hf.errors import CheckpointError
-from storm_hf.training.checkpoints import StopOnInterrupt, newest_complete_checkpoint
+from storm_hf.training.resume import StopOnInterrupt, newest_complete_checkpoint
 
 
 NUM_STEPS, SAVED_EVERY = 6, 2  # an epoch has five steps

@@ -7,7 +7,7 @@ from torch.testing import assert_close
 from transformers import GenerationConfig
 
 from storm_hf.errors import ConfigurationError, LatentLayoutError
-from storm_hf.model.gradient_storm import RolloutGradient
+from storm_hf.model.rollout_storm import RolloutGradient
 
 
 @pytest.fixture(scope="module")

@@ -11,8 +11,7 @@ from transformers import AutoModelForImageTextToText, Qwen3VLForConditionalGener
 
 from storm_hf.errors import BackboneError
 from storm_hf.model import StormForConditionalGeneration, add_latent_tokens
-from storm_hf.model.backbone_storm import _size_of_embedded_tokens
-from storm_hf.model.probe_storm import can_probe, probe_backbone
+from storm_hf.model.backbone_storm import _size_of_embedded_tokens, can_probe, probe_backbone
 
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # of PEFT

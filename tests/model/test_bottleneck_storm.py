@@ -19,7 +19,7 @@ from transformers import DynamicCache
 
 from storm_hf.errors import CacheError, ConfigurationError, LatentLayoutError
 from storm_hf.model.bottleneck_storm import refuse_single_patch
-from storm_hf.model.gradient_storm import RolloutGradient
+from storm_hf.model.rollout_storm import RolloutGradient
 
 
 SUFFIX = (LATENT_END, 7, 8)

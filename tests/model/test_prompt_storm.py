@@ -11,13 +11,14 @@ from storm_hf.errors import ConfigurationError
 from storm_hf.model import PromptRecord, StormConfig, add_latent_tokens
 from storm_hf.model.processing_storm import (
     LATENT_TOKENS,
+    MAX_FRAMES,
     find_differences,
     find_misfit,
+    frame_sampling,
     thinking_switches,
     write_record,
     written_latents,
 )
-from storm_hf.model.prompt_storm import MAX_FRAMES, frame_sampling
 
 
 LETTERS = PromptRecord(3, "letters", ("options",), num_frames=6)

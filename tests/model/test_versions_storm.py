@@ -8,7 +8,7 @@ import pytest
 import transformers
 
 from storm_hf.errors import StormError, VersionError
-from storm_hf.model.versions_storm import NEWEST, OLDEST, check_transformers
+from storm_hf.model.configuration_storm import NEWEST, OLDEST, check_transformers
 
 
 ROOT = Path(__file__).parents[2]

@@ -4,7 +4,7 @@ import pytest
 
 from storm_hf.errors import StaleWorkError
 from storm_hf.pipeline import claim
-from storm_hf.pipeline.fingerprint import FILE_NAME, hash_parameters
+from storm_hf.pipeline.workspace import FILE_NAME, hash_parameters
 
 
 def test_order_of_parameters_does_not_matter(tmp_path):

@@ -1,6 +1,6 @@
 import pytest
 
-from storm_hf.model.gradient_storm import RolloutGradient
+from storm_hf.model.rollout_storm import RolloutGradient
 from storm_hf.planning.layers import Layers, logits_bytes
 from storm_hf.planning.memory import HeldMemory, Sharing, StepMemory, Weights, held_memory, peak_memory
 from storm_hf.planning.passes import Adapter, Arithmetic, Piece, Sequence, parallel_pass, rollout_passes

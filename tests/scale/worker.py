@@ -30,7 +30,7 @@ from storm_hf import (
     StormAnswerTrainer,
     StormForConditionalGeneration,
 )
-from storm_hf.training.adapter import default_lora
+from storm_hf.training.peft import default_lora
 from storm_hf.training.rank_consistency import is_sharded
 from storm_hf.training.trainer import StormTrainer
 

@@ -12,7 +12,7 @@ import psutil
 import pytest
 from tests.faults.linux import limit_files
 
-from storm_hf.serving.listening import ConnectionFaults
+from storm_hf.serving.server import ConnectionFaults
 
 
 _SPARE_FILES = 1024

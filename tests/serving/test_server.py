@@ -9,7 +9,7 @@ from tests.serving.conftest import KEY, MAX_VIDEO_SECONDS, NUM_LATENTS, data_uri
 from tests.video import clips
 
 from storm_hf.evaluation import load_checkpoint
-from storm_hf.evaluation.asking import ClipQuestion, ask, ask_with_replaced_latents, read_clip
+from storm_hf.evaluation.single import ClipQuestion, ask, ask_with_replaced_latents, read_clip
 from storm_hf.interventions.kind import OF_ONE_QUESTION
 
 

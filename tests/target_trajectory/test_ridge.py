@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from storm_hf.target_trajectory.ridge import ridge_weights
+from storm_hf.target_trajectory.rank import ridge_weights
 
 
 @pytest.mark.parametrize("num_features", [3, 20])

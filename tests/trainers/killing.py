@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from tests.tiny import tiny_qwen_checkpoint
 from tests.training.tiny_videos import write_thoughts
 
-from storm_hf.training.checkpoints import newest_complete_checkpoint
+from storm_hf.training.resume import newest_complete_checkpoint
 
 
 TRAINERS = Path(__file__).parents[2] / "trainers"

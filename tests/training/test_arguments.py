@@ -77,7 +77,7 @@ def saved_storm(checkpoint, folder):
 
 
 def saved_adapter(checkpoint, folder):
-    from storm_hf.training.adapter import default_lora
+    from storm_hf.training.peft import default_lora
 
     model, processor = load_tiny(checkpoint, 3)
     trainer = StormAnswerTrainer(

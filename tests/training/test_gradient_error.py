@@ -4,8 +4,8 @@ from tests.invariants.test_cheaper_gradients import EXACT, INEXACT
 from tests.tiny import tiny_inputs, tiny_storm
 from tests.training.tiny_training import logged, tiny_trainer
 
-from storm_hf.model.gradient_storm import RolloutGradient
-from storm_hf.training.gradient_error import gradient_error
+from storm_hf.model.rollout_storm import RolloutGradient
+from storm_hf.training.precision import gradient_error
 
 
 NAMES = ("rollout_gradient_error", "rollout_gradient_cosine")

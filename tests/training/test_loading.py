@@ -8,11 +8,11 @@ import torch
 from peft import PeftModel, get_peft_model
 from tests.training.tiny_videos import load_tiny, write_thoughts
 
+from storm_hf.checkpoints.adapter import find_adapter, save_storm_config
 from storm_hf.errors import CheckpointError
 from storm_hf.model import StormForConditionalGeneration
-from storm_hf.training.adapter import peft_config
-from storm_hf.training.adapter_folder import find_adapter, save_storm_config
 from storm_hf.training.loading import StormModelConfig, load_rows, load_storm
+from storm_hf.training.peft import peft_config
 
 
 PROMPT = [{"role": "user", "content": [{"type": "text", "text": "Which cup?"}]}]

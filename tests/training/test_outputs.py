@@ -5,7 +5,7 @@ import pytest
 import torch
 from tests.training.tiny_training import STAGES, logged, tiny_rows, tiny_trainer
 
-from storm_hf.training.collator import IGNORED_LABEL
+from storm_hf.inputs.collator import IGNORED_LABEL
 
 
 # TRL announces that logits in evaluation, label smoothing and loss functions of one's own leave it in 2.0.

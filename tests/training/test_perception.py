@@ -4,7 +4,7 @@ import pytest
 from datasets import Dataset
 
 from storm_hf.errors import DatasetError
-from storm_hf.training.perception import caption_rows
+from storm_hf.training.loading import caption_rows
 
 
 ROW = {

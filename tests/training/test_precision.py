@@ -12,7 +12,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from storm_hf import StormForConditionalGeneration, storm_processor
 from storm_hf.errors import BackboneError, ConfigurationError, NonFiniteLossError
-from storm_hf.training.features import cache_video_features
+from storm_hf.inputs.features import cache_video_features
 from storm_hf.training.loading import StormModelConfig, load_rows, load_storm
 from storm_hf.training.precision import train_whole_in_float32
 

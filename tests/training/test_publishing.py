@@ -17,11 +17,11 @@ from tests.training.tiny_training import STAGES, tiny_trainer
 
 from storm_hf.errors import CheckpointError, ConfigurationError, PublicationError
 from storm_hf.hub.known_files import is_of_a_model
-from storm_hf.hub.model_facts import read_facts
+from storm_hf.hub.model_card import read_facts
 from storm_hf.pipeline.paths import with_origin
-from storm_hf.training import pushes
+from storm_hf.training import publishing
 from storm_hf.training import trainer as trainer_module
-from storm_hf.training.adapter import default_lora
+from storm_hf.training.peft import default_lora
 
 
 pytestmark = pytest.mark.filterwarnings(
@@ -48,7 +48,7 @@ def hub(api, monkeypatch):  # noqa: F811
 
 
 def publishing_trainer(stage, folder, **changes):
-    """A trainer with a processor, without which nobody could ask what it pushes."""
+    """A trainer with a processor, without which no reader could ask what it pushes."""
     return tiny_trainer(stage, KIND, folder, processing_class=stock_processor(KIND), **changes)
 
 
@@ -206,7 +206,7 @@ def test_adapter_of_a_folder_is_not_pushed_with_its_path(store, tmp_path):  # no
 
 
 def test_checkpoint_that_is_deleted_while_it_is_pushed_arrives_whole(store, tmp_path, monkeypatch):  # noqa: F811
-    first, push = tmp_path / "run" / "checkpoint-1", pushes._push_staged
+    first, push = tmp_path / "run" / "checkpoint-1", publishing._push_staged
 
     def push_late(*words):
         end = time.monotonic() + 60
@@ -214,7 +214,7 @@ def test_checkpoint_that_is_deleted_while_it_is_pushed_arrives_whole(store, tmp_
             time.sleep(0.01)
         return push(*words)
 
-    monkeypatch.setattr(pushes, "_push_staged", push_late)
+    monkeypatch.setattr(publishing, "_push_staged", push_late)
     trainer = publishing_trainer("answer", tmp_path / "run", hub_model_id="me/run", save_total_limit=1, **PUSHED)
     trainer.train()
     assert not first.exists()

@@ -14,9 +14,8 @@ from transformers import AutoModelForImageTextToText, set_seed
 
 from storm_hf import StormAlignConfig, StormAlignTrainer, StormAnswerConfig, StormAnswerTrainer
 from storm_hf.errors import ConfigurationError, StormError
-from storm_hf.training.adapter import decoder_name, peft_config
-from storm_hf.training.loading import StormModelConfig, load_rows, load_storm
-from storm_hf.training.quantization import outside_decoder, quantization
+from storm_hf.training.loading import StormModelConfig, load_rows, load_storm, outside_decoder, quantization
+from storm_hf.training.peft import decoder_name, peft_config
 
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")

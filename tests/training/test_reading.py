@@ -7,7 +7,7 @@ from datasets import Array2D, Dataset, Features, List, Value
 from tests.tiny import GRID_KINDS, tiny_storm
 from tests.training.tiny_training import NUM_LATENTS, TinyCollator
 
-from storm_hf.training.reading import with_arrays
+from storm_hf.training.samplers import with_arrays
 
 
 @pytest.fixture(scope="module")

@@ -12,12 +12,12 @@ from transformers import AutoProcessor
 from storm_hf import StormAlignConfig, StormAlignTrainer, StormAnswerConfig, StormAnswerTrainer
 from storm_hf.errors import ConfigurationError, DatasetError, PromptError
 from storm_hf.evaluation import load_checkpoint
+from storm_hf.inputs.features import cache_video_features
+from storm_hf.inputs.prompts import PromptEncoder
 from storm_hf.model import PromptRecord
 from storm_hf.model.processing_storm import find_differences, find_misfit, written_latents
-from storm_hf.training.features import cache_video_features
+from storm_hf.training.arguments import question_forms
 from storm_hf.training.loading import load_rows
-from storm_hf.training.prompts import PromptEncoder
-from storm_hf.training.record import question_forms
 
 
 STAGES = {"align": (StormAlignTrainer, StormAlignConfig), "answer": (StormAnswerTrainer, StormAnswerConfig)}

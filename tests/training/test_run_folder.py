@@ -9,7 +9,7 @@ from tests.training.tiny_training import STAGES, tiny_trainer
 
 from storm_hf.errors import CheckpointError
 from storm_hf.pipeline.lock import locked
-from storm_hf.training.run_folder import claimed_run, learned_settings
+from storm_hf.training.resume import claimed_run, learned_settings
 
 
 SAVED = {"save_strategy": "steps", "save_steps": 1}

@@ -13,7 +13,7 @@ from tests.training.tiny_training import STAGES, tiny_trainer
 from transformers import Trainer, TrainerState
 
 from storm_hf.pipeline.lock import locked
-from storm_hf.training.checkpoints import newest_complete_checkpoint
+from storm_hf.training.resume import newest_complete_checkpoint
 
 
 SAVED = {"save_strategy": "steps", "save_steps": 1, "max_steps": 1}

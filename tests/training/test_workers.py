@@ -18,12 +18,12 @@ from storm_hf import StormAlignConfig, StormAlignTrainer, StormAnswerConfig
 from storm_hf.align.collator import AlignCollator
 from storm_hf.align.targets import fit_trajectory
 from storm_hf.errors import ConfigurationError, MissingExtraError, VideoReadError
+from storm_hf.inputs.collator import AnswerCollator
+from storm_hf.inputs.features import cache_video_features
 from storm_hf.training import device as devices
-from storm_hf.training.collator import AnswerCollator
-from storm_hf.training.features import cache_video_features
 from storm_hf.training.loading import load_rows
 from storm_hf.video import timeline
-from storm_hf.video.library_pool import stop_idle_processes
+from storm_hf.video.library_process import stop_idle_processes
 
 
 @pytest.fixture(autouse=True)
@@ -102,7 +102,7 @@ def test_workers_read_with_the_backend_of_the_run(workers, tiny, rows, tmp_path,
 @pytest.mark.parametrize("config", [StormAlignConfig, StormAnswerConfig])
 @pytest.mark.parametrize(("backend", "error"), [("opencv", ConfigurationError), ("decord", MissingExtraError)])
 def test_backend_that_cannot_read_here_is_told_with_the_arguments(config, backend, error, tmp_path, monkeypatch):
-    monkeypatch.setattr("storm_hf.video.library_pool.find_spec", lambda name: None)
+    monkeypatch.setattr("storm_hf.video.library_process.find_spec", lambda name: None)
     monkeypatch.setitem(sys.modules, "decord", None)
     with pytest.raises(error):
         config(str(tmp_path), use_cpu=True, video_backend=backend)

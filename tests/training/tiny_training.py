@@ -15,8 +15,8 @@ from datasets import Dataset
 from tests.tiny import EOS, PAD, tiny_inputs, tiny_storm, tiny_tokenizer
 
 from storm_hf import StormAlignConfig, StormAlignTrainer, StormAnswerConfig, StormAnswerTrainer
-from storm_hf.training.collator import append_answers
-from storm_hf.training.prompts import pad_rows
+from storm_hf.inputs.collator import append_answers
+from storm_hf.inputs.prompts import pad_rows
 from storm_hf.training.trainer import StormTrainer
 
 

@@ -7,8 +7,8 @@ import numpy as np
 from datasets import Array3D, Dataset, Features, List, Value
 from transformers import set_seed
 
+from storm_hf.inputs.prompts import PromptEncoder
 from storm_hf.model import StormForConditionalGeneration, storm_processor
-from storm_hf.training.prompts import PromptEncoder
 from storm_hf.video import write_video
 
 

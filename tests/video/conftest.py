@@ -5,7 +5,7 @@ import sys
 import pytest
 from tests.video import clips
 
-from storm_hf.video.library_pool import stop_idle_processes
+from storm_hf.video.library_process import stop_idle_processes
 
 
 @pytest.fixture

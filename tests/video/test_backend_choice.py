@@ -8,7 +8,7 @@ from tests.video.fake_libraries import GIVE_UP, write_decord, write_torchcodec
 
 from storm_hf.errors import BrokenExtraError, ConfigurationError, MissingExtraError
 from storm_hf.video import VideoLimits, bounded_reading, read_video, set_video_backend
-from storm_hf.video.backend_choice import other_backend, video_backend
+from storm_hf.video.library_backends import other_backend, video_backend
 
 
 @pytest.fixture(autouse=True)
@@ -31,7 +31,11 @@ def test_choice_of_the_process_is_what_auto_means(counting):
 
 def test_choice_holds_in_processes_that_are_started_later():
     set_video_backend("decord")
-    command = [sys.executable, "-c", "from storm_hf.video.backend_choice import video_backend; print(video_backend())"]
+    command = [
+        sys.executable,
+        "-c",
+        "from storm_hf.video.library_backends import video_backend; print(video_backend())",
+    ]
     assert subprocess.run(command, check=True, capture_output=True, text=True).stdout == "decord\n"
 
 
@@ -52,7 +56,7 @@ def test_backend_that_does_not_exist_is_named(counting, monkeypatch, name):
 
 
 def test_backend_that_is_not_installed_is_not_chosen(monkeypatch):
-    monkeypatch.setattr("storm_hf.video.library_pool.find_spec", lambda name: None)
+    monkeypatch.setattr("storm_hf.video.library_process.find_spec", lambda name: None)
     monkeypatch.setitem(sys.modules, "decord", None)
     with pytest.raises(MissingExtraError, match="`decord` is missing"):
         set_video_backend("decord")

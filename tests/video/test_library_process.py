@@ -14,7 +14,7 @@ import pytest
 from tests.video import clips, fake_libraries
 
 from storm_hf.errors import VideoReadError
-from storm_hf.video import library_pool, library_process, limits, read_video
+from storm_hf.video import library_process, limits, read_video
 from storm_hf.video.library_worker import GRACE_SECONDS
 from storm_hf.video.limits import ReadingBounds
 
@@ -28,7 +28,7 @@ def is_running(process_id):
 
 
 def _process():
-    with library_pool.borrowed_process("decord", ReadingBounds(Path())) as process:
+    with library_process.borrowed_process("decord", ReadingBounds(Path())) as process:
         return process._process
 
 

@@ -4,8 +4,8 @@ import re
 
 import numpy as np
 
+from storm_hf.inputs.wording import NUMBER_WORDS
 from storm_hf.worlds import make_world
-from storm_hf.worlds.question import NUMBER_WORDS
 from storm_hf.worlds.render import BACKGROUND
 
 

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 
 from storm_hf.errors import DatasetError
+from storm_hf.inputs.collator import AnswerCollator
+from storm_hf.inputs.prompts import Row
 from storm_hf.target_trajectory.schema import FEATURES_COLUMN
 from storm_hf.target_trajectory.trajectory import TargetTrajectory
-from storm_hf.training.collator import AnswerCollator
-from storm_hf.training.prompts import Row
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class AlignCollator:
     """Turns rows into a batch with `target_trajectory` (B, K, D).
 
     Args:
-        answers ([`~storm_hf.training.collator.AnswerCollator`]):
+        answers ([`~storm_hf.inputs.collator.AnswerCollator`]):
             Makes the rest of the batch.
         trajectory ([`~storm_hf.target_trajectory.TargetTrajectory`]):
             Pools and whitens the features of the thought videos.

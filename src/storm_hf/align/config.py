@@ -5,7 +5,7 @@ from typing import Any, Literal, get_args
 
 from storm_hf.align.objective import AlignLoss, Reduction
 from storm_hf.errors import ConfigurationError
-from storm_hf.model.gradient_storm import RolloutGradient
+from storm_hf.model.rollout_storm import RolloutGradient
 from storm_hf.target_trajectory.pool import Layout, Pooling
 from storm_hf.target_trajectory.trajectory import Normalization
 from storm_hf.target_trajectory.whiten import SlotStatistics

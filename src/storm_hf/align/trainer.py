@@ -30,12 +30,11 @@ from trl.trainer.utils import FusedCausalLMOutput
 
 from storm_hf.align.collator import AlignCollator
 from storm_hf.align.config import StormAlignConfig
-from storm_hf.align.known_targets import KnownTargets
 from storm_hf.align.objective import Alignment, trajectory_alignment
-from storm_hf.align.targets import choose_targets
+from storm_hf.align.targets import KnownTargets, choose_targets
+from storm_hf.inputs.collator import AnswerCollator
+from storm_hf.inputs.prompts import PromptEncoder
 from storm_hf.target_trajectory.trajectory import TargetTrajectory
-from storm_hf.training.collator import AnswerCollator
-from storm_hf.training.prompts import PromptEncoder
 from storm_hf.training.trainer import StormTrainer
 
 

@@ -2,8 +2,7 @@
 
 from storm_hf.annotations.layout import Layout, known_layouts, load_layout
 from storm_hf.annotations.read import read_annotations
-from storm_hf.annotations.record import Annotation, Rejection
-from storm_hf.annotations.rejected import write_rejections
+from storm_hf.annotations.record import Annotation, Rejection, write_rejections
 from storm_hf.annotations.source import SourceConfig
 
 

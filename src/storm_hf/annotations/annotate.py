@@ -8,9 +8,18 @@ from hashlib import sha256
 from typing import Any
 
 from storm_hf.annotations.clip import ClipFinder
-from storm_hf.annotations.conversation import turns_of, without_placeholders
-from storm_hf.annotations.fields import first_of, look_up, optional_text, required, seconds_of, shown, text_of
-from storm_hf.annotations.layout import Layout
+from storm_hf.annotations.layout import (
+    Layout,
+    first_of,
+    look_up,
+    optional_text,
+    required,
+    seconds_of,
+    shown,
+    text_of,
+    turns_of,
+    without_placeholders,
+)
 from storm_hf.annotations.options import find_answer, parse_options, split_question
 from storm_hf.annotations.record import Annotation, Rejection, Row
 from storm_hf.errors import DatasetError

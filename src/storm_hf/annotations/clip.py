@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from storm_hf.annotations.fields import first_of, look_up, required, text_of
-from storm_hf.annotations.layout import PLACEHOLDER, Layout
+from storm_hf.annotations.layout import PLACEHOLDER, Layout, first_of, look_up, required, text_of
 from storm_hf.errors import DatasetError
 
 

@@ -10,9 +10,8 @@ from pathlib import Path
 from storm_hf.annotations.annotate import Annotator
 from storm_hf.annotations.clip import ClipFinder
 from storm_hf.annotations.layout import Layout, load_layout
-from storm_hf.annotations.record import Annotation, Rejection, Row
-from storm_hf.annotations.rows import folder_of, read_rows
-from storm_hf.annotations.seen import SeenIds
+from storm_hf.annotations.readers import folder_of, read_rows
+from storm_hf.annotations.record import Annotation, Rejection, Row, SeenIds
 from storm_hf.annotations.source import SourceConfig
 from storm_hf.errors import DatasetError
 

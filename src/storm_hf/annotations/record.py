@@ -1,8 +1,17 @@
 """Annotation records and rejected rows."""
 
+import json
+import os
+import sqlite3
+from collections.abc import Iterable
+from contextlib import closing
 from dataclasses import dataclass
+from hashlib import blake2b
 from pathlib import Path
+from types import TracebackType
 from typing import Any
+
+from storm_hf.atomic import written_whole
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,3 +90,58 @@ class Row:
 
     line: int
     content: dict[str, Any]
+
+
+_WRITTEN = ("line", "id", "reason", "source")
+
+
+def write_rejections(path: str | os.PathLike[str], rejections: Iterable[Rejection]) -> int:
+    """Write a line of JSON for each rejected row: `line`, `id`, `reason`, `source`. The file is whole or absent.
+
+    Args:
+        path (`str` or `os.PathLike`):
+            The file, usually `rejected.jsonl`.
+        rejections (`Iterable[Rejection]`):
+            They are written as they come.
+
+    Returns:
+        `int`: How many there were.
+    """
+    count = 0
+    with written_whole(Path(path)) as unfinished, unfinished.open("w", encoding="utf-8") as file:
+        for rejection in rejections:
+            file.write(json.dumps({name: getattr(rejection, name) for name in _WRITTEN}) + "\n")
+            count += 1
+    return count
+
+
+class SeenIds:
+    """A set of ids that lies on disk as soon as it grows. It goes away when it is closed."""
+
+    def __init__(self) -> None:
+        self._database = sqlite3.connect("", isolation_level=None)  # an empty name is a temporary file
+        for statement in (
+            "PRAGMA journal_mode = OFF",
+            "PRAGMA synchronous = OFF",
+            "CREATE TABLE seen (id BLOB PRIMARY KEY) WITHOUT ROWID",
+            "BEGIN",
+        ):
+            self._database.execute(statement)
+
+    def add(self, name: str) -> bool:
+        """Remember an id.
+
+        Returns:
+            `bool`: Whether it is new.
+        """
+        key = blake2b(name.encode(), digest_size=16).digest()
+        with closing(self._database.execute("INSERT OR IGNORE INTO seen VALUES (?)", (key,))) as cursor:
+            return cursor.rowcount == 1
+
+    def __enter__(self) -> "SeenIds":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._database.close()

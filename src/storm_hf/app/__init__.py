@@ -2,10 +2,8 @@
 
 from storm_hf.app.examples import Examples
 from storm_hf.app.handlers import PageHandlers
-from storm_hf.app.page import build_page
-from storm_hf.app.replies import InterventionAnswer, Reply, Thinking
-from storm_hf.app.run import run_page
-from storm_hf.app.session import Session
+from storm_hf.app.page import build_page, run_page
+from storm_hf.app.session import InterventionAnswer, Reply, Session, Thinking
 
 
 __all__ = ["Examples", "InterventionAnswer", "PageHandlers", "Reply", "Session", "Thinking", "build_page", "run_page"]

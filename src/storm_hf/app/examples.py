@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from storm_hf.pipeline.fingerprint import hash_file
+from storm_hf.pipeline.workspace import hash_file
 from storm_hf.worlds import EpisodeFiles, make_world, split_seeds, write_episodes
 
 

@@ -7,11 +7,10 @@ from typing import TypeVar
 
 from storm_hf.app.examples import Examples
 from storm_hf.app.markup import notice_markup, rethought_markup, thinking_markup
-from storm_hf.app.replies import Thinking
-from storm_hf.app.session import Session
+from storm_hf.app.session import Session, Thinking
 from storm_hf.errors import PromptError, StormError, one_line
+from storm_hf.inputs.prompts import form_caveat
 from storm_hf.interventions.kind import InterventionKind
-from storm_hf.training.prompts import form_caveat
 
 
 EVERY_STEP = "every step"

@@ -9,9 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from storm_hf.diagnostics.retrieval import TEMPERATURE
-from storm_hf.diagnostics.seeing import ThoughtDecoder
-from storm_hf.evaluation.gallery import Gallery, describe_latents, unit_vectors
+from storm_hf.diagnostics.latent_decoder import ThoughtDecoder
+from storm_hf.evaluation.thought_gallery import TEMPERATURE, Gallery, describe_latents, unit_vectors
 
 
 _NUM_NAMED = 2
@@ -45,9 +44,9 @@ class LatentView:
     """Means that a checkpoint has to show its latents.
 
     Args:
-        decoder ([`~storm_hf.diagnostics.seeing.ThoughtDecoder`], *optional*):
+        decoder ([`~storm_hf.diagnostics.latent_decoder.ThoughtDecoder`], *optional*):
             Draws them.
-        gallery ([`~storm_hf.evaluation.gallery.Gallery`], *optional*):
+        gallery ([`~storm_hf.evaluation.thought_gallery.Gallery`], *optional*):
             Known thoughts to compare them with.
     """
 

@@ -2,8 +2,7 @@
 
 from collections.abc import Sequence
 
-from storm_hf.app.replies import InterventionAnswer, Reply, Thinking
-from storm_hf.app.session import Session
+from storm_hf.app.session import InterventionAnswer, Reply, Session, Thinking
 from storm_hf.interventions.kind import InterventionKind
 from storm_hf.reporting import frame_data_uri, render_page
 

@@ -13,19 +13,78 @@ import torch
 from huggingface_hub import snapshot_download
 from transformers import ProcessorMixin
 
-from storm_hf.app.latent_view import LatentView
-from storm_hf.app.replies import InterventionAnswer, Reply, Thinking
+from storm_hf.app.latent_view import LatentView, SeenStep
+from storm_hf.checkpoints.loading import load_checkpoint, worlds_only
 from storm_hf.errors import CheckpointError, InterventionError, LatentLayoutError, PromptError
-from storm_hf.evaluation.answering import Answer, answer_questions
-from storm_hf.evaluation.asking import ClipQuestion, ask, read_clip
+from storm_hf.evaluation.batch import Answer, answer_questions
 from storm_hf.evaluation.cost import counted_passes, passes_until_first_token
-from storm_hf.evaluation.loading import load_checkpoint, worlds_only
+from storm_hf.evaluation.single import ClipQuestion, ask, read_clip
+from storm_hf.inputs.prompts import PromptEncoder
 from storm_hf.interventions.intervention import Intervention, make_intervention
 from storm_hf.interventions.kind import InterventionKind
 from storm_hf.model.modeling_storm import StormForConditionalGeneration
 from storm_hf.target_trajectory.schema import MANIFEST
-from storm_hf.training.prompts import PromptEncoder
 from storm_hf.video import VideoClip, read_video
+
+
+@dataclass(frozen=True, eq=False)
+class Reply:
+    """An answer and what it cost.
+
+    Args:
+        text (`str`):
+            Text of the answer.
+        forward_passes (`int`):
+            Calls of the language model before its first word, the reading of the prompt included.
+        seconds (`float`):
+            Wall time of the whole answer.
+        steps (`tuple[SeenStep, ...]`):
+            Latents that were fed at each step, for display; empty without latents.
+        latents (`np.ndarray` of shape `(num_latents, hidden_size)`, *optional*):
+            The same, in numbers.
+    """
+
+    text: str
+    forward_passes: int
+    seconds: float
+    steps: tuple[SeenStep, ...] = ()
+    latents: np.ndarray | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Thinking:
+    """Answers of a model to one question, with its own latents and without.
+
+    Args:
+        question ([`~storm_hf.evaluation.ClipQuestion`]):
+            Question that was asked.
+        own ([`Reply`]):
+            Its answer after thinking.
+        direct ([`Reply`]):
+            Its answer without a latent.
+    """
+
+    question: ClipQuestion
+    own: Reply
+    direct: Reply
+
+
+@dataclass(frozen=True, eq=False)
+class InterventionAnswer:
+    """Answer of a model to the same question with replaced latents.
+
+    Args:
+        reply ([`Reply`]):
+            Its answer; its steps are what was fed.
+        intervention ([`~storm_hf.interventions.intervention.Intervention`]):
+            Intervention on the latents.
+        donor (`str`, *optional*):
+            Answer about the clip that the latents came from; None if they came from no other clip.
+    """
+
+    reply: Reply
+    intervention: Intervention
+    donor: str | None = None
 
 
 MAX_SECONDS = 600.0

@@ -2,20 +2,20 @@
 
 from typing import TYPE_CHECKING
 
-from storm_hf.lazy import first_use
+from storm_hf.optional import first_use
 
 
 if TYPE_CHECKING:
     from storm_hf.builder.build import Share, ThoughtsBuilder
+    from storm_hf.builder.components import FrozenScorer, ScorerSettings
     from storm_hf.builder.finish import ThoughtsReport
     from storm_hf.builder.recipe import EncoderSettings, ReadingSettings, ThoughtsRecipe
-    from storm_hf.builder.scorer import FrozenScorer, ScorerSettings
 
 _MODULE_OF = {
     "EncoderSettings": "storm_hf.builder.recipe",
-    "FrozenScorer": "storm_hf.builder.scorer",
+    "FrozenScorer": "storm_hf.builder.components",
     "ReadingSettings": "storm_hf.builder.recipe",
-    "ScorerSettings": "storm_hf.builder.scorer",
+    "ScorerSettings": "storm_hf.builder.components",
     "Share": "storm_hf.builder.build",
     "ThoughtsBuilder": "storm_hf.builder.build",
     "ThoughtsRecipe": "storm_hf.builder.recipe",

@@ -16,27 +16,30 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
-from storm_hf.builder.changed_sources import check_sources
-from storm_hf.builder.choice import ScorerOf, gates_of, generator_of, prompts_of
-from storm_hf.builder.clip_stamps import warn_of_replaced_clips
-from storm_hf.builder.encoder import example_of, load_encoder
-from storm_hf.builder.faults import machine_faults_named, patient
+from storm_hf.builder.components import (
+    FrozenScorer,
+    ScorerOf,
+    example_of,
+    gates_of,
+    generator_of,
+    load_encoder,
+    prompts_of,
+)
+from storm_hf.builder.filtering import rows_of, select
 from storm_hf.builder.finish import ThoughtsReport, finish
-from storm_hf.builder.plan import plan_parameters, write_plan
 from storm_hf.builder.progress import ANNOTATIONS, PROMPTS, THOUGHTS, Plan, Selection, record_path, split_of
 from storm_hf.builder.recipe import ThoughtsRecipe
-from storm_hf.builder.records import DUPLICATE, Record, Row, read_records, write_records
-from storm_hf.builder.retry import reopen_timed_out
-from storm_hf.builder.rows import PromptStep, ThoughtStep
-from storm_hf.builder.scorer import FrozenScorer
-from storm_hf.builder.selection import rows_of, select
+from storm_hf.builder.retry import machine_faults_named, patient, reopen_timed_out
+from storm_hf.builder.row_steps import DUPLICATE, PromptStep, Record, Row, ThoughtStep, read_records, write_records
+from storm_hf.builder.sharding import plan_parameters, write_plan
+from storm_hf.builder.sources import check_sources, warn_of_replaced_clips
 from storm_hf.errors import DatasetError
 from storm_hf.pipeline import Step, Workspace, claim
+from storm_hf.target_trajectory.encode import ShardEncoder
 from storm_hf.target_trajectory.schema import DATA
-from storm_hf.target_trajectory.shard_encoder import ShardEncoder
 from storm_hf.thought_video import PromptWriter, ThoughtVideoGenerator
 from storm_hf.video import bounded_reading
-from storm_hf.video.backend_choice import check_video_backend, other_backend, video_backend
+from storm_hf.video.library_backends import check_video_backend, other_backend, video_backend
 
 
 OnFinished = Callable[[Path], None]

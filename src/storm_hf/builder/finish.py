@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from storm_hf.atomic import read_json, write_json, written_whole
+from storm_hf.builder.filtering import kept_rows, rows_of
 from storm_hf.builder.progress import (
     ANNOTATIONS,
     PROMPTS,
@@ -22,17 +24,13 @@ from storm_hf.builder.progress import (
     split_of,
 )
 from storm_hf.builder.recipe import ThoughtsRecipe
-from storm_hf.builder.records import Row
-from storm_hf.builder.rows import refuse
-from storm_hf.builder.selection import kept_rows, rows_of
+from storm_hf.builder.row_steps import Row, refuse
 from storm_hf.errors import DatasetError
-from storm_hf.pipeline.fingerprint import hash_file
-from storm_hf.pipeline.workspace import Workspace
+from storm_hf.pipeline.workspace import Workspace, hash_file
 from storm_hf.target_trajectory.fitting import fit_targets
 from storm_hf.target_trajectory.schema import DATA, MANIFEST
 from storm_hf.target_trajectory.shards import read_shard
 from storm_hf.thought_video import Rejected
-from storm_hf.writing import read_json, write_json, written_whole
 
 
 FINISH_STEP = "work/50_targets"

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from storm_hf.atomic import read_json
 from storm_hf.pipeline.workspace import Workspace
-from storm_hf.writing import read_json
 
 
 ANNOTATIONS = "work/10_annotations"

@@ -22,7 +22,7 @@ from storm_hf.errors import ConfigurationError
 from storm_hf.target_trajectory import TargetSettings
 from storm_hf.thought_video import WorldRecipe
 from storm_hf.video import VideoLimits
-from storm_hf.video.backend_choice import check_backend_name
+from storm_hf.video.library_backends import check_backend_name
 
 
 RecordT = TypeVar("RecordT")

@@ -1,9 +1,13 @@
 """Rows that were rejected and are tried again: those of a reason that has gone, such as a clip that was mended."""
 
-from collections.abc import Callable, Iterable
+import logging
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import ParamSpec, TypeVar
 
-from storm_hf.builder.clip_stamps import renew_stamps
+from storm_hf.builder.filtering import kept_rows
 from storm_hf.builder.progress import (
     ANNOTATIONS,
     EARLIER,
@@ -17,8 +21,8 @@ from storm_hf.builder.progress import (
     record_path,
 )
 from storm_hf.builder.progress import SELECTION_FILE as SELECTION
-from storm_hf.builder.selection import kept_rows
-from storm_hf.errors import DatasetError
+from storm_hf.builder.sources import renew_stamps
+from storm_hf.errors import DatasetError, MachineError, StormError, first_line, is_machine_fault
 from storm_hf.pipeline import Workspace
 from storm_hf.target_trajectory.schema import DATA, MANIFEST
 
@@ -108,3 +112,52 @@ def _remove_what_follows(workspace: Workspace, shards: set[str]) -> None:
 def _remove(paths: Iterable[Path]) -> None:
     for path in paths:
         path.unlink(missing_ok=True)
+
+
+ArgumentsT = ParamSpec("ArgumentsT")
+ResultT = TypeVar("ResultT")
+WAITS_SECONDS = tuple(0.05 * 1.6**attempt for attempt in range(10))  # nine seconds in all
+_logger = logging.getLogger(__name__)
+_WORDS_OF_A_FULL_DISK = (
+    "No space left on device",
+    "disk is full",
+)  # of libraries whose errors are none of the system's
+
+
+@contextmanager
+def machine_faults_named(folder: Path) -> Iterator[None]:
+    """Raise faults of the machine, such as a full disk, as one sentence.
+
+    Args:
+        folder (`Path`):
+            The data set that is built.
+
+    Raises:
+        MachineError: If the block fails for such a fault.
+    """
+    try:
+        yield
+    except StormError:
+        raise
+    except Exception as error:
+        if not (is_machine_fault(error) or any(words in str(error) for words in _WORDS_OF_A_FULL_DISK)):
+            raise
+        raise MachineError(
+            f"The build of {folder} stopped for a fault of this machine: {first_line(error)}. What is complete stays: mend "
+            "that, and give the same command again."
+        ) from error
+
+
+def patient(call: Callable[ArgumentsT, ResultT]) -> Callable[ArgumentsT, ResultT]:
+    """Repeat a call that fails for a fault of the machine: a mount may be back, or a file be closed, after some seconds."""
+
+    def call_patiently(*args: ArgumentsT.args, **kwargs: ArgumentsT.kwargs) -> ResultT:
+        for seconds in WAITS_SECONDS:
+            try:
+                return call(*args, **kwargs)
+            except MachineError as error:
+                _logger.info("Waiting %.2f s, since %s", seconds, first_line(error))
+                time.sleep(seconds)
+        return call(*args, **kwargs)
+
+    return call_patiently

@@ -24,8 +24,8 @@ from storm_hf.interventions.kind import InterventionKind
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, ProcessorMixin
 
-    from storm_hf.evaluation.answering import Answer
-    from storm_hf.evaluation.asking import ClipQuestion
+    from storm_hf.evaluation.batch import Answer
+    from storm_hf.evaluation.single import ClipQuestion
     from storm_hf.model import StormForConditionalGeneration
     from storm_hf.video import VideoClip
 
@@ -71,7 +71,7 @@ def ask_clip(
     Reads the clip, thinks in latents, and prints the answer.
     """
     _check(clip, question, option or ())  # before the model is loaded, which takes longer
-    from storm_hf.evaluation.asking import ClipQuestion, ask, read_clip
+    from storm_hf.evaluation.single import ClipQuestion, ask, read_clip
 
     folder = model or demo_model()
     network, processor = load_model(folder)
@@ -108,7 +108,7 @@ def _readable(argument: str) -> str:
 
 
 def _tell_caveats(config: "PreTrainedConfig", clip: "VideoClip") -> None:
-    from storm_hf.evaluation.loading import worlds_only
+    from storm_hf.checkpoints.loading import worlds_only
 
     if worlds := worlds_only(config):
         names = " and ".join(f"`{world}`" for world in worlds)
@@ -145,7 +145,7 @@ def _compare(
     max_new_tokens: int,
 ) -> None:
     """Ask again under an intervention, and print both answers."""
-    from storm_hf.evaluation.asking import ask_with_replaced_latents
+    from storm_hf.evaluation.single import ask_with_replaced_latents
 
     other = ask_with_replaced_latents(model, processor, question, own, kind, max_new_tokens=max_new_tokens)
     comparison = (
@@ -158,7 +158,7 @@ def _show_latents(answer: "Answer", checkpoint: str) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from storm_hf.evaluation.gallery import Gallery, describe_latents
+    from storm_hf.evaluation.thought_gallery import Gallery, describe_latents
 
     if answer.latents is None:
         tell("There are no latents to show: this answer was given without any.")

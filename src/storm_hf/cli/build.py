@@ -104,7 +104,7 @@ def build_data_set(
 
     settings = ThoughtsRecipe.read(named_file(recipe, BUILD_RECIPES), output_dir=out, encoder_model=model)
     if slurm is not None:
-        from storm_hf.builder.datatrove_engine import submit_to_slurm
+        from storm_hf.builder.engines import submit_to_slurm
 
         submit_to_slurm(settings, tasks or 1, _read_yaml(slurm))
         return
@@ -121,8 +121,7 @@ def show_status(
 
     Nothing is written, so it can be used while the build runs.
     """
-    from storm_hf.builder.status import build_status
-    from storm_hf.builder.status_table import parameters_page, status_table
+    from storm_hf.builder.status import build_status, parameters_page, status_table
 
     status = build_status(folder)
     if as_json:
@@ -171,15 +170,15 @@ def _build_with_progress(
 def _build(recipe: "ThoughtsRecipe", workers: int, tasks: int | None, ray: Path | None) -> "ThoughtsReport":
     """Build on this machine or on a Ray cluster."""
     if ray is not None:
-        from storm_hf.builder.ray_engine import build_with_ray
+        from storm_hf.builder.engines import build_with_ray
 
         return build_with_ray(recipe, tasks or 1, _read_yaml(ray))
     if tasks is not None:
-        from storm_hf.builder.datatrove_engine import build_with_datatrove
+        from storm_hf.builder.engines import build_with_datatrove
 
         return build_with_datatrove(recipe, tasks)
     if workers > 1:
-        from storm_hf.builder.workers import build_with_workers
+        from storm_hf.builder.engines import build_with_workers
 
         return build_with_workers(recipe, workers)
     from storm_hf.builder import ThoughtsBuilder
@@ -188,8 +187,7 @@ def _build(recipe: "ThoughtsRecipe", workers: int, tasks: int | None, ray: Path 
 
 
 def _table(recipe: "ThoughtsRecipe") -> "RenderableType":
-    from storm_hf.builder.status import build_status
-    from storm_hf.builder.status_table import status_table
+    from storm_hf.builder.status import build_status, status_table
 
     try:
         return status_table(build_status(recipe.output_dir))
@@ -210,8 +208,7 @@ def _summarize(recipe: "ThoughtsRecipe", report: "ThoughtsReport") -> None:
     """Print the table, the rejections and the command that trains on the data set."""
     from rich.console import Console
 
-    from storm_hf.builder.status import build_status
-    from storm_hf.builder.status_table import status_table
+    from storm_hf.builder.status import build_status, status_table
 
     folder = recipe.output_dir
     Console(stderr=True).print(status_table(build_status(folder)))

@@ -104,8 +104,8 @@ def _arms(report: "DemoReport", out: Path, title: str) -> "Table":
 
 def _figures_of_arms(report: "DemoReport", out: Path) -> dict[str, tuple[float, float | None, float]]:
     """Collect accuracy, accuracy without options and passes of each arm, also of one that the report leaves out."""
+    from storm_hf.atomic import read_json
     from storm_hf.demo import DemoFolder
-    from storm_hf.writing import read_json
 
     asked_openly = {} if report.open is None else report.open.arms
     figures = {name: (arm.accuracy, asked_openly.get(name), arm.forward_passes) for name, arm in report.arms.items()}

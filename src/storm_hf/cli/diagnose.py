@@ -112,9 +112,9 @@ def _pictures(
     dataset: str,
 ) -> Any:
     """Render the latents, if the model has a decoder and the rows have thought videos; else None."""
+    from storm_hf.diagnostics.latent_decoder import ThoughtDecoder
+    from storm_hf.diagnostics.latent_decoder.renderer import LatentRenderer
     from storm_hf.diagnostics.questions import find_statistics
-    from storm_hf.diagnostics.seeing import ThoughtDecoder
-    from storm_hf.diagnostics.seeing.renderer import LatentRenderer
     from storm_hf.target_trajectory import TargetTrajectory
 
     decoder, statistics = ThoughtDecoder.load(Path(model)), find_statistics(dataset, model)

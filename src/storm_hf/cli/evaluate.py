@@ -147,8 +147,8 @@ def _answer(run: "EvaluationRun") -> None:
 
 def _judge(url: str, model: str, out: Path) -> "Judge":
     """A judge behind a server, whose answers are kept with the run. Its key is read from OPENAI_API_KEY."""
-    from storm_hf.chat import Message, ServedChat
     from storm_hf.evaluation.judges import Judge
+    from storm_hf.llm import Message, ServedChat
 
     chat = ServedChat(url, model)
     return Judge(f"{model} at {url}", lambda prompt: chat.complete([Message(prompt)]), out / "judge")

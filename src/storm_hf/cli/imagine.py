@@ -35,9 +35,9 @@ def imagine_clips(
 
     A small decoder learns to draw from true thought videos alone, then draws what the model thought.
     """
-    from storm_hf.diagnostics.seeing import DecoderTraining, find_trajectory
-    from storm_hf.diagnostics.seeing.renderer import LatentRenderer
-    from storm_hf.diagnostics.seeing.run import decoder_of, held_out_split, imagine_rows
+    from storm_hf.diagnostics.latent_decoder import DecoderTraining, find_trajectory
+    from storm_hf.diagnostics.latent_decoder.renderer import LatentRenderer
+    from storm_hf.diagnostics.latent_decoder.run import decoder_of, held_out_split, imagine_rows
     from storm_hf.training.loading import load_rows
 
     splits = load_rows(dataset)

@@ -101,7 +101,7 @@ def load_model(name_or_path: str) -> "tuple[StormForConditionalGeneration, Proce
     """
     import torch
 
-    from storm_hf.evaluation.loading import load_checkpoint
+    from storm_hf.checkpoints.loading import load_checkpoint
 
     silence_libraries()
     return load_checkpoint(name_or_path, torch.accelerator.current_accelerator(check_available=True) or "cpu")

@@ -19,13 +19,13 @@ from typing import Any
 
 import yaml
 
+from storm_hf.atomic import write_json, written_whole
 from storm_hf.curriculum.launch import Ending
 from storm_hf.curriculum.reasoning import write_rows
 from storm_hf.curriculum.recipe import RunRecipe, StageRun
 from storm_hf.errors import ConfigurationError, StageError
-from storm_hf.pipeline.fingerprint import FILE_NAME, claim
-from storm_hf.training.checkpoints import newest_complete_checkpoint
-from storm_hf.writing import write_json, written_whole
+from storm_hf.pipeline.workspace import FILE_NAME, claim
+from storm_hf.training.resume import newest_complete_checkpoint
 
 
 MARKER = "finished.json"

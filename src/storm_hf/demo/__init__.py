@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from storm_hf.lazy import first_use
+from storm_hf.optional import first_use
 
 
 if TYPE_CHECKING:

@@ -6,12 +6,12 @@ from contextlib import contextmanager
 from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 
+from storm_hf.atomic import read_json
 from storm_hf.demo.recipe import DemoRecipe
 from storm_hf.demo.tasks import Usage
 from storm_hf.errors import DemoError, StaleWorkError
 from storm_hf.pipeline.lock import locked
 from storm_hf.reporting import write_atomically
-from storm_hf.writing import read_json
 
 
 _LOCK = ".locks/demo"

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from transformers import ProcessorMixin
 
+from storm_hf.atomic import read_json
 from storm_hf.demo import data
 from storm_hf.demo.folder import DemoFolder
 from storm_hf.demo.recipe import DemoRecipe
@@ -23,18 +24,17 @@ from storm_hf.demo.tasks import Report
 from storm_hf.demo.variants import Variant
 from storm_hf.diagnostics import ThoughtGallery
 from storm_hf.errors import CheckpointError
-from storm_hf.evaluation.answering import Answer, accuracy, answer_questions, read_option
+from storm_hf.evaluation.batch import Answer, accuracy, answer_questions, read_option
 from storm_hf.evaluation.cost import measure_cost
+from storm_hf.inputs.prompts import PromptEncoder, Row
 from storm_hf.interventions.intervention import Intervention, make_intervention
 from storm_hf.interventions.kind import InterventionKind
 from storm_hf.interventions.token_replacement import choose_donors
 from storm_hf.model import StormForConditionalGeneration
 from storm_hf.reporting import write_atomically
 from storm_hf.target_trajectory import TargetTrajectory, load_thoughts
-from storm_hf.training.prompts import PromptEncoder, Row
 from storm_hf.video import read_video
 from storm_hf.worlds import format_question
-from storm_hf.writing import read_json
 
 
 NUM_TIMED = 24  # questions that are answered one by one to take the time
@@ -49,7 +49,7 @@ class Examinee:
     Args:
         model ([`StormForConditionalGeneration`]):
             The model.
-        prompts ([`~storm_hf.training.prompts.PromptEncoder`]):
+        prompts ([`~storm_hf.inputs.prompts.PromptEncoder`]):
             Encoder of the questions.
         max_new_tokens (`int`, *optional*, defaults to `4`):
             Length of the longest answer.

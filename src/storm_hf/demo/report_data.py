@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from storm_hf.atomic import read_json
 from storm_hf.demo.folder import DemoFolder
 from storm_hf.demo.recipe import DemoRecipe
 from storm_hf.demo.variants import TITLES
@@ -20,7 +21,6 @@ from storm_hf.errors import ReportError
 from storm_hf.target_trajectory import load_thoughts
 from storm_hf.video import read_video
 from storm_hf.worlds import make_world
-from storm_hf.writing import read_json
 
 
 REPORTED = ("direct", "chain_of_thought", "align", "storm")  # variants of `report.json`

@@ -13,6 +13,7 @@ from storm_hf.align.config import StormAlignConfig
 from storm_hf.align.trainer import StormAlignTrainer
 from storm_hf.answer.config import StormAnswerConfig
 from storm_hf.answer.trainer import StormAnswerTrainer
+from storm_hf.atomic import read_json
 from storm_hf.curriculum.reasoning import replace_reasoning
 from storm_hf.demo import data
 from storm_hf.demo.backbone import tiny_config, tiny_processor
@@ -21,15 +22,14 @@ from storm_hf.demo.measure import measure_variant
 from storm_hf.demo.recipe import DemoRecipe, Training
 from storm_hf.demo.tasks import Report, Task
 from storm_hf.demo.variants import Variant, base_variant
+from storm_hf.inputs.collator import AnswerCollator
 from storm_hf.model import StormForConditionalGeneration
 from storm_hf.reporting import write_atomically
 from storm_hf.target_trajectory import TargetTrajectory
-from storm_hf.training.checkpoints import ExitOnInterrupt, StopOnInterrupt
-from storm_hf.training.collator import AnswerCollator
 from storm_hf.training.config import StormTrainingConfig
+from storm_hf.training.resume import ExitOnInterrupt, StopOnInterrupt
 from storm_hf.training.trainer import StormTrainer
 from storm_hf.worlds import make_world
-from storm_hf.writing import read_json
 
 
 _CLOCK = "train_seconds.json"

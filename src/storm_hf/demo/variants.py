@@ -15,8 +15,8 @@ from typing import Any, Literal
 from transformers import ProcessorMixin
 
 from storm_hf.demo.recipe import DemoRecipe, Training
+from storm_hf.inputs.prompts import PromptEncoder
 from storm_hf.model import StormConfig
-from storm_hf.training.prompts import PromptEncoder
 
 
 Stage = Literal["base", "align", "answer"]

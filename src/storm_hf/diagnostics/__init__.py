@@ -5,7 +5,7 @@ from storm_hf.diagnostics.monitor import LatentMonitor
 from storm_hf.diagnostics.page import write_diagnosis
 from storm_hf.diagnostics.questions import Questions, read_questions
 from storm_hf.diagnostics.record import Diagnosis
-from storm_hf.diagnostics.retrieval import Neighbours, ThoughtGallery
+from storm_hf.evaluation.thought_gallery import Neighbours, ThoughtGallery
 from storm_hf.interventions.intervention import Intervention, make_intervention
 from storm_hf.interventions.kind import InterventionKind
 from storm_hf.interventions.token_replacement import choose_donors

@@ -11,16 +11,23 @@ from typing import Any
 import numpy as np
 from transformers import ProcessorMixin
 
-from storm_hf.diagnostics.answering_again import Reply, answer_again
-from storm_hf.diagnostics.attention import LayerAttention, measure_attention
-from storm_hf.diagnostics.effects import AnswerTable, CounterfactualEffect, DonorQuestionEffect
-from storm_hf.diagnostics.geometry import describe_drift, describe_geometry, describe_retrieval
-from storm_hf.diagnostics.probes import StepProbe, probe_states
+from storm_hf.diagnostics.geometry import (
+    LayerAttention,
+    StepProbe,
+    describe_drift,
+    describe_geometry,
+    describe_retrieval,
+    measure_attention,
+    probe_states,
+)
+from storm_hf.diagnostics.intervention_effects import AnswerTable, CounterfactualEffect, DonorQuestionEffect
 from storm_hf.diagnostics.questions import Questions
 from storm_hf.diagnostics.record import Diagnosis
+from storm_hf.diagnostics.replay import Reply, answer_again
 from storm_hf.diagnostics.verdict import judge
 from storm_hf.errors import BackboneError, InterventionError
-from storm_hf.evaluation.answering import answer_questions
+from storm_hf.evaluation.batch import answer_questions
+from storm_hf.inputs.prompts import CACHED_PROMPT, PromptEncoder, Row
 from storm_hf.interventions.intervention import Intervention
 from storm_hf.interventions.kind import InterventionKind
 from storm_hf.interventions.token_replacement import (
@@ -30,7 +37,6 @@ from storm_hf.interventions.token_replacement import (
     token_replacements,
 )
 from storm_hf.model.modeling_storm import StormForConditionalGeneration
-from storm_hf.training.prompts import CACHED_PROMPT, PromptEncoder, Row
 
 
 NUM_ATTENDED = 64

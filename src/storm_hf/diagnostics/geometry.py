@@ -1,15 +1,29 @@
-"""Geometry of the latents: variance between clips, effective rank, drift of the rollout, and distance to their thoughts.
+"""Measures of the latents: geometry, linear probes of the state, and attention of the answer to them.
 
 Latents that hardly depend on the clip cannot carry an answer, however well they are aligned.
 
-Axes: N questions, K latent steps, D hidden size.
+A probe that reads a state shows that the latent holds it, not that the answer uses it; the interventions show that.
+
+Attention is not use: a model can look without heeding, which the interventions tell apart.
+
+Axes: N questions, B batch, K latent steps, D hidden size, C states, H heads, S sequence.
 """
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import torch
 
-from storm_hf.evaluation.gallery import unit_vectors
+from storm_hf.diagnostics.replay import SharedPrompts
+from storm_hf.errors import BackboneError
+from storm_hf.evaluation.bootstrap import Interval, share_interval
+from storm_hf.evaluation.thought_gallery import unit_vectors
+from storm_hf.inputs.prompts import PromptEncoder, Row
+from storm_hf.model.modeling_storm import StormForConditionalGeneration
+from storm_hf.target_trajectory.rank import ridge_weights
 
 
 _ROWS_AT_ONCE = 512
@@ -159,3 +173,133 @@ def _cosine_to_others(latents: np.ndarray, targets: np.ndarray) -> float:
     left, right = unit_vectors(latents).astype(np.float64), unit_vectors(targets).astype(np.float64)
     count = len(left)
     return float((left.sum(axis=0) @ right.sum(axis=0) - (left * right).sum()) / (count * (count - 1)))
+
+
+_TRAIN_SHARE = 0.7
+_RIDGE = 1e-2  # per question, on latents of unit variance
+
+
+@dataclass(frozen=True)
+class StepProbe:
+    """Accuracy of a linear probe on the latents of one step.
+
+    Args:
+        accuracy ([`~storm_hf.evaluation.bootstrap.Interval`]):
+            Share of held-out clips whose state it names.
+        chance (`float`):
+            Accuracy on the held-out clips of the most frequent state of the fitted ones.
+        num_held_out (`int`):
+            Clips that it was not fitted on.
+    """
+
+    accuracy: Interval
+    chance: float
+    num_held_out: int
+
+
+def probe_states(latents: np.ndarray, states: np.ndarray, clips: list[str], seed: int = 0) -> list[StepProbe]:
+    """Fit a ridge regression from the latents of each step to its state, and test it on clips that it has not seen.
+
+    Args:
+        latents (`np.ndarray` of shape `(num_questions, num_latents, hidden_size)`):
+            The model's own latents.
+        states (`np.ndarray` of shape `(num_questions, num_latents)`):
+            State after each step.
+        clips (`list[str]`):
+            Clip of each question; all questions about a clip lie on the same side.
+        seed (`int`, *optional*, defaults to `0`):
+            Of the split.
+
+    Returns:
+        `list[StepProbe]`: One per step. Empty if there are fewer than ten clips.
+    """
+    names = sorted(set(clips))
+    if len(names) < 10:
+        return []
+    drawn = np.random.default_rng(seed).permutation(len(names))[: int(_TRAIN_SHARE * len(names))]
+    fitted_clips = {names[index] for index in drawn}
+    is_fitted = np.array([clip in fitted_clips for clip in clips])
+    held_out = [clip for clip in clips if clip not in fitted_clips]
+    return [_probe(latents[:, step], states[:, step], is_fitted, held_out) for step in range(latents.shape[1])]
+
+
+def _probe(latents: np.ndarray, states: np.ndarray, is_fitted: np.ndarray, held_out: list[str]) -> StepProbe:
+    names, codes = np.unique(states, return_inverse=True)
+    inputs = torch.from_numpy(latents).double()
+    inputs = inputs - inputs[is_fitted].mean(dim=0)
+    inputs = inputs / inputs[is_fitted].pow(2).mean(dim=0).sqrt().clamp(min=1e-6)
+    labels = torch.nn.functional.one_hot(torch.from_numpy(codes), len(names)).double()  # (N, C)
+    frequency = labels[is_fitted].mean(dim=0)
+    scores = inputs[~is_fitted] @ ridge_weights(inputs[is_fitted], labels[is_fitted] - frequency, _RIDGE) + frequency
+    truth = torch.from_numpy(codes[~is_fitted])
+    is_right = (scores.argmax(dim=1) == truth).numpy()
+    chance = float((truth == frequency.argmax()).double().mean())
+    return StepProbe(share_interval(is_right, clusters=held_out, num_resamples=2000), chance, len(truth))
+
+
+@dataclass(frozen=True)
+class LayerAttention:
+    """Attention of one layer at the position where the answer begins.
+
+    Args:
+        on_latents (`float`):
+            Share of its attention on the latents, mean over heads and questions, 0 to 1.
+        uniform (`float`):
+            Share that equal attention to every token would give.
+        by_step (`list[float]`):
+            Its parts on each latent.
+    """
+
+    on_latents: float
+    uniform: float
+    by_step: list[float]
+
+
+def measure_attention(
+    model: StormForConditionalGeneration, prompts: PromptEncoder, rows: Sequence[Row], *, batch_size: int = 16
+) -> list[LayerAttention]:
+    """Measure the attention from the position that predicts the answer's first token to the latents, layer by layer.
+
+    Args:
+        model ([`StormForConditionalGeneration`]):
+            The model. Its attention is computed by `eager` for the while.
+        prompts ([`~storm_hf.inputs.prompts.PromptEncoder`]):
+            Encodes the questions, with latents.
+        rows (`Sequence`):
+            The questions; a few dozen are enough.
+        batch_size (`int`, *optional*, defaults to `16`):
+            Questions that are run together.
+
+    Raises:
+        BackboneError: If the backbone returns no attention.
+    """
+    parts = []
+    with torch.inference_mode(), eager_attention(model):
+        for start in range(0, len(rows), batch_size):
+            parts.append(_attend(SharedPrompts(model, prompts, rows[start : start + batch_size], max_new_tokens=1)))
+    mass = np.concatenate([part for part, _ in parts], axis=1)  # (layers, N, K)
+    uniform = float(np.concatenate([share for _, share in parts]).mean())
+    return [LayerAttention(float(layer.sum(axis=1).mean()), uniform, layer.mean(axis=0).tolist()) for layer in mass]
+
+
+@contextmanager
+def eager_attention(model: StormForConditionalGeneration) -> Iterator[None]:
+    """Let the backbone compute attention in the one way that returns it, and put the old way back."""
+    decoder: Any = model.get_decoder()
+    before = decoder.config._attn_implementation
+    decoder.set_attn_implementation("eager")
+    try:
+        yield
+    finally:
+        decoder.set_attn_implementation(before)
+
+
+def _attend(shared: SharedPrompts) -> tuple[np.ndarray, np.ndarray]:
+    """Attention on each latent (layers, B, K), and the share of the tokens that the latents are, (B,)."""
+    attentions = [layer for layer in shared.run_block(output_attentions=True).attentions or () if layer is not None]
+    if not attentions:
+        raise BackboneError("This backbone returns no attention: its layers do not attend, or do so in another way.")
+    last = torch.stack([layer[:, :, -1].float().mean(dim=1) for layer in attentions])  # (layers, B, S)
+    on_latents = last[..., shared.start : shared.start + shared.num_latents]
+    num_tokens = shared.inputs["attention_mask"].sum(dim=1)
+    return on_latents.cpu().numpy(), (shared.num_latents / num_tokens).cpu().numpy()

@@ -13,13 +13,13 @@ import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from storm_hf.align.objective import trajectory_alignment
-from storm_hf.evaluation.answering import accuracy, answer_questions
+from storm_hf.evaluation.batch import accuracy, answer_questions
+from storm_hf.inputs.prompts import PromptEncoder, Row
 from storm_hf.interventions.intervention import make_intervention
 from storm_hf.interventions.kind import InterventionKind
 from storm_hf.interventions.token_replacement import choose_donors
 from storm_hf.target_trajectory.schema import FEATURES_COLUMN
 from storm_hf.target_trajectory.trajectory import TargetTrajectory
-from storm_hf.training.prompts import PromptEncoder, Row
 
 
 class LatentMonitor(TrainerCallback):
@@ -32,7 +32,7 @@ class LatentMonitor(TrainerCallback):
     Args:
         rows (`Sequence`):
             Held-out rows of a storm-thoughts data set, with `thought_features`.
-        prompts ([`~storm_hf.training.prompts.PromptEncoder`]):
+        prompts ([`~storm_hf.inputs.prompts.PromptEncoder`]):
             Encodes their questions.
         trajectory ([`~storm_hf.target_trajectory.TargetTrajectory`]):
             The targets of Stage I; `TargetTrajectory.load(checkpoint)`.

@@ -12,11 +12,11 @@ import numpy as np
 
 from storm_hf.diagnostics.verdict import FEWEST_CLIPS
 from storm_hf.errors import DatasetError, StormError, WorldError, first_line
+from storm_hf.inputs.prompts import Row
 from storm_hf.optional import require
 from storm_hf.target_trajectory.schema import FEATURES_COLUMN, MANIFEST
 from storm_hf.target_trajectory.shards import load_thoughts
 from storm_hf.target_trajectory.trajectory import FILE_NAME, TargetTrajectory
-from storm_hf.training.prompts import Row
 from storm_hf.worlds import make_world
 from storm_hf.worlds.registry import WORLD_NAMES
 from storm_hf.worlds.world import World

@@ -6,10 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from storm_hf.diagnostics.attention import LayerAttention
-from storm_hf.diagnostics.effects import CounterfactualEffect, DonorQuestionEffect, Effect
-from storm_hf.diagnostics.geometry import StepDrift, StepGeometry, StepRetrieval
-from storm_hf.diagnostics.probes import StepProbe
+from storm_hf.diagnostics.geometry import LayerAttention, StepDrift, StepGeometry, StepProbe, StepRetrieval
+from storm_hf.diagnostics.intervention_effects import CounterfactualEffect, DonorQuestionEffect, Effect
 from storm_hf.diagnostics.verdict import THRESHOLDS, Verdict
 
 

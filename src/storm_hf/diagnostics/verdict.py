@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from storm_hf.diagnostics.effects import Effect
+from storm_hf.diagnostics.intervention_effects import Effect
 from storm_hf.evaluation.bootstrap import Interval
 from storm_hf.interventions.kind import CONTENT_FREE, InterventionKind
 from storm_hf.reporting.page import percent

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from transformers import PreTrainedModel, ProcessorMixin
 
-from storm_hf.evaluation.answering import Answer, answer_questions
+from storm_hf.evaluation.batch import Answer, answer_questions
+from storm_hf.inputs.prompts import PromptEncoder, Row
 from storm_hf.model.modeling_storm import StormForConditionalGeneration
-from storm_hf.training.prompts import PromptEncoder, Row
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,9 @@
-"""Metadata of cards as the Hub checks it, so that a card is refused before anything is sent."""
+"""Metadata and shared parts of cards. A card that the Hub would refuse is refused before anything is sent."""
 
 import re
 from collections.abc import Callable, Iterable
+from importlib.resources import files
+from pathlib import Path
 from typing import Any, Literal
 
 import yaml
@@ -174,3 +176,58 @@ _OF_KIND: dict[RepositoryKind, dict[str, tuple[_Check, str]]] = {
         "models": _REPOSITORIES,
     },
 }
+
+
+PAPER = "2605.26014"
+CITATION = f"""```bibtex
+@misc{{storm2026,
+    title = {{STORM: Internalized Modeling for Spatial-Temporal Reasoning in Video-Language Models}},
+    eprint = {{{PAPER}}},
+    archivePrefix = {{arXiv}},
+    year = {{2026}}
+}}
+```"""
+
+_LONGEST_CELL = 200
+_MARKUP = re.compile(r"([\\`|\[\]*~$])")
+
+
+def template(name: str) -> str:
+    """Read the template of a card.
+
+    Args:
+        name (`str`):
+            `"model_card"`, `"dataset_card"` or `"space_card"`.
+    """
+    return files("storm_hf.hub").joinpath(f"templates/{name}.md").read_text(encoding="utf-8")
+
+
+def in_one_line(text: str) -> str:
+    """Make text fit for code in a card: one line, without backticks and control characters."""
+    return " ".join("".join(each if each.isprintable() else " " for each in text).replace("`", "'").split())
+
+
+def as_words(content: Any) -> Any:
+    """Escape the texts of JSON content, so that a card shows them as they are: one line each, and no markup of theirs.
+
+    Args:
+        content (`Any`):
+            Texts, lists and tables of them, names of fields too, and other values, which stay.
+    """
+    if isinstance(content, dict):
+        return {as_words(name): as_words(value) for name, value in content.items()}
+    if isinstance(content, (list, tuple)):
+        return type(content)(as_words(value) for value in content)
+    if not isinstance(content, str):
+        return content
+    line = " ".join("".join(each if each.isprintable() else " " for each in content).split())
+    line = line if len(line) <= _LONGEST_CELL else line[: _LONGEST_CELL - 1] + "…"
+    return _MARKUP.sub(r"\\\1", line.replace("&", "&amp;")).replace("<", "&lt;").replace(">", "&gt;")
+
+
+_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
+
+
+def is_hub_name(text: str | None) -> bool:
+    """Return True if a text can be the name of a repository: one slash at most, and no folder of that name here."""
+    return bool(text) and _NAME.fullmatch(str(text)) is not None and not Path(str(text)).exists()

@@ -11,15 +11,14 @@ from safetensors import safe_open
 from transformers import AutoConfig, GenerationConfig
 from transformers.dynamic_module_utils import get_relative_import_files
 
+from storm_hf.atomic import read_json
 from storm_hf.errors import CheckpointError, PublicationError
+from storm_hf.hub.card_metadata import is_hub_name
 from storm_hf.hub.contents import check_file
-from storm_hf.hub.hub_names import is_hub_name
 from storm_hf.hub.known_files import select_model_files
-from storm_hf.hub.model_card import CARD
-from storm_hf.hub.model_facts import FACTS, ModelFacts, worlds_of
-from storm_hf.hub.refusals import check_json, check_published
+from storm_hf.hub.leak_checks import check_json, check_published
+from storm_hf.hub.model_card import CARD, FACTS, ModelFacts, worlds_of
 from storm_hf.model import StormConfig, modeling_storm
-from storm_hf.writing import read_json
 
 
 CONFIG, ADAPTER_CONFIG, STORM_CONFIG = "config.json", "adapter_config.json", "storm_config.json"

@@ -8,14 +8,12 @@ from typing import Any
 
 from storm_hf.errors import PublicationError
 from storm_hf.hub.card_metadata import check_card
+from storm_hf.hub.card_results import benchmark_results, causal_use, latency
 from storm_hf.hub.checkpoint_folder import CheckpointFolder, Contents
-from storm_hf.hub.known_files import is_of_a_model
+from storm_hf.hub.known_files import Preview, is_of_a_model, size_of
+from storm_hf.hub.leak_checks import check_document
 from storm_hf.hub.licenses import hub_license
-from storm_hf.hub.measured import benchmark_results, causal_use, latency
-from storm_hf.hub.model_card import CARD, model_card
-from storm_hf.hub.model_facts import FACTS, ModelFacts, read_facts
-from storm_hf.hub.preview import Preview, size_of
-from storm_hf.hub.refusals import check_document
+from storm_hf.hub.model_card import CARD, FACTS, ModelFacts, model_card, read_facts
 from storm_hf.hub.repository import Push, Pushed, card_file, raised_as_server_error, text_file
 from storm_hf.hub.stages_picture import PICTURE, draw_stages
 

@@ -8,12 +8,10 @@ from typing import Any
 from huggingface_hub import DatasetCard, DatasetCardData
 
 from storm_hf.errors import DatasetError
-from storm_hf.hub.card_metadata import size_category
-from storm_hf.hub.cards import CITATION, PAPER, as_words, in_one_line, template
-from storm_hf.hub.hub_names import is_hub_name
+from storm_hf.hub.card_metadata import CITATION, PAPER, as_words, in_one_line, is_hub_name, size_category, template
+from storm_hf.hub.known_files import readable_size
+from storm_hf.hub.leak_checks import last_name
 from storm_hf.hub.licenses import hub_license_of_rows
-from storm_hf.hub.local_paths import last_name
-from storm_hf.hub.preview import readable_size
 
 
 _TAGS = ["storm", "storm-thoughts", "video", "latent-reasoning"]

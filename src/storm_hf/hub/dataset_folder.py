@@ -7,9 +7,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from storm_hf.atomic import read_json
 from storm_hf.errors import DatasetError
 from storm_hf.hub.known_files import files_of, inside
-from storm_hf.writing import read_json
 
 
 MANIFEST = "manifest.json"

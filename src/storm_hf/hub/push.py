@@ -1,23 +1,28 @@
 """A built data set becomes a repository on the Hub. The same command goes on with an upload that was cut off."""
 
+import os
+import re
+import shutil
+import socket
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import KW_ONLY, dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+import psutil
 from huggingface_hub import CommitOperationAdd
 
+from storm_hf.atomic import read_json
 from storm_hf.hub.dataset_card import Published, dataset_card
 from storm_hf.hub.dataset_folder import DATA, FINGERPRINT, MANIFEST, STATISTICS, WORK, DatasetFolder
-from storm_hf.hub.known_files import files_of, included, inside
+from storm_hf.hub.known_files import Preview, files_of, included, inside, size_of
+from storm_hf.hub.leak_checks import check_published, without_folders
 from storm_hf.hub.licenses import LicenseRule
-from storm_hf.hub.local_paths import without_folders
-from storm_hf.hub.preview import Preview, size_of
 from storm_hf.hub.published_shards import VIDEOS, ShardPlan, check_rows, plan_shard, write_features, write_videos
-from storm_hf.hub.refusals import check_published
 from storm_hf.hub.repository import CARD, Push, Pushed, card_file, json_file, raised_as_server_error, text_in
-from storm_hf.hub.scratch import push_folder, remove_leftovers
 from storm_hf.hub.thoughts_picture import PICTURE, PicturedRow, draw_picture, pictured_rows
-from storm_hf.writing import read_json
 
 
 @dataclass(frozen=True)
@@ -220,3 +225,30 @@ def _count(plan: ShardPlan, published: Published) -> None:
     published.thought_licenses.update(plan.table["license"].to_pylist())
     names = (plan.table[name].to_pylist() for name in ("generator", "generator_revision"))
     published.generators.update(zip(*names, strict=True))
+
+
+_PREFIX = "storm-push"
+_HOST = re.sub(r"\W+", "_", socket.gethostname()) or "host"  # a temporary folder may be shared by machines
+_LEFT = re.compile(rf"{_PREFIX}-{_HOST}-(\d+)-\w+")
+
+
+@contextmanager
+def push_folder() -> Iterator[Path]:
+    """Make a temporary folder that is removed at the end, or by the next push after a kill."""
+    with tempfile.TemporaryDirectory(prefix=f"{_PREFIX}-{_HOST}-{os.getpid()}-") as folder:
+        yield Path(folder)
+
+
+def remove_leftovers() -> list[Path]:
+    """Remove the temporary folders of pushes on this machine whose process is gone.
+
+    Returns:
+        `list[Path]`: Those that were removed.
+    """
+    removed = []
+    for path in Path(tempfile.gettempdir()).glob(f"{_PREFIX}-*"):
+        match = _LEFT.fullmatch(path.name)
+        if match and path.is_dir() and not path.is_symlink() and not psutil.pid_exists(int(match[1])):
+            shutil.rmtree(path, ignore_errors=True)
+            removed.append(path)
+    return removed

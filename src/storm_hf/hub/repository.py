@@ -24,9 +24,8 @@ from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_st
 
 from storm_hf.errors import PublicationError, ServerError, StormError, one_line
 from storm_hf.hub.card_metadata import RepositoryKind, check_card
-from storm_hf.hub.known_files import sentence_on_left_out
-from storm_hf.hub.preview import Preview
-from storm_hf.hub.refusals import check_document, check_json
+from storm_hf.hub.known_files import Preview, sentence_on_left_out
+from storm_hf.hub.leak_checks import check_document, check_json
 
 
 CARD = "README.md"

@@ -3,15 +3,16 @@
 from dataclasses import KW_ONLY, dataclass, field
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
-from huggingface_hub import CommitOperationAdd
+from huggingface_hub import CommitOperationAdd, SpaceCard, SpaceCardData
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
 from storm_hf.errors import PublicationError
-from storm_hf.hub.preview import Preview, size_of
+from storm_hf.hub.card_metadata import CITATION, PAPER, template
+from storm_hf.hub.known_files import Preview, size_of
 from storm_hf.hub.repository import CARD, Push, Pushed, card_file, raised_as_server_error, text_file, text_in
-from storm_hf.hub.space_card import space_card
 
 
 GRADIO_VERSION = "6.31.0"  # as in constraints-app.txt
@@ -107,3 +108,40 @@ class SpacePush(Push):
             raise PublicationError(
                 f"Expected the name of a model on the Hub, such as me/storm, but got {self.model!r}. Push it first."
             ) from error
+
+
+def space_card(
+    name: str, *, model: str, gradio_version: str, python_version: str | None = None, license_name: str | None = None
+) -> SpaceCard:
+    """Render the card.
+
+    Args:
+        name (`str`):
+            Name of the Space.
+        model (`str`):
+            Name of the checkpoint on the Hub that is asked.
+        gradio_version (`str`):
+            The version of Gradio that the page was tried with.
+        python_version (`str`, *optional*):
+            The version of Python that it needs.
+        license_name (`str`, *optional*):
+            Licence of the Space.
+    """
+    title = name.rpartition("/")[2]
+    optional: dict[str, Any] = {"python_version": python_version, "license": license_name}
+    return SpaceCard.from_template(
+        SpaceCardData(
+            title=title,
+            sdk="gradio",
+            sdk_version=gradio_version,
+            app_file="app.py",
+            models=[model],
+            tags=["storm", "video", "latent-reasoning"],
+            **{key: value for key, value in optional.items() if value is not None},
+        ),
+        template_str=template("space_card"),
+        title=title,
+        model=model,
+        paper=PAPER,
+        citation=CITATION,
+    )

@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from .configuration_storm import StormConfig
     from .modeling_storm import StormForConditionalGeneration, StormModel
-    from .processing_storm import add_latent_tokens, storm_processor
-    from .prompt_storm import PromptRecord
+    from .processing_storm import PromptRecord, add_latent_tokens, storm_processor
 
 _MODULE_OF = {
-    "PromptRecord": "prompt_storm",
+    "PromptRecord": "processing_storm",
     "StormConfig": "configuration_storm",
     "StormForConditionalGeneration": "modeling_storm",
     "StormModel": "modeling_storm",

@@ -14,7 +14,7 @@ import torch
 
 from .configuration_storm import StormConfig
 from .errors_storm import BackboneError, CacheError, ConfigurationError
-from .thought_storm import PER_TOKEN_INPUTS, StormModelOutput, Thought
+from .rollout_storm import PER_TOKEN_INPUTS, StormModelOutput, Thought
 
 
 # Prefixes of the inputs of pictures, videos and sound, as processors name them.

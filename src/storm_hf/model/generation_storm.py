@@ -18,10 +18,9 @@ from transformers.utils.deprecation import deprecate_kwarg
 from .bottleneck_storm import CLIP_INPUTS, ClipFreeRows, refuse_single_patch
 from .configuration_storm import StormConfig
 from .errors_storm import CacheError, ConfigurationError, LatentLayoutError, UnsupportedGenerationError
-from .features_storm import unflatten_features
-from .layout_storm import find_latent_block, refuse_without_block
-from .rollout_storm import LatentIntervention
-from .thought_storm import PER_TOKEN_INPUTS
+from .latent_block_storm import find_latent_block, refuse_without_block
+from .rollout_storm import PER_TOKEN_INPUTS, LatentIntervention
+from .video_features_storm import unflatten_features
 
 
 logger = logging.get_logger(__name__)

@@ -1,7 +1,13 @@
 """STORM: a bounded rollout of latent tokens inside any transformers video-language model (arXiv 2605.26014).
 
-The body thinks, the backbone's own head answers. The other files of a checkpoint's code are its parts: `body_storm` for the
-forward pass, `rollout_storm` for the loop, `generation_storm` for `generate`, `backbone_storm` for `from_backbone`.
+The body thinks, the backbone's own head answers. The chat template writes `<|latent_start|> <|latent|> x K <|latent_end|>` after
+the assistant header. `StormModel.forward` runs the prompt up to the start token, then K single-token steps that feed the projected
+last hidden state back as the next input embedding, then the rest, all in one key-value cache. With `forced_latents` the latents are
+given (teacher forcing) and one parallel pass does it. A latent lives in the unit space of the target trajectories (root mean square
+one). It is fed to the language model after multiplication with `StormConfig.latent_scale`.
+
+The other files of a checkpoint's code are its parts: `rollout_storm` for the loop and the forward pass around it, `cache_storm` for
+the caches, `generation_storm` for `generate`, `backbone_storm` for `from_backbone`.
 
 Axes: B batch, S sequence, K latent steps, D hidden size, V vocabulary.
 """
@@ -12,20 +18,95 @@ from typing import Any
 import torch
 from torch import nn
 from transformers import PreTrainedModel
+from transformers import initialization as init
 from transformers.cache_utils import Cache
 from transformers.modeling_outputs import ModelOutput
 from transformers.utils import can_return_tuple
 from transformers.utils.deprecation import deprecate_kwarg
 
-from .backbone_storm import FromBackboneMixin
-from .body_storm import StormModel
+from .backbone_storm import (
+    FromBackboneMixin,
+    build_backbone,
+    load_balancing_loss,
+    name_experts,
+    scale_and_cap,
+    scale_of_settings,
+)
+from .bottleneck_storm import answer_without_clip
 from .configuration_storm import StormConfig
-from .features_storm import flatten_features
 from .generation_storm import StormGenerationMixin
-from .gradient_storm import RolloutGradient
-from .head_storm import load_balancing_loss, name_experts, scale_and_cap, scale_of_settings
-from .pretrained_storm import StormPreTrainedModel
-from .rollout_storm import LatentIntervention
+from .latent_block_storm import find_latent_block, refuse_embedded_block, refuse_without_block
+from .rollout_storm import LatentIntervention, RolloutGradient, StormModelOutput, Thought, keep_state
+from .step_mask_storm import check_layers, hide_thought, hides_thought
+from .video_features_storm import flatten_features, unflatten_features
+
+
+__all__ = ["StormForConditionalGeneration", "StormModel", "StormPreTrainedModel"]
+
+
+class StormPreTrainedModel(PreTrainedModel):
+    """A model around a whole video-language model, its `backbone`."""
+
+    config: StormConfig
+    backbone: PreTrainedModel
+    base_model_prefix = "model"
+    main_input_name = "input_ids"
+    input_modalities = ("video", "image", "text")
+    supports_gradient_checkpointing = True
+    _skip_keys_device_placement = ["cache"]
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+    _can_compile_fullgraph = True
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        # Containers never get here: without parameters of their own they count as initialised in code outside transformers.
+        if isinstance(module, UnitGainLinear):
+            module.reset_parameters()
+        else:
+            super()._init_weights(module)
+
+    def get_input_embeddings(self) -> nn.Module:
+        """The backbone's token embedding."""
+        return self.backbone.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        """Replace the backbone's token embedding."""
+        self.backbone.set_input_embeddings(value)
+
+    def get_decoder(self) -> nn.Module:
+        """The backbone's language model."""
+        return self.backbone.get_decoder()
+
+    def resize_token_embeddings(self, *args: Any, **kwargs: Any) -> nn.Module:
+        """Resize as the backbone does, which may have further embeddings of the same tokens."""
+        return self.backbone.resize_token_embeddings(*args, **kwargs)
+
+    def enable_input_require_grads(self) -> None:
+        """Let gradients reach the embedded tokens, as gradient checkpointing asks for.
+
+        transformers does the same to what goes into the vision tower, which would then keep its activations and be gone
+        back through although it is frozen. A tower that trains has gradients of its own.
+        """
+        self.disable_input_require_grads()
+        hook = self.get_input_embeddings().register_forward_hook(_require_gradient)
+        self._require_grads_hook, self._require_grads_hooks = hook, [hook]
+
+    def save_pretrained(
+        self, save_directory: str, *args: Any, save_original_format: bool = False, **kwargs: Any
+    ) -> None:
+        """Save weights, config and code.
+
+        Keys are written as this class names them. In a backbone's original format, `Trainer` would resume without most
+        weights of Qwen2.5-VL, LLaVA-OneVision and InternVL.
+        """
+        super().save_pretrained(save_directory, *args, save_original_format=save_original_format, **kwargs)
+
+
+def _require_gradient(module: nn.Module, args: Any, output: torch.Tensor) -> None:
+    output.requires_grad_(True)
 
 
 @dataclass
@@ -221,4 +302,180 @@ class StormForConditionalGeneration(StormPreTrainedModel, FromBackboneMixin, Sto
         return total / (is_supervised.sum().clamp(min=1) if num_items_in_batch is None else num_items_in_batch)
 
 
-__all__ = ["StormForConditionalGeneration", "StormModel", "StormPreTrainedModel"]
+class StormModel(StormPreTrainedModel):
+    """The body: a whole backbone and a latent projector. `forward` does the rollout."""
+
+    def __init__(self, config: StormConfig) -> None:
+        super().__init__(config)
+        self.backbone = build_backbone(config)
+        if config.latent_attention == "step":
+            check_layers(self.get_decoder())
+        self.latent_projector = LatentProjector(config)
+        self.post_init()
+
+    def get_output_embeddings(self) -> None:
+        """The body has no head."""
+        return None
+
+    # Properties, not methods: `generate` inspects their signatures, and some backbones have only one of the two.
+
+    @property
+    def get_image_features(self) -> Any:
+        """The backbone's image encoder."""
+        return self.backbone.get_image_features
+
+    @property
+    def get_video_features(self) -> Any:
+        """The backbone's video encoder."""
+        return self.backbone.get_video_features
+
+    @deprecate_kwarg("past_key_values", "6.0.0", new_name="cache")  # the name before transformers 5.24
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+        cache: Cache | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        use_cache: bool | None = None,
+        mm_encoder_outputs: dict[str, ModelOutput] | None = None,
+        video_features: torch.Tensor | None = None,
+        video_deepstack: torch.Tensor | None = None,
+        forced_latents: torch.Tensor | None = None,
+        latent_intervention: LatentIntervention | None = None,
+        rollout_gradient: RolloutGradient | None = None,
+        latent_bottleneck: torch.Tensor | bool | None = None,
+        clip_token_mask: torch.Tensor | None = None,
+        states_to_keep: int = 0,
+        **kwargs: Any,
+    ) -> StormModelOutput:
+        """Run the backbone, thinking where the prompt has a latent block. Arguments as in the model with its head.
+
+        With `states_to_keep`, only so many of the last hidden states are returned, for a head that needs no others; `0`
+        means all.
+        """
+        inputs = {name: value for name, value in kwargs.items() if value is not None}
+        if video_features is not None:
+            dtype: torch.dtype = self.get_input_embeddings().weight.dtype  # type: ignore[assignment]
+            inputs["mm_encoder_outputs"] = unflatten_features(
+                video_features, inputs.get("video_grid_thw"), video_deepstack, dtype=dtype
+            )
+        elif mm_encoder_outputs:
+            inputs["mm_encoder_outputs"] = mm_encoder_outputs
+        block = None
+        if input_ids is not None and input_ids.shape[1] > 1:  # a decoding step never looks for a block
+            block = find_latent_block(input_ids, self.config, is_chunk=cache is not None)
+        if block is None or input_ids is None:
+            if inputs_embeds is not None and input_ids is None:
+                refuse_embedded_block(inputs_embeds, self.get_input_embeddings(), self.config)
+            if cache is None:  # with one, the block may have come in an earlier piece
+                refuse_without_block(
+                    forced_latents=forced_latents,
+                    latent_intervention=latent_intervention,
+                    rollout_gradient=None if rollout_gradient == RolloutGradient() else rollout_gradient,
+                )
+            refuse_without_block(latent_bottleneck=latent_bottleneck if _is_wanted(latent_bottleneck) else None)
+            output = self._forward_without_latents(
+                input_ids, attention_mask, position_ids, cache, inputs_embeds, use_cache, inputs
+            )
+        else:
+            if position_ids is None:
+                position_ids = self._positions(input_ids, attention_mask, cache, inputs)
+            thought = Thought(self, block, cache, forced_latents, latent_intervention, rollout_gradient)
+            if latent_bottleneck is None or latent_bottleneck is False:
+                output = thought(input_ids, attention_mask, position_ids, use_cache, inputs)
+            else:
+                output = answer_without_clip(
+                    thought, latent_bottleneck, input_ids, attention_mask, position_ids, inputs, clip_token_mask
+                )
+        if states_to_keep and output.last_hidden_state is not None:
+            output.last_hidden_state = output.last_hidden_state[:, -states_to_keep:]
+        return output
+
+    def _forward_without_latents(
+        self,
+        input_ids: torch.Tensor | None,
+        attention_mask: torch.Tensor | None,
+        position_ids: torch.Tensor | None,
+        cache: Cache | None,
+        inputs_embeds: torch.Tensor | None,
+        use_cache: bool | None,
+        inputs: dict[str, Any],
+    ) -> StormModelOutput:
+        """The backbone itself, to the last bit; an answer does not see what its prompt's thought hides."""
+        read = inputs_embeds if input_ids is None else input_ids
+        if read is not None and hides_thought(cache):
+            if position_ids is None:
+                position_ids = self._positions(read, attention_mask, cache, inputs)
+            attention_mask = hide_thought(attention_mask, cache, read.shape[1])
+        output = self.backbone.base_model(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            cache=cache,
+            inputs_embeds=inputs_embeds,
+            use_cache=use_cache,
+            return_dict=True,
+            **inputs,
+        )
+        if output.last_hidden_state.shape[1] > 1 and not torch.is_grad_enabled():
+            keep_state(output.cache, output.last_hidden_state)
+        return StormModelOutput(
+            last_hidden_state=output.last_hidden_state,
+            cache=output.cache,
+            hidden_states=output.get("hidden_states"),
+            attentions=output.get("attentions"),
+            router_logits=output.get("router_logits"),
+        )
+
+    def _positions(
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None, cache: Cache | None, inputs: dict[str, Any]
+    ) -> torch.Tensor:
+        """Positions of the whole sequence, latents included, as the backbone itself prepares them for generation."""
+        if attention_mask is None and cache is None:  # Qwen's own code expects one of several rows
+            attention_mask = torch.ones_like(input_ids)
+        known = {"attention_mask": attention_mask, "cache": cache, **inputs}
+        known = {name: value for name, value in known.items() if value is not None}
+        positions = self.backbone._prepare_position_ids_for_generation(input_ids, known)
+        return positions[..., -input_ids.shape[1] :]
+
+
+def _is_wanted(latent_bottleneck: torch.Tensor | bool | None) -> bool:
+    return latent_bottleneck is not None and bool(torch.as_tensor(latent_bottleneck).any())
+
+
+class UnitGainLinear(nn.Linear):
+    """A linear layer that starts by keeping the scale of what it gets, so that latents have unit scale from the first step."""
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Give the layer unit gain and no bias."""
+        init.normal_(self.weight, mean=0.0, std=self.in_features**-0.5)
+        init.zeros_(self.bias)
+
+
+class LatentProjector(nn.Module):
+    """Maps a hidden state of the language model to a latent of the same width.
+
+    There are no 0-dim parameters: ZeRO-3 cannot partition them.
+    """
+
+    def __init__(self, config: StormConfig) -> None:
+        super().__init__()
+        size = config.hidden_size
+        layers: dict[str, list[nn.Module]] = {
+            "linear": [nn.LayerNorm(size), UnitGainLinear(size, size)],
+            "mlp": [
+                nn.LayerNorm(size),
+                UnitGainLinear(size, 2 * size),
+                nn.GELU(),
+                UnitGainLinear(2 * size, size),
+            ],
+            "identity": [],
+        }
+        self.layers = nn.Sequential(*layers[config.latent_projector])
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """Project hidden states of shape `(..., hidden_size)` to latents of the same shape."""
+        return self.layers(hidden_states)

@@ -2,12 +2,24 @@
 
 Training, generation and diagnostics all call this one loop. It ships with the checkpoint.
 
-Axes: B batch, K latent steps, D hidden size.
+Axes: B batch, S sequence, K latent steps, D hidden size.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import torch
+from transformers import PreTrainedModel
+from transformers.cache_utils import Cache
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_outputs import ModelOutput
+
+from .cache_storm import ReplayCache, SegmentRunner, by_row, checkpointing_with_cache, open_cache
+from .errors_storm import CacheError, ConfigurationError, LatentLayoutError, LatentShapeError
+from .latent_block_storm import LatentBlock, RowAlignment, feeding_latents
+from .step_mask_storm import as_mask, check_whole, step_attention
 
 
 LatentIntervention = Callable[[int, torch.Tensor], torch.Tensor]
@@ -90,3 +102,338 @@ def jacobi_sweeps(
         states = torch.cat([state[:, None], sweep(latents)[:, :-1]], dim=1)
         latents = project(states)
     return latents
+
+
+@dataclass(frozen=True)
+class RolloutGradient:
+    """Ways to make the gradient through the rollout cheaper. The default is exact: through every latent step and the prompt.
+
+    Args:
+        detach_prompt (`bool`, *optional*, defaults to `False`):
+            Run the prompt without gradient. The answer then teaches the latent steps and itself, not how the prompt is
+            read. Saves the prompt's activations, by far the most of a long video.
+        truncate_steps (`int`, *optional*):
+            Backpropagate through the last `truncate_steps` latents only (truncated BPTT); what came before
+            them, the prompt included, counts as given. Memory of that many steps instead of K and the prompt.
+        jacobi_sweeps (`int`, *optional*):
+            Find the latents by this number of parallel sweeps over all K slots instead of K steps one after the other, each from
+            the latents of the sweep before. K - 1 sweeps are the rollout itself, fewer are an approximation of it,
+            already in the forward pass. The gradient goes through all sweeps.
+
+    Raises:
+        ConfigurationError: If a number is out of its range, or two of them exclude each other.
+    """
+
+    detach_prompt: bool = False
+    truncate_steps: int | None = None
+    jacobi_sweeps: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("truncate_steps", "jacobi_sweeps"):
+            if (number := getattr(self, name)) is not None and number < 1:
+                raise ConfigurationError(f"`{name}` must be 1 or more, or be left out, got {number}.")
+        if self.truncate_steps is not None and self.jacobi_sweeps is not None:
+            raise ConfigurationError(
+                "`truncate_steps` cuts steps that come one after the other, and `jacobi_sweeps` takes them all at once: "
+                f"give one of them, got {self.truncate_steps} and {self.jacobi_sweeps}."
+            )
+
+    def num_detached_steps(self, num_latents: int) -> int:
+        """Number of the first latent steps that the gradient does not reach."""
+        return 0 if self.truncate_steps is None else max(num_latents - self.truncate_steps, 0)
+
+    def reaches_prompt(self, num_latents: int) -> bool:
+        """True if the prompt gets a gradient."""
+        return not self.detach_prompt and self.num_detached_steps(num_latents) == 0
+
+    def is_exact(self, num_latents: int) -> bool:
+        """Check that latents and gradient are those of the full rollout of `num_latents` steps."""
+        enough_sweeps = self.jacobi_sweeps is None or self.jacobi_sweeps >= num_latents - 1
+        return self.reaches_prompt(num_latents) and enough_sweeps
+
+
+PER_TOKEN_INPUTS = ("mm_token_type_ids", "token_type_ids", "moe_mm_token_type_ids")
+PER_SEGMENT_INPUTS = ("output_hidden_states", "output_attentions", "output_router_logits")
+
+
+Tokens = Callable[[int, int], dict[str, torch.Tensor]]  # the backbone's inputs for a range of columns
+
+
+@dataclass
+class StormModelOutput(ModelOutput):
+    """Output of the body: a backbone's output and the model's own latents (B, K, D), in target space."""
+
+    last_hidden_state: torch.Tensor | None = None
+    cache: Cache | None = None
+    hidden_states: tuple[torch.Tensor | None, ...] | None = None
+    attentions: tuple[torch.Tensor | None, ...] | None = None
+    router_logits: tuple[torch.Tensor, ...] | None = None
+    latents: torch.Tensor | None = None
+
+
+class Thought:
+    """One forward pass with a latent block: align the rows, think, put the pieces back.
+
+    Once it was called, `fed_latents` (B, K, D) is what the slots were fed, in target space.
+    """
+
+    fed_latents: torch.Tensor
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        block: LatentBlock,
+        cache: Cache | None,
+        forced_latents: torch.Tensor | None,
+        intervene: LatentIntervention | None,
+        gradient: RolloutGradient | None = None,
+    ) -> None:
+        self.model, self.config = model, model.config
+        self.block, self.cache = block, cache
+        self.forced_latents, self.intervene = forced_latents, intervene
+        self.gradient = gradient or RolloutGradient()
+        self._check(forced_latents)
+        self._check_gradient()
+
+    def _check(self, forced_latents: torch.Tensor | None) -> None:
+        expected = (len(self.block.first), self.block.num_latents, self.config.hidden_size)
+        if forced_latents is not None and tuple(forced_latents.shape) != expected:
+            raise LatentShapeError(
+                f"The prompt has room for latents of shape {expected}, but `forced_latents` has "
+                f"{tuple(forced_latents.shape)}. Render the prompt with num_latents={forced_latents.shape[1]}, or pool "
+                f"the targets to {self.block.num_latents} steps."
+            )
+        if self.cache is not None and not self.block.is_aligned:
+            raise LatentLayoutError(
+                "With a cache, the latent blocks of all rows must lie in the same columns, got first placeholders in "
+                f"columns {list(self.block.first)}. Pad the prompts on the left."
+            )
+        if torch.is_grad_enabled() and self.cache is not None and self.cache.is_compileable:
+            raise CacheError(
+                f"Gradients cannot pass through a {type(self.cache).__name__}, which is written in place. Leave "
+                "`cache` out, or wrap the call in `torch.no_grad()`."
+            )
+
+    def _check_gradient(self) -> None:
+        if self.gradient != RolloutGradient() and (self.forced_latents is not None or self.cache is not None):
+            raise ConfigurationError(
+                f"{self.gradient} cuts the gradient of a whole rollout, which there is neither with `forced_latents` nor with "
+                "`cache`. Leave one of the two out."
+            )
+        if self.gradient.jacobi_sweeps is not None and self.intervene is not None:
+            raise ConfigurationError(
+                "A `latent_intervention` replaces the latents of steps that come one after the other; `jacobi_sweeps` takes "
+                "them all at once. Leave one of the two out."
+            )
+
+    def __call__(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+        position_ids: torch.Tensor,
+        use_cache: bool | None,
+        inputs: dict[str, Any],
+    ) -> StormModelOutput:
+        """Think: by rollout, or with given latents. Arguments as in `StormModel.forward`."""
+        if self.block.is_aligned:
+            return self._think(input_ids, attention_mask, position_ids, use_cache, inputs)
+        mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        rows = RowAlignment(self.block, mask)
+        padding = getattr(self.config.get_text_config(), "pad_token_id", None) or 0
+        inputs = {name: rows.move(value) if name in PER_TOKEN_INPUTS else value for name, value in inputs.items()}
+        output = self._think(
+            rows.move(input_ids, padding), rows.move(mask), rows.move(position_ids), use_cache=False, inputs=inputs
+        )
+        return _move_back(output, rows)
+
+    def _think(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+        position_ids: torch.Tensor,
+        use_cache: bool | None,
+        inputs: dict[str, Any],
+    ) -> StormModelOutput:
+        is_seen_later = None
+        if self.config.latent_attention == "step":
+            check_whole(self.block, input_ids, self.cache)
+            sees, is_seen_later = step_attention(input_ids, attention_mask, self.block, self.config)
+            attention_mask = as_mask(sees, self.model.get_decoder())
+        if self.forced_latents is None:
+            runner, latents = self._roll_out(input_ids, attention_mask, position_ids, inputs)
+        else:
+            keeps_cache = use_cache is not False and not torch.is_grad_enabled()
+            runner, latents = self._force(
+                self.forced_latents, input_ids, attention_mask, position_ids, inputs, keeps_cache
+            )
+        if not torch.is_grad_enabled():
+            is_cut = self.block.stop == input_ids.shape[1]  # the block may go on in the next piece of the prompt
+            num_thought = self._num_thought() + self.block.num_latents if is_cut else 0
+            keep_state(runner.cache, runner.pieces[-1].last_hidden_state, num_thought)
+        if runner.cache is not None:
+            runner.cache.storm_is_seen_later = is_seen_later
+        return StormModelOutput(
+            last_hidden_state=runner.last_hidden_state,
+            cache=None if use_cache is False or isinstance(runner.cache, ReplayCache) else runner.cache,
+            hidden_states=runner.hidden_states,
+            attentions=runner.attentions,
+            router_logits=runner.router_logits,
+            latents=latents,
+        )
+
+    def _open_cache(self, is_checkpointing: bool) -> Cache:
+        text_config = self.config.get_text_config(decoder=True)
+        return open_cache(text_config, torch.is_grad_enabled(), is_checkpointing)
+
+    def _force(
+        self,
+        forced_latents: torch.Tensor,
+        input_ids: torch.Tensor,
+        mask: torch.Tensor | None,
+        positions: torch.Tensor,
+        inputs: dict[str, Any],
+        keeps_cache: bool,
+    ) -> tuple[SegmentRunner, torch.Tensor]:
+        """Teacher forcing: every slot is fed what is given, in one pass, and each latent is read off the slot before."""
+        self.fed_latents = forced_latents
+        cache = self._open_cache(is_checkpointing=False) if self.cache is None and keeps_cache else self.cache
+        runner = SegmentRunner(self.model.backbone.base_model, cache, mask, positions, {})
+        inputs = {"input_ids": input_ids, **inputs}
+        hidden_states = self._run_fed(runner, 0, input_ids.shape[1], forced_latents, inputs)
+        before = torch.arange(self.block.start - 1, self.block.stop - 1, device=hidden_states.device)
+        return runner, self.model.latent_projector(hidden_states[:, before])
+
+    def _roll_out(
+        self, input_ids: torch.Tensor, mask: torch.Tensor | None, positions: torch.Tensor, inputs: dict[str, Any]
+    ) -> tuple[SegmentRunner, torch.Tensor]:
+        """The bounded rollout: the prompt, K single-token steps, the rest."""
+        layers = self._checkpointed_layers()
+        per_token = {name: inputs.pop(name) for name in PER_TOKEN_INPUTS if name in inputs}
+        options = {name: inputs.pop(name) for name in PER_SEGMENT_INPUTS if name in inputs}
+        cache = self._open_cache(is_checkpointing=bool(layers)) if self.cache is None else self.cache
+        runner = SegmentRunner(self.model.backbone.base_model, cache, mask, positions, options)
+        start, stop = self.block.start, self.block.stop
+
+        def tokens(first: int, last: int) -> dict[str, torch.Tensor]:
+            sliced = {name: value[..., first:last] for name, value in per_token.items()}
+            return {"input_ids": input_ids[:, first:last], **sliced}
+
+        with checkpointing_with_cache(layers):
+            reaches_prompt = self.gradient.reaches_prompt(self.block.num_latents)
+            with torch.set_grad_enabled(torch.is_grad_enabled() and reaches_prompt):
+                state = runner(0, start, **tokens(0, start), **inputs)[:, -1] if start else self._kept_state()
+            if self.gradient.jacobi_sweeps is None:
+                latents = self._step_by_step(runner, state, tokens)
+                if stop < input_ids.shape[1]:
+                    runner(stop, input_ids.shape[1], **tokens(stop, input_ids.shape[1]))
+            else:
+                latents = self._in_parallel(runner, state, self.gradient.jacobi_sweeps, tokens)
+        return runner, latents
+
+    def _step_by_step(self, runner: SegmentRunner, state: torch.Tensor, tokens: Tokens) -> torch.Tensor:
+        """K single-token steps."""
+        num_latents = self.block.num_latents
+        fed: list[torch.Tensor] = []
+
+        def advance(latent: torch.Tensor) -> torch.Tensor:
+            column = self.block.start + len(fed)
+            fed.append(latent)
+            return self._run_fed(runner, column, column + 1, latent[:, None], tokens(column, column + 1))[:, -1]
+
+        latents = bounded_rollout(
+            self.model.latent_projector,
+            advance,
+            state,
+            num_latents,
+            self.intervene,
+            first_step=self._num_thought(),
+            num_detached_steps=self.gradient.num_detached_steps(num_latents),
+        )
+        self.fed_latents = torch.stack(fed, dim=1)
+        return latents
+
+    def _in_parallel(
+        self, runner: SegmentRunner, state: torch.Tensor, num_sweeps: int, tokens: Tokens
+    ) -> torch.Tensor:
+        """Sweeps over all slots at once, each on the cache of the prompt, then one pass over the slots and the rest."""
+        start, num_latents = self.block.start, self.block.num_latents
+        project = self.model.latent_projector
+
+        def run(runner: SegmentRunner, latents: torch.Tensor, stop: int) -> torch.Tensor:
+            return self._run_fed(runner, start, stop, latents, tokens(start, stop))
+
+        def sweep(latents: torch.Tensor) -> torch.Tensor:
+            return run(runner.branch(), latents, self.block.stop)
+
+        self.fed_latents = latents = jacobi_sweeps(project, sweep, state, num_latents, num_sweeps)
+        states = run(runner, latents, runner.position_ids.shape[-1])
+        return project(torch.cat([state[:, None], states[:, : num_latents - 1]], dim=1))
+
+    @torch.compiler.disable  # a compiled graph does not see hooks come and go
+    def _run_fed(
+        self, runner: SegmentRunner, start: int, stop: int, latents: torch.Tensor, inputs: dict[str, Any]
+    ) -> torch.Tensor:
+        """Run columns `start` to `stop` with `latents` (B, K, D), scaled from target space to input embeddings, in their slots.
+
+        A range that begins within the block begins with the first of the latents.
+        """
+        shape = (inputs["input_ids"].shape[0], stop - start)
+        embeds = latents * self.config.latent_scale
+        with feeding_latents(self.model.get_input_embeddings(), shape, max(self.block.start - start, 0), embeds):
+            return runner(start, stop, **inputs)
+
+    def _checkpointed_layers(self) -> list[GradientCheckpointingLayer]:
+        if not (self.model.training and torch.is_grad_enabled()):
+            return []
+        layers = [module for module in self.model.modules() if isinstance(module, GradientCheckpointingLayer)]
+        checkpointed = [layer for layer in layers if layer.gradient_checkpointing]
+        for layer in checkpointed:
+            checkpoint = layer._gradient_checkpointing_func
+            if isinstance(checkpoint, partial) and checkpoint.keywords.get("use_reentrant", True):
+                raise CacheError(
+                    "Expected checkpointed layers with `use_reentrant=False`, got reentrant ones: those lose the gradient "
+                    "that reaches the rollout through the keys and values of earlier steps, silently. Call "
+                    '`model.activation_checkpointing_enable({"use_reentrant": False})`.'
+                )
+        return layers if checkpointed else []
+
+    def _kept_state(self) -> torch.Tensor:
+        state = getattr(self.cache, "storm_state", None)
+        if state is None:
+            raise LatentLayoutError(
+                "A prompt may not begin with a latent placeholder: the first latent is made from the hidden state before "
+                "it, and this cache holds none. Pass the prompt together with its latent block."
+            )
+        return state
+
+    def _num_thought(self) -> int:
+        """Number of latents of this block that an earlier piece of the prompt held."""
+        return 0 if self.block.start else getattr(self.cache, "storm_num_thought", 0)
+
+
+def keep_state(cache: Cache | None, hidden_states: torch.Tensor, num_thought: int = 0) -> None:
+    """Keep the last hidden state, and how far the thought got, with the cache: a chunked prefill may go on with a latent."""
+    if cache is not None:
+        cache.storm_state, cache.storm_num_thought = (
+            hidden_states[:, -1].clone(),
+            num_thought,
+        )  # not a view of the prompt
+
+
+def _move_back(output: StormModelOutput, rows: RowAlignment) -> StormModelOutput:
+    assert output.last_hidden_state is not None
+    output.last_hidden_state = rows.move_back(output.last_hidden_state)
+    if output.hidden_states is not None:
+        output.hidden_states = tuple(
+            layer if layer is None else rows.move_back(layer) for layer in output.hidden_states
+        )
+    if output.attentions is not None:
+        output.attentions = tuple(
+            layer if layer is None else rows.move_back(rows.move_back(layer, dim=2), dim=3)
+            for layer in output.attentions
+        )
+    if output.router_logits is not None:
+        output.router_logits = tuple(
+            rows.move_back(by_row(layer, len(rows.home))).flatten(0, 1) for layer in output.router_logits
+        )
+    return output

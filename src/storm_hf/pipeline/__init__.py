@@ -1,9 +1,8 @@
 """Resumable work: steps over small shards, in folders that know what their contents were made with."""
 
-from storm_hf.pipeline.fingerprint import claim, read_fingerprint
 from storm_hf.pipeline.lock import locked
 from storm_hf.pipeline.step import Step
-from storm_hf.pipeline.workspace import Workspace
+from storm_hf.pipeline.workspace import Workspace, claim, read_fingerprint
 
 
 __all__ = ["Step", "Workspace", "claim", "locked", "read_fingerprint"]

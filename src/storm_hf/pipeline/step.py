@@ -5,9 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from storm_hf.pipeline.fingerprint import claim
-from storm_hf.pipeline.workspace import Workspace
-from storm_hf.writing import written_whole
+from storm_hf.atomic import written_whole
+from storm_hf.pipeline.workspace import Workspace, claim
 
 
 TaskT = TypeVar("TaskT")

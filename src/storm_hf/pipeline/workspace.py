@@ -1,10 +1,18 @@
-"""Paths of shards. A file that exists is complete."""
+"""Folders of a pipeline: paths of shards, where a file that exists is complete, and the fingerprint of their parameters.
 
-from collections.abc import Iterator
+fingerprint.json    {"encode": {"hash": "…", "parameters": {"encoder": "…", "rows_per_shard": 512}}}
+"""
+
+import json
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from hashlib import file_digest, sha256
 from pathlib import Path
+from typing import Any
 
+from storm_hf.atomic import read_json, write_json
+from storm_hf.errors import StaleWorkError
 from storm_hf.pipeline.lock import locked
 
 
@@ -61,3 +69,90 @@ class Workspace:
         """Remove what a killed run left half written of a shard, or of all. No other process may be writing it."""
         for path in (self.root / step).glob(f".{name}.*unfinished"):
             path.unlink(missing_ok=True)
+
+
+FILE_NAME = "fingerprint.json"
+_ABSENT = "nothing"
+
+
+def claim(folder: Path, step: str, parameters: Mapping[str, Any]) -> None:
+    """Say in a folder what a step is made with, or make sure that it is the same as before.
+
+    Args:
+        folder (`Path`):
+            The workspace.
+        step (`str`):
+            Name of the step.
+        parameters (`Mapping[str, Any]`):
+            Everything that changes what the step writes, as JSON knows it.
+
+    Raises:
+        StaleWorkError: If the step was begun with other parameters; the message names each with its old and new value.
+    """
+    new = json.loads(json.dumps(parameters))
+    if _is_claimed(folder, step, new):
+        return  # nothing is written: the folder may be read-only
+    with locked(Path(folder) / LOCKS / "fingerprint", FILE_NAME):
+        if not _is_claimed(folder, step, new):
+            content = {**read_fingerprint(folder), step: {"hash": hash_parameters(new), "parameters": new}}
+            write_json(Path(folder) / FILE_NAME, content)
+
+
+def _is_claimed(folder: Path, step: str, new: Mapping[str, Any]) -> bool:
+    """Check whether a step was begun, and raise if that was with other parameters."""
+    known = read_fingerprint(folder)
+    if step not in known:
+        return False
+    if known[step]["hash"] != hash_parameters(new):
+        changes = "; ".join(_differences(known[step]["parameters"], new))
+        raise StaleWorkError(
+            f"{folder} holds work of the step {step!r} that was made with other parameters: {changes}. Use the old "
+            "values, choose another folder, or remove this one."
+        )
+    return True
+
+
+def read_fingerprint(folder: Path) -> dict[str, Any]:
+    """Read the parameters of each step of a folder; empty if none has begun."""
+    path = Path(folder) / FILE_NAME
+    return read_json(path) if path.exists() else {}
+
+
+def hash_parameters(parameters: Mapping[str, Any]) -> str:
+    """Hash parameters so that their order does not matter."""
+    return sha256(json.dumps(parameters, sort_keys=True).encode()).hexdigest()
+
+
+def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    old, new = _flatten(old), _flatten(new)
+    changed = [name for name in sorted({*old, *new}) if old.get(name, _ABSENT) != new.get(name, _ABSENT)]
+    return [f"{name} was {old.get(name, _ABSENT)} and is now {new.get(name, _ABSENT)}" for name in changed]
+
+
+def _flatten(parameters: Any, path: str = "") -> dict[str, Any]:
+    """Name nested parameters by their path: `{"sizes": [{"height": 28}]}` becomes `{"sizes.0.height": 28}`."""
+    named: Mapping[Any, Any] = {}
+    if isinstance(parameters, Mapping):
+        named = parameters
+    elif isinstance(parameters, list) and any(isinstance(value, Mapping) for value in parameters):
+        named = dict(enumerate(parameters))
+    if not named:
+        return {path: parameters} if path else {}
+    flat: dict[str, Any] = {}
+    for name, value in named.items():
+        flat.update(_flatten(value, f"{path}.{name}" if path else str(name)))
+    return flat
+
+
+def hash_file(path: Path) -> str:
+    """SHA-256 of a file's contents, read in chunks."""
+    with path.open("rb") as file:
+        return file_digest(file, "sha256").hexdigest()
+
+
+def folder_revision(folder: Path) -> str:
+    """Name the files of a folder: twelve digits of the hash of their names and contents."""
+    digest = sha256()
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        digest.update(f"{path.relative_to(folder).as_posix()} {hash_file(path)}\n".encode())
+    return digest.hexdigest()[:12]

@@ -7,7 +7,7 @@ adapter, P prompt, K latent steps, A answer, S = P + K + A tokens; all for one r
 from dataclasses import dataclass
 from typing import Literal
 
-from storm_hf.model.gradient_storm import RolloutGradient
+from storm_hf.model.rollout_storm import RolloutGradient
 from storm_hf.planning.shape import DecoderShape
 
 

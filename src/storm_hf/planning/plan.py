@@ -25,9 +25,9 @@ from storm_hf.planning.passes import (
 )
 from storm_hf.planning.recipe import Recipe, read_recipe
 from storm_hf.planning.shape import DecoderShape
-from storm_hf.training.adapter import peft_config, train_in_float32
 from storm_hf.training.device import PEAK_FLOPS_PER_SECOND
 from storm_hf.training.flops import ParameterCounts, TokenCounts, attention_shape, count_parameters, training_flops
+from storm_hf.training.peft import peft_config, train_in_float32
 from storm_hf.training.trainer import freeze_vision
 
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from storm_hf.align.config import StormAlignConfig
 from storm_hf.curriculum.recipe import argument_records, read_yaml
 from storm_hf.errors import ConfigurationError
-from storm_hf.model.gradient_storm import RolloutGradient
+from storm_hf.model.rollout_storm import RolloutGradient
 from storm_hf.planning.backbone import KNOWN, is_checkpoint
 from storm_hf.training.config import StormTrainingConfig
 from storm_hf.training.loading import StormModelConfig

@@ -1,9 +1,9 @@
 """One way to make a page, a chart, and a clip beside its thought."""
 
+from storm_hf.atomic import write_atomically
 from storm_hf.reporting.film import frame_data_uri, side_by_side, video_data_uri
 from storm_hf.reporting.page import render_page
 from storm_hf.reporting.plots import Bar, Line, Mark, bar_chart, line_chart
-from storm_hf.writing import write_atomically
 
 
 __all__ = [

@@ -5,7 +5,7 @@ comes with its timestamps.
 """
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from threading import Event, Lock
 from typing import Any
@@ -15,15 +15,14 @@ import torch
 from transformers import GenerationConfig, ProcessorMixin
 
 from storm_hf.errors import DatasetError, PromptError, RequestError
+from storm_hf.inputs.prompts import PromptEncoder
 from storm_hf.interventions.intervention import Intervention, make_intervention
 from storm_hf.interventions.kind import InterventionKind
 from storm_hf.model.modeling_storm import StormForConditionalGeneration
 from storm_hf.model.processing_storm import thinking_switches
-from storm_hf.serving.conversation import decode_messages
 from storm_hf.serving.generation import AnswerText, RepetitionPenalties, generation_config
 from storm_hf.serving.media import MediaPolicy
-from storm_hf.serving.request import ChatCompletionRequest, Message
-from storm_hf.training.prompts import PromptEncoder
+from storm_hf.serving.request import ChatCompletionRequest, ImagePart, Message, TextPart, VideoPart
 
 
 MAX_NEW_TOKENS = 1024
@@ -295,3 +294,33 @@ def _seed(seed: int | None, index: int) -> None:
 def _end_ids(settings: GenerationConfig) -> list[int]:
     end = settings.eos_token_id
     return [] if end is None else [end] if isinstance(end, int) else list(end)
+
+
+def decode_messages(
+    messages: Sequence[Message], processor: ProcessorMixin, media: MediaPolicy
+) -> list[dict[str, Any]]:
+    """Decode the images and videos of a conversation.
+
+    Args:
+        messages (`Sequence[Message]`):
+            The conversation.
+        processor ([`~transformers.ProcessorMixin`]):
+            Determines how videos are sampled.
+        media ([`MediaPolicy`]):
+            Allowed sources and sizes.
+
+    Raises:
+        RequestError: If a file is not allowed or cannot be decoded.
+    """
+    return [
+        {"role": message.role, "content": [_decode(part, processor, media) for part in message.content]}
+        for message in messages
+    ]
+
+
+def _decode(part: TextPart | ImagePart | VideoPart, processor: ProcessorMixin, media: MediaPolicy) -> dict[str, Any]:
+    if isinstance(part, TextPart):
+        return {"type": "text", "text": part.text}
+    if isinstance(part, ImagePart):
+        return {"type": "image", "image": media.image(part.image_url.url)}
+    return {"type": "video", "video": media.video(part.video_url.url, processor)}

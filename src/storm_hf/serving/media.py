@@ -19,7 +19,7 @@ from PIL import Image, UnidentifiedImageError
 from transformers import ProcessorMixin
 
 from storm_hf.errors import MachineError, RequestError, VideoReadError, first_line, is_machine_fault
-from storm_hf.evaluation.asking import read_clip
+from storm_hf.evaluation.single import read_clip
 from storm_hf.optional import require
 from storm_hf.video import VideoClip, VideoLimits, bounded_reading, read_video
 

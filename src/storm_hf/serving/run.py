@@ -7,8 +7,8 @@ from pathlib import Path
 
 import torch
 
+from storm_hf.checkpoints.loading import load_checkpoint
 from storm_hf.errors import ServerError
-from storm_hf.evaluation.loading import load_checkpoint
 from storm_hf.optional import require
 
 
@@ -88,9 +88,8 @@ def run_server(settings: ServerSettings, on_ready: Callable[[str], None]) -> Non
 
     from storm_hf.serving.chat import ChatModel
     from storm_hf.serving.limits import RequestLimiter
-    from storm_hf.serving.listening import ListeningServer
     from storm_hf.serving.media import MediaPolicy
-    from storm_hf.serving.server import build_app
+    from storm_hf.serving.server import ListeningServer, build_app
 
     listening = _listen(settings.host, settings.port)  # before the model is loaded, which takes longer
     with listening:

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from storm_hf.lazy import first_use
+from storm_hf.optional import first_use
 
 
 if TYPE_CHECKING:
@@ -10,10 +10,9 @@ if TYPE_CHECKING:
     from storm_hf.target_trajectory.encode import encode_frames, encoder_revision
     from storm_hf.target_trajectory.fitting import TargetSettings, fit_targets
     from storm_hf.target_trajectory.pool import pool_to_trajectory
-    from storm_hf.target_trajectory.published import find_targets
     from storm_hf.target_trajectory.rank import RankReport, choose_rank
     from storm_hf.target_trajectory.schema import storm_thoughts_features
-    from storm_hf.target_trajectory.shards import iterate_features, load_thoughts
+    from storm_hf.target_trajectory.shards import find_targets, iterate_features, load_thoughts
     from storm_hf.target_trajectory.trajectory import TargetTrajectory
     from storm_hf.target_trajectory.whiten import WhiteningStatistics
 
@@ -27,7 +26,7 @@ _MODULE_OF = {
     "choose_rank": "storm_hf.target_trajectory.rank",
     "encode_frames": "storm_hf.target_trajectory.encode",
     "encoder_revision": "storm_hf.target_trajectory.encode",
-    "find_targets": "storm_hf.target_trajectory.published",
+    "find_targets": "storm_hf.target_trajectory.shards",
     "fit_targets": "storm_hf.target_trajectory.fitting",
     "iterate_features": "storm_hf.target_trajectory.shards",
     "load_thoughts": "storm_hf.target_trajectory.shards",

@@ -10,18 +10,16 @@ from pathlib import Path
 
 from transformers import PreTrainedModel, ProcessorMixin
 
+from storm_hf.atomic import write_json
 from storm_hf.errors import DatasetError
-from storm_hf.pipeline.fingerprint import hash_file
 from storm_hf.pipeline.step import Step
-from storm_hf.pipeline.workspace import Workspace
+from storm_hf.pipeline.workspace import Workspace, hash_file
+from storm_hf.target_trajectory.encode import ShardEncoder, feature_shape_of, hash_rows
 from storm_hf.target_trajectory.fitting import TargetSettings, fit_targets
 from storm_hf.target_trajectory.rank import RankReport
-from storm_hf.target_trajectory.rows import hash_rows
 from storm_hf.target_trajectory.schema import DATA, MANIFEST
-from storm_hf.target_trajectory.shard_encoder import ShardEncoder, feature_shape_of
 from storm_hf.target_trajectory.shards import shard_names
 from storm_hf.thought_video import ThoughtExample, WorldExample
-from storm_hf.writing import write_json
 
 
 @dataclass(frozen=True)

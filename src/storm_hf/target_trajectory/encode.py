@@ -3,10 +3,15 @@
 Axes: B clips of a batch, T frames, H height and W width in pixels, P temporal patches, C cells of a patch, D hidden size.
 """
 
-from collections.abc import Iterable, Iterator
+import json
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
 from hashlib import sha256
 from itertools import groupby, islice
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +20,11 @@ from transformers.image_utils import ChannelDimension
 from transformers.video_utils import VideoMetadata
 
 from storm_hf.errors import BackboneError, TrajectoryShapeError
-from storm_hf.model.features_storm import to_float16
+from storm_hf.model.video_features_storm import to_float16
+from storm_hf.pipeline.paths import relative_to
+from storm_hf.target_trajectory.schema import CLIP_COLUMNS, FEATURES_COLUMN, storm_thoughts_features
+from storm_hf.target_trajectory.shards import write_shard
+from storm_hf.thought_video import ThoughtExample, WorldExample
 
 
 def encode_frames(
@@ -162,3 +171,126 @@ def _evaluating(model: PreTrainedModel) -> Iterator[None]:
         yield
     finally:
         model.train(was_training)
+
+
+def row_of(example: ThoughtExample, folder: Path) -> dict[str, Any]:
+    """Describe an example by the columns of `storm_thoughts_features`, without those that an encoder fills.
+
+    Args:
+        example ([`ThoughtExample`]):
+            A world's example gets the columns of a world.
+        folder (`Path`):
+            The data set: paths of videos that lie in it become relative to it.
+    """
+    thought = example.thought
+    row: dict[str, Any] = {
+        "id": example.id,
+        "video": relative_to(example.video, folder),
+        "question": example.question,
+        "options": list(example.options),
+        "answer": example.answer,
+        "thought_fps": thought.fps,
+        "thought_source": thought.source,
+        "thought_prompt": thought.prompt,
+        "thought_video": None if thought.path is None else relative_to(thought.path, folder),
+        "seed": thought.seed,
+        "generator": thought.generator,
+        "generator_revision": thought.generator_revision,
+        "license": thought.license,
+    }
+    if isinstance(example, WorldExample):
+        names = ("depth", "chain_of_thought", "terse_chain", "clip_caption", "thought_caption")
+        row |= {name: getattr(example, name) for name in names}
+        row["states"] = list(example.states)
+    else:
+        row |= {name: getattr(example, name) for name in CLIP_COLUMNS}
+    return row
+
+
+def hash_rows(examples: Sequence[ThoughtExample], folder: Path) -> str:
+    """Hash the rows of a split, to notice when they are others."""
+    digest = sha256()
+    for example in examples:
+        digest.update(json.dumps(row_of(example, folder), sort_keys=True).encode())
+    return digest.hexdigest()
+
+
+@dataclass(frozen=True, eq=False)
+class ShardEncoder:
+    """Turns examples into shards. The rows of one shard at a time are in memory.
+
+    Args:
+        folder (`Path`):
+            The data set: paths of videos that lie in it are stored relative to it.
+        model ([`~transformers.PreTrainedModel`]):
+            Its frozen vision tower encodes, in the dtype and on the device that it has.
+        processor ([`~transformers.ProcessorMixin`]):
+            The processor of the model.
+        name (`str`):
+            Name of the model, to be recorded.
+        batch_size (`int`, *optional*, defaults to `32`):
+            Thought videos encoded together.
+        is_world (`bool`, *optional*, defaults to `False`):
+            Whether all examples are a world's.
+        keeps_thoughts (`bool`, *optional*, defaults to `True`):
+            Whether rows name the files of their thought videos.
+        feature_shape (`tuple[int, int]`, *optional*):
+            Cells of a temporal patch and size of each that all shards have; by default those of the first row of each.
+    """
+
+    folder: Path
+    model: PreTrainedModel
+    processor: ProcessorMixin
+    name: str
+    batch_size: int = 32
+    is_world: bool = False
+    keeps_thoughts: bool = True
+    feature_shape: tuple[int, int] | None = None
+
+    @cached_property
+    def revision(self) -> str:
+        """Hash of the weights that encode."""
+        return encoder_revision(self.model)
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """Parameters besides the examples that determine the rows."""
+        video_processor = json.loads(self.processor.video_processor.to_json_string())
+        parameters = {"encoder": self.name, "encoder_revision": self.revision, "video_processor": video_processor}
+        return parameters if self.is_world else {**parameters, "provenance": list(CLIP_COLUMNS)}
+
+    def write(self, examples: Sequence[ThoughtExample], path: Path) -> None:
+        """Encode the thought videos of some examples and write their rows.
+
+        Args:
+            examples (`Sequence[ThoughtExample]`):
+                At least one. Their thought videos have one resolution.
+            path (`Path`):
+                Output path. The caller renames it once it is complete.
+
+        Raises:
+            DatasetError: If the thought videos do not all encode to one shape.
+            VideoReadError: If a thought video cannot be read.
+            BackboneError: If the backbone cannot encode videos.
+        """
+        features: list[np.ndarray] = []
+        for fps, alike in groupby(examples, key=lambda example: example.thought.fps):
+            clips = (example.thought.read() for example in alike)
+            features += encode_frames(self.model, self.processor, clips, fps=fps, batch_size=self.batch_size)
+        rows = [
+            {**self._words(example), FEATURES_COLUMN: encoded}
+            for example, encoded in zip(examples, features, strict=True)
+        ]
+        num_cells, hidden_size = self.feature_shape or features[0].shape[1:]
+        write_shard(path, rows, storm_thoughts_features(hidden_size, num_cells, is_world=self.is_world))
+
+    def _words(self, example: ThoughtExample) -> dict[str, Any]:
+        row = row_of(example, self.folder) | {"encoder": self.name, "encoder_revision": self.revision}
+        return row if self.keeps_thoughts else row | {"thought_video": None}
+
+
+def feature_shape_of(model: PreTrainedModel, processor: ProcessorMixin, example: ThoughtExample) -> tuple[int, int]:
+    """Cells of a temporal patch, and the size of each, that the thought video of an example has once it is encoded."""
+    thought = example.thought
+    num_cells, size = encode_frames(model, processor, [thought.read()], fps=thought.fps)[0].shape[1:]
+    return num_cells, size

@@ -1,6 +1,6 @@
 """Choice of the rank: the number of principal components that hold the state of the world.
 
-Axes: N clips, K latent steps, F features of a slot, R rank.
+Axes: N clips or rows, K latent steps, F features of a slot, R rank, C outputs.
 """
 
 import logging
@@ -12,7 +12,6 @@ import numpy as np
 import torch
 
 from storm_hf.errors import TrajectoryShapeError
-from storm_hf.target_trajectory.ridge import ridge_weights
 from storm_hf.target_trajectory.whiten import SlotMoments, SlotStatistics, principal_components
 
 
@@ -161,3 +160,24 @@ def _worst_part(accuracy: torch.Tensor, states: list[torch.Tensor]) -> tuple[flo
             len(states),
         )
     return tuple(accuracy[:, is_read].amin(dim=1).tolist()) if is_read.any() else None
+
+
+def ridge_weights(inputs: torch.Tensor, outputs: torch.Tensor, penalty: float) -> torch.Tensor:
+    """Solve a ridge regression without an intercept, in the smaller of its two spaces.
+
+    Args:
+        inputs (`torch.Tensor` of shape `(num_rows, num_features)`):
+            In float64.
+        outputs (`torch.Tensor` of shape `(num_rows, num_outputs)`):
+            In float64.
+        penalty (`float`):
+            On the squared weights, per row.
+
+    Returns:
+        `torch.Tensor` of shape `(num_features, num_outputs)`: The weights.
+    """
+    num_rows, num_features = inputs.shape
+    damping = penalty * num_rows * torch.eye(min(num_rows, num_features), dtype=inputs.dtype)
+    if num_features <= num_rows:
+        return torch.linalg.solve(inputs.T @ inputs + damping, inputs.T @ outputs)
+    return inputs.T @ torch.linalg.solve(inputs @ inputs.T + damping, outputs)

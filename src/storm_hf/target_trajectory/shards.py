@@ -7,18 +7,27 @@ The manifest is written last: a folder that has one is complete.
 Axes: P temporal patches, C cells of a patch, D hidden size.
 """
 
+import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+)
 
+from storm_hf.atomic import read_json
 from storm_hf.errors import DatasetError
 from storm_hf.optional import require
 from storm_hf.pipeline.paths import with_absolute_paths
 from storm_hf.target_trajectory.schema import FEATURES_COLUMN, MANIFEST
-from storm_hf.writing import read_json
+from storm_hf.target_trajectory.trajectory import FILE_NAME, TargetTrajectory
 
 
 def shard_names(split: str, num_rows: int, rows_per_shard: int) -> dict[str, range]:
@@ -131,3 +140,38 @@ def _arrays(patches: Any, sizes: tuple[int, int]) -> list[np.ndarray]:
     offsets = patches.offsets.to_numpy()
     values = patches.flatten().flatten().flatten().to_numpy(zero_copy_only=False).reshape(-1, *sizes)
     return np.split(values, offsets[1:-1] - offsets[0])
+
+
+logger = logging.getLogger(__name__)
+
+
+def find_targets(dataset: str | os.PathLike[str], revision: str | None = None) -> TargetTrajectory | None:
+    """Look for the targets that travel with a data set.
+
+    Args:
+        dataset (`str` or `os.PathLike`):
+            A folder, or the name of a data set on the Hub, of which one small file is downloaded.
+        revision (`str`, *optional*):
+            Branch, tag or commit on the Hub.
+
+    Returns:
+        [`TargetTrajectory`], or None where the data set has none. What cannot be looked up, since the Hub is away, is logged.
+
+    Raises:
+        DatasetError: If the file is another's.
+    """
+    if Path(dataset).is_dir():
+        return TargetTrajectory.load(dataset) if Path(dataset, FILE_NAME).is_file() else None
+    try:
+        path = hf_hub_download(os.fspath(dataset), FILE_NAME, repo_type="dataset", revision=revision)
+    except LocalEntryNotFoundError:
+        logger.warning(
+            "The Hub cannot be reached to look for %s of %s, and it is not in the cache: targets are fitted anew. Download it "
+            "first to train on those that the data set was published with.",
+            FILE_NAME,
+            dataset,
+        )
+        return None
+    except (EntryNotFoundError, RepositoryNotFoundError, HFValidationError):
+        return None
+    return TargetTrajectory.load(Path(path).parent)

@@ -15,10 +15,10 @@ import torch.nn.functional as F
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from storm_hf.atomic import written_whole
 from storm_hf.errors import DatasetError, TrajectoryShapeError
 from storm_hf.target_trajectory.pool import Features, Layout, Pooling, as_clips, check_pooling, pool_clips
 from storm_hf.target_trajectory.whiten import SlotStatistics, WhiteningStatistics
-from storm_hf.writing import written_whole
 
 
 Normalization = Literal["whiten", "layernorm", "none"]

@@ -2,8 +2,8 @@
 
 from typing import TYPE_CHECKING
 
-from storm_hf.lazy import first_use
-from storm_hf.thought_video.diffusers_settings import DiffusersSettings
+from storm_hf.optional import first_use
+from storm_hf.thought_video.diffusers_generator import DiffusersSettings
 from storm_hf.thought_video.duplicates import DuplicateGate, find_duplicates, perceptual_hash
 from storm_hf.thought_video.folder import FolderGenerator
 from storm_hf.thought_video.future import FutureGenerator

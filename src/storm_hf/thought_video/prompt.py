@@ -8,10 +8,10 @@ from string import Formatter
 from typing import Protocol
 
 from storm_hf.annotations.record import Annotation
-from storm_hf.chat import ChatModel, Message
+from storm_hf.atomic import read_json, write_json
 from storm_hf.errors import ConfigurationError, DatasetError
+from storm_hf.llm import ChatModel, Message
 from storm_hf.thought_video.clip_part import read_seen
-from storm_hf.writing import read_json, write_json
 
 
 DEFAULT_TEMPLATE = "{question} The video goes on and shows step by step why the answer is: {answer}."

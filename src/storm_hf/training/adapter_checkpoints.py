@@ -10,8 +10,8 @@ from peft.utils import SAFETENSORS_WEIGHTS_NAME
 from torch import nn
 from trl import SFTTrainer
 
-from storm_hf.training.adapter import check_adapter_fits, exact_weights, train_in_float32
-from storm_hf.training.adapter_folder import save_storm_config, write_full_names
+from storm_hf.checkpoints.adapter import save_storm_config, write_full_names
+from storm_hf.training.peft import check_adapter_fits, exact_weights, train_in_float32
 
 
 class AdapterCheckpoints(SFTTrainer):

@@ -8,10 +8,10 @@ from transformers.trainer_utils import HubStrategy
 from trl import SFTConfig
 
 from storm_hf.errors import ConfigurationError
-from storm_hf.model.gradient_storm import RolloutGradient
+from storm_hf.inputs.wording import QuestionStyle
+from storm_hf.model.rollout_storm import RolloutGradient
 from storm_hf.training.device import workers_to_spare
-from storm_hf.video.backend_choice import check_video_backend, video_backend
-from storm_hf.worlds.question import QuestionStyle
+from storm_hf.video.library_backends import check_video_backend, video_backend
 
 
 # Settings of SFTConfig that prepare texts, each with the values that change nothing, and why others are refused.

@@ -1,22 +1,27 @@
-"""Loading for a run: a model, plain or already a STORM, with its processor, and rows whose videos can be found."""
+"""Loading for a run: a model, plain or already a STORM, with its processor, and rows whose videos can be found.
+
+A pretrained backbone sees already. A random one, as small enough for two processor cores, must learn it before its vision tower
+can be frozen and make targets of thought videos; so it learns to describe both kinds of video.
+"""
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from datasets import Dataset, DatasetDict, load_dataset
+import torch
+from datasets import Dataset, DatasetDict, Features, List, Value, load_dataset
 from peft import PeftModel
-from transformers import AutoConfig, AutoProcessor, PreTrainedConfig, ProcessorMixin
-from trl import ModelConfig
+from transformers import AutoConfig, AutoProcessor, BitsAndBytesConfig, PreTrainedConfig, ProcessorMixin
+from trl import ModelConfig, get_quantization_config
 
+from storm_hf.checkpoints.adapter import AdapterFolder, base_config, find_adapter, with_storm
 from storm_hf.errors import CheckpointError, ConfigurationError, DatasetError
-from storm_hf.hub.clips import fetch_videos, is_published, with_clips
+from storm_hf.hub.published_shards import fetch_videos, is_published, with_clips
 from storm_hf.model import StormConfig, StormForConditionalGeneration, add_latent_tokens, storm_processor
-from storm_hf.model.probe_storm import keep_layout
+from storm_hf.model.backbone_storm import keep_layout
+from storm_hf.optional import require
 from storm_hf.pipeline.paths import with_absolute_paths, with_origin
-from storm_hf.training.adapter import continue_adapter
-from storm_hf.training.adapter_folder import AdapterFolder, base_config, find_adapter, with_storm
-from storm_hf.training.quantization import quantization
+from storm_hf.training.peft import continue_adapter, outside_decoder
 
 
 @dataclass
@@ -229,3 +234,80 @@ def pick_split(dataset: DatasetDict, name: str, argument: str = "dataset_train_s
             f"The data set has no split {name!r}; it has {', '.join(dataset)}. Name one with --{argument}."
         )
     return dataset[name]
+
+
+def quantization(args: ModelConfig, config: PreTrainedConfig) -> BitsAndBytesConfig | None:
+    """Configure the quantization that a run's arguments ask for.
+
+    Only projections of the language model are quantized. The latent projector is trained, the targets of Stage I are made by
+    the vision tower and its merger, and TRL multiplies with the weights of the head: these stay as they are.
+
+    Args:
+        args ([`~trl.ModelConfig`]):
+            `load_in_4bit` or `load_in_8bit`, and what goes with them.
+        config ([`~transformers.PreTrainedConfig`]):
+            Configuration of the checkpoint, plain or a STORM.
+
+    Returns:
+        [`~transformers.BitsAndBytesConfig`] or `None`: What `from_pretrained` takes as `quantization_config`.
+
+    Raises:
+        MissingExtraError: If `bitsandbytes` is not installed.
+    """
+    if not (args.load_in_4bit or args.load_in_8bit):
+        return None
+    require("bitsandbytes")
+    compute = "bfloat16" if args.dtype in (None, "auto") else args.dtype
+    quantized = get_quantization_config(replace(args, dtype=compute))
+    if config.model_type != StormConfig.model_type:
+        config = StormConfig(vlm_config=config)
+    with torch.device("meta"):
+        quantized.llm_int8_skip_modules = outside_decoder(StormForConditionalGeneration(config))
+    return quantized
+
+
+CAPTION_QUESTION = "Describe the clip."
+CAPTION_OF = {"video": "clip_caption", "thought_video": "thought_caption"}
+
+
+def caption_rows(dataset: Dataset) -> Dataset:
+    """Ask for the caption of each question clip and of each thought video.
+
+    Args:
+        dataset ([`~datasets.Dataset`]):
+            Rows of a world, with the columns `video`, `clip_caption`, `thought_video` and `thought_caption`. A video that is
+            missing in a row is left out.
+
+    Returns:
+        [`~datasets.Dataset`]: Rows with `video`, `question`, `options` (none) and `answer`, question clips first.
+        [`StormAnswerTrainer`] trains on them with `num_latents=0` and `freeze_vision=False`.
+
+    Raises:
+        DatasetError: If a column is missing, or a video has no caption.
+    """
+    pairs = [pair for video, caption in CAPTION_OF.items() for pair in _captioned(dataset, video, caption)]
+    columns = {
+        "video": [video for video, _ in pairs],
+        "question": [CAPTION_QUESTION] * len(pairs),
+        "options": [None] * len(pairs),
+        "answer": [caption for _, caption in pairs],
+    }
+    text = Value("string")
+    return Dataset.from_dict(
+        columns, features=Features({"video": text, "question": text, "options": List(text), "answer": text})
+    )
+
+
+def _captioned(dataset: Dataset, video: str, caption: str) -> list[tuple[str, str]]:
+    if missing := sorted({video, caption} - set(dataset.column_names)):
+        raise DatasetError(
+            f"Expected a data set with captions of its videos, but {' and '.join(missing)} is missing from "
+            f"{sorted(dataset.column_names)}. Build one of a world: `storm build shuffle_tiny`."
+        )
+    pairs = [(path, text) for path, text in zip(dataset[video], dataset[caption], strict=True) if path is not None]
+    if not all(text for _, text in pairs):
+        raise DatasetError(
+            f"Expected a caption for every video of the column `{video}`, but some rows of `{caption}` are empty. Leave "
+            "those rows out."
+        )
+    return pairs

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from storm_hf.training.collator import IGNORED_LABEL
+from storm_hf.inputs.collator import IGNORED_LABEL
 from storm_hf.training.device import peak_flops_per_second, peak_memory_bytes
 from storm_hf.training.flops import TokenCounts, attention_shape, count_parameters, is_dense, training_flops
 

@@ -21,29 +21,25 @@ from transformers import (
 from trl import SFTTrainer
 
 from storm_hf.errors import CheckpointError, ConfigurationError, NonFiniteLossError
+from storm_hf.inputs.collator import IGNORED_LABEL, AnswerCollator
+from storm_hf.inputs.prompts import PromptEncoder
 from storm_hf.model import StormConfig, add_latent_tokens
-from storm_hf.model.gradient_storm import RolloutGradient
 from storm_hf.model.modeling_storm import StormForConditionalGeneration
 from storm_hf.model.processing_storm import find_misfit
-from storm_hf.training.adapter import check_adapter_trains, complete_adapter
+from storm_hf.model.rollout_storm import RolloutGradient
 from storm_hf.training.adapter_checkpoints import AdapterCheckpoints
-from storm_hf.training.arguments import load_parts, refuse_arguments
-from storm_hf.training.checkpoints import ExitOnInterrupt, StopOnInterrupt, newest_complete_checkpoint
-from storm_hf.training.collator import IGNORED_LABEL, AnswerCollator
+from storm_hf.training.arguments import load_parts, record_prompts, refuse_arguments
 from storm_hf.training.config import StormTrainingConfig
 from storm_hf.training.draws import RowDraws
-from storm_hf.training.gradient_error import gradient_error
-from storm_hf.training.lengths import find_prompts
-from storm_hf.training.precision import explain_loss, train_whole_in_float32
-from storm_hf.training.prompts import PromptEncoder
+from storm_hf.training.peft import check_adapter_trains, complete_adapter
+from storm_hf.training.precision import explain_loss, gradient_error, train_whole_in_float32
 from storm_hf.training.publishing import Publishing
 from storm_hf.training.rank_consistency import check_ranks_match, forward_signatures, is_sharded, unshard_lm_head
-from storm_hf.training.reading import RowReading
-from storm_hf.training.record import record_prompts
-from storm_hf.training.run_folder import claimed_run
+from storm_hf.training.resume import ExitOnInterrupt, StopOnInterrupt, claimed_run, newest_complete_checkpoint
+from storm_hf.training.samplers import RowReading, find_prompts
 from storm_hf.training.throughput import ThroughputMetrics
 from storm_hf.training.whole_files import WholeFiles
-from storm_hf.video.backend_choice import use_video_backend
+from storm_hf.video.library_backends import use_video_backend
 
 
 _BOTTLENECK = 1  # what draws are for
@@ -97,7 +93,7 @@ class StormTrainer(ThroughputMetrics, RowReading, RowDraws, WholeFiles, AdapterC
     Raises:
         ConfigurationError: If one of these is not what is said here, or cannot be loaded.
 
-    Ctrl-C finishes the running step, saves a checkpoint and ends the program ([`~storm_hf.training.checkpoints.ExitOnInterrupt`]).
+    Ctrl-C finishes the running step, saves a checkpoint and ends the program ([`~storm_hf.training.resume.ExitOnInterrupt`]).
     `train(resume_from_checkpoint=True)` goes on from the newest checkpoint that was written to its end, or starts anew. A
     checkpoint whose weights do not fit the model is an error, never a warning.
     """

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from trl import SFTTrainer
 
+from storm_hf.atomic import flush_tree, move_files
 from storm_hf.pipeline.lock import locked
-from storm_hf.writing import flush_tree, move_files
 
 
 _UNFINISHED = ".model.unfinished"

@@ -1,9 +1,9 @@
 """A clip in, frames with true timestamps out; and frames back into a clip."""
 
-from storm_hf.video.backend_choice import set_video_backend
+from storm_hf.video.clip_file import VideoClip
 from storm_hf.video.decode import read_video
+from storm_hf.video.library_backends import set_video_backend
 from storm_hf.video.limits import VideoLimits, bounded_reading
-from storm_hf.video.record import VideoClip
 from storm_hf.video.write import write_video
 
 

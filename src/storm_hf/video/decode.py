@@ -5,12 +5,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from storm_hf.errors import StormError, is_machine_fault
-from storm_hf.video.backend_choice import chosen_backend
-from storm_hf.video.clip_file import machine_error
-from storm_hf.video.library_backends import read_with_decord, read_with_torchcodec
+from storm_hf.video.clip_file import VideoClip, machine_error
+from storm_hf.video.library_backends import chosen_backend, read_with_decord, read_with_torchcodec
 from storm_hf.video.limits import ReadingBounds, VideoLimits
 from storm_hf.video.pyav_backend import read_with_pyav
-from storm_hf.video.record import VideoClip
 from storm_hf.video.sample import FrameSelection
 
 

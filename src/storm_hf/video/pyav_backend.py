@@ -13,8 +13,8 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
 
 from storm_hf.errors import VideoReadError
+from storm_hf.video.clip_file import VideoClip
 from storm_hf.video.limits import ReadingBounds
-from storm_hf.video.record import VideoClip
 from storm_hf.video.sample import FrameSelection
 from storm_hf.video.source import open_video, shown_size
 from storm_hf.video.timeline import (

@@ -11,8 +11,8 @@ from pathlib import Path
 import av
 import numpy as np
 
+from storm_hf.atomic import written_whole
 from storm_hf.errors import VideoWriteError
-from storm_hf.writing import written_whole
 
 
 # One thread, since x264 cuts frames into slices by the number of threads. `cpu-independent`, since some of its assembly (such

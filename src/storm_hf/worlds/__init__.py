@@ -1,10 +1,9 @@
 """Procedural videos with a question whose simulator shows the reasoning: a perfect thought-video generator."""
 
+from storm_hf.inputs.wording import format_answer, format_question, split_words
 from storm_hf.worlds.episode import Episode, EpisodeText
-from storm_hf.worlds.files import EpisodeFiles, read_episodes, world_of_clip, write_episodes
-from storm_hf.worlds.question import format_answer, format_question, split_words
+from storm_hf.worlds.files import SPLITS, EpisodeFiles, read_episodes, split_seeds, world_of_clip, write_episodes
 from storm_hf.worlds.registry import WORLD_NAMES, make_world
-from storm_hf.worlds.splits import SPLITS, split_seeds
 from storm_hf.worlds.world import World
 
 

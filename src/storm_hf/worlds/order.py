@@ -11,8 +11,8 @@ from typing import ClassVar
 
 import numpy as np
 
+from storm_hf.inputs.wording import NUMBER_WORDS, number_pairs, wording
 from storm_hf.worlds.demo_settings import DemoSettings, Training
-from storm_hf.worlds.question import NUMBER_WORDS, number_pairs, wording
 from storm_hf.worlds.render import CELL_PX, PALE, PALETTE, Colour, canvas, shape_masks, stamp
 from storm_hf.worlds.world import Words, World, check_knob, check_num_steps
 

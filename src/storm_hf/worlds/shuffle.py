@@ -14,8 +14,8 @@ from typing import ClassVar
 
 import numpy as np
 
+from storm_hf.inputs.wording import number_pairs, wording
 from storm_hf.worlds.demo_settings import DemoSettings, Training
-from storm_hf.worlds.question import number_pairs, wording
 from storm_hf.worlds.render import BACKGROUND, CELL_PX, GREY, ORANGE, PALETTE, canvas, distance, fill, open_box
 from storm_hf.worlds.world import Words, World, check_knob, check_num_steps
 

@@ -16,9 +16,9 @@ from typing import ClassVar, Generic, TypeVar
 import numpy as np
 
 from storm_hf.errors import WorldError
+from storm_hf.inputs.wording import NUMBER_WORDS
 from storm_hf.worlds.demo_settings import DemoSettings
 from storm_hf.worlds.episode import Episode, EpisodeText
-from storm_hf.worlds.question import NUMBER_WORDS
 from storm_hf.worlds.render import enlarge, shrink
 
 

@@ -2,11 +2,11 @@ import pytest
 import torch
 from peft import get_peft_model
 
+from storm_hf.checkpoints.adapter import save_storm_config
 from storm_hf.errors import CheckpointError, ConfigurationError
 from storm_hf.evaluation.harness.checkpoint import is_storm, load_for_harness, size_pictures
 from storm_hf.evaluation.harness.settings import ChatSettings
-from storm_hf.training.adapter import default_lora
-from storm_hf.training.adapter_folder import save_storm_config
+from storm_hf.training.peft import default_lora
 
 
 def test_plain_checkpoint_is_loaded_as_it_is(qwen_checkpoint):

@@ -8,9 +8,9 @@ from tests.hub.server import serve
 from tests.hub.store import Store
 
 from storm_hf.errors import CheckpointError, StaleWorkError
-from storm_hf.evaluation.harness import commit as commit_module
+from storm_hf.evaluation.harness import benchmarks as commit_module
 from storm_hf.evaluation.harness import run as run_module
-from storm_hf.evaluation.harness.commit import describe_weights, resolve_commit, weights_stamp
+from storm_hf.evaluation.harness.benchmarks import describe_weights, resolve_commit, weights_stamp
 from storm_hf.evaluation.harness.run import EvaluationRun, evaluate
 from storm_hf.evaluation.harness.settings import ChatSettings
 

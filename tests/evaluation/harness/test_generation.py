@@ -7,8 +7,7 @@ from tests.video.clips import encode, numbered_frames
 
 from storm_hf.errors import PromptError
 from storm_hf.evaluation.harness.checkpoint import load_for_harness
-from storm_hf.evaluation.harness.generation import ChatGenerator
-from storm_hf.evaluation.harness.questions import read_question
+from storm_hf.evaluation.harness.requests import ChatGenerator, read_question
 from storm_hf.evaluation.harness.settings import ChatSettings
 from storm_hf.video import read_video
 

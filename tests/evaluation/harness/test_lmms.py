@@ -12,9 +12,8 @@ import pytest
 from tests.evaluation.harness.standin import TASKS
 
 from storm_hf.errors import StageError
-from storm_hf.evaluation.harness.no_judge import VERDICT, nobody_judges
 from storm_hf.evaluation.harness.run import EvaluationRun, evaluate
-from storm_hf.evaluation.harness.task_process import ArmTasks, results_file, samples_file
+from storm_hf.evaluation.harness.task_process import VERDICT, ArmTasks, nobody_judges, results_file, samples_file
 from storm_hf.evaluation.results import report_run
 
 
@@ -163,7 +162,7 @@ PHRASES = (
 SCRIPTED = f"""
 from itertools import cycle
 from dataclasses import replace
-from storm_hf.evaluation.harness.generation import ChatGenerator
+from storm_hf.evaluation.harness.requests import ChatGenerator
 from storm_hf.evaluation.harness.task_process import main
 
 phrases = cycle({PHRASES!r})

@@ -1,7 +1,7 @@
 import json
 from urllib.request import Request, urlopen
 
-from storm_hf.evaluation.harness.no_judge import VERDICT, nobody_judges
+from storm_hf.evaluation.harness.task_process import VERDICT, nobody_judges
 
 
 def test_judge_answers_at_once_that_it_did_not_judge():

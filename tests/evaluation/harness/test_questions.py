@@ -1,7 +1,7 @@
 import pytest
 
 from storm_hf.errors import PromptError
-from storm_hf.evaluation.harness.questions import REASONING_REQUEST, read_question
+from storm_hf.evaluation.harness.requests import REASONING_REQUEST, read_question
 
 
 def arguments(doc_id=3):

@@ -5,10 +5,10 @@ import pytest
 from rich.console import Console
 from tests.evaluation.results.logged import mmvu, mvbench, tempcompass, videomme, write_samples
 
+from storm_hf.atomic import write_json
 from storm_hf.errors import ConfigurationError, ReportError, ServerError
 from storm_hf.evaluation.judges import Judge
 from storm_hf.evaluation.results import report_run, report_table
-from storm_hf.writing import write_json
 
 
 def video_rows(answers):

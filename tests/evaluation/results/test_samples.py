@@ -5,7 +5,7 @@ from tests.evaluation.results.logged import mmvu, mvbench, tempcompass, videomme
 
 from storm_hf.errors import DatasetError
 from storm_hf.evaluation.results import read_samples
-from storm_hf.evaluation.results.documents import read_document
+from storm_hf.evaluation.results.samples import read_document
 
 
 def test_samples_are_read_by_arm_and_task_with_their_costs(tmp_path):

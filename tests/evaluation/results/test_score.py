@@ -3,7 +3,7 @@ import math
 import pytest
 
 from storm_hf.evaluation.results import score_readings
-from storm_hf.evaluation.results.score import clustered_standard_error
+from storm_hf.evaluation.results.report import clustered_standard_error
 from storm_hf.evaluation.scorers import Question, Reading
 
 

@@ -7,7 +7,7 @@ import pytest
 from tests.evaluation.scorers import test_choices, test_mmvu, test_tempcompass
 
 from storm_hf.evaluation.scorers import read_answer
-from storm_hf.evaluation.scorers.reasoning import without_reasoning
+from storm_hf.evaluation.scorers.strict import without_reasoning
 
 
 pytestmark = [pytest.mark.lmms, pytest.mark.slow]

@@ -15,12 +15,11 @@ from lmms_eval.utils import Collator
 
 from storm_hf.errors import UnsupportedGenerationError
 from storm_hf.evaluation.harness.answer_log import AnswerLog, LoggedAnswer, question_key
+from storm_hf.evaluation.harness.benchmarks import describe_weights, resolve_commit
 from storm_hf.evaluation.harness.checkpoint import load_for_harness
-from storm_hf.evaluation.harness.commit import describe_weights, resolve_commit
-from storm_hf.evaluation.harness.generation import ChatGenerator
-from storm_hf.evaluation.harness.questions import HarnessQuestion, read_question
+from storm_hf.evaluation.harness.requests import ChatGenerator, HarnessQuestion, read_question
 from storm_hf.evaluation.harness.settings import ChatSettings
-from storm_hf.video.backend_choice import use_video_backend
+from storm_hf.video.library_backends import use_video_backend
 
 
 _GENERATION = 2  # where the generation arguments stand in `Instance.args` of a chat task

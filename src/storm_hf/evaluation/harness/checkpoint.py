@@ -7,12 +7,12 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, PreTrainedModel, ProcessorMixin
 
+from storm_hf.checkpoints.adapter import find_adapter
+from storm_hf.checkpoints.loading import load_checkpoint, place_of
 from storm_hf.errors import CheckpointError, ConfigurationError, first_line
 from storm_hf.evaluation.harness.settings import ChatSettings
-from storm_hf.evaluation.loading import load_checkpoint, place_of
 from storm_hf.interventions.kind import InterventionKind
-from storm_hf.model.prompt_storm import frame_sampling
-from storm_hf.training.adapter_folder import find_adapter
+from storm_hf.model.processing_storm import frame_sampling
 
 
 STORM = "storm"

@@ -20,16 +20,15 @@ from typing import Any, Literal, get_args
 
 from huggingface_hub import constants
 
+from storm_hf.checkpoints.loading import place_of
 from storm_hf.errors import CheckpointError, ConfigurationError, StageError
-from storm_hf.evaluation.harness.benchmarks import benchmark_of, num_questions
+from storm_hf.evaluation.harness.benchmarks import benchmark_of, describe_weights, num_questions, resolve_commit
 from storm_hf.evaluation.harness.checkpoint import is_storm
-from storm_hf.evaluation.harness.commit import describe_weights, resolve_commit
 from storm_hf.evaluation.harness.settings import WITHOUT_EFFECT
 from storm_hf.evaluation.harness.task_process import FAILED, SENTENCE, ArmTasks, samples_file
-from storm_hf.evaluation.loading import place_of
 from storm_hf.optional import require
-from storm_hf.pipeline.fingerprint import claim
-from storm_hf.video.backend_choice import other_backend
+from storm_hf.pipeline.workspace import claim
+from storm_hf.video.library_backends import other_backend
 
 
 Arm = Literal["storm", "direct", "cot"]

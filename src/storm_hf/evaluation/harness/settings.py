@@ -6,7 +6,7 @@ from typing import Any, Literal, get_args
 
 from storm_hf.errors import ConfigurationError
 from storm_hf.interventions.kind import OF_ONE_QUESTION, InterventionKind, read_kind
-from storm_hf.video.backend_choice import check_backend_name, other_backend
+from storm_hf.video.library_backends import check_backend_name, other_backend
 
 
 PromptStyle = Literal["direct", "cot"]

@@ -9,11 +9,10 @@ table       the same on a terminal
 page        the same as JSON and as HTML
 """
 
-from storm_hf.evaluation.results.report import Report
+from storm_hf.evaluation.results.page import report_table
+from storm_hf.evaluation.results.report import Report, Score, score_readings
 from storm_hf.evaluation.results.rescoring import report_run
 from storm_hf.evaluation.results.samples import Sample, read_samples
-from storm_hf.evaluation.results.score import Score, score_readings
-from storm_hf.evaluation.results.table import report_table
 
 
 __all__ = ["Report", "Sample", "Score", "read_samples", "report_run", "report_table", "score_readings"]

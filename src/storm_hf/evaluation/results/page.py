@@ -1,20 +1,14 @@
-"""A report as JSON for programs and as one HTML page for people."""
+"""A report as JSON, as an HTML page and as a table on a terminal."""
 
 import json
 from dataclasses import asdict
 from pathlib import Path
 
-from storm_hf.evaluation.results.report import Report
-from storm_hf.evaluation.results.wording import (
-    COST_COLUMNS,
-    SCORE_COLUMNS,
-    cost_texts,
-    judge_sentence,
-    model_sentence,
-    score_texts,
-    signed_points,
-)
+from rich.table import Table
+
+from storm_hf.evaluation.results.report import Cost, Report, Score
 from storm_hf.reporting import render_page, write_atomically
+from storm_hf.reporting.page import count, duration, percent
 
 
 def write_report(folder: Path, report: Report) -> None:
@@ -52,3 +46,80 @@ def _values(report: Report) -> dict[str, object]:
         "score_columns": list(SCORE_COLUMNS),
         "cost_columns": list(COST_COLUMNS),
     }
+
+
+def report_table(report: Report) -> Table:
+    """Lay out the numbers of whole benchmarks and tasks; sub-scores are on the page.
+
+    Args:
+        report ([`Report`]):
+            Results to show.
+
+    Returns:
+        `rich.table.Table`: For `rich.print`.
+    """
+    table = Table(
+        title="Accuracy by scorer",
+        caption=f"{model_sentence(report)} {judge_sentence(report)}".strip(),
+        caption_justify="left",
+    )
+    for column in ("Benchmark", "Arm", "Scorer, judge"):
+        table.add_column(column, overflow="fold")
+    for column in ("Accuracy", "Counted", "Asked", "Unread", "Unjudged"):
+        table.add_column(column, justify="right", no_wrap=True)
+    whole = sorted((row for row in report.results if row.group is None), key=lambda row: (row.part, row.arm))
+    for row in whole:
+        accuracy, error, *counts, _ = score_texts(row.score)
+        marked = accuracy if error == "-" else f"{accuracy} {error}"
+        table.add_row(row.part, row.arm, f"{row.scorer}, {row.judge or 'none'}", marked, *counts)
+    return table
+
+
+SCORE_COLUMNS = ("Accuracy", "Standard error", "Counted", "Asked", "Unreadable", "Unjudged", "Videos")
+COST_COLUMNS = ("Time per answer", "Forward passes", "Tokens")
+
+
+def percent_or_dash(share: float | None) -> str:
+    """A share as a percentage, a dash where there is none."""
+    return "-" if share is None else percent(share)
+
+
+def score_texts(score: Score) -> tuple[str, ...]:
+    """A score in the order of `SCORE_COLUMNS`."""
+    error = "-" if score.standard_error is None else f"± {100 * score.standard_error:.1f}"
+    numbers = (score.num_counted, score.num_asked, score.num_unreadable, score.num_unjudged, score.num_videos)
+    return percent_or_dash(score.accuracy), error, *(f"{number:,}" for number in numbers)
+
+
+def cost_texts(cost: Cost) -> tuple[str, ...]:
+    """A cost in the order of `COST_COLUMNS`."""
+    seconds = "-" if cost.seconds is None else duration(cost.seconds)
+    return seconds, *("-" if mean is None else count(mean) for mean in (cost.forward_passes, cost.output_tokens))
+
+
+def signed_points(difference: float) -> str:
+    """A difference of two accuracies in percentage points, with its sign."""
+    return f"{100 * difference:+.1f}"
+
+
+def model_sentence(report: Report) -> str:
+    """The checkpoint of each arm; empty if no run recorded it."""
+    arms: dict[str, list[str]] = {}
+    for arm, model in report.models.items():
+        arms.setdefault(model, []).append(arm)
+    return " ".join(f"{model} answered as {', '.join(named)}." for model, named in arms.items())
+
+
+def judge_sentence(report: Report) -> str:
+    """Name the judge, and the answers that it left open."""
+    num_open = max((result.score.num_unjudged for result in report.results), default=0)
+    if report.judge is not None:
+        rest = f" Its verdict on up to {num_open:,} answers of a row says neither right nor wrong." if num_open else ""
+        return f"Judge of what the rules leave open: {report.judge}.{rest}"
+    if not num_open:
+        return "No judge was asked, and none was needed."
+    return (
+        "No judge was asked. Answers that wait for one stand under “Unjudged”: where a rule came first they count as wrong, where "
+        "a judge reads everything (captions, and MMVU by its official scorer) they are left out. Neither number compares with "
+        "published ones that had a judge."
+    )

@@ -8,13 +8,11 @@ from pathlib import Path
 from storm_hf.errors import ConfigurationError
 from storm_hf.evaluation.bootstrap import paired_difference
 from storm_hf.evaluation.judges import Judge, judge_readings
-from storm_hf.evaluation.results.documents import benchmark_of_task
 from storm_hf.evaluation.results.page import write_report
-from storm_hf.evaluation.results.report import Cost, Difference, Report, Result
-from storm_hf.evaluation.results.samples import Sample, read_samples
-from storm_hf.evaluation.results.score import Score, cluster_of, score_readings
+from storm_hf.evaluation.results.report import Cost, Difference, Report, Result, Score, cluster_of, score_readings
+from storm_hf.evaluation.results.samples import Sample, benchmark_of_task, read_samples
 from storm_hf.evaluation.scorers import SCORERS, Reading, read_answer
-from storm_hf.pipeline.fingerprint import read_fingerprint
+from storm_hf.pipeline.workspace import read_fingerprint
 
 
 _Marked = list[tuple[Sample, Reading]]

@@ -1,10 +1,9 @@
 """Answer parsers of published benchmarks; use `read_answer`.
 
     question      a question, and the reading of an answer to it
-    reasoning     what is cut out of an answer before anybody reads it
     videomme  mvbench  tempcompass  mmvu      `official` and `lmms`, one file per benchmark
     option        the option that an answer names
-    strict        one careful reader for all benchmarks
+    strict        one careful reader for all benchmarks, and the cut of written reasoning
 
 The same answer gets another mark from another rule, also through the denominator: name the scorer beside each score.
 """
@@ -15,8 +14,7 @@ from typing import TypeVar
 from storm_hf.errors import ConfigurationError
 from storm_hf.evaluation.scorers import mmvu, mvbench, tempcompass, videomme
 from storm_hf.evaluation.scorers.question import Question, QuestionKind, Reading
-from storm_hf.evaluation.scorers.reasoning import without_reasoning
-from storm_hf.evaluation.scorers.strict import read_strict
+from storm_hf.evaluation.scorers.strict import read_strict, without_reasoning
 
 
 _Value = TypeVar("_Value")

@@ -2,6 +2,9 @@
 
 The English article "A" is never the option A, a letter within a word is no letter, and an answer that names two options names
 none. What cannot be read is wrong, and counted on its own. Only captions need a judge.
+
+Written reasoning is cut out before any scorer reads. The cut is that of lmms-eval 0.7 (`api/reasoning.py`), so that all scorers see what the harness scored. It looks at the case of
+letters, leaves a block without an end alone, and keeps what follows an end without a beginning.
 """
 
 import re
@@ -48,3 +51,25 @@ def _same_answer(expected: str, said: str) -> bool:
 def _with_plain_numbers(text: str) -> str:
     """Write numbers one way: `1,000.0` and `1000` are the same."""
     return _NUMBER.sub(lambda match: f"{float(match[0].replace(',', '')):.12g}", text)
+
+
+_TAGS = (("<think>", "</think>"), ("<analysis>", "</analysis>"))
+
+
+def without_reasoning(completion: str) -> str:
+    """Cut reasoning blocks out of a completion, and the white space around what is left."""
+    for start, end in _TAGS:
+        completion = _without_blocks(completion, start, end)
+        if end in completion and start not in completion:
+            completion = completion.rpartition(end)[2]
+    return completion.strip()
+
+
+def _without_blocks(text: str, start: str, end: str) -> str:
+    while start in text:
+        before, _, rest = text.partition(start)
+        _, found, after = rest.partition(end)
+        if not found:
+            break
+        text = before + after
+    return text

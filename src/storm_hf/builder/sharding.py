@@ -1,0 +1,148 @@
+"""The first step: annotations, cut into shards. The index is written last, and has the number of rows."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict
+from hashlib import sha256
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from storm_hf.annotations import Annotation, SourceConfig, load_layout, read_annotations
+from storm_hf.annotations.record import SeenIds
+from storm_hf.atomic import write_json, written_whole
+from storm_hf.builder.progress import ANNOTATIONS, INDEX, REJECTED, Refused
+from storm_hf.builder.row_steps import Record, Row, write_records
+from storm_hf.builder.sources import write_stamps
+from storm_hf.pipeline.workspace import Workspace, hash_file
+from storm_hf.thought_video import WorldRecipe, file_stem
+from storm_hf.worlds import split_seeds
+
+
+if TYPE_CHECKING:  # a look at a build needs no torch
+    from storm_hf.builder.recipe import ThoughtsRecipe
+
+
+_WORLD_COLUMNS = ("depth", "states", "chain_of_thought", "terse_chain", "clip_caption", "thought_caption")
+_LICENSE_OF_WORLDS = "Apache-2.0"
+
+
+def plan_parameters(recipe: "ThoughtsRecipe") -> dict[str, Any]:
+    """Parameters that determine the rows: sources with a hash of each file, and the size of shards."""
+    sources = {
+        split: [
+            source.to_dict() | {"sha256": _hash_of(source), "layout": asdict(load_layout(source.layout))}
+            for source in each
+        ]
+        for split, each in recipe.sources.items()
+    }
+    world = asdict(recipe.world) if recipe.world else None
+    return {"sources": sources, "world": world, "rows_per_shard": recipe.rows_per_shard, "seed": recipe.seed}
+
+
+def write_plan(recipe: "ThoughtsRecipe", workspace: Workspace) -> None:
+    """Read all annotations and write them as shards, and the index last. Nothing happens where that was done before.
+
+    Raises:
+        DatasetError: If a source cannot be read, as a whole.
+    """
+    with workspace.claimed(ANNOTATIONS, INDEX) as index:
+        if index is None:
+            return
+        refused: list[Refused] = []  # bounded by what is wrong, not by what there is
+        num_rows: dict[str, int] = {}
+        with SeenIds() as seen:
+            for split in recipe.splits:
+                rows = _kept(_records(recipe, split, workspace.root), split, seen, refused)
+                for number, batch in enumerate(_batches(rows, recipe.rows_per_shard)):
+                    name = f"{split}-{number:05d}"
+                    _write(workspace.shard(ANNOTATIONS, f"{name}.jsonl"), batch, workspace.root)
+                    if recipe.world is None:  # which draws its own clips
+                        write_stamps(workspace, name, batch)
+                    num_rows[name] = len(batch)
+        _write(workspace.shard(ANNOTATIONS, REJECTED), refused, workspace.root)
+        write_json(index, {"num_rows": num_rows, "num_rejected": len(refused)})
+
+
+def _write(path: Path, records: Iterable[Record], folder: Path) -> None:
+    with written_whole(path) as unfinished:
+        write_records(unfinished, records, folder)
+
+
+def _kept(records: Iterable[Record], split: str, seen: SeenIds, refused: list[Refused]) -> Iterator[Row]:
+    """Go on with rows; collect those that were refused, and those whose id another source or split has."""
+    for record in records:
+        if isinstance(record, Refused):
+            refused.append(record)
+        elif seen.add(record.annotation.id):
+            yield record
+        else:
+            refused.append(_repeated(record, split))
+
+
+def _repeated(row: Row, split: str) -> Refused:
+    return Refused(
+        step=ANNOTATIONS,
+        split=split,
+        source=row.annotation.source,
+        reason=f"repeated id: another source or split has a row {row.annotation.id!r}",
+        id=row.annotation.id,
+    )
+
+
+def _records(recipe: "ThoughtsRecipe", split: str, folder: Path) -> Iterator[Record]:
+    if recipe.world is not None:
+        yield from _episodes(recipe.world, split, recipe.rows_per_shard, folder)
+        return
+    for source in recipe.sources[split]:
+        for outcome in read_annotations(source):
+            if isinstance(outcome, Annotation):
+                yield Row(annotation=outcome, seed=row_seed(recipe.seed, outcome.id))
+            else:
+                yield Refused(
+                    step=ANNOTATIONS,
+                    split=split,
+                    source=outcome.source,
+                    reason=f"annotation: {outcome.reason}",
+                    id=outcome.id,
+                    line=outcome.line,
+                )
+
+
+def row_seed(seed: int, name: str) -> int:
+    """The seed of a row: it depends on its id, not on where it stands."""
+    return int.from_bytes(sha256(f"{seed}:{name}".encode()).digest()[:4], "big")
+
+
+def _episodes(world_recipe: WorldRecipe, split: str, rows_per_shard: int, folder: Path) -> Iterator[Row]:
+    """Tell the episodes of a world without drawing them; the next step draws the clips."""
+    world, how_many = world_recipe.world_of(split), world_recipe.splits[split]
+    seeds = split_seeds(split, how_many.num_episodes, world_recipe.seed)
+    depths: Sequence[int | None] = how_many.depth_of_each or [None] * len(seeds)
+    for number, (seed, depth) in enumerate(zip(seeds, depths, strict=True)):
+        text = world.describe(seed, depth=depth)
+        name = f"{world.name}-{seed:09d}" + ("" if depth is None else f"-d{depth}")
+        clip = folder / "videos" / "worlds" / f"{split}-{number // rows_per_shard:05d}" / f"{file_stem(name)}.mp4"
+        annotation = Annotation(
+            id=name,
+            video=clip.absolute(),
+            question=text.question,
+            options=() if how_many.is_open(seed) else text.options,
+            answer=text.answer,
+            license=_LICENSE_OF_WORLDS,
+            source=world.name,
+        )
+        words = {column: getattr(text, column) for column in _WORLD_COLUMNS} | {
+            "asked": {"seed": seed, "depth": depth}
+        }
+        yield Row(annotation=annotation, seed=seed, words=words)
+
+
+def _batches(rows: Iterator[Row], size: int) -> Iterator[list[Row]]:
+    while batch := list(islice(rows, size)):
+        yield batch
+
+
+def _hash_of(source: SourceConfig) -> str | None:
+    """Hash of the file of a source; what lies in a folder or on the Hub is known by its name and version."""
+    path = Path(source.path)
+    return hash_file(path) if path.is_file() else None

@@ -1,0 +1,1 @@
+"""Checkpoints: whole models and adapters, opened for inference."""

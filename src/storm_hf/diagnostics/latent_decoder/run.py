@@ -1,0 +1,200 @@
+"""`storm imagine` as a function: train a decoder if there is none, let the model answer, draw, and write what there is to see."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from storm_hf.diagnostics.latent_decoder.decoder import FOLDER, ThoughtDecoder
+from storm_hf.diagnostics.latent_decoder.imagine import Imagination, states_drawn_right
+from storm_hf.diagnostics.latent_decoder.pictures import write_gif
+from storm_hf.diagnostics.latent_decoder.renderer import (
+    LatentRenderer,
+    Progress,
+    RenderedRows,
+    Rows,
+    read_first,
+    silent,
+)
+from storm_hf.diagnostics.latent_decoder.section import Scene, gallery_section, imagine_page
+from storm_hf.diagnostics.latent_decoder.steps import fingerprint
+from storm_hf.diagnostics.latent_decoder.training import DecoderTraining, train_decoder
+from storm_hf.errors import DatasetError, StaleWorkError
+from storm_hf.evaluation.batch import accuracy
+from storm_hf.reporting import write_atomically
+from storm_hf.target_trajectory import TargetTrajectory
+from storm_hf.video import write_video
+from storm_hf.worlds import world_of_clip
+
+
+@dataclass(frozen=True)
+class ImaginationReport:
+    """Results of `storm imagine`; `imagine.json` is the same.
+
+    Args:
+        explained (`float`):
+            Share of the variance of held-out thought frames that the decoder draws of true targets.
+        accuracy (`float`):
+            Of the model's answers.
+        num_read (`int`):
+            Questions answered.
+        num_frames (`int`):
+            Latents drawn.
+        drawn_right (`float`, *optional*):
+            Share of drawn frames in which the world reads the true state. None where no world drew the clips.
+        most_frequent (`float`, *optional*):
+            Accuracy of always naming the most frequent state.
+    """
+
+    explained: float
+    accuracy: float
+    num_read: int
+    num_frames: int
+    drawn_right: float | None
+    most_frequent: float | None
+
+
+def decoder_of(
+    checkpoint: Path,
+    trajectory: TargetTrajectory,
+    splits: Mapping[str, Rows],
+    *,
+    num_train: int = 1000,
+    num_held_out: int = 64,
+    training: DecoderTraining | None = None,
+    progress: Progress = silent,
+) -> ThoughtDecoder:
+    """Load the decoder of a checkpoint, or train one and save it there.
+
+    Args:
+        checkpoint (`Path`):
+            Its folder; the decoder lies in `decoder/`.
+        trajectory ([`TargetTrajectory`]):
+            The space of its latents.
+        splits (`Mapping[str, Rows]`):
+            `train` teaches; `validation`, or the first other split, is held out.
+        num_train (`int`, *optional*, defaults to `1000`):
+            Thought videos to learn from at most.
+        num_held_out (`int`, *optional*, defaults to `64`):
+            Thought videos held out at most.
+        training ([`DecoderTraining`], *optional*):
+            Settings of the training.
+        progress (`Callable`, *optional*):
+            Shows progress bars.
+
+    Raises:
+        StaleWorkError: If the decoder there belongs to other targets.
+        DatasetError: If there is no training split and another one.
+    """
+    targets = fingerprint(trajectory)
+    decoder = ThoughtDecoder.load(checkpoint)
+    if decoder is not None:
+        if decoder.config.targets != targets:
+            raise StaleWorkError(
+                f"{checkpoint / FOLDER} draws the targets {decoder.config.targets}, but this model was aligned to {targets}. "
+                "Delete that folder, and a decoder is trained anew."
+            )
+        return decoder
+    training = training or DecoderTraining()
+    train, held_out = (
+        read_first(rows, count, trajectory, progress)
+        for rows, count in ((_split(splits, "train"), num_train), (held_out_split(splits), num_held_out))
+    )
+    with progress("Training the decoder", training.num_updates) as count_up:
+        decoder = train_decoder(train, held_out, targets=targets, training=training, on_update=count_up)
+    decoder.save(checkpoint)
+    return decoder
+
+
+def imagine_rows(
+    renderer: LatentRenderer,
+    rows: Rows,
+    known: Rows,
+    out: Path,
+    *,
+    name: str,
+    command: str,
+    num_scenes: int = 4,
+    progress: Progress = silent,
+) -> ImaginationReport:
+    """Answer, draw, and write films, pictures, `imagine.html` and `imagine.json`.
+
+    Args:
+        renderer ([`LatentRenderer`]):
+            The model and what draws its latents.
+        rows (`Rows`):
+            Questions, each with clip and thought video.
+        known (`Rows`):
+            Others, whose thoughts the latents are compared with; the first 256 of them.
+        out (`Path`):
+            Folder.
+        name (`str`):
+            Name of the model on the page.
+        command (`str`):
+            Command that reproduces the page.
+        num_scenes (`int`, *optional*, defaults to `4`):
+            Rows, from the first, that are shown.
+        progress (`Callable`, *optional*):
+            Shows progress bars.
+    """
+    rendered = renderer.paint(rows, known, progress)
+    scenes = rendered.scenes(num_scenes)
+    films = [
+        _write_scene(out, number, scene, one)
+        for number, (scene, one) in enumerate(zip(scenes, rendered.imagined, strict=False))
+    ]
+    report = _measure(rendered, renderer.decoder)
+    page = imagine_page(
+        gallery_section(scenes, films),
+        model=name,
+        command=command,
+        num_latents=renderer.trajectory.num_latents,
+        **asdict(report),
+    )
+    write_atomically(out / "imagine.json", json.dumps(asdict(report), indent=2) + "\n")
+    write_atomically(out / "imagine.html", page)
+    return report
+
+
+def held_out_split(splits: Mapping[str, Rows]) -> Rows:
+    """Rows that neither the model nor its decoder learned from: `validation`, or the first split besides `train`.
+
+    Raises:
+        DatasetError: If there is no such split.
+    """
+    names = [name for name in splits if name != "train"]
+    if not names:
+        raise DatasetError("Expected a split besides `train`, to hold out, but there is none. Build `validation` too.")
+    return splits["validation" if "validation" in names else names[0]]
+
+
+def _split(splits: Mapping[str, Rows], name: str) -> Rows:
+    if name not in splits:
+        raise DatasetError(f"Expected a split {name!r} to train a decoder on but got {', '.join(splits)}.")
+    return splits[name]
+
+
+def _write_scene(out: Path, number: int, scene: Scene, imagination: Imagination) -> str:
+    """Write the film as mp4 and GIF and the drawn frames as one picture; return the name of the film."""
+    film = write_video(out / f"film_{number}.mp4", scene.film, fps=scene.fps)
+    write_gif(out / f"film_{number}.gif", scene.film, fps=scene.fps)
+    Image.fromarray(np.concatenate(list(imagination.frames), axis=0)).save(out / f"imagined_{number}.png")
+    return film.name
+
+
+def _measure(rendered: RenderedRows, decoder: ThoughtDecoder) -> ImaginationReport:
+    rows, imagined = rendered.rows, rendered.imagined
+    world = world_of_clip(str(rows[0]["thought_video"]))
+    frames = [one.frames for one in imagined]
+    drawn = (None, None) if world is None else states_drawn_right(world, frames, rendered.steps.states)
+    return ImaginationReport(
+        explained=decoder.config.explained or 0.0,
+        accuracy=accuracy([one.answer for one in imagined], rows),
+        num_read=len(rows),
+        num_frames=sum(len(one) for one in frames),
+        drawn_right=drawn[0],
+        most_frequent=drawn[1],
+    )

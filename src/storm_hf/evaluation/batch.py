@@ -1,0 +1,214 @@
+"""Let a model answer the questions of a data set, batch by batch.
+
+Axes: B batch, K latent steps, D hidden size.
+"""
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from storm_hf.evaluation.scorers.option import answer_alone, read_labelled, read_last, read_last_letter, read_text
+from storm_hf.inputs.conversation import as_text, read_options
+from storm_hf.inputs.prompts import PromptEncoder, Row
+from storm_hf.inputs.wording import LETTERS, QuestionStyle
+from storm_hf.interventions.intervention import Intervention
+from storm_hf.model.modeling_storm import StormForConditionalGeneration
+from storm_hf.model.rollout_storm import LatentIntervention
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """Answer of a model to one question.
+
+    Args:
+        text (`str`):
+            The whole answer, without special tokens.
+        choice (`str` or `None`):
+            The option that the answer names, `None` if it names none.
+        latents (`np.ndarray` of shape `(num_latents, hidden_size)`, *optional*):
+            The model's own latents.
+        token_ids (`list[int]`):
+            Generated tokens, the end of the turn included.
+    """
+
+    text: str
+    choice: str | None
+    latents: np.ndarray | None
+    token_ids: list[int]
+
+
+def answer_questions(
+    model: StormForConditionalGeneration,
+    prompts: PromptEncoder,
+    rows: Sequence[Row],
+    *,
+    max_new_tokens: int = 8,
+    batch_size: int = 128,
+    intervene: Intervention | Callable[[range], LatentIntervention] | None = None,
+    on_batch: Callable[[int], None] | None = None,
+) -> list[Answer]:
+    """Answer the questions of `rows` greedily.
+
+    Args:
+        model ([`StormForConditionalGeneration`]):
+            The model; it is put into evaluation mode.
+        prompts ([`~storm_hf.inputs.prompts.PromptEncoder`]):
+            Encodes the questions, with as many latents as it is made for.
+        rows (`Sequence`):
+            Rows of a storm-thoughts data set.
+        max_new_tokens (`int`, *optional*, defaults to `8`):
+            Longest answer.
+        batch_size (`int`, *optional*, defaults to `128`):
+            Questions that are answered together.
+        intervene ([`~storm_hf.interventions.intervention.Intervention`] or `Callable`, *optional*):
+            Intervention on the latents of `rows`; or a function from the positions of a batch to its `latent_intervention`.
+        on_batch (`Callable[[int], None]`, *optional*):
+            Called with the number of answers after each batch. Progress bars use it.
+    """
+    model.eval()
+    answers: list[Answer] = []
+    for span in spans(len(rows), batch_size):
+        batch = [rows[index] for index in span]
+        inputs = {name: value.to(model.device) for name, value in prompts(batch).items()}
+        arguments = {**_meant_length(prompts, model), **_intervention_arguments(intervene, span)}
+        output = generate_greedily(model, prompts, inputs, max_new_tokens, **arguments)
+        answers.extend(read_answers(output, inputs["input_ids"].shape[1], prompts, batch))
+        if on_batch is not None:
+            on_batch(len(batch))
+    return answers
+
+
+def _meant_length(prompts: PromptEncoder, model: StormForConditionalGeneration) -> dict[str, int]:
+    """Tell `generate` that another K than the model's is meant."""
+    config = model.config
+    is_other = config.latent_token_id is not None and prompts.num_latents != config.num_latents
+    return {"num_latents": prompts.num_latents} if is_other else {}
+
+
+def _intervention_arguments(
+    intervene: Intervention | Callable[[range], LatentIntervention] | None, rows: range
+) -> dict[str, Any]:
+    if isinstance(intervene, Intervention):
+        return intervene.generation_arguments(rows)
+    return {} if intervene is None else {"latent_intervention": intervene(rows)}
+
+
+def accuracy(answers: Sequence[Answer], rows: Sequence[Row]) -> float:
+    """Share of answers that name the correct option. An answer that names none is wrong."""
+    pairs = zip(answers, rows, strict=True)
+    return float(np.mean([answer.choice == expected_choice(row) for answer, row in pairs]))
+
+
+def spans(length: int, size: int) -> Iterator[range]:
+    """Cut positions into runs of one size, the last one shorter."""
+    return (range(start, min(start + size, length)) for start in range(0, length, size))
+
+
+def generate_greedily(
+    model: StormForConditionalGeneration,
+    prompts: PromptEncoder,
+    inputs: Mapping[str, Any],
+    max_new_tokens: int,
+    **arguments: Any,
+) -> Any:
+    """Generate as every answer is generated: greedily, up to the end of the turn, keeping the latents.
+
+    Args:
+        model ([`StormForConditionalGeneration`]):
+            The model.
+        prompts ([`~storm_hf.inputs.prompts.PromptEncoder`]):
+            Encoded the questions.
+        inputs (`Mapping[str, Any]`):
+            Inputs of the model, on its device.
+        max_new_tokens (`int`):
+            Longest answer.
+        arguments:
+            What else `generate` takes, such as a `latent_intervention`.
+
+    Returns:
+        [`~transformers.generation.GenerateDecoderOnlyOutput`]: What [`read_answers`] reads.
+    """
+    tokenizer = prompts.processor.tokenizer
+    return model.generate(
+        **inputs,
+        **arguments,
+        max_new_tokens=max_new_tokens,
+        do_sample=False,
+        return_dict_in_generate=True,
+        output_latents=True,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+
+
+def read_answers(output: Any, num_prompt_tokens: int, prompts: PromptEncoder, rows: Sequence[Row]) -> list[Answer]:
+    """Read what was generated for some rows.
+
+    Args:
+        output ([`~transformers.generation.GenerateDecoderOnlyOutput`]):
+            Output of `generate(output_latents=True)`.
+        num_prompt_tokens (`int`):
+            Columns of the prompt in its sequences.
+        prompts ([`~storm_hf.inputs.prompts.PromptEncoder`]):
+            Encoded the questions.
+        rows (`Sequence`):
+            The questions.
+    """
+    tokenizer = prompts.processor.tokenizer
+    new_tokens = output.sequences[:, num_prompt_tokens:]
+    texts = tokenizer.batch_decode(new_tokens, skip_special_tokens=True)
+    latents = [None] * len(rows) if output.latents is None else output.latents.float().cpu().numpy()
+    token_ids = [up_to_end(row, {tokenizer.eos_token_id}) for row in new_tokens.tolist()]
+    return [
+        Answer(text.strip(), read_option(text, read_options(row), prompts.question_style), latent, tokens)
+        for text, row, latent, tokens in zip(texts, rows, latents, token_ids, strict=True)
+    ]
+
+
+def up_to_end(tokens: list[int], ends: Collection[int]) -> list[int]:
+    """Cut off what pads a finished answer, behind the first token that ends one."""
+    return next((tokens[: place + 1] for place, token in enumerate(tokens) if token in ends), tokens)
+
+
+def read_option(text: str, options: Sequence[str] | None, style: QuestionStyle | None = "words") -> str | None:
+    """Read the option that an answer names; reasoning may come before it.
+
+    Args:
+        text (`str`):
+            The generated text.
+        options (`Sequence[str]`, *optional*):
+            The closed set of answers.
+        style (`str`, *optional*, defaults to `"words"`):
+            Style of the options in the question; with `"letters"` an answer names one by its letter or by its text.
+
+    Returns:
+        `str` or `None`: The option, `None` if none is named, or it is denied or stands beside another.
+    """
+    if options is None or not len(options):
+        return None
+    said, texts = answer_alone(text), [str(option) for option in options]
+    place = _read_letter(said, texts) if style == "letters" else _read_words(said, texts)
+    return None if place is None else options[place]
+
+
+def _read_words(said: str, options: Sequence[str]) -> int | None:
+    named = read_text(said, options)
+    return next(iter(named)) if len(named) == 1 else read_last(said, options)
+
+
+def _read_letter(said: str, options: Sequence[str]) -> int | None:
+    letters = LETTERS[: len(options)]
+    place = read_labelled(said, options, letters)
+    return read_last_letter(said, letters) if place is None else place
+
+
+def expected_choice(row: Row) -> str:
+    """The correct option of a row, or the correct answer where the question is open.
+
+    An answer may have reasoning before the option that it ends with.
+    """
+    answer = as_text(row["answer"], "answer")
+    options = read_options(row)
+    return answer if answer in options else read_option(answer, options) or answer

@@ -1,0 +1,67 @@
+"""Batches for training: prompts padded on the left, answers on the right, so that all rows share their latent columns.
+
+Axes: B batch, S sequence.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from storm_hf.inputs.prompts import PromptEncoder, Row, pad_rows
+from storm_hf.model.rollout_storm import PER_TOKEN_INPUTS
+
+
+IGNORED_LABEL = -100
+
+
+@dataclass(frozen=True)
+class AnswerCollator:
+    """Turns rows into a batch that supervises the answer alone.
+
+    It draws no random numbers, and it reads no thought column.
+
+    Args:
+        prompts ([`PromptEncoder`]):
+            Encodes everything up to the answer.
+    """
+
+    prompts: PromptEncoder
+
+    def __call__(self, rows: Sequence[Row]) -> dict[str, torch.Tensor]:
+        """Collate `rows` to model inputs with `labels`, which are -100 everywhere but on the answers."""
+        batch = self.prompts(rows)
+        answers = [self.encode_answer(self.prompts.completion(row, position)) for position, row in enumerate(rows)]
+        return append_answers(batch, answers, self.prompts.processor.tokenizer.pad_token_id)
+
+    def encode_answer(self, text: str) -> torch.Tensor:
+        """Tokenize an answer as plain text and end the turn."""
+        tokenizer = self.prompts.processor.tokenizer
+        token_ids = tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
+        return torch.tensor([*token_ids, tokenizer.eos_token_id])
+
+
+def append_answers(
+    prompts: dict[str, torch.Tensor], answers: Sequence[torch.Tensor], pad_token_id: int
+) -> dict[str, torch.Tensor]:
+    """Append tokenized answers to left-padded prompts and label them.
+
+    Args:
+        prompts (`dict`):
+            Model inputs with `input_ids` and `attention_mask`, and `mm_token_type_ids` if there are any.
+        answers (`Sequence[torch.Tensor]`):
+            Token ids of each row's answer.
+        pad_token_id (`int`):
+            Padding at the end of shorter rows.
+    """
+    ids = pad_rows(answers, pad_token_id, side="right")
+    mask = pad_rows([torch.ones_like(answer) for answer in answers], 0, side="right")
+    labels = pad_rows(answers, IGNORED_LABEL, side="right")
+    batch = dict(prompts)
+    batch["labels"] = torch.cat([torch.full_like(prompts["input_ids"], IGNORED_LABEL), labels], dim=1)
+    batch["input_ids"] = torch.cat([prompts["input_ids"], ids], dim=1)  # (B, S)
+    batch["attention_mask"] = torch.cat([prompts["attention_mask"], mask], dim=1)
+    for name in ("clip_token_mask", *PER_TOKEN_INPUTS):
+        if name in prompts:
+            batch[name] = torch.cat([prompts[name], torch.zeros_like(ids, dtype=prompts[name].dtype)], dim=1)
+    return batch
