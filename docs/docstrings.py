@@ -16,7 +16,9 @@ class HuggingFaceStyle(Extension):
     """Rewrites each docstring before it is parsed."""
 
     def on_object(self, *, obj: Object, **kwargs: Any) -> None:
-        """Rewrite the docstring of one object."""
+        """Rewrite the docstring of one object, and leave special methods out."""
+        if obj.is_function and obj.name.startswith("__"):
+            obj.public = False
         if obj.docstring:
             obj.docstring.value = plain(obj.docstring.value)
 

@@ -15,6 +15,11 @@ PAGES = sorted(DOCS.rglob("*.md"))
 SITE = yaml.safe_load((ROOT / "mkdocs.yml").read_text())
 MADE = list(runpy.run_path(str(DOCS / "generated.py"))["PAGES"])
 REFERENCE = [name for page in PAGES for name in re.findall(r"^::: (\S+)$", page.read_text(), flags=re.MULTILINE)]
+WHOLE = [  # packages with all of their public names
+    name
+    for page in PAGES
+    for name in re.findall(r"^::: (\S+)\n    options: .*filters: public", page.read_text(), flags=re.MULTILINE)
+]
 
 
 def pages_of(navigation):
@@ -50,7 +55,14 @@ def test_name_of_the_reference_is_documented(name):
 
 def test_names_that_users_import_are_in_the_reference():
     package = importlib.import_module("storm_hf")
-    assert {name for name in package.__all__ if name not in {entry.rpartition(".")[2] for entry in REFERENCE}} == set()
+    named = {entry.rpartition(".")[2] for entry in REFERENCE}
+    whole = [importlib.import_module(name) for name in WHOLE]
+    assert set(package.__all__) - named - {name for module in whole for name in module.__all__} == set()
+
+
+def test_packages_that_the_reference_shows_whole_name_what_is_public():
+    assert len(WHOLE) >= 5
+    assert [name for name in WHOLE if not importlib.import_module(name).__all__] == []
 
 
 def test_nothing_is_fetched_when_a_page_is_opened():
