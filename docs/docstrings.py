@@ -4,21 +4,26 @@ import re
 import textwrap
 from typing import Any
 
-from griffe import Extension, Object
+from griffe import Class, Extension, Object
 
 
 _NAME = re.compile(r"\[`~?([\w.]+)`\](?!\(|\[)")  # [`~transformers.Trainer`]
 _ARGUMENT = re.compile(r"^(\s*[*\w]+ )\((.*)\):$", flags=re.MULTILINE)  # name (`int`, *optional*, defaults to `8`):
 _DEFAULT = re.compile(r",? *\*optional\*(?:, defaults to `[^`]*`)?")  # the signature says so
 
+_CALLED = ("__init__", "__call__")
+
 
 class HuggingFaceStyle(Extension):
     """Rewrites each docstring before it is parsed."""
 
+    def on_class_members(self, *, cls: Class, **kwargs: Any) -> None:
+        """Leave out the methods that Python calls by itself."""
+        for name in [name for name in cls.members if name.startswith("__") and name not in _CALLED]:
+            del cls.members[name]
+
     def on_object(self, *, obj: Object, **kwargs: Any) -> None:
-        """Rewrite the docstring of one object, and leave special methods out."""
-        if obj.is_function and obj.name.startswith("__"):
-            obj.public = False
+        """Rewrite the docstring of one object."""
         if obj.docstring:
             obj.docstring.value = plain(obj.docstring.value)
 
