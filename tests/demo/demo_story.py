@@ -1,7 +1,9 @@
 """A report and its story with made-up numbers, beside real clips of the shuffle world."""
 
+import dataclasses
 from pathlib import Path
 
+from storm_hf.demo import demo_recipe
 from storm_hf.demo.report_data import (
     INTERVENTIONS,
     DemoReport,
@@ -73,11 +75,7 @@ def made_up_story(folder: Path, num_examples: int = 1, **replaced: object) -> De
     """A story whose clips are real files in `folder`."""
     training = VariantTraining(num_updates=400, num_parameters=921_344)
     values: dict[str, object] = {
-        "task": "A ball is put under one of four cups. Cups swap places, up to six times. Where is the ball?",
-        "deep_clips": "clips with 5 or 6 swaps",
-        "depth_unit": "swaps",
-        "num_train": 4000,
-        "num_per_depth": 64,
+        "recipe": demo_recipe("shuffle"),
         "training": dict.fromkeys(TITLES, training),
         "examples": tuple(example(folder, seed) for seed in range(num_examples)),
         "cosines": TargetCosines(raw=0.987, used=0.005, reached=0.912),
@@ -120,3 +118,9 @@ def example(folder: Path, seed: int) -> ExampleClip:
         given={"storm": episode.answer, "direct": next(word for word in episode.options if word != episode.answer)},
         steps=steps,
     )
+
+
+def with_naive_targets(story: DemoStory, raw: float, used: float, reached: float) -> DemoStory:
+    """The same story of a run whose targets were not whitened, with the cosines of its targets."""
+    recipe = dataclasses.replace(story.recipe, naive_targets=True)
+    return dataclasses.replace(story, recipe=recipe, cosines=TargetCosines(raw, used, reached))

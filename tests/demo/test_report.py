@@ -4,10 +4,10 @@ import re
 from html.parser import HTMLParser
 
 import pytest
-from tests.demo.demo_story import made_up_report, made_up_story, result
+from tests.demo.demo_story import made_up_report, made_up_story, result, with_naive_targets
 
 from storm_hf.demo.report import write_report
-from storm_hf.demo.report_data import REPORTED, OpenQuestions, Retrieval, TargetCosines
+from storm_hf.demo.report_data import REPORTED, OpenQuestions, Retrieval
 from storm_hf.errors import ReportError, VideoReadError
 
 
@@ -237,7 +237,7 @@ def test_verdict_of_the_page_follows_the_numbers(story, tmp_path, page):
 
 
 def test_page_of_naive_targets_says_why(story, tmp_path):
-    naive = dataclasses.replace(story, naive_targets=True, cosines=TargetCosines(0.987, 0.987, 0.994))
+    naive = with_naive_targets(story, 0.987, 0.987, 0.994)
     inert = made_up_report().interventions | {"own": 0.25, "follows_donor": 0.0}
     words = Page(write_report(tmp_path, made_up_report(storm=0.25, interventions=inert), naive).read_text()).words
     assert "nearly identical (random-pair cosine 0.987)" in words

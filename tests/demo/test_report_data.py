@@ -127,7 +127,7 @@ def test_story_gives_each_variant_its_own_numbers(story):
 
 
 def test_story_names_the_deep_clips_in_the_words_of_the_world(story):
-    assert story.deep_clips == "clips with 5 or 6 swaps"
+    assert story.recipe.deep_clips == "clips with 5 or 6 swaps"
 
 
 def test_story_of_an_unfinished_run_cannot_be_read(folder):

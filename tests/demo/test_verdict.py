@@ -1,14 +1,14 @@
 import dataclasses
 
 import pytest
-from tests.demo.demo_story import interventions, made_up_report, made_up_story
+from tests.demo.demo_story import interventions, made_up_report, made_up_story, with_naive_targets
 
-from storm_hf.demo.report_data import OpenQuestions, Retrieval, TargetCosines
+from storm_hf.demo.report_data import OpenQuestions, Retrieval
 from storm_hf.demo.verdict import judge
 from storm_hf.evaluation.bootstrap import wilson_interval
 
 
-NAIVE_COSINES = TargetCosines(raw=0.987, used=0.987, reached=0.994)
+NAIVE_COSINES = (0.987, 0.987, 0.994)
 INERT = interventions(0.256, 0.256, 0.256, 0.256, 0.0, 0.256)
 
 
@@ -84,7 +84,7 @@ def test_model_that_cannot_read_the_true_targets_is_told_apart(story):
 
 
 def test_naive_targets_are_named_as_the_reason(story):
-    naive = dataclasses.replace(story, naive_targets=True, cosines=NAIVE_COSINES)
+    naive = with_naive_targets(story, *NAIVE_COSINES)
     verdict = judge(made_up_report(storm=0.256, interventions=INERT), naive)
     assert verdict.outcome == "fails"
     assert "The latents are not used" in verdict.sentence
@@ -93,7 +93,7 @@ def test_naive_targets_are_named_as_the_reason(story):
 
 
 def test_naive_targets_that_hold_the_answer_are_not_called_empty(story):
-    naive = dataclasses.replace(story, naive_targets=True, cosines=NAIVE_COSINES)
+    naive = with_naive_targets(story, *NAIVE_COSINES)
     inert = INERT | {"oracle": 1.0}
     verdict = judge(made_up_report(storm=0.256, interventions=inert), naive)
     assert "fed those, it answers 100% right" in verdict.sentence
@@ -101,13 +101,13 @@ def test_naive_targets_that_hold_the_answer_are_not_called_empty(story):
 
 
 def test_naive_targets_that_differ_are_not_called_identical(story):
-    naive = dataclasses.replace(story, naive_targets=True, cosines=TargetCosines(raw=0.4, used=0.4, reached=0.9))
+    naive = with_naive_targets(story, 0.4, 0.4, 0.9)
     verdict = judge(made_up_report(storm=0.256, interventions=INERT), naive)
     assert "nearly identical" not in verdict.sentence
 
 
 def test_naive_targets_that_work_are_not_called_a_failure(story):
-    naive = dataclasses.replace(story, naive_targets=True, cosines=NAIVE_COSINES)
+    naive = with_naive_targets(story, *NAIVE_COSINES)
     assert judge(made_up_report(), naive).outcome == "works"
 
 

@@ -141,8 +141,8 @@ def _accuracy_by_depth(report: DemoReport, story: DemoStory) -> str:
     lines += [Line("Direct", own["direct"], "neutral"), Line("STORM", own["storm"], "accent")]
     return line_chart(
         lines,
-        title=f"Accuracy by number of {story.depth_unit}",
-        x_label=f"number of {story.depth_unit}",
+        title=f"Accuracy by number of {story.recipe.depth_unit}",
+        x_label=f"number of {story.recipe.depth_unit}",
         y_label="questions answered right",
         mark=_chance(report),
     )
@@ -154,7 +154,7 @@ def _accuracy_of_variants(report: DemoReport, story: DemoStory) -> str:
         _accuracy_bar(variant_title(name), result.accuracy, report.num_test, is_ours=name == "storm")
         for name, result in _all_variants(report, story).items()
     ]
-    return bar_chart(bars, title=f"Accuracy on {story.deep_clips}", mark=_chance(report))
+    return bar_chart(bars, title=f"Accuracy on {story.recipe.deep_clips}", mark=_chance(report))
 
 
 def _effect_of_interventions(report: DemoReport) -> str:

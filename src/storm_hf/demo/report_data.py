@@ -311,16 +311,8 @@ class DemoStory:
     """Contents of the page that are not in `report.json`.
 
     Args:
-        task (`str`):
-            Description of the clips and of the question, in a sentence or two.
-        deep_clips (`str`):
-            The clips that variants and interventions are tested on, such as `"clips with 5 or 6 swaps"`.
-        depth_unit (`str`):
-            Unit of depth, in the plural, such as `"swaps"`.
-        num_train (`int`):
-            Clips trained on.
-        num_per_depth (`int`):
-            Test clips at each depth.
+        recipe ([`~storm_hf.demo.recipe.DemoRecipe`]):
+            Recipe of the run.
         training (`Mapping[str, VariantTraining]`):
             From the name of each variant to its training.
         examples (`tuple[ExampleClip, ...]`):
@@ -335,8 +327,6 @@ class DemoStory:
             The command that makes this page again.
         versions (`Mapping[str, str]`):
             From package to version.
-        naive_targets (`bool`, *optional*, defaults to `False`):
-            Whether the targets were pooled features of unit size that were not whitened.
         frames_per_step (`int`, *optional*, defaults to `2`):
             Frames of a clip that make up one step. The stills show the last of each.
         extra_variants (`Mapping[str, VariantResult]`, *optional*):
@@ -346,11 +336,7 @@ class DemoStory:
             `{"chain_of_thought": {"0": 1.0}}`.
     """
 
-    task: str
-    deep_clips: str
-    depth_unit: str
-    num_train: int
-    num_per_depth: int
+    recipe: DemoRecipe
     training: Mapping[str, VariantTraining]
     examples: tuple[ExampleClip, ...]
     cosines: TargetCosines
@@ -358,7 +344,6 @@ class DemoStory:
     backbone: str
     command: str
     versions: Mapping[str, str]
-    naive_targets: bool = False
     frames_per_step: int = 2
     extra_variants: Mapping[str, VariantResult] = field(default_factory=dict)
     extra_by_depth: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
@@ -426,11 +411,7 @@ def read_story(
     results = {name: read_json(folder.variant(name) / "results.json") for name in TITLES}
     storm = results["storm"]
     return DemoStory(
-        task=recipe.task,
-        deep_clips=recipe.deep_clips,
-        depth_unit=recipe.depth_unit,
-        num_train=recipe.num_train,
-        num_per_depth=recipe.num_per_depth,
+        recipe=recipe,
         training={name: VariantTraining(one["num_updates"], one["num_parameters"]) for name, one in results.items()},
         examples=_examples(folder, results),
         cosines=TargetCosines(raw=storm["cosine_raw"], used=storm["cosine_used"], reached=storm["cosine_reached"]),
@@ -438,7 +419,6 @@ def read_story(
         backbone="a randomly initialised Qwen2.5-VL",
         command=command,
         versions=versions,
-        naive_targets=recipe.naive_targets,
         frames_per_step=FRAMES_PER_STEP,
         extra_variants={"terse_chain": VariantResult.of(results["terse_chain"])},
         extra_by_depth={"chain_of_thought": results["chain_of_thought"]["by_depth"]},

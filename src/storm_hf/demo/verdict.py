@@ -66,7 +66,7 @@ def judge(report: DemoReport, story: DemoStory) -> Verdict:
 def _score(report: DemoReport, story: DemoStory) -> str:
     storm, direct = report.arms["storm"].accuracy, report.arms["direct"].accuracy
     return (
-        f"On {report.num_test} held-out {story.deep_clips}, STORM answers {percent(storm)} right and direct answering "
+        f"On {report.num_test} held-out {story.recipe.deep_clips}, STORM answers {percent(storm)} right and direct answering "
         f"{percent(direct)}, where guessing gets {percent(report.chance)}."
     )
 
@@ -88,7 +88,7 @@ def _unused(report: DemoReport) -> str:
 
 
 def _why_it_fails(report: DemoReport, story: DemoStory) -> str:
-    if not _uses_latents(report) and story.naive_targets:
+    if not _uses_latents(report) and story.recipe.naive_targets:
         cut = report.interventions
         zeroed = f"The latents are not used: with zeros in their place it is {percent(cut[InterventionKind.zero])}."
         return f"{zeroed}{_why_unused(report, story)}"
@@ -100,7 +100,7 @@ def _why_it_fails(report: DemoReport, story: DemoStory) -> str:
 
 
 def _why_unused(report: DemoReport, story: DemoStory) -> str:
-    if not story.naive_targets:
+    if not story.recipe.naive_targets:
         return ""
     raw = story.cosines.raw
     if raw < _NEARLY_IDENTICAL:
@@ -135,7 +135,7 @@ def _shortfalls(report: DemoReport, story: DemoStory) -> list[str]:
     checks = [
         (storm < _GOOD_ACCURACY, f"the accuracy stays below {percent(_GOOD_ACCURACY)}"),
         (asked_openly < _GOOD_ACCURACY, f"asked without options, STORM answers {percent(asked_openly)} right"),
-        (lowest < _GOOD_ACCURACY, f"at {depth} {story.depth_unit} STORM answers {percent(lowest)} right"),
+        (lowest < _GOOD_ACCURACY, f"at {depth} {story.recipe.depth_unit} STORM answers {percent(lowest)} right"),
         (storm_low <= direct_high, "direct answering is as good within the error of the test"),
         (cut[kind] > report.chance + _ABOVE_CHANCE, f"fed {kind.phrase}, it still answers {percent(cut[kind])} right"),
         (cut[FOLLOWS_DONOR] < _GOOD_STEERING, f"another clip's latents steer {percent(cut[FOLLOWS_DONOR])} of the answers"),
