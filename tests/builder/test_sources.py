@@ -58,7 +58,7 @@ def test_change_of_the_annotations_is_counted_and_the_command_named(source, qwen
     folder = tmp_path / "data"
     assert str(error.value) == (
         f"{source} has changed since {folder} was begun: {told}. A build is not extended: give the same command with "
-        f"`--output_dir {folder}-2`, which builds all rows, or put the earlier file back."
+        f"`--out {folder}-2`, which builds all rows, or put the earlier file back."
     )
     assert published(folder) == before
 
@@ -69,7 +69,7 @@ def test_command_that_is_named_builds_all_rows(source, qwen_checkpoint, tmp_path
     write_rows(source, rows_of(source) + new_rows(2))
     with pytest.raises(StaleWorkError) as error:
         ThoughtsBuilder(recipe).build()
-    folder = re.search(r"--output_dir (\S+)`", str(error.value))[1]
+    folder = re.search(r"--out (\S+)`", str(error.value))[1]
     assert ThoughtsBuilder(tiny_recipe(source, qwen_checkpoint, folder)).build().num_rows == {"train": 12}
 
 
@@ -114,7 +114,7 @@ def test_clip_that_was_replaced_is_named(source, qwen_checkpoint, tmp_path, capl
     (warning,) = warnings(caplog)
     assert warning == (
         f"1 clip was replaced since {tmp_path / 'data'} was begun: {source.parent / '4.mp4'}. Rows that are made keep the "
-        f"earlier file. Put it back, or build all rows with `--output_dir {tmp_path / 'data'}-2`."
+        f"earlier file. Put it back, or build all rows with `--out {tmp_path / 'data'}-2`."
     )
     assert report.num_rows == {"train": 10}
     if is_finished:

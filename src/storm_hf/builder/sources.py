@@ -60,7 +60,7 @@ def _explanation(recipe: ThoughtsRecipe, workspace: Workspace, step: str, change
     )
     return (
         f"{names} {has} changed since {folder} was begun: {what or 'the same rows in another form or order'}. A build is not "
-        f"extended: give the same command with `--output_dir {folder}-2`, which builds all rows, or put the earlier file back."
+        f"extended: give the same command with `--out {folder}-2`, which builds all rows, or put the earlier file back."
     )
 
 
@@ -143,7 +143,7 @@ def warn_of_replaced_clips(workspace: Workspace, shards: Iterable[str]) -> list[
         more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
         logger.warning(
             "%d %s replaced since %s was begun: %s%s. Rows that are made keep the earlier file. Put it back, or build all "
-            "rows with `--output_dir %s-2`.",
+            "rows with `--out %s-2`.",
             *(len(names), "clip was" if len(names) == 1 else "clips were", workspace.root),
             *(", ".join(names[:_MOST_NAMED]), more, workspace.root),
         )
