@@ -26,7 +26,7 @@ export TOKENIZERS_PARALLELISM := false
 
 .PHONY: demo test test-all test-latest evaluation app test-ray test-evaluation test-browser test-upstream docs lint format clean help
 
-demo: $(READY)  ## Train and question a tiny STORM on this machine; the report is runs/demo/report.html
+demo: $(READY)  ## Train and test a tiny STORM on this machine; the report is runs/demo/report.html
 	$(VENV)/bin/storm demo --out $(OUT)
 
 test: $(READY)  ## The core tests: minutes on two cores, no network, no GPU

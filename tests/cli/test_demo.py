@@ -10,7 +10,6 @@ from typer.testing import CliRunner
 
 from storm_hf import demo
 from storm_hf.cli import app
-from storm_hf.cli.demo import WorldName
 from storm_hf.errors import StaleWorkError
 from storm_hf.optional import install_command
 from storm_hf.worlds import WORLD_NAMES, make_world
@@ -109,5 +108,14 @@ def test_missing_extra_is_named_before_anything_runs(run, monkeypatch):
     assert result.stderr == f"storm: `jinja2` is missing. Install it with: {install_command('demo')}\n"
 
 
-def test_every_world_can_be_chosen():
-    assert tuple(WorldName) == WORLD_NAMES
+@pytest.mark.parametrize("world", WORLD_NAMES)
+def test_every_world_is_named_by_the_help_and_can_be_chosen(run, world):
+    assert world in CliRunner().invoke(app, ["demo", "--help"], terminal_width=200).stdout
+    result, calls = run(made_up_report(), "--world", world)
+    assert (result.exit_code, calls[0]["world"]) == (0, world)
+
+
+def test_unknown_world_is_told_with_those_there_are(run):
+    result, calls = run(made_up_report(), "--world", "chess")
+    assert (result.exit_code, calls) == (2, [])
+    assert result.stderr == f"storm: Expected a world of {', '.join(WORLD_NAMES)} but got 'chess'.\n"

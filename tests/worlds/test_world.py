@@ -188,3 +188,13 @@ def test_unknown_world_and_knob_are_refused_with_the_known_ones():
 def test_knob_out_of_its_range_is_refused(name, knobs):
     with pytest.raises(WorldError, match="Expected .* from"):
         make_world(name, **knobs)
+
+
+@pytest.mark.parametrize("name", WORLD_NAMES)
+def test_registry_has_the_name_that_a_world_gives_itself(name):
+    assert type(make_world(name)).name == name
+
+
+def test_names_of_the_worlds_need_no_package_that_draws():
+    code = "import sys, storm_command\nfrom storm_hf.worlds import WORLD_NAMES\nprint({'numpy', 'torch', 'av'} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"

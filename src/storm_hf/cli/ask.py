@@ -71,10 +71,10 @@ def ask_clip(
     Reads the clip, thinks in latents, and prints the answer.
     """
     _check(clip, question, option or ())  # before the model is loaded, which takes longer
-    from storm_hf.evaluation.single import ClipQuestion, ask, read_clip
-
     folder = model or demo_model()
     network, processor = load_model(folder)
+    from storm_hf.evaluation.single import ClipQuestion, ask, read_clip
+
     video = read_clip(clip, processor)
     _tell_caveats(network.config, video)
     asked = ClipQuestion(video, _readable(question), [_readable(text) for text in option or ()])

@@ -5,7 +5,6 @@ import shlex
 import shutil
 import sys
 from collections.abc import Iterator
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,6 +14,7 @@ from storm_hf.cli.errors import INTERRUPTED
 from storm_hf.cli.options import DEMO_MODEL
 from storm_hf.cli.output import tell
 from storm_hf.interventions.kind import InterventionKind
+from storm_hf.worlds.registry import WORLD_NAMES
 
 
 if TYPE_CHECKING:
@@ -37,26 +37,19 @@ EPILOG = """Examples:
 Ctrl-C stops it after the running step; the same command continues where it stopped."""
 
 
-class WorldName(StrEnum):
-    """The worlds, as an option; `storm_hf.worlds` is loaded only when a command runs."""
-
-    shuffle = "shuffle"
-    bounce = "bounce"
-    order = "order"
-    lattice = "lattice"
-
-
 def run_demo(
     out: Annotated[
         Path, typer.Option("--out", file_okay=False, help="Folder for clips, models and the report.")
     ] = Path("runs/demo"),
-    world: Annotated[WorldName, typer.Option(help="What the drawn videos show.")] = WorldName.shuffle,
+    world: Annotated[
+        str, typer.Option(metavar=" | ".join(WORLD_NAMES), help="Synthetic task of the videos.")
+    ] = "shuffle",
     seed: Annotated[int, typer.Option(min=0, help="Draws clips, weights and batches.")] = 0,
     naive_targets: Annotated[
         bool, typer.Option("--naive-targets", help="Do not whiten the targets, to see what goes wrong.")
     ] = False,
 ) -> None:
-    """Train and question a tiny STORM on drawn videos.
+    """Train and test a tiny STORM on drawn videos.
 
     Renders a small world to video files, trains a model to think in latent
     video beside controls that do not, tests whether its answers come from its
@@ -68,9 +61,9 @@ def run_demo(
         require(package)
     from storm_hf import demo
 
-    recipe = demo.demo_recipe(world.value, seed, naive_targets)
+    recipe = demo.demo_recipe(world, seed, naive_targets)
     try:
-        report = demo.run_demo(out=out, world=world.value, seed=seed, naive_targets=naive_targets)
+        report = demo.run_demo(out=out, world=world, seed=seed, naive_targets=naive_targets)
     except KeyboardInterrupt as interrupt:
         tell("Interrupted. Run the same command again to continue.")
         raise typer.Exit(INTERRUPTED) from interrupt

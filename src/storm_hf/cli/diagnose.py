@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from storm_hf.cli.options import BatchSize, Dataset, MaxNewTokens, Model, VideoBackend, by_default, load_model
-from storm_hf.cli.output import given_command, progress_bar, tell
+from storm_hf.cli.output import given_command, progress_bar, tell, waiting
 
 
 if TYPE_CHECKING:
@@ -62,13 +62,14 @@ def diagnose_model(
     Replaces them in a dozen ways, watches the answers, and looks at what the
     latents hold.
     """
-    from storm_hf.diagnostics.page import write_diagnosis
-    from storm_hf.diagnostics.questions import check_questions, read_questions
-    from storm_hf.optional import require
+    with waiting(f"Reading {dataset}"):
+        from storm_hf.diagnostics.page import write_diagnosis
+        from storm_hf.diagnostics.questions import check_questions, read_questions
+        from storm_hf.optional import require
 
-    for package in ("jinja2", "datasets"):  # before the model is loaded
-        require(package)
-    check_questions(dataset, split=split, depths=depth or ())
+        for package in ("jinja2", "datasets"):  # before the model is loaded
+            require(package)
+        check_questions(dataset, split=split, depths=depth or ())
     network, processor = load_model(model)
     questions = read_questions(
         dataset,

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from storm_hf.cli.options import Dataset, Model, VideoBackend, load_model
-from storm_hf.cli.output import given_command, progress_bar, tell
+from storm_hf.cli.output import given_command, progress_bar, tell, waiting
 from storm_hf.errors import DatasetError
 
 
@@ -35,12 +35,13 @@ def imagine_clips(
 
     A small decoder learns to draw from true thought videos alone, then draws what the model thought.
     """
-    from storm_hf.diagnostics.latent_decoder import DecoderTraining, find_trajectory
-    from storm_hf.diagnostics.latent_decoder.renderer import LatentRenderer
-    from storm_hf.diagnostics.latent_decoder.run import decoder_of, held_out_split, imagine_rows
-    from storm_hf.training.loading import load_rows
+    with waiting(f"Reading {dataset}"):
+        from storm_hf.diagnostics.latent_decoder import DecoderTraining, find_trajectory
+        from storm_hf.diagnostics.latent_decoder.renderer import LatentRenderer
+        from storm_hf.diagnostics.latent_decoder.run import decoder_of, held_out_split, imagine_rows
+        from storm_hf.training.loading import load_rows
 
-    splits = load_rows(dataset)
+        splits = load_rows(dataset)
     if split not in splits:
         raise DatasetError(f"Expected a split of {dataset} ({', '.join(splits)}) but got {split!r}. Give --split.")
     network, processor = load_model(model)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from storm_hf.cli.output import silence_libraries
+from storm_hf.cli.output import silence_libraries, waiting
 from storm_hf.errors import CheckpointError
 from storm_hf.interventions.kind import OF_ONE_QUESTION, read_kind
 
@@ -99,9 +99,10 @@ def load_model(name_or_path: str) -> "tuple[StormForConditionalGeneration, Proce
     Raises:
         CheckpointError: If there is no such checkpoint, or it is not whole.
     """
-    import torch
+    with waiting(f"Loading {name_or_path}"):
+        import torch
 
-    from storm_hf.checkpoints.loading import load_checkpoint
+        from storm_hf.checkpoints.loading import load_checkpoint
 
-    silence_libraries()
-    return load_checkpoint(name_or_path, torch.accelerator.current_accelerator(check_available=True) or "cpu")
+        silence_libraries()
+        return load_checkpoint(name_or_path, torch.accelerator.current_accelerator(check_available=True) or "cpu")

@@ -3,7 +3,7 @@
 import shlex
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import typer
 
@@ -24,6 +24,20 @@ def printable(text: str) -> str:
         character if character.isprintable() or character == "\n" else "\N{REPLACEMENT CHARACTER}"
         for character in text
     )
+
+
+@contextmanager
+def waiting(title: str) -> Iterator[None]:
+    """Show on a terminal that something without a known length goes on.
+
+    Args:
+        title (`str`):
+            Title of the task.
+    """
+    from rich.console import Console
+
+    with Console(stderr=True).status(title) if sys.stderr.isatty() else nullcontext():
+        yield
 
 
 def silence_libraries() -> None:

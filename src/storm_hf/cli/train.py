@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from storm_hf.cli.errors import INTERRUPTED, StormCommand
-from storm_hf.cli.output import tell
+from storm_hf.cli.output import tell, waiting
 from storm_hf.cli.script_help import argument_table
 from storm_hf.cli.shipped import ACCELERATE_CONFIGS, TRAIN_RECIPES, named_file, names_in, shipped
 from storm_hf.errors import ConfigurationError
@@ -107,7 +107,8 @@ def _launch(stage: "StageKind", arguments: Sequence[str]) -> None:
         require(package)
     from storm_hf.curriculum.launch import AccelerateLauncher
 
-    options = _options_of(stage)
+    with waiting("Reading the arguments"):
+        options = _options_of(stage)
     own, launch_arguments = split_arguments(arguments, options)
     own = _with_recipe(own)
     _check_names(stage, own, options)

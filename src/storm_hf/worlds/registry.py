@@ -1,21 +1,21 @@
-"""The worlds by name."""
+"""The worlds by name. Each is loaded on first use, so that a command can list their names without numpy."""
 
 import dataclasses
-from typing import Any
+import importlib
+from typing import TYPE_CHECKING, Any
 
 from storm_hf.errors import WorldError
-from storm_hf.worlds.bounce import Bounce
-from storm_hf.worlds.lattice import Lattice
-from storm_hf.worlds.order import Order
-from storm_hf.worlds.shuffle import Shuffle
-from storm_hf.worlds.world import World
 
 
-_WORLDS = {world.name: world for world in (Shuffle, Bounce, Order, Lattice)}
-WORLD_NAMES = tuple(_WORLDS)
+if TYPE_CHECKING:
+    from storm_hf.worlds.world import World
+
+# From the name of a world, which is also that of its module, to its class.
+_CLASS_OF = {"shuffle": "Shuffle", "bounce": "Bounce", "order": "Order", "lattice": "Lattice"}
+WORLD_NAMES = tuple(_CLASS_OF)
 
 
-def make_world(name: str, **knobs: int) -> World[Any]:
+def make_world(name: str, **knobs: int) -> "World[Any]":
     """Make a world.
 
     Args:
@@ -30,9 +30,10 @@ def make_world(name: str, **knobs: int) -> World[Any]:
     Raises:
         WorldError: If there is no such world or knob, or a knob is out of its range.
     """
-    if name not in _WORLDS:
+    if name not in _CLASS_OF:
         raise WorldError(f"Expected a world of {', '.join(WORLD_NAMES)} but got {name!r}.")
-    known = [field.name for field in dataclasses.fields(_WORLDS[name])]
+    world: type[Any] = getattr(importlib.import_module(f"storm_hf.worlds.{name}"), _CLASS_OF[name])
+    known = [field.name for field in dataclasses.fields(world)]
     if unknown := sorted(set(knobs) - set(known)):
         raise WorldError(f"Expected knobs of {name} ({', '.join(known)}) but got {', '.join(unknown)}.")
-    return _WORLDS[name](**knobs)
+    return world(**knobs)

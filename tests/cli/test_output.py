@@ -1,0 +1,37 @@
+"""What goes on is shown on a terminal alone, and never on stdout."""
+
+import os
+import pty
+import subprocess
+import sys
+
+import pytest
+
+
+WAITING = "import time\nfrom storm_hf.cli.output import waiting\nwith waiting('Loading storm'):\n    time.sleep(0.3)\nprint('done')"
+COUNTING = (
+    "import time\nfrom storm_hf.cli.output import progress_bar\n"
+    "with progress_bar('Counting', 2) as count_up:\n    count_up()\n    time.sleep(0.3)\n    count_up()\nprint('done')"
+)
+
+
+@pytest.mark.parametrize(("code", "title"), [(WAITING, "Loading storm"), (COUNTING, "Counting")])
+def test_progress_is_shown_on_a_terminal(code, title):
+    terminal, child = pty.openpty()
+    run = subprocess.run(
+        [sys.executable, "-c", code],
+        stdout=subprocess.PIPE,
+        stderr=child,
+        text=True,
+        env=os.environ | {"TERM": "xterm"},
+    )
+    os.close(child)
+    assert title in os.read(terminal, 1 << 16).decode()
+    os.close(terminal)
+    assert run.stdout == "done\n"
+
+
+@pytest.mark.parametrize("code", [WAITING, COUNTING])
+def test_progress_is_not_written_to_a_file(code):
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (run.returncode, run.stdout, run.stderr) == (0, "done\n", "")
