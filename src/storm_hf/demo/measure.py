@@ -100,8 +100,9 @@ def measure_variant(
             Whether latents are replaced, if it has any.
 
     Returns:
-        `dict[str, Any]`: As [`measure_accuracy`], with `open`, the deep clips asked without options. `interventions` is in both;
-        see [`measure_interventions`]. A variant that the page shows also has what [`describe_latents`] returns.
+        `dict[str, Any]`: As [`measure_accuracy`], and `open` with the `accuracy` on the deep clips asked without options. In both,
+        `interventions` has the accuracy under each kind, and `follows_donor`, the share of answers that become the donor's. For a
+        variant that the page shows there are also its retrieval accuracy and the cosines of its targets.
     """
     rows = list(data.dataset(folder, "test", with_thoughts=True))
     deep = deep_indices(rows, recipe)
@@ -115,13 +116,13 @@ def measure_variant(
     results["open"] = {"accuracy": accuracy(open_answers, open_rows)}
     if variant.has_latents and with_interventions:
         asked, said = [rows[index] for index in deep], [answers[index] for index in deep]
-        results["interventions"] = measure_interventions(examinee, asked, said, recipe.seed, trajectory)
-        results["open"]["interventions"] = measure_interventions(
+        results["interventions"] = _measure_interventions(examinee, asked, said, recipe.seed, trajectory)
+        results["open"]["interventions"] = _measure_interventions(
             examinee, open_rows, open_answers, recipe.seed, trajectory
         )
         if variant.is_shown and trajectory is not None:
-            results |= describe_latents(folder, recipe, trajectory, asked, said)
-            np.savez_compressed(folder.path / "latents.npz", latents=stack_latents(said), indices=np.array(deep))
+            results |= _describe_latents(folder, recipe, trajectory, asked, said)
+            np.savez_compressed(folder.path / "latents.npz", latents=_stack_latents(said), indices=np.array(deep))
     return results
 
 
@@ -163,7 +164,7 @@ def measure_accuracy(
     }
 
 
-def measure_interventions(
+def _measure_interventions(
     examinee: Examinee,
     rows: Sequence[Row],
     answers: Sequence[Answer],
@@ -187,8 +188,8 @@ def measure_interventions(
     Returns:
         `dict[str, float]`: Accuracy under each intervention, and `follows_donor`, the share of answers that become the donor's.
     """
-    kind, donors, latents = InterventionKind, choose_donors(rows, seed), stack_latents(answers)
-    targets = None if trajectory is None else targets_of(trajectory, rows)
+    kind, donors, latents = InterventionKind, choose_donors(rows, seed), _stack_latents(answers)
+    targets = None if trajectory is None else _targets_of(trajectory, rows)
 
     def answer_under(kind: InterventionKind) -> list[Answer]:
         return examinee.answer(rows, make_intervention(kind, latents, donors=donors, targets=targets, seed=seed))
@@ -203,7 +204,7 @@ def measure_interventions(
     return {**results, FOLLOWS_DONOR: float(np.mean(follows))}
 
 
-def describe_latents(
+def _describe_latents(
     folder: DemoFolder,
     recipe: DemoRecipe,
     trajectory: TargetTrajectory,
@@ -217,7 +218,7 @@ def describe_latents(
         `retrieval_chance`, that of a random target; and mean cosines: `cosine_raw` and `cosine_used` between the raw and the
         used targets of random pairs of clips at the same step, `cosine_reached` between latents and their own targets.
     """
-    latents, targets = stack_latents(answers), targets_of(trajectory, rows)
+    latents, targets = _stack_latents(answers), _targets_of(trajectory, rows)
     raw = trajectory.pool([row["thought_features"] for row in rows]).float().numpy()
     gallery = make_gallery(list(data.dataset(folder, "validation", with_thoughts=True)), trajectory, recipe)
     gallery.save(folder.storm)
@@ -234,7 +235,7 @@ def describe_latents(
 def make_gallery(rows: Sequence[Row], trajectory: TargetTrajectory, recipe: DemoRecipe) -> ThoughtGallery:
     """Collect one thought frame of each validation clip, at a random step, with its target."""
     steps = np.random.default_rng(recipe.seed).integers(recipe.num_latents, size=len(rows))
-    targets = targets_of(trajectory, rows)
+    targets = _targets_of(trajectory, rows)
     chosen = list(zip(rows, steps.tolist(), strict=True))
     return ThoughtGallery(
         latents=targets[np.arange(len(steps)), steps],
@@ -248,12 +249,12 @@ def deep_indices(rows: Sequence[Row], recipe: DemoRecipe) -> list[int]:
     return [index for index, row in enumerate(rows) if int(row["depth"]) in recipe.deep]
 
 
-def stack_latents(answers: Sequence[Answer]) -> np.ndarray:
+def _stack_latents(answers: Sequence[Answer]) -> np.ndarray:
     """Stack the latents of answers, (N, K, D)."""
     return np.stack([np.asarray(answer.latents) for answer in answers])
 
 
-def targets_of(trajectory: TargetTrajectory, rows: Sequence[Row]) -> np.ndarray:
+def _targets_of(trajectory: TargetTrajectory, rows: Sequence[Row]) -> np.ndarray:
     """Compute the targets of rows with thoughts, (N, K, D)."""
     return trajectory([row["thought_features"] for row in rows]).numpy()
 

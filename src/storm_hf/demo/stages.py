@@ -68,7 +68,7 @@ def run_demo(
         for stage, tasks in _stages(folder, recipe).items():
             folder.once(stage, partial(run_tasks, tasks, folder.logs, workers=2, console=console))
         report = read_report(folder, recipe, Path(out))
-        write_report(folder.path, report, read_story(folder, recipe, command(recipe, out), machine(), versions()))
+        write_report(folder.path, report, read_story(folder, recipe, _command(recipe, out), _machine(), _versions()))
     return report
 
 
@@ -102,18 +102,18 @@ def _stages(folder: DemoFolder, recipe: DemoRecipe) -> dict[str, list[Task]]:
     }
 
 
-def command(recipe: DemoRecipe, out: str | os.PathLike[str]) -> str:
+def _command(recipe: DemoRecipe, out: str | os.PathLike[str]) -> str:
     """Write the command that makes this run again."""
     words = ["storm demo", f"--out {out}", f"--world {recipe.world}", f"--seed {recipe.seed}"]
     return " ".join([*words, "--naive-targets"] if recipe.naive_targets else words)
 
 
-def machine() -> str:
+def _machine() -> str:
     """Describe the machine, such as "2 CPU cores"."""
     return f"{os.cpu_count()} CPU cores"
 
 
-def versions() -> dict[str, str]:
+def _versions() -> dict[str, str]:
     """Look up the versions of the packages that determine the figures."""
     names = ("storm-hf", "torch", "transformers", "trl", "datasets")
     return {"python": platform.python_version(), **{name: version(name) for name in names}}

@@ -36,7 +36,7 @@ _CLOCK = "train_seconds.json"
 Part = tuple[DemoFolder, DemoRecipe]
 
 
-class ReportProgress(TrainerCallback):
+class _ReportProgress(TrainerCallback):
     """Reports finished updates."""
 
     def __init__(self, report: Report, already_done: int = 0) -> None:
@@ -184,7 +184,7 @@ def _make_trainer(
         args=training_arguments(config_class, output, recipe, variant.training, **settings),
         train_dataset=rows,
         processing_class=processor,
-        callbacks=[ReportProgress(report, variant.num_given)],
+        callbacks=[_ReportProgress(report, variant.num_given)],
         **{"target_trajectory": targets} if is_align else {"data_collator": AnswerCollator(prompts)},
     )
 
