@@ -2,6 +2,7 @@
 
 import itertools
 import re
+import runpy
 import shlex
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from storm_hf.cli import app
+from storm_hf.cli.build import BUILD
 from storm_hf.cli.shipped import TRAIN_RECIPES, names_in
 from storm_hf.curriculum.recipe import argument_records
 from storm_hf.evaluation.harness.benchmarks import BENCHMARKS
@@ -25,6 +27,14 @@ from storm_hf.evaluation.harness.benchmarks import BENCHMARKS
 RUN = ("ask", "env", "plan")  # seconds on stand-ins; the other verbs are run in tests/cli
 COMMANDS = [shlex.split(command) for command in commands()]
 MENTIONS = [shlex.split(command) for command in mentions()]
+EXAMPLES = [  # of the page that is made from the commands
+    shlex.split(re.split(" [>|] ", line)[0])
+    for line in re.findall(
+        r"^(?:[A-Z_]+=\S+ )*(storm .*)$",
+        runpy.run_path(str(ROOT / "docs" / "generated.py"))["commands_page"](),
+        flags=re.MULTILINE,
+    )
+]
 TRAINING = ("align", "answer", "run")  # their options are those of scripts
 EVERYWHERE = {"--config"}  # TRL's parser takes it before the one that prints the help
 PROGRAMS = ("accelerate", "bash", "git", "hf", "make", "pip", "python", "source", "storm")  # each has a test below
@@ -76,15 +86,16 @@ def test_command_of_storm_reads_its_arguments(words, reader, monkeypatch):
     read_arguments(words)
 
 
-@named(of("storm", parts=MENTIONS))
-def test_mention_of_storm_names_a_verb_and_its_options(words):
+@named([*of("storm", parts=MENTIONS), *EXAMPLES])
+def test_mention_of_storm_names_a_command_and_its_options(words):
     command = get_command(app)
     for word in words[1:]:
-        command = getattr(command, "commands", {}).get(word, command)
-    known = {option for parameter in command.params for option in parameter.opts}
+        inner = getattr(command, "commands", {})
+        command = inner.get(word, inner.get(BUILD, command))
+    known = {option for each in command.params for option in (*each.opts, *each.secondary_opts)}
     known |= training_options(words[1]) if words[1] in TRAINING else set()
-    assert command.name in words
-    assert {word for word in words if word.startswith("--")} <= known
+    assert command.name in {*words, BUILD}
+    assert {word for word in words if word.startswith("--")} - {"--"} <= known
 
 
 @named([words for words in of("storm", parts=COMMANDS) if words[1] in TRAINING])
