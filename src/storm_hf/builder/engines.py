@@ -8,7 +8,7 @@ Ray: each phase that has shards is one Ray data set whose rows are the tasks of 
 whose process or node is lost is run again by Ray, and goes on with the shards that are missing.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
@@ -26,12 +26,7 @@ from storm_hf.optional import require
 from storm_hf.processes import end_with_parent
 
 
-_LOOK_EVERY_SECONDS = 1.0
-
-
-def build_with_workers(
-    recipe: ThoughtsRecipe, workers: int, on_look: Callable[[], None] | None = None
-) -> ThoughtsReport:
+def build_with_workers(recipe: ThoughtsRecipe, workers: int) -> ThoughtsReport:
     """Build a data set with several processes. The bytes are those that one process would write.
 
     Args:
@@ -39,8 +34,6 @@ def build_with_workers(
             Everything that determines the data set.
         workers (`int`):
             Processes. Each loads the models that it needs.
-        on_look (`Callable[[], None]`, *optional*):
-            Called every second while they work. Progress bars use it.
 
     Returns:
         [`ThoughtsReport`]: What the data set holds.
@@ -50,16 +43,10 @@ def build_with_workers(
         StormError: What a process raised.
     """
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=end_with_parent) as pool:
-        running = {pool.submit(_work, recipe, Share(rank, workers)) for rank in range(workers)}
-        parts = set(running)
-        while parts:
-            done, parts = wait(parts, timeout=_LOOK_EVERY_SECONDS, return_when=FIRST_EXCEPTION)
-            if on_look is not None:
-                on_look()
-            if any(part.exception() for part in done):
-                break
+        running = [pool.submit(_work, recipe, Share(rank, workers)) for rank in range(workers)]
+        done, _ = wait(running, return_when=FIRST_EXCEPTION)
         try:
-            reports = [part.result() for part in running if part.done()]
+            reports = [part.result() for part in done]
         except BrokenProcessPool as error:
             raise StageError(
                 "A worker was killed (out of memory?). Finished shards are kept; rerun the same command to resume."

@@ -12,7 +12,7 @@ from typer.core import TyperGroup
 
 from storm_hf.cli.errors import StormCommand
 from storm_hf.cli.options import AsJson
-from storm_hf.cli.output import silence_libraries, tell
+from storm_hf.cli.output import silence_libraries, tell, waiting
 from storm_hf.cli.shipped import BUILD_RECIPES, named_file
 from storm_hf.errors import ConfigurationError, DatasetError
 
@@ -100,9 +100,11 @@ def build_data_set(
 
     Stop it at any time: the same command resumes. [bold]storm build status DIR[/bold] shows how far it is.
     """
-    from storm_hf.builder import ThoughtsRecipe
+    file = named_file(recipe, BUILD_RECIPES)
+    with waiting(f"Reading {file}"):
+        from storm_hf.builder import ThoughtsRecipe
 
-    settings = ThoughtsRecipe.read(named_file(recipe, BUILD_RECIPES), output_dir=out, encoder_model=model)
+        settings = ThoughtsRecipe.read(file, output_dir=out, encoder_model=model)
     if slurm is not None:
         from storm_hf.builder.engines import submit_to_slurm
 
