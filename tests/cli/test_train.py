@@ -53,7 +53,7 @@ def test_arguments_go_to_the_script_or_to_accelerate_in_any_order(started, stage
 
 def test_file_is_taken_as_a_recipe_or_as_a_configuration_of_accelerate(started, tmp_path):
     mine, how = tmp_path / "mine.yaml", tmp_path / "how.yaml"
-    mine.touch()
+    mine.write_text("{learning_rate: 1.0e-4, env: {A: b}}")
     how.touch()
     storm("align", f"--config={mine}", f"--accelerate_config={how}")
     assert started[0][4:] == ["--config_file", str(how), str(TRAINERS / "align.py"), "--config", str(mine)]
@@ -73,6 +73,25 @@ def test_what_no_script_knows_is_told_before_anything_is_started(started, argume
     result = storm("align", *arguments)
     assert (result.exit_code, started) == (2, [])
     assert result.stderr.startswith("storm: ")
+    assert sentence in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("learning_rte: 1", "in mine.yaml, got --learning_rte. Did you mean --learning_rate?"),
+        ("encoder: {model: m}", "in mine.yaml, got --encoder."),
+        ("- learning_rate", "Expected a mapping of arguments in mine.yaml, got list."),
+    ],
+)
+def test_what_no_script_knows_in_a_recipe_is_told_before_anything_is_started(
+    started, text, sentence, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    Path("mine.yaml").write_text(text)
+    result = storm("align", "--config", "mine.yaml")
+    assert (result.exit_code, started) == (2, [])
     assert sentence in result.stderr
     assert result.stderr.count("\n") == 1
 

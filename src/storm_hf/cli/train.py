@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from difflib import get_close_matches
 from itertools import chain
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -179,14 +180,24 @@ def _with_recipe(arguments: Sequence[str]) -> list[str]:
 
 
 def _check_names(stage: str, arguments: Sequence[str], options: set[str]) -> None:
-    """Refuse an argument that the script does not know before any process is started."""
+    """Refuse an argument that the script does not know, on the command line or in the recipe, before any process is started."""
+    from storm_hf.curriculum.recipe import read_yaml
+
     for group in _groups(arguments):
-        if (name := group[0].partition("=")[0]) not in options:
-            near = get_close_matches(name, options, 1)
-            hint = f"Did you mean {near[0]}?" if near else f"`storm {stage} --help` lists those of STORM."
-            raise ConfigurationError(
-                f"Expected arguments of trainers/{stage}.py or of accelerate launch, got {name}. {hint}"
-            )
+        name = group[0].partition("=")[0]
+        _check_name(stage, name, options)
+        if name == "--config" and group[1:]:
+            for key in read_yaml(Path(group[1])):
+                _check_name(stage, f"--{key}", options | {"--env"}, f" in {group[1]}")
+
+
+def _check_name(stage: str, name: str, options: set[str], where: str = "") -> None:
+    if name not in options:
+        near = get_close_matches(name, options, 1)
+        hint = f"Did you mean {near[0]}?" if near else f"`storm {stage} --help` lists those of STORM."
+        raise ConfigurationError(
+            f"Expected arguments of trainers/{stage}.py or of accelerate launch{where}, got {name}. {hint}"
+        )
 
 
 def _recipes_of(stage: str) -> list[str]:
