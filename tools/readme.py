@@ -14,6 +14,7 @@ import json
 import re
 import shlex
 from collections.abc import Callable, Iterable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -153,11 +154,7 @@ def demo_record(run: Path) -> dict[str, Any]:
 
 def planned(command: str, num_clips: int) -> dict[str, float]:
     """Return GiB of each GPU and hours of a stage, as `storm plan` says."""
-    from typer.testing import CliRunner
-
-    from storm_hf.cli import app
-
-    plan = json.loads(CliRunner().invoke(app, [*shlex.split(command)[1:], "--json"]).stdout)
+    plan = plan_of(command)
     recipe = (ROOT / plan["recipe"]).read_text()
     rows = plan["num_processes"]
     for name in ("per_device_train_batch_size", "gradient_accumulation_steps"):
@@ -165,6 +162,16 @@ def planned(command: str, num_clips: int) -> dict[str, float]:
         rows *= int(found[1]) if found else 1
     hours = num_clips / rows * plan["step_seconds"] / 3600
     return {"gibibytes": round(plan["peak_bytes"] / 2**30, 1), "hours": round(hours, 1)}
+
+
+@cache
+def plan_of(command: str) -> dict[str, Any]:
+    """Run a command of `storm plan`, once in a process."""
+    from typer.testing import CliRunner
+
+    from storm_hf.cli import app
+
+    return json.loads(CliRunner().invoke(app, [*shlex.split(command)[1:], "--json"], catch_exceptions=False).stdout)
 
 
 def main() -> None:
