@@ -99,7 +99,7 @@ def write_atomically(path: str | os.PathLike[str], text: str) -> Path:
     return path
 
 
-def write_json(path: Path, content: Any) -> None:
+def write_json(path: Path, content: object) -> None:
     """Write a JSON file that a person can read, complete or not at all, the same bytes for the same content."""
     write_atomically(path, json.dumps(content, indent=2, sort_keys=True) + "\n")
 

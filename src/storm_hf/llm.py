@@ -270,7 +270,7 @@ class ServedChat:
             "what was answered before is kept."
         )
 
-    def _strange(self, answer: Any) -> ServerError:
+    def _strange(self, answer: object) -> ServerError:
         return ServerError(
             f"{self.endpoint} answers in another way than OpenAI's chat completions: {str(answer)[:200]!r}. Correct the URL."
         )

@@ -7,6 +7,7 @@ from torch.testing import assert_close
 from transformers import GenerationConfig
 
 from storm_hf.errors import ConfigurationError, LatentLayoutError
+from storm_hf.model.cache_storm import rollout_state
 from storm_hf.model.rollout_storm import RolloutGradient
 
 
@@ -82,7 +83,8 @@ def test_latent_tokens_never_count_in_the_loss(model):
 @torch.no_grad()
 def test_kept_state_is_no_view_of_the_whole_prompt(model):
     cache = model(**tiny_inputs("qwen3_vl"), use_cache=True).cache
-    assert cache.storm_state.untyped_storage().nbytes() == cache.storm_state.numel() * 4
+    state = rollout_state(cache).last_hidden_state
+    assert state.untyped_storage().nbytes() == state.numel() * 4
 
 
 @torch.no_grad()

@@ -61,7 +61,7 @@ class LatentMonitor(TrainerCallback):
         state: TrainerState,
         control: TrainerControl,
         logs: dict[str, Any] | None = None,
-        model: Any = None,
+        model: object = None,
         **kwargs: Any,
     ) -> None:
         """Measure, and write the measures into the log and the history."""

@@ -16,7 +16,7 @@ from storm_hf.reporting.page import percent
 JSON_FILE, PAGE_FILE = "diagnosis.json", "diagnosis.html"
 
 
-def write_diagnosis(folder: str | os.PathLike[str], diagnosis: Diagnosis, pictures: Any = None) -> Path:
+def write_diagnosis(folder: str | os.PathLike[str], diagnosis: Diagnosis, pictures: object = None) -> Path:
     """Write the record and the page, each complete or not at all.
 
     Args:

@@ -98,7 +98,7 @@ class Diagnosis:
         return json.dumps(_finite(values), indent=2, allow_nan=False) + "\n"
 
 
-def _finite(value: Any) -> Any:
+def _finite(value: object) -> Any:
     """Numbers that are none, as the spread of a single clip, become null."""
     if isinstance(value, dict):
         return {name: _finite(part) for name, part in value.items()}

@@ -177,7 +177,7 @@ class SharedPrompts:
             self.model, self.prompts, inputs, self.max_new_tokens, output_logits=True, latent_intervention=replace
         )
 
-    def _read(self, output: Any, kind: InterventionKind) -> list[Answer]:
+    def _read(self, output: object, kind: InterventionKind) -> list[Answer]:
         return read_answers(output, self._inputs(kind)["input_ids"].shape[1], self.prompts, self.rows)
 
     def _distributions(

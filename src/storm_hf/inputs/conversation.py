@@ -161,7 +161,7 @@ def own_sampling(part: Part) -> dict[str, Any]:
     return {name: part[name] for name in _SAMPLING.values() if name in part}
 
 
-def without_none(value: Any) -> Any:
+def without_none(value: object) -> Any:
     """Leave out what is None in mappings: Arrow gives every one all keys that any has."""
     if isinstance(value, Mapping):
         return {name: without_none(item) for name, item in value.items() if item is not None}
@@ -173,7 +173,7 @@ def _question(row: Row, style: QuestionStyle) -> str:
     return format_question(text, options, style) if options else text
 
 
-def as_text(value: Any, name: str) -> str:
+def as_text(value: object, name: str) -> str:
     """A text, or a number as one; a whole number that a table with empty cells made 3.0 is 3."""
     value = value.item() if hasattr(value, "item") and getattr(value, "ndim", 0) == 0 else value
     if isinstance(value, str):
@@ -193,7 +193,7 @@ def _check_ends_in_option(answer: str, options: Sequence[str]) -> None:
         )
 
 
-def _completion(completion: Any) -> str:
+def _completion(completion: object) -> str:
     """The text of one assistant message, given as such or as text."""
     if isinstance(completion, str):
         return completion
@@ -225,7 +225,7 @@ def _user(text: str) -> Message:
     return {"role": "user", "content": [{"type": "text", "text": text}]}
 
 
-def _message(message: Any, name: str) -> Message:
+def _message(message: object, name: str) -> Message:
     message = without_none(message)
     if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
         raise DatasetError(
@@ -238,7 +238,7 @@ def _message(message: Any, name: str) -> Message:
     return {**message, "content": [_part(part) for part in parts]}
 
 
-def _part(part: Any) -> Part:
+def _part(part: object) -> Part:
     """One part as a chat template takes it, with a video's own sampling; a placeholder has no video or picture yet."""
     if isinstance(part, str):
         return {"type": "text", "text": part}

@@ -24,7 +24,7 @@ _UNTIMED_FPS = 1.0  # of frames that come without times
 
 
 def load_clip(
-    video: Any,
+    video: object,
     processor: ProcessorMixin,
     *,
     max_frames: int | None = None,
@@ -65,7 +65,7 @@ def load_clip(
         return _read_sampled(path, wanted, strict)
 
 
-def is_frames(video: Any) -> bool:
+def is_frames(video: object) -> bool:
     """Check that a video is given as its frames."""
     return not isinstance(video, str | bytes | Path | Mapping) and (
         hasattr(video, "shape") or isinstance(video, Sequence)
@@ -73,7 +73,7 @@ def is_frames(video: Any) -> bool:
 
 
 @contextmanager
-def video_file(video: Any) -> Iterator[Path]:
+def video_file(video: object) -> Iterator[Path]:
     """The file of a video, for as long as the block runs: its own, or one with the bytes that the row holds.
 
     Raises:
@@ -160,7 +160,7 @@ def _spread(path: Path, num_frames: int, strict: bool) -> VideoClip:
     return clip if num_different == num_frames else read_video(path, num_frames=num_different, strict=strict)
 
 
-def _clip_of_frames(video: Any, fps: float) -> VideoClip:
+def _clip_of_frames(video: object, fps: float) -> VideoClip:
     frames = _stack(video) if isinstance(video, Sequence) else _rgb_frames(np.asarray(video))
     num_frames = len(frames)
     return VideoClip(frames, np.arange(num_frames) / fps, num_frames, num_frames, 0, 0, "frames")
@@ -186,7 +186,7 @@ def _rgb_frames(frames: np.ndarray) -> np.ndarray:
     return frames
 
 
-def load_picture(picture: Any) -> Image.Image:
+def load_picture(picture: object) -> Image.Image:
     """Read a picture in RGB.
 
     Args:

@@ -257,7 +257,7 @@ class PromptEncoder:
             )
 
 
-def form_caveat(config: Any, has_options: bool) -> str | None:
+def form_caveat(config: object, has_options: bool) -> str | None:
     """Tell in one sentence that a model was not trained on the form of a question; None where it was, or where its forms are unknown.
 
     Args:
@@ -324,7 +324,7 @@ def as_prompt_error(refusal: str) -> Iterator[None]:
         raise PromptError(f"{refusal}: {first_line(error)}.") from error
 
 
-def _half(features: Any) -> torch.Tensor:
+def _half(features: object) -> torch.Tensor:
     """Cached features as they are stored: half the bytes to the device, where the model makes them its own type."""
     return torch.as_tensor(np.asarray(features, dtype=np.float16))
 

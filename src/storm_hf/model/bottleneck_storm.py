@@ -14,7 +14,7 @@ import torch
 
 from .configuration_storm import StormConfig
 from .errors_storm import BackboneError, CacheError, ConfigurationError
-from .rollout_storm import PER_TOKEN_INPUTS, StormModelOutput, Thought
+from .rollout_storm import PER_TOKEN_INPUTS, LatentForward, StormModelOutput
 
 
 # Prefixes of the inputs of pictures, videos and sound, as processors name them.
@@ -136,7 +136,7 @@ def refuse_single_patch(inputs: dict[str, Any], clip_token_mask: torch.Tensor | 
 
 
 def answer_without_clip(
-    thought: Thought,
+    think: LatentForward,
     latent_bottleneck: torch.Tensor | bool,
     input_ids: torch.Tensor,
     attention_mask: torch.Tensor | None,
@@ -149,7 +149,7 @@ def answer_without_clip(
     All rows are read a second time, so that processes which share weights run the same layers, whichever rows are bottlenecked.
 
     Args:
-        thought ([`Thought`]):
+        think ([`LatentForward`]):
             The first pass.
         latent_bottleneck (`bool` or `torch.BoolTensor` of shape `(batch_size,)`):
             For all rows, or for each.
@@ -172,17 +172,17 @@ def answer_without_clip(
         CacheError: If the thought goes on from a cache.
         ConfigurationError: If there is not one value for each row, or if ids alone do not tell what was written for a clip.
     """
-    if thought.cache is not None:
+    if think.cache is not None:
         raise CacheError(
             "`latent_bottleneck` reads the whole prompt a second time without its clip, so no cache can be gone on from. Leave "
             "`cache` out, and let `generate(latent_bottleneck=True)` write the answer."
         )
     is_bottlenecked = _bottlenecked_rows(latent_bottleneck, input_ids)
     refuse_single_patch(inputs, clip_token_mask)
-    rows = ClipFreeRows(input_ids, attention_mask, thought.config, clip_token_mask)
+    rows = ClipFreeRows(input_ids, attention_mask, think.config, clip_token_mask)
     without_clip = rows.replace(inputs)
-    output = thought(input_ids, attention_mask, position_ids, False, inputs)
-    answer = thought.model.forward(**without_clip, forced_latents=thought.fed_latents, use_cache=False)
+    output = think(input_ids, attention_mask, position_ids, False, inputs)
+    answer = think.model.forward(**without_clip, forced_latents=think.fed_latents, use_cache=False)
     assert output.last_hidden_state is not None
     output.last_hidden_state = rows.put(answer.last_hidden_state, output.last_hidden_state, is_bottlenecked)
     return output

@@ -8,6 +8,7 @@ Axes: B batch, S sequence, D hidden size, H attention heads.
 """
 
 import copy
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,6 +19,36 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import ModelOutput
 
 from .errors_storm import CacheError
+
+
+@dataclass
+class RolloutState:
+    """State of a rollout that its cache carries along, whatever the class of the cache: a chunked prefill goes on from it.
+
+    Args:
+        last_hidden_state (`torch.Tensor` of shape `(batch_size, hidden_size)`, *optional*):
+            State of the last position, from which the next latent is made.
+        num_thought (`int`, *optional*, defaults to `0`):
+            Number of latents of an unfinished block that the cache holds.
+        is_seen_later (`torch.BoolTensor` of shape `(batch_size, sequence_length)`, *optional*):
+            True where later tokens may look, with `latent_attention="step"`.
+    """
+
+    last_hidden_state: torch.Tensor | None = None
+    num_thought: int = 0
+    is_seen_later: torch.Tensor | None = None
+
+    def keep(self, hidden_states: torch.Tensor, num_thought: int = 0) -> None:
+        """Keep the last of some hidden states (B, S, D) and the length of an unfinished block."""
+        self.last_hidden_state = hidden_states[:, -1].clone()  # not a view of the prompt
+        self.num_thought = num_thought
+
+
+def rollout_state(cache: Cache) -> RolloutState:
+    """Return the rollout state of a cache, which is copied with it; at first an empty one."""
+    if not hasattr(cache, "storm_rollout"):
+        cache.storm_rollout = RolloutState()
+    return cache.storm_rollout
 
 
 class _OutOfPlaceLinearLayer(LinearAttentionLayer):

@@ -316,7 +316,7 @@ class StormGenerationMixin(GenerationMixin):
         return self.backbone._update_model_kwargs_for_generation(*args, **kwargs)
 
     def _validate_model_kwargs(self, model_kwargs: dict[str, Any]) -> None:
-        ours = ("latent_intervention", "forced_latents", "clip_token_mask")
+        ours = ("latent_intervention", "forced_latents", "clip_token_mask")  # `generate` takes the other ones itself
         self.backbone._validate_model_kwargs({name: value for name, value in model_kwargs.items() if name not in ours})
 
 

@@ -13,7 +13,7 @@ Axes: B batch, S sequence, K latent steps, D hidden size, V vocabulary.
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from torch import nn
@@ -21,6 +21,7 @@ from transformers import PreTrainedModel
 from transformers import initialization as init
 from transformers.cache_utils import Cache
 from transformers.modeling_outputs import ModelOutput
+from transformers.processing_utils import Unpack
 from transformers.utils import can_return_tuple
 from transformers.utils.deprecation import deprecate_kwarg
 
@@ -33,15 +34,57 @@ from .backbone_storm import (
     scale_of_settings,
 )
 from .bottleneck_storm import answer_without_clip
+from .cache_storm import rollout_state
 from .configuration_storm import StormConfig
 from .generation_storm import StormGenerationMixin
-from .latent_block_storm import find_latent_block, refuse_embedded_block, refuse_without_block
-from .rollout_storm import LatentIntervention, RolloutGradient, StormModelOutput, Thought, keep_state
+from .latent_block_storm import LatentBlock, find_latent_block, refuse_embedded_block, refuse_without_block
+from .rollout_storm import LatentForward, LatentIntervention, RolloutGradient, StormModelOutput
 from .step_mask_storm import check_layers, hide_thought, hides_thought
 from .video_features_storm import flatten_features, unflatten_features
 
 
 __all__ = ["StormForConditionalGeneration", "StormModel", "StormPreTrainedModel"]
+
+
+ROLLOUT_ARGUMENTS = (
+    "forced_latents",
+    "latent_intervention",
+    "rollout_gradient",
+    "latent_bottleneck",
+    "clip_token_mask",
+)
+
+
+class StormInputs(TypedDict, total=False):
+    """Arguments of the rollout and of encoded clips, which the body and the model with its head take.
+
+    Args:
+        forced_latents (`torch.Tensor` of shape `(batch_size, num_latents, hidden_size)`, *optional*):
+            Teacher forcing: what each slot is fed, in target space, instead of the model's own latents.
+        latent_intervention (`Callable[[int, torch.Tensor], torch.Tensor]`, *optional*):
+            Replaces the latent (batch_size, hidden_size) of a step before it is fed.
+        rollout_gradient ([`RolloutGradient`], *optional*):
+            Cheaper, inexact ways back through the rollout. By default the gradient is exact.
+        latent_bottleneck (`bool` or `torch.BoolTensor` of shape `(batch_size,)`, *optional*):
+            Whether a row's answer gets the clip's information through the content of its latents alone.
+        clip_token_mask (`torch.BoolTensor` of shape `(batch_size, sequence_length)`, *optional*):
+            True where the processor wrote something for a clip, for the bottleneck; see [`ClipFreeRows`].
+        mm_encoder_outputs (`dict`, *optional*):
+            Encoded images and videos, instead of pixels.
+        video_features (`torch.Tensor` of shape `(num_tokens, hidden_size)`, *optional*):
+            Encoded videos as a flat tensor, with `video_grid_thw`; see [`~StormForConditionalGeneration.encode_video`].
+        video_deepstack (`torch.Tensor` of shape `(num_layers, num_tokens, hidden_size)`, *optional*):
+            Their deepstack features.
+    """
+
+    forced_latents: torch.Tensor | None
+    latent_intervention: LatentIntervention | None
+    rollout_gradient: RolloutGradient | None
+    latent_bottleneck: torch.Tensor | bool | None
+    clip_token_mask: torch.Tensor | None
+    mm_encoder_outputs: dict[str, ModelOutput] | None
+    video_features: torch.Tensor | None
+    video_deepstack: torch.Tensor | None
 
 
 class StormPreTrainedModel(PreTrainedModel):
@@ -184,15 +227,7 @@ class StormForConditionalGeneration(StormPreTrainedModel, FromBackboneMixin, Sto
         labels: torch.Tensor | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int | torch.Tensor = 0,
-        mm_encoder_outputs: dict[str, ModelOutput] | None = None,
-        video_features: torch.Tensor | None = None,
-        video_deepstack: torch.Tensor | None = None,
-        forced_latents: torch.Tensor | None = None,
-        latent_intervention: LatentIntervention | None = None,
-        rollout_gradient: RolloutGradient | None = None,
-        latent_bottleneck: torch.Tensor | bool | None = None,
-        clip_token_mask: torch.Tensor | None = None,
-        **kwargs: Any,
+        **kwargs: Unpack[StormInputs],
     ) -> StormCausalLMOutput:
         """Think where the prompt has a latent block, and predict the next tokens.
 
@@ -214,24 +249,8 @@ class StormForConditionalGeneration(StormPreTrainedModel, FromBackboneMixin, Sto
                 Whether to return the cache.
             logits_to_keep (`int` or `torch.Tensor`, *optional*, defaults to `0`):
                 Number of last positions to project; `0` means all.
-            mm_encoder_outputs (`dict`, *optional*):
-                Encoded images and videos, instead of pixels.
-            video_features (`torch.Tensor` of shape `(num_tokens, hidden_size)`, *optional*):
-                Encoded videos as a flat tensor, with `video_grid_thw`; see `encode_video`.
-            video_deepstack (`torch.Tensor` of shape `(num_layers, num_tokens, hidden_size)`, *optional*):
-                Their deepstack features.
-            forced_latents (`torch.Tensor` of shape `(batch_size, num_latents, hidden_size)`, *optional*):
-                Teacher forcing: what each slot is fed, in target space, instead of the model's own latents.
-            latent_intervention (`Callable[[int, torch.Tensor], torch.Tensor]`, *optional*):
-                Replaces the latent (batch_size, hidden_size) of a step before it is fed.
-            rollout_gradient ([`RolloutGradient`], *optional*):
-                Cheaper, inexact ways back through the rollout. By default the gradient is exact.
-            latent_bottleneck (`bool` or `torch.BoolTensor` of shape `(batch_size,)`, *optional*):
-                Whether a row's answer learns of the clip through the content of its latents alone.
-            clip_token_mask (`torch.BoolTensor` of shape `(batch_size, sequence_length)`, *optional*):
-                True where the processor wrote something for a clip, for the bottleneck; see `ClipFreeRows`.
-            kwargs:
-                Passed to the backbone: pixels, grids, token types.
+            kwargs ([`StormInputs`]):
+                Arguments of the rollout. All others are passed to the backbone: pixels, grids, token types.
 
         Returns:
             [`StormCausalLMOutput`]: `latents` are the model's own, of shape `(batch_size, num_latents, hidden_size)`, also
@@ -243,35 +262,14 @@ class StormForConditionalGeneration(StormPreTrainedModel, FromBackboneMixin, Sto
             CacheError: If there is a cache and a `latent_bottleneck`.
         """
         loss_kwargs = {name: kwargs.pop(name) for name in ("num_items_in_batch", "shift_labels") if name in kwargs}
-        output = self.model(
-            input_ids=input_ids,
-            attention_mask=attention_mask,
-            position_ids=position_ids,
-            cache=cache,
-            inputs_embeds=inputs_embeds,
-            use_cache=use_cache,
-            mm_encoder_outputs=mm_encoder_outputs,
-            video_features=video_features,
-            video_deepstack=video_deepstack,
-            forced_latents=forced_latents,
-            latent_intervention=latent_intervention,
-            rollout_gradient=rollout_gradient,
-            latent_bottleneck=latent_bottleneck,
-            clip_token_mask=clip_token_mask,
-            **kwargs,
-        )
+        output = self.model(input_ids, attention_mask, position_ids, cache, inputs_embeds, use_cache, **kwargs)
         logits, loss = None, None
         if labels is not None:
             loss = self._supervised_loss(output.last_hidden_state, labels, **loss_kwargs)
         if labels is None or not self.training:
             keep = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
             logits = self.compute_logits(output.last_hidden_state[:, keep])
-        aux_loss = None
-        if output.router_logits:
-            text_config = self.config.get_text_config()
-            aux_loss = load_balancing_loss(output.router_logits, text_config, attention_mask)
-            if loss is not None:
-                loss = loss + getattr(text_config, "router_aux_loss_coef", 0.0) * aux_loss.to(loss.device)
+        loss, aux_loss = self._with_router_loss(loss, output, attention_mask)
         return StormCausalLMOutput(
             loss=loss,
             aux_loss=aux_loss,
@@ -282,6 +280,18 @@ class StormForConditionalGeneration(StormPreTrainedModel, FromBackboneMixin, Sto
             router_logits=output.router_logits,
             latents=output.latents,
         )
+
+    def _with_router_loss(
+        self, loss: torch.Tensor | None, output: StormModelOutput, attention_mask: torch.Tensor | None
+    ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+        """Add the load-balancing loss of a mixture of experts; also return it alone."""
+        if not output.router_logits:
+            return loss, None
+        text_config = self.config.get_text_config()
+        aux_loss = load_balancing_loss(output.router_logits, text_config, attention_mask)
+        if loss is not None:
+            loss = loss + getattr(text_config, "router_aux_loss_coef", 0.0) * aux_loss.to(loss.device)
+        return loss, aux_loss
 
     def _supervised_loss(
         self,
@@ -339,22 +349,44 @@ class StormModel(StormPreTrainedModel):
         cache: Cache | None = None,
         inputs_embeds: torch.Tensor | None = None,
         use_cache: bool | None = None,
-        mm_encoder_outputs: dict[str, ModelOutput] | None = None,
-        video_features: torch.Tensor | None = None,
-        video_deepstack: torch.Tensor | None = None,
-        forced_latents: torch.Tensor | None = None,
-        latent_intervention: LatentIntervention | None = None,
-        rollout_gradient: RolloutGradient | None = None,
-        latent_bottleneck: torch.Tensor | bool | None = None,
-        clip_token_mask: torch.Tensor | None = None,
         states_to_keep: int = 0,
-        **kwargs: Any,
+        **kwargs: Unpack[StormInputs],
     ) -> StormModelOutput:
         """Run the backbone, thinking where the prompt has a latent block. Arguments as in the model with its head.
 
         With `states_to_keep`, only so many of the last hidden states are returned, for a head that needs no others; `0`
         means all.
         """
+        rollout: dict[str, Any] = {name: kwargs.pop(name, None) for name in ROLLOUT_ARGUMENTS}
+        inputs = self._backbone_inputs(**kwargs)
+        block = None
+        if input_ids is not None and input_ids.shape[1] > 1:  # a decoding step never looks for a block
+            block = find_latent_block(input_ids, self.config, is_chunk=cache is not None)
+        if block is None or input_ids is None:
+            if inputs_embeds is not None and input_ids is None:
+                refuse_embedded_block(inputs_embeds, self.get_input_embeddings(), self.config)
+            _refuse_rollout(cache, **rollout)
+            output = self._forward_without_latents(
+                input_ids, attention_mask, position_ids, cache, inputs_embeds, use_cache, inputs
+            )
+        else:
+            if position_ids is None:
+                position_ids = self._positions(input_ids, attention_mask, cache, inputs)
+            output = self._forward_with_latents(
+                block, cache, input_ids, attention_mask, position_ids, use_cache, inputs, **rollout
+            )
+        if states_to_keep and output.last_hidden_state is not None:
+            output.last_hidden_state = output.last_hidden_state[:, -states_to_keep:]
+        return output
+
+    def _backbone_inputs(
+        self,
+        video_features: torch.Tensor | None = None,
+        video_deepstack: torch.Tensor | None = None,
+        mm_encoder_outputs: dict[str, ModelOutput] | None = None,
+        **kwargs: Any,
+    ) -> dict[str, Any]:
+        """Arguments of the backbone that are given, with flat video features as the output of its encoder."""
         inputs = {name: value for name, value in kwargs.items() if value is not None}
         if video_features is not None:
             dtype: torch.dtype = self.get_input_embeddings().weight.dtype  # type: ignore[assignment]
@@ -363,35 +395,27 @@ class StormModel(StormPreTrainedModel):
             )
         elif mm_encoder_outputs:
             inputs["mm_encoder_outputs"] = mm_encoder_outputs
-        block = None
-        if input_ids is not None and input_ids.shape[1] > 1:  # a decoding step never looks for a block
-            block = find_latent_block(input_ids, self.config, is_chunk=cache is not None)
-        if block is None or input_ids is None:
-            if inputs_embeds is not None and input_ids is None:
-                refuse_embedded_block(inputs_embeds, self.get_input_embeddings(), self.config)
-            if cache is None:  # with one, the block may have come in an earlier piece
-                refuse_without_block(
-                    forced_latents=forced_latents,
-                    latent_intervention=latent_intervention,
-                    rollout_gradient=None if rollout_gradient == RolloutGradient() else rollout_gradient,
-                )
-            refuse_without_block(latent_bottleneck=latent_bottleneck if _is_wanted(latent_bottleneck) else None)
-            output = self._forward_without_latents(
-                input_ids, attention_mask, position_ids, cache, inputs_embeds, use_cache, inputs
-            )
-        else:
-            if position_ids is None:
-                position_ids = self._positions(input_ids, attention_mask, cache, inputs)
-            thought = Thought(self, block, cache, forced_latents, latent_intervention, rollout_gradient)
-            if latent_bottleneck is None or latent_bottleneck is False:
-                output = thought(input_ids, attention_mask, position_ids, use_cache, inputs)
-            else:
-                output = answer_without_clip(
-                    thought, latent_bottleneck, input_ids, attention_mask, position_ids, inputs, clip_token_mask
-                )
-        if states_to_keep and output.last_hidden_state is not None:
-            output.last_hidden_state = output.last_hidden_state[:, -states_to_keep:]
-        return output
+        return inputs
+
+    def _forward_with_latents(
+        self,
+        block: LatentBlock,
+        cache: Cache | None,
+        *tokens: Any,
+        forced_latents: torch.Tensor | None,
+        latent_intervention: LatentIntervention | None,
+        rollout_gradient: RolloutGradient | None,
+        latent_bottleneck: torch.Tensor | bool | None,
+        clip_token_mask: torch.Tensor | None,
+    ) -> StormModelOutput:
+        """Think, and with a bottleneck read the prompt once more without its clip. `tokens` are arguments of [`LatentForward`]."""
+        think = LatentForward(self, block, cache, forced_latents, latent_intervention, rollout_gradient)
+        if latent_bottleneck is None or latent_bottleneck is False:
+            return think(*tokens)
+        input_ids, attention_mask, position_ids, _, inputs = tokens
+        return answer_without_clip(
+            think, latent_bottleneck, input_ids, attention_mask, position_ids, inputs, clip_token_mask
+        )
 
     def _forward_without_latents(
         self,
@@ -419,8 +443,8 @@ class StormModel(StormPreTrainedModel):
             return_dict=True,
             **inputs,
         )
-        if output.last_hidden_state.shape[1] > 1 and not torch.is_grad_enabled():
-            keep_state(output.cache, output.last_hidden_state)
+        if output.cache is not None and output.last_hidden_state.shape[1] > 1 and not torch.is_grad_enabled():
+            rollout_state(output.cache).keep(output.last_hidden_state)
         return StormModelOutput(
             last_hidden_state=output.last_hidden_state,
             cache=output.cache,
@@ -441,8 +465,23 @@ class StormModel(StormPreTrainedModel):
         return positions[..., -input_ids.shape[1] :]
 
 
-def _is_wanted(latent_bottleneck: torch.Tensor | bool | None) -> bool:
-    return latent_bottleneck is not None and bool(torch.as_tensor(latent_bottleneck).any())
+def _refuse_rollout(
+    cache: Cache | None,
+    forced_latents: torch.Tensor | None,
+    latent_intervention: LatentIntervention | None,
+    rollout_gradient: RolloutGradient | None,
+    latent_bottleneck: torch.Tensor | bool | None,
+    **_: Any,
+) -> None:
+    """Refuse what acts on latents where there are none. With a cache, the block may have come in an earlier piece."""
+    if cache is None:
+        refuse_without_block(
+            forced_latents=forced_latents,
+            latent_intervention=latent_intervention,
+            rollout_gradient=None if rollout_gradient == RolloutGradient() else rollout_gradient,
+        )
+    is_wanted = latent_bottleneck is not None and bool(torch.as_tensor(latent_bottleneck).any())
+    refuse_without_block(latent_bottleneck=latent_bottleneck if is_wanted else None)
 
 
 class UnitGainLinear(nn.Linear):

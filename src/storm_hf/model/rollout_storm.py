@@ -16,7 +16,7 @@ from transformers.cache_utils import Cache
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import ModelOutput
 
-from .cache_storm import ReplayCache, SegmentRunner, by_row, checkpointing_with_cache, open_cache
+from .cache_storm import ReplayCache, SegmentRunner, by_row, checkpointing_with_cache, open_cache, rollout_state
 from .errors_storm import CacheError, ConfigurationError, LatentLayoutError, LatentShapeError
 from .latent_block_storm import LatentBlock, RowAlignment, feeding_latents
 from .step_mask_storm import as_mask, check_whole, step_attention
@@ -171,7 +171,7 @@ class StormModelOutput(ModelOutput):
     latents: torch.Tensor | None = None
 
 
-class Thought:
+class LatentForward:
     """One forward pass with a latent block: align the rows, think, put the pieces back.
 
     Once it was called, `fed_latents` (B, K, D) is what the slots were fed, in target space.
@@ -269,9 +269,10 @@ class Thought:
         if not torch.is_grad_enabled():
             is_cut = self.block.stop == input_ids.shape[1]  # the block may go on in the next piece of the prompt
             num_thought = self._num_thought() + self.block.num_latents if is_cut else 0
-            keep_state(runner.cache, runner.pieces[-1].last_hidden_state, num_thought)
+            if runner.cache is not None:
+                rollout_state(runner.cache).keep(runner.pieces[-1].last_hidden_state, num_thought)
         if runner.cache is not None:
-            runner.cache.storm_is_seen_later = is_seen_later
+            rollout_state(runner.cache).is_seen_later = is_seen_later
         return StormModelOutput(
             last_hidden_state=runner.last_hidden_state,
             cache=None if use_cache is False or isinstance(runner.cache, ReplayCache) else runner.cache,
@@ -398,7 +399,7 @@ class Thought:
         return layers if checkpointed else []
 
     def _kept_state(self) -> torch.Tensor:
-        state = getattr(self.cache, "storm_state", None)
+        state = None if self.cache is None else rollout_state(self.cache).last_hidden_state
         if state is None:
             raise LatentLayoutError(
                 "A prompt may not begin with a latent placeholder: the first latent is made from the hidden state before "
@@ -408,16 +409,7 @@ class Thought:
 
     def _num_thought(self) -> int:
         """Number of latents of this block that an earlier piece of the prompt held."""
-        return 0 if self.block.start else getattr(self.cache, "storm_num_thought", 0)
-
-
-def keep_state(cache: Cache | None, hidden_states: torch.Tensor, num_thought: int = 0) -> None:
-    """Keep the last hidden state, and how far the thought got, with the cache: a chunked prefill may go on with a latent."""
-    if cache is not None:
-        cache.storm_state, cache.storm_num_thought = (
-            hidden_states[:, -1].clone(),
-            num_thought,
-        )  # not a view of the prompt
+        return 0 if self.block.start or self.cache is None else rollout_state(self.cache).num_thought
 
 
 def _move_back(output: StormModelOutput, rows: RowAlignment) -> StormModelOutput:

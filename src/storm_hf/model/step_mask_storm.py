@@ -13,6 +13,7 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.cache_utils import Cache
 
+from .cache_storm import rollout_state
 from .configuration_storm import StormConfig
 from .errors_storm import CacheError, ConfigurationError
 from .latent_block_storm import LatentBlock
@@ -117,7 +118,7 @@ def check_whole(block: LatentBlock, input_ids: torch.Tensor, cache: Cache | None
 
 def hides_thought(cache: Cache | None) -> bool:
     """Check for columns of a cached prompt that its answer may not see."""
-    return getattr(cache, "storm_is_seen_later", None) is not None
+    return cache is not None and rollout_state(cache).is_seen_later is not None
 
 
 def hide_thought(attention_mask: torch.Tensor | None, cache: Cache, num_new: int) -> torch.Tensor:
@@ -135,7 +136,9 @@ def hide_thought(attention_mask: torch.Tensor | None, cache: Cache, num_new: int
         `torch.LongTensor` of shape `(batch_size, length)`: 0 also where the prompt's thought hides a column.
     """
     length = cache.get_seq_length()
-    is_seen_later = cache.storm_is_seen_later[:, :length]  # less than the prompt, if the cache was cropped or reset
+    state = rollout_state(cache)
+    assert state.is_seen_later is not None, "`hides_thought` is asked first"
+    is_seen_later = state.is_seen_later[:, :length]  # less than the prompt, if the cache was cropped or reset
     seen = nn.functional.pad(is_seen_later, (0, length + num_new - is_seen_later.shape[1]), value=True)
-    cache.storm_is_seen_later = seen
+    state.is_seen_later = seen
     return seen.long() if attention_mask is None else attention_mask * seen

@@ -47,7 +47,7 @@ def with_origin(dataset: Any, place: str) -> Any:
     return dataset
 
 
-def origin_of(dataset: Any) -> str | None:
+def origin_of(dataset: object) -> str | None:
     """Look up the folder, or the name on the Hub, that rows were loaded from; None if it is unknown or not one.
 
     Rows that were selected, mapped, shuffled or saved since then still know it; `to_iterable_dataset` forgets it.

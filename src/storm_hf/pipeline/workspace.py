@@ -129,7 +129,7 @@ def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     return [f"{name} was {old.get(name, _ABSENT)} and is now {new.get(name, _ABSENT)}" for name in changed]
 
 
-def _flatten(parameters: Any, path: str = "") -> dict[str, Any]:
+def _flatten(parameters: object, path: str = "") -> dict[str, Any]:
     """Name nested parameters by their path: `{"sizes": [{"height": 28}]}` becomes `{"sizes.0.height": 28}`."""
     named: Mapping[Any, Any] = {}
     if isinstance(parameters, Mapping):

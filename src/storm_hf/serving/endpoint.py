@@ -47,7 +47,7 @@ class ChatEndpoint:
         # All generation runs on one thread, as CUDA graphs of a compiled model need.
         self._generating = ThreadPoolExecutor(1, thread_name_prefix="generate")
 
-    async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: object, receive: Receive, send: Send) -> None:
         """Answer one request. No error leaves this method, so the connection can be used again."""
         exchange = Exchange(scope, receive, send, self.limiter.send_seconds)
         try:

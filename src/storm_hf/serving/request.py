@@ -72,7 +72,7 @@ class _Part(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _drop_requests_for_nothing(cls, given: Any) -> Any:
+    def _drop_requests_for_nothing(cls, given: object) -> Any:
         if not isinstance(given, dict):
             return given
         return {
@@ -82,23 +82,23 @@ class _Part(BaseModel):
         }
 
 
-def _is_same(value: Any, other: Any) -> bool:
+def _is_same(value: object, other: object) -> bool:
     return type(value) is type(other) and value == other  # False is not 0
 
 
-def _as_url(value: Any) -> Any:
+def _as_url(value: object) -> Any:
     return {"url": value} if isinstance(value, str) else value
 
 
-def _as_parts(value: Any) -> Any:
+def _as_parts(value: object) -> Any:
     return [{"type": "text", "text": value}] if isinstance(value, str) else value
 
 
-def _as_list(value: Any) -> Any:
+def _as_list(value: object) -> Any:
     return [value] if isinstance(value, str) else value
 
 
-def _as_kind(value: Any) -> InterventionKind:
+def _as_kind(value: object) -> InterventionKind:
     try:
         return read_kind(value, INTERVENTIONS)
     except InterventionError as error:
@@ -319,6 +319,6 @@ def _path(loc: tuple[int | str, ...]) -> str:
     return path
 
 
-def _shown(value: Any) -> str:
+def _shown(value: object) -> str:
     shown = json.dumps(value, default=str)
     return shown if len(shown) <= _SHOWN else f"{shown[:_SHOWN]}..."

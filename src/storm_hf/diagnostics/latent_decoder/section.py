@@ -145,6 +145,6 @@ def gallery_section(scenes: Sequence[Scene], films: Sequence[str]) -> Any:
     return markup(html)
 
 
-def imagine_page(section: Any, **values: object) -> str:
+def imagine_page(section: object, **values: object) -> str:
     """Fill in the page of `storm imagine`. Values are those of its template."""
     return render_page(_TEMPLATES, "imagine.html.j2", section=section, **values)

@@ -127,7 +127,7 @@ class ChatSettings:
         return {name: value for name, value in known.items() if name not in _IF_GIVEN or value is not None}
 
 
-def _check_choice(name: str, value: Any, allowed: tuple[str, ...]) -> None:
+def _check_choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
         raise ConfigurationError(f"Expected `{name}` to be one of {', '.join(allowed)}, got {value!r}.")
 

@@ -104,7 +104,7 @@ def run_tasks(work: ArmTasks) -> None:
             _write(work, task, results)
 
 
-def _evaluate(model: Any, task: str, limit: int | None, known: Any, defaults: Any) -> dict[str, Any]:
+def _evaluate(model: object, task: str, limit: int | None, known: object, defaults: object) -> dict[str, Any]:
     """Run one task as lmms-eval's command line does, with its defaults."""
     from lmms_eval.evaluator import simple_evaluate
 
