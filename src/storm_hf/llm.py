@@ -71,14 +71,14 @@ class ChatModel(Protocol):
         ...
 
 
-def small_image(pixels: np.ndarray) -> Image.Image:
+def _small_image(pixels: np.ndarray) -> Image.Image:
     """A picture, made smaller if it is larger than chat models look at."""
     image = Image.fromarray(pixels)
     image.thumbnail((_MAX_IMAGE_SIDE_PX, _MAX_IMAGE_SIDE_PX))
     return image
 
 
-def without_thinking(text: str) -> str:
+def _without_thinking(text: str) -> str:
     """Final answer of a completion, without its reasoning."""
     return text.rpartition("</think>")[2].strip()
 
@@ -128,7 +128,7 @@ class PipelineChat:
             raise ConfigurationError(f"Expected no pictures for {self.name} but got some. Pass sees_images=True.")
         chat = [{"role": "user", "content": self._content(message)} for message in messages]
         answer = self._pipeline(chat, return_full_text=False, **self._generation)
-        return without_thinking(answer[0]["generated_text"])
+        return _without_thinking(answer[0]["generated_text"])
 
     @property
     def _generation(self) -> dict[str, Any]:
@@ -139,7 +139,7 @@ class PipelineChat:
     def _content(self, message: Message) -> str | list[dict[str, Any]]:
         if not self.sees_images:
             return message.text
-        images = [{"type": "image", "image": small_image(image)} for image in message.images]
+        images = [{"type": "image", "image": _small_image(image)} for image in message.images]
         return [*images, {"type": "text", "text": message.text}]
 
     @cached_property
@@ -249,7 +249,7 @@ class ServedChat:
         try:
             choice = answer.choices[0]
             text, reason = choice.message.content or "", choice.finish_reason
-            said = without_thinking(text)
+            said = _without_thinking(text)
         except (AttributeError, LookupError, TypeError) as error:
             raise self._strange(answer) from error
         if reason == "length":
@@ -286,5 +286,5 @@ def _content(message: Message) -> str | list[dict[str, Any]]:
 
 def _data_url(pixels: np.ndarray) -> str:
     file = io.BytesIO()
-    small_image(pixels).save(file, format="JPEG", quality=90)
+    _small_image(pixels).save(file, format="JPEG", quality=90)
     return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"

@@ -14,7 +14,7 @@ from urllib.request import url2pathname
 from storm_hf.errors import BrokenExtraError, MissingExtraError
 
 
-DISTRIBUTION = "storm-hf"
+_DISTRIBUTION = "storm-hf"
 
 # From the name a package is imported by to the extra of `pyproject.toml` that installs it.
 EXTRA_OF = {
@@ -103,7 +103,7 @@ def install_command(extra: str) -> str:
     """
     origin = _origin()
     if "dir_info" not in origin:
-        return f"pip install '{DISTRIBUTION}[{extra}]'"
+        return f"pip install '{_DISTRIBUTION}[{extra}]'"
     option = "-e " if origin["dir_info"].get("editable") else ""
     return f"pip install {option}{shlex.quote(f'{_folder_of(origin)}[{extra}]')}"
 
@@ -111,7 +111,7 @@ def install_command(extra: str) -> str:
 def _origin() -> dict[str, Any]:
     """Read where the package was installed from (`direct_url.json`); empty if it came from an index, or was not installed."""
     try:
-        found = importlib.metadata.distribution(DISTRIBUTION).read_text("direct_url.json")
+        found = importlib.metadata.distribution(_DISTRIBUTION).read_text("direct_url.json")
     except importlib.metadata.PackageNotFoundError:  # run from its sources
         found = None
     return json.loads(found) if found else {}

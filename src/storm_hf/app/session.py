@@ -87,7 +87,7 @@ class InterventionAnswer:
     donor: str | None = None
 
 
-MAX_SECONDS = 600.0
+_MAX_SECONDS = 600.0
 MAX_NEW_TOKENS = 64
 _BESIDE_THE_MODEL = ["thoughts/*", "decoder/*"]
 
@@ -115,7 +115,7 @@ class Session:
     model: StormForConditionalGeneration
     processor: ProcessorMixin
     latent_view: LatentView
-    max_seconds: float = MAX_SECONDS
+    max_seconds: float = _MAX_SECONDS
     folder: str = ""
 
     @classmethod
@@ -123,7 +123,7 @@ class Session:
         cls,
         name_or_path: str,
         *,
-        max_seconds: float = MAX_SECONDS,
+        max_seconds: float = _MAX_SECONDS,
         load: Callable[[str], tuple[StormForConditionalGeneration, ProcessorMixin]] | None = None,
     ) -> "Session":
         """Load a checkpoint, and what lies beside it to look at its latents: a decoder, a gallery, or neither.

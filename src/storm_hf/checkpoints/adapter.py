@@ -28,7 +28,7 @@ from storm_hf.model import StormConfig, StormForConditionalGeneration
 from storm_hf.optional import require
 
 
-STORM_FILE = "storm_config.json"
+_STORM_FILE = "storm_config.json"
 _WEIGHTS_FILE = "adapter_model.safetensors"
 _MAGNITUDE = ".lora_magnitude_vector"  # of DoRA
 _OF_STORM = (
@@ -100,9 +100,12 @@ def find_adapter(name_or_path: str, **place: Any) -> AdapterFolder | None:
         )
     path = Path(found).parent
     if not Path(name_or_path).is_dir():
-        for file in (_WEIGHTS_FILE, STORM_FILE):  # into the same snapshot; a missing file is raised where it is needed
+        for file in (
+            _WEIGHTS_FILE,
+            _STORM_FILE,
+        ):  # into the same snapshot; a missing file is raised where it is needed
             cached_file(name_or_path, file, _raise_exceptions_for_missing_entries=False, **place)
-    storm = path / STORM_FILE
+    storm = path / _STORM_FILE
     return AdapterFolder(path, base, config.get("revision"), json.loads(storm.read_text()) if storm.is_file() else {})
 
 
@@ -117,7 +120,7 @@ def save_storm_config(config: PreTrainedConfig, folder: str | Path) -> None:
     """
     known = config.to_dict()
     added = {name: known[name] for name in _OF_STORM if name in known}
-    Path(folder, STORM_FILE).write_text(json.dumps(added, indent=2) + "\n")
+    Path(folder, _STORM_FILE).write_text(json.dumps(added, indent=2) + "\n")
 
 
 def full_name(name: str) -> str:
@@ -213,7 +216,7 @@ def base_config(folder: AdapterFolder) -> PreTrainedConfig:
         ) from error
     if config.model_type != StormConfig.model_type and not folder.storm:
         raise CheckpointError(
-            f"The adapter in {folder.path} belongs to {folder.base}, a {config.model_type} model, and holds no {STORM_FILE} "
+            f"The adapter in {folder.path} belongs to {folder.base}, a {config.model_type} model, and holds no {_STORM_FILE} "
             "that says what STORM was made of it. Save adapters with the trainers of storm_hf."
         )
     names = _names_in(folder.path / _WEIGHTS_FILE)

@@ -39,7 +39,7 @@ from storm_hf.interventions.token_replacement import (
 from storm_hf.model.modeling_storm import StormForConditionalGeneration
 
 
-NUM_ATTENDED = 64
+_NUM_ATTENDED = 64
 
 
 def diagnose(
@@ -108,7 +108,7 @@ def diagnose(
         **_compare_with_targets(questions, latents, replies),
         probes=_probes(questions, latents, absent, seed),
         attention=asking.attention(absent),
-        num_attended=min(NUM_ATTENDED, len(questions.rows)),
+        num_attended=min(_NUM_ATTENDED, len(questions.rows)),
         absent=absent,
         seconds=time.perf_counter() - started,
     )
@@ -172,7 +172,7 @@ class _Asking:
     def attention(self, absent: dict[str, str]) -> list[LayerAttention] | None:
         """Attention of the answer, on a few questions."""
         try:
-            return measure_attention(self.model, self.prompts, self.questions.rows[:NUM_ATTENDED])
+            return measure_attention(self.model, self.prompts, self.questions.rows[:_NUM_ATTENDED])
         except BackboneError as error:
             absent["attention"] = str(error)
             return None

@@ -3,7 +3,6 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from storm_hf.diagnostics.intervention_effects import Effect
 from storm_hf.diagnostics.record import Diagnosis
@@ -13,7 +12,7 @@ from storm_hf.reporting import Bar, Line, Mark, bar_chart, line_chart, render_pa
 from storm_hf.reporting.page import percent
 
 
-JSON_FILE, PAGE_FILE = "diagnosis.json", "diagnosis.html"
+_JSON_FILE, _PAGE_FILE = "diagnosis.json", "diagnosis.html"
 
 
 def write_diagnosis(folder: str | os.PathLike[str], diagnosis: Diagnosis, pictures: object = None) -> Path:
@@ -42,18 +41,18 @@ def write_diagnosis(folder: str | os.PathLike[str], diagnosis: Diagnosis, pictur
         with_interval=with_interval,
         pictures=pictures,
         charts={
-            "accuracy": accuracy_of_replacements(diagnosis),
-            "donors": following_donors(diagnosis),
-            "steps": curves_over_steps(diagnosis),
-            "content": content_by_step(diagnosis),
-            "attention": attention_by_layer(diagnosis),
+            "accuracy": _accuracy_of_replacements(diagnosis),
+            "donors": _following_donors(diagnosis),
+            "steps": _curves_over_steps(diagnosis),
+            "content": _content_by_step(diagnosis),
+            "attention": _attention_by_layer(diagnosis),
         },
     )
-    write_atomically(Path(folder) / JSON_FILE, diagnosis.to_json())
-    return write_atomically(Path(folder) / PAGE_FILE, page)
+    write_atomically(Path(folder) / _JSON_FILE, diagnosis.to_json())
+    return write_atomically(Path(folder) / _PAGE_FILE, page)
 
 
-def accuracy_of_replacements(diagnosis: Diagnosis) -> str:
+def _accuracy_of_replacements(diagnosis: Diagnosis) -> str:
     """Draw the accuracy under each intervention."""
     bars = [
         _share_bar(effect.label, effect.accuracy, is_ours=name == "own") for name, effect in diagnosis.effects.items()
@@ -62,7 +61,7 @@ def accuracy_of_replacements(diagnosis: Diagnosis) -> str:
     return bar_chart(bars, title="Accuracy with replaced latents", mark=mark)
 
 
-def following_donors(diagnosis: Diagnosis) -> str | None:
+def _following_donors(diagnosis: Diagnosis) -> str | None:
     """Draw how often the answer becomes that of the clip whose latents were put in; None without donors."""
     follows = {effect.label: effect.follows_donor for effect in diagnosis.effects.values()}
     bars = [_share_bar(label, share, is_ours=True) for label, share in follows.items() if share is not None]
@@ -71,7 +70,7 @@ def following_donors(diagnosis: Diagnosis) -> str | None:
     return bar_chart(bars, title="Answers that become the donor's")
 
 
-def curves_over_steps(diagnosis: Diagnosis) -> str | None:
+def _curves_over_steps(diagnosis: Diagnosis) -> str | None:
     """Draw what replacing single steps does to the answer."""
     curves = [
         Line("From here on", _points(diagnosis.from_step), "neutral"),
@@ -91,7 +90,7 @@ def curves_over_steps(diagnosis: Diagnosis) -> str | None:
     )
 
 
-def content_by_step(diagnosis: Diagnosis) -> str | None:
+def _content_by_step(diagnosis: Diagnosis) -> str | None:
     """Draw what can be found in the latents of each step; None where nothing is known of the truth."""
     lines = []
     if diagnosis.retrieval:
@@ -115,7 +114,7 @@ def content_by_step(diagnosis: Diagnosis) -> str | None:
     )
 
 
-def attention_by_layer(diagnosis: Diagnosis) -> str | None:
+def _attention_by_layer(diagnosis: Diagnosis) -> str | None:
     """Draw each layer's attention on the latents; None if it was not measured."""
     if not diagnosis.attention:
         return None

@@ -137,11 +137,11 @@ def template_arguments(row: Row) -> dict[str, Any]:
     Raises:
         DatasetError: If it sets what the run decides, or one of the two is something else.
     """
-    arguments = without_none(_structure(row, "chat_template_kwargs", dict))
+    arguments = _without_none(_structure(row, "chat_template_kwargs", dict))
     if taken := sorted(set(arguments) & set(_SET_BY_THE_RUN)):
         raise DatasetError(f"`chat_template_kwargs` sets {', '.join(taken)}, which the run decides. Leave it out.")
     tools = _structure(row, "tools", list)
-    return {**arguments, "tools": without_none(tools)} if tools else arguments
+    return {**arguments, "tools": _without_none(tools)} if tools else arguments
 
 
 def _structure(row: Row, name: str, kind: type) -> Any:
@@ -161,11 +161,11 @@ def own_sampling(part: Part) -> dict[str, Any]:
     return {name: part[name] for name in _SAMPLING.values() if name in part}
 
 
-def without_none(value: object) -> Any:
+def _without_none(value: object) -> Any:
     """Leave out what is None in mappings: Arrow gives every one all keys that any has."""
     if isinstance(value, Mapping):
-        return {name: without_none(item) for name, item in value.items() if item is not None}
-    return [without_none(item) for item in value] if isinstance(value, list | tuple) else value
+        return {name: _without_none(item) for name, item in value.items() if item is not None}
+    return [_without_none(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _question(row: Row, style: QuestionStyle) -> str:
@@ -226,7 +226,7 @@ def _user(text: str) -> Message:
 
 
 def _message(message: object, name: str) -> Message:
-    message = without_none(message)
+    message = _without_none(message)
     if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
         raise DatasetError(
             f"Expected each message of `{name}` to have a `role` and a `content`, got {str(message)[:80]}."

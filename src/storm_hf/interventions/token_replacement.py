@@ -16,7 +16,7 @@ from storm_hf.interventions.intervention import Intervention, make_intervention
 from storm_hf.interventions.kind import InterventionKind
 
 
-NOISE_SCALES = (0.5, 1.0, 2.0)  # in units of the latents' own spread
+_NOISE_SCALES = (0.5, 1.0, 2.0)  # in units of the latents' own spread
 
 
 def token_replacements(
@@ -43,7 +43,7 @@ def token_replacements(
     made: dict[str, Intervention] = {
         kind.own: make(kind.own),
         kind.zero: make(kind.zero),
-        **{_noise_name(scale): make(kind.noise_per_dataset, scale=scale) for scale in NOISE_SCALES},
+        **{_noise_name(scale): make(kind.noise_per_dataset, scale=scale) for scale in _NOISE_SCALES},
         kind.mean_over_questions: make(kind.mean_over_questions),
         kind.first: make(kind.first),
         kind.shuffled: make(kind.shuffled, donors=shuffle_donors(len(latents), seed)),

@@ -163,7 +163,7 @@ def scale_and_cap(logits: torch.Tensor, scale: float, text_config: PreTrainedCon
     return logits
 
 
-def possible_scales(text_config: PreTrainedConfig) -> list[float]:
+def _possible_scales(text_config: PreTrainedConfig) -> list[float]:
     """Factors that a head may have, the likely one first: its settings mean one thing here and another there."""
     scales = [scale_of_settings(text_config), 1.0]
     for name in (*_MULTIPLIERS, _DIVISOR):
@@ -348,7 +348,7 @@ class _Probe:
         def distance(scale: float) -> float:
             return float((scale_and_cap(raw, scale, text_config).float() - own.float()).abs().max())
 
-        return float(min(possible_scales(text_config), key=distance))
+        return float(min(_possible_scales(text_config), key=distance))
 
     def _step(self, step: str, run: Callable[[], Any]) -> Any:
         try:

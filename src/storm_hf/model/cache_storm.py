@@ -223,7 +223,7 @@ def open_cache(config: PreTrainedConfig, has_gradient: bool, is_checkpointing: b
     return DifferentiableCache(config) if has_gradient else DynamicCache(config=config)
 
 
-AttentionMask = torch.Tensor | dict[str, torch.Tensor | None] | None
+_AttentionMask = torch.Tensor | dict[str, torch.Tensor | None] | None
 
 
 class SegmentRunner:
@@ -247,7 +247,7 @@ class SegmentRunner:
         self,
         body: nn.Module,
         cache: Cache | None,
-        attention_mask: AttentionMask,
+        attention_mask: _AttentionMask,
         position_ids: torch.Tensor,
         options: dict[str, Any],
     ) -> None:
@@ -284,7 +284,7 @@ class SegmentRunner:
         branch.cache, branch.pieces = ReplayCache(self.cache), []
         return branch
 
-    def _mask(self, mask: AttentionMask, start: int, stop: int) -> AttentionMask:
+    def _mask(self, mask: _AttentionMask, start: int, stop: int) -> _AttentionMask:
         if isinstance(mask, dict):  # one per kind of layer; linear attention takes a mask of the new columns alone
             return {
                 kind: one[:, start:stop] if one is not None and one.ndim == 2 else self._tensor_mask(one, start, stop)

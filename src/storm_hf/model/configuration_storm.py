@@ -67,8 +67,8 @@ _CLASS_OF_AUTO = {
     "AutoModelForImageTextToText": "modeling_storm.StormForConditionalGeneration",
     "AutoModelForMultimodalLM": "modeling_storm.StormForConditionalGeneration",
 }
-PROJECTOR_KINDS = ("linear", "mlp", "identity")
-ATTENTION_KINDS = ("full", "step")
+_PROJECTOR_KINDS = ("linear", "mlp", "identity")
+_ATTENTION_KINDS = ("full", "step")
 
 
 @strict
@@ -126,13 +126,13 @@ class StormConfig(PreTrainedConfig):
         _ = self.prompt_record  # refuses what is no record
 
     def _check_latents(self) -> None:
-        if self.latent_projector not in PROJECTOR_KINDS:
+        if self.latent_projector not in _PROJECTOR_KINDS:
             raise ConfigurationError(
-                f"`latent_projector` must be one of {PROJECTOR_KINDS}, got {self.latent_projector!r}."
+                f"`latent_projector` must be one of {_PROJECTOR_KINDS}, got {self.latent_projector!r}."
             )
-        if self.latent_attention not in ATTENTION_KINDS:
+        if self.latent_attention not in _ATTENTION_KINDS:
             raise ConfigurationError(
-                f"`latent_attention` must be one of {ATTENTION_KINDS}, got {self.latent_attention!r}."
+                f"`latent_attention` must be one of {_ATTENTION_KINDS}, got {self.latent_attention!r}."
             )
         if not 0 <= self.num_latents <= self.max_num_latents:
             raise ConfigurationError(

@@ -46,7 +46,7 @@ from .video_features_storm import flatten_features, unflatten_features
 __all__ = ["StormForConditionalGeneration", "StormModel", "StormPreTrainedModel"]
 
 
-ROLLOUT_ARGUMENTS = (
+_ROLLOUT_ARGUMENTS = (
     "forced_latents",
     "latent_intervention",
     "rollout_gradient",
@@ -357,7 +357,7 @@ class StormModel(StormPreTrainedModel):
         With `states_to_keep`, only so many of the last hidden states are returned, for a head that needs no others; `0`
         means all.
         """
-        rollout: dict[str, Any] = {name: kwargs.pop(name, None) for name in ROLLOUT_ARGUMENTS}
+        rollout: dict[str, Any] = {name: kwargs.pop(name, None) for name in _ROLLOUT_ARGUMENTS}
         inputs = self._backbone_inputs(**kwargs)
         block = None
         if input_ids is not None and input_ids.shape[1] > 1:  # a decoding step never looks for a block

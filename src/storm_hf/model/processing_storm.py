@@ -17,8 +17,8 @@ import transformers  # its names load when they are used: processors bring torch
 from .errors_storm import BackboneError, ConfigurationError
 
 
-QUESTION_STYLES = ("words", "letters", "none")
-QUESTION_FORMS = ("options", "open")
+_QUESTION_STYLES = ("words", "letters", "none")
+_QUESTION_FORMS = ("options", "open")
 MAX_FRAMES = 32  # where the video processor names no number
 _OF_FRAMES = ("num_frames", "fps", "min_frames", "max_frames")
 
@@ -59,14 +59,14 @@ class PromptRecord:
     has_latents: bool = True
 
     def __post_init__(self) -> None:
-        if self.question_style not in QUESTION_STYLES:
+        if self.question_style not in _QUESTION_STYLES:
             raise ConfigurationError(
-                f"`question_style` must be {', '.join(QUESTION_STYLES[:-1])} or {QUESTION_STYLES[-1]}, got "
+                f"`question_style` must be {', '.join(_QUESTION_STYLES[:-1])} or {_QUESTION_STYLES[-1]}, got "
                 f"{self.question_style!r}."
             )
-        if unknown := set(self.question_forms) - set(QUESTION_FORMS):
+        if unknown := set(self.question_forms) - set(_QUESTION_FORMS):
             raise ConfigurationError(
-                f"`question_forms` must be of {', '.join(QUESTION_FORMS)}, got {sorted(unknown)}."
+                f"`question_forms` must be of {', '.join(_QUESTION_FORMS)}, got {sorted(unknown)}."
             )
 
     @classmethod
@@ -118,7 +118,7 @@ def frame_sampling(video_processor: Any) -> dict[str, Any]:
 
 
 LATENT_TOKENS = ("<|latent_start|>", "<|latent|>", "<|latent_end|>")
-THINKING_SWITCHES = ("enable_thinking", "thinking")  # variables of chat templates that think aloud
+_THINKING_SWITCHES = ("enable_thinking", "thinking")  # variables of chat templates that think aloud
 _MARK = "{#- the latent block of STORM -#}"
 _END_OF_PREFIX = "{#- the template of the backbone +#}"  # the plus keeps what follows as it is
 _SWITCH = "{%- set NAME = NAME if NAME is defined and NAME is not none else VALUE -%}"
@@ -178,7 +178,7 @@ def add_latent_tokens(
 
 def thinking_switches(chat_template: str) -> list[str]:
     """Names of the variables that make a chat template think aloud."""
-    return [name for name in THINKING_SWITCHES if re.search(rf"(?<![\w.'\"]){name}\b", chat_template)]
+    return [name for name in _THINKING_SWITCHES if re.search(rf"(?<![\w.'\"]){name}\b", chat_template)]
 
 
 def _prefix(stock: str, thinking: bool) -> str:

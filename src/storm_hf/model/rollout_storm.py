@@ -153,7 +153,7 @@ class RolloutGradient:
 
 
 PER_TOKEN_INPUTS = ("mm_token_type_ids", "token_type_ids", "moe_mm_token_type_ids")
-PER_SEGMENT_INPUTS = ("output_hidden_states", "output_attentions", "output_router_logits")
+_PER_SEGMENT_INPUTS = ("output_hidden_states", "output_attentions", "output_router_logits")
 
 
 Tokens = Callable[[int, int], dict[str, torch.Tensor]]  # the backbone's inputs for a range of columns
@@ -310,7 +310,7 @@ class LatentForward:
         """The bounded rollout: the prompt, K single-token steps, the rest."""
         layers = self._checkpointed_layers()
         per_token = {name: inputs.pop(name) for name in PER_TOKEN_INPUTS if name in inputs}
-        options = {name: inputs.pop(name) for name in PER_SEGMENT_INPUTS if name in inputs}
+        options = {name: inputs.pop(name) for name in _PER_SEGMENT_INPUTS if name in inputs}
         cache = self._open_cache(is_checkpointing=bool(layers)) if self.cache is None else self.cache
         runner = SegmentRunner(self.model.backbone.base_model, cache, mask, positions, options)
         start, stop = self.block.start, self.block.stop

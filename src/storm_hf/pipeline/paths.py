@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 
-VIDEO_COLUMNS = ("video", "thought_video")
+_VIDEO_COLUMNS = ("video", "thought_video")
 _ORIGIN = "loaded by storm_hf from "  # before the place, in a field that selecting, mapping and shuffling keep
 
 
@@ -21,7 +21,7 @@ def with_absolute_paths(dataset: Any, folder: Path) -> Any:
         [`~datasets.Dataset`]: The same rows, their columns in the same order.
     """
     order, features = dataset.column_names, dataset.features
-    for name in VIDEO_COLUMNS:
+    for name in _VIDEO_COLUMNS:
         if getattr(features.get(name), "dtype", None) == "string":
             paths = [str(folder / path) if path else path for path in dataset[name]]
             dataset = dataset.remove_columns(name).add_column(name, paths, feature=features[name])

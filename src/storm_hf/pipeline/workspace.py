@@ -16,7 +16,7 @@ from storm_hf.errors import StaleWorkError
 from storm_hf.pipeline.lock import locked
 
 
-LOCKS = ".locks"
+_LOCKS = ".locks"
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Workspace:
 
     def locked(self, step: str, name: str, *, wait: bool = True) -> AbstractContextManager[bool]:
         """Hold the lock of a shard; see `pipeline.lock.locked`."""
-        return locked(self.root / LOCKS / step.replace("/", "-"), name, wait=wait)
+        return locked(self.root / _LOCKS / step.replace("/", "-"), name, wait=wait)
 
     @contextmanager
     def claimed(self, step: str, name: str, *, wait: bool = True) -> Iterator[Path | None]:
@@ -92,7 +92,7 @@ def claim(folder: Path, step: str, parameters: Mapping[str, Any]) -> None:
     new = json.loads(json.dumps(parameters))
     if _is_claimed(folder, step, new):
         return  # nothing is written: the folder may be read-only
-    with locked(Path(folder) / LOCKS / "fingerprint", FILE_NAME):
+    with locked(Path(folder) / _LOCKS / "fingerprint", FILE_NAME):
         if not _is_claimed(folder, step, new):
             content = {**read_fingerprint(folder), step: {"hash": hash_parameters(new), "parameters": new}}
             write_json(Path(folder) / FILE_NAME, content)

@@ -181,7 +181,7 @@ class ChatModel:
         """
         self._check_template_arguments(chat_template_kwargs or {})
         row = {
-            "prompt": decode_messages(messages, self.processor, self.media),
+            "prompt": _decode_messages(messages, self.processor, self.media),
             "chat_template_kwargs": chat_template_kwargs,
         }
         try:
@@ -296,7 +296,7 @@ def _end_ids(settings: GenerationConfig) -> list[int]:
     return [] if end is None else [end] if isinstance(end, int) else list(end)
 
 
-def decode_messages(
+def _decode_messages(
     messages: Sequence[Message], processor: ProcessorMixin, media: MediaPolicy
 ) -> list[dict[str, Any]]:
     """Decode the images and videos of a conversation.

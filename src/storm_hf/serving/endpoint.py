@@ -21,8 +21,8 @@ from storm_hf.serving.replies import Completion, as_reply, encode, event
 from storm_hf.serving.request import ChatCompletionRequest, parse_request
 
 
-NUM_LATENTS_HEADER = "X-Storm-Num-Latents"
-REQUEST_ID_HEADER = "X-Request-ID"
+_NUM_LATENTS_HEADER = "X-Storm-Num-Latents"
+_REQUEST_ID_HEADER = "X-Request-ID"
 _REQUEST_ID = re.compile(r"[\w.:-]{1,128}", re.ASCII)
 _DRAIN_SECONDS = 5.0
 
@@ -70,7 +70,7 @@ class ChatEndpoint:
         prompt = await asyncio.to_thread(self.chat.prepare, request)
         has_usage = request.stream_options is not None and request.stream_options.include_usage
         completion = Completion(exchange.request_id, self.chat.name, prompt.num_tokens, has_usage)
-        exchange.own_headers = {NUM_LATENTS_HEADER: str(prompt.latents.num_latents)}
+        exchange.own_headers = {_NUM_LATENTS_HEADER: str(prompt.latents.num_latents)}
         pieces: asyncio.Queue[tuple[int, str] | None] = asyncio.Queue()
         generating = self._generate(prompt, pieces, exchange.cancelled)
         if not request.stream:
@@ -147,7 +147,7 @@ class Exchange:
 
     def __init__(self, scope: Any, receive: Receive, send: Send, send_seconds: float) -> None:
         self.headers = Headers(scope=scope)
-        given = self.headers.get(REQUEST_ID_HEADER, "")
+        given = self.headers.get(_REQUEST_ID_HEADER, "")
         self.request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
         self.own_headers: dict[str, str] = {}
         self.cancelled = Event()
@@ -202,7 +202,7 @@ class Exchange:
 
     async def _start(self, status: int, headers: dict[str, str]) -> None:
         self.is_started = True
-        named = {**headers, **self.own_headers, REQUEST_ID_HEADER: self.request_id}
+        named = {**headers, **self.own_headers, _REQUEST_ID_HEADER: self.request_id}
         raw = [(name.lower().encode(), value.encode()) for name, value in named.items()]
         await self._within_time({"type": "http.response.start", "status": status, "headers": raw})
 

@@ -13,7 +13,7 @@ from storm_hf.errors import RequestError
 from storm_hf.serving.request import ChatCompletionRequest
 
 
-LOWEST_TEMPERATURE = 0.01  # below, logits over the temperature overflow; the limit, greedy decoding, is used
+_LOWEST_TEMPERATURE = 0.01  # below, logits over the temperature overflow; the limit, greedy decoding, is used
 
 
 class AnswerText(StoppingCriteria):
@@ -137,7 +137,7 @@ def generation_config(
     config.update(num_beams=1, num_return_sequences=1, max_new_tokens=max_new_tokens)
     # Values, not None: `generate` fills None from the checkpoint.
     config.update(temperature=1.0, top_p=1.0, top_k=50, typical_p=1.0, epsilon_cutoff=0.0, eta_cutoff=0.0)
-    config.do_sample = request.temperature is not None and request.temperature >= LOWEST_TEMPERATURE
+    config.do_sample = request.temperature is not None and request.temperature >= _LOWEST_TEMPERATURE
     if config.do_sample:
         top_p = 1.0 if request.top_p is None else request.top_p
         config.update(temperature=request.temperature, top_p=top_p, top_k=0, min_p=0.0)

@@ -16,11 +16,11 @@ from storm_hf.interventions.kind import OF_ONE_QUESTION, InterventionKind, read_
 
 INTERVENTIONS = (InterventionKind.own, *OF_ONE_QUESTION, InterventionKind.donor)
 
-MAX_CHOICES = 8
-MAX_STOPS = 4
-MAX_STOP_CHARACTERS = 256
-MAX_BIASES = 1024
-MAX_MESSAGES = 1024
+_MAX_CHOICES = 8
+_MAX_STOPS = 4
+_MAX_STOP_CHARACTERS = 256
+_MAX_BIASES = 1024
+_MAX_MESSAGES = 1024
 MAX_FILES = 64
 MAX_CHARACTERS = 2_000_000
 _SHOWN = 60
@@ -152,7 +152,7 @@ def _ends_with_user(messages: list[Message]) -> list[Message]:
     return messages
 
 
-Messages = Annotated[list[Message], Field(min_length=1, max_length=MAX_MESSAGES)]
+Messages = Annotated[list[Message], Field(min_length=1, max_length=_MAX_MESSAGES)]
 
 
 class StreamOptions(_Part):
@@ -175,17 +175,17 @@ class ChatCompletionRequest(_Part):
     model: str | None = None
     max_tokens: int | None = Field(default=None, ge=1)
     max_completion_tokens: int | None = Field(default=None, ge=1)
-    n: int = Field(default=1, ge=1, le=MAX_CHOICES)
+    n: int = Field(default=1, ge=1, le=_MAX_CHOICES)
     temperature: float | None = Field(default=None, ge=0, le=2)
     top_p: float | None = Field(default=None, ge=0, le=1)
     seed: int | None = Field(default=None, ge=-(2**63), lt=2**63)
     stop: Annotated[
-        list[Annotated[str, Field(min_length=1, max_length=MAX_STOP_CHARACTERS)]], BeforeValidator(_as_list)
-    ] = Field(default_factory=list, max_length=MAX_STOPS)
+        list[Annotated[str, Field(min_length=1, max_length=_MAX_STOP_CHARACTERS)]], BeforeValidator(_as_list)
+    ] = Field(default_factory=list, max_length=_MAX_STOPS)
     frequency_penalty: float = Field(default=0.0, ge=-2, le=2)
     presence_penalty: float = Field(default=0.0, ge=-2, le=2)
     logit_bias: dict[str, Annotated[float, Field(ge=-100, le=100)]] = Field(
-        default_factory=dict, max_length=MAX_BIASES
+        default_factory=dict, max_length=_MAX_BIASES
     )
     stream: bool = False
     stream_options: StreamOptions | None = None

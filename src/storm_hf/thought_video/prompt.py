@@ -14,8 +14,8 @@ from storm_hf.llm import ChatModel, Message
 from storm_hf.thought_video.clip_part import read_seen
 
 
-DEFAULT_TEMPLATE = "{question} The video goes on and shows step by step why the answer is: {answer}."
-DEFAULT_REQUEST = (
+_DEFAULT_TEMPLATE = "{question} The video goes on and shows step by step why the answer is: {answer}."
+_DEFAULT_REQUEST = (
     "These are frames of a video, in order.\nQuestion about it: {question}\nOptions: {options}\nRight answer: {answer}\n\n"
     "Write a prompt of at most 120 words for an image-to-video model that starts from the last frame. It describes, in the "
     "present tense and in the order of time, only what can be seen: which things move, where to, and how this shows that "
@@ -62,7 +62,7 @@ class TemplatePrompt:
         ConfigurationError: If a field is none of an annotation, or the template has no field at all.
     """
 
-    template: str = DEFAULT_TEMPLATE
+    template: str = _DEFAULT_TEMPLATE
 
     def __post_init__(self) -> None:
         fields = _fields_of(self.template)
@@ -120,7 +120,7 @@ class ChatPrompt:
 
     model: ChatModel
     cache: Path
-    request: TemplatePrompt = field(default_factory=lambda: TemplatePrompt(DEFAULT_REQUEST))
+    request: TemplatePrompt = field(default_factory=lambda: TemplatePrompt(_DEFAULT_REQUEST))
     num_key_frames: int = 0
 
     @property

@@ -45,7 +45,7 @@ class ClipFile:
         try:
             self._file = path.open("rb", buffering=0)
         except OSError as error:
-            raise opening_error(path, error) from error
+            raise _opening_error(path, error) from error
 
     def read(self, size: int) -> bytes:
         """Read up to `size` bytes. After an error of the system the file has no more; see `check`."""
@@ -87,7 +87,7 @@ def machine_error(path: Path, error: BaseException) -> MachineError:
     )
 
 
-def opening_error(path: Path, error: OSError) -> MachineError | VideoReadError:
+def _opening_error(path: Path, error: OSError) -> MachineError | VideoReadError:
     """Make the error of a file that the system does not open: the machine's fault or, where it does not exist, the caller's."""
     if is_machine_fault(error):
         return machine_error(path, error)
@@ -103,13 +103,13 @@ def opening_error(path: Path, error: OSError) -> MachineError | VideoReadError:
 
 @contextmanager
 def system_errors_named(path: Path) -> Iterator[None]:
-    """Raise a system error about a file as an error of this package; see `opening_error`."""
+    """Raise a system error about a file as an error of this package; see `_opening_error`."""
     try:
         yield
     except StormError:
         raise
     except OSError as error:
-        raise opening_error(path, error) from error
+        raise _opening_error(path, error) from error
 
 
 def raise_machine_fault(path: Path, error: av.error.FFmpegError) -> None:
@@ -145,7 +145,7 @@ def _status(path: Path) -> Any:
     try:
         return path.stat()
     except OSError as error:
-        raise opening_error(path, error) from error
+        raise _opening_error(path, error) from error
     except ValueError as error:  # a name that no file can have
         raise VideoReadError(f"{str(path)!r} does not exist.") from error
 

@@ -93,7 +93,7 @@ _WITHOUT_LIBRARY = ("auto", "pyav")
 # PyAV is always there and reads damaged files. What torchcodec gains in decoding is lost again, since PyAV must look at
 # the file first.
 _BACKEND_OF_AUTO = "pyav"
-VARIABLE = "STORM_VIDEO_BACKEND"
+_VARIABLE = "STORM_VIDEO_BACKEND"
 
 
 def set_video_backend(backend: str) -> None:
@@ -110,9 +110,9 @@ def set_video_backend(backend: str) -> None:
     """
     check_video_backend(backend)
     if backend == "auto":
-        os.environ.pop(VARIABLE, None)
+        os.environ.pop(_VARIABLE, None)
     else:
-        os.environ[VARIABLE] = backend
+        os.environ[_VARIABLE] = backend
 
 
 def use_video_backend(backend: str | None) -> None:
@@ -167,9 +167,9 @@ def video_backend(environment: Mapping[str, str] = os.environ) -> str:
     """
     chosen = reading_defaults().backend
     if chosen == "auto":
-        chosen = environment.get(VARIABLE) or "auto"
+        chosen = environment.get(_VARIABLE) or "auto"
     if chosen not in BACKENDS:
-        raise ConfigurationError(f"Expected {VARIABLE} to be one of {', '.join(BACKENDS)} but it is {chosen!r}.")
+        raise ConfigurationError(f"Expected {_VARIABLE} to be one of {', '.join(BACKENDS)} but it is {chosen!r}.")
     return _BACKEND_OF_AUTO if chosen == "auto" else chosen
 
 

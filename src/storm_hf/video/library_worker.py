@@ -21,24 +21,24 @@ import numpy as np
 
 
 # From frame positions to pixels of shape (T, H, W, 3).
-FetchFrames = Callable[[list[int]], np.ndarray]
+_FetchFrames = Callable[[list[int]], np.ndarray]
 
 GRACE_SECONDS = 5.0  # after which the worker ends itself, if its parent process is gone
 
 
-def open_with_decord(decord: Any, path: str) -> tuple[int, FetchFrames]:
+def open_with_decord(decord: Any, path: str) -> tuple[int, _FetchFrames]:
     """Open a file on one thread: with more, frames of damaged files come in another order."""
     reader = decord.VideoReader(path, num_threads=1)
     return len(reader), lambda positions: reader.get_batch(positions).asnumpy()
 
 
-def open_with_torchcodec(decoders: Any, path: str) -> tuple[int, FetchFrames]:
+def open_with_torchcodec(decoders: Any, path: str) -> tuple[int, _FetchFrames]:
     """Open a file in the mode that scans it whole: the other one believes headers."""
     decoder = decoders.VideoDecoder(path, dimension_order="NHWC", seek_mode="exact")
     return len(decoder), lambda positions: decoder.get_frames_at(positions).data.numpy()
 
 
-_LIBRARIES: dict[str, tuple[str, Callable[[Any, str], tuple[int, FetchFrames]]]] = {
+_LIBRARIES: dict[str, tuple[str, Callable[[Any, str], tuple[int, _FetchFrames]]]] = {
     "decord": ("decord", open_with_decord),
     "torchcodec": ("torchcodec.decoders", open_with_torchcodec),
 }
@@ -59,9 +59,9 @@ def main() -> None:
         serve(answers, lambda path: open_file(module, path))
 
 
-def serve(answers: BinaryIO, open_file: Callable[[str], tuple[int, FetchFrames]]) -> None:
+def serve(answers: BinaryIO, open_file: Callable[[str], tuple[int, _FetchFrames]]) -> None:
     """Answer requests one by one."""
-    fetch: FetchFrames | None = None
+    fetch: _FetchFrames | None = None
     for line in sys.stdin.buffer:
         request = json.loads(line)
         if "close" in request:

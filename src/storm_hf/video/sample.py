@@ -57,7 +57,7 @@ class FrameSelection:
         if self.num_frames is not None:
             return self.num_frames
         if self.fps is not None:
-            return count_at_rate(times, self.fps)
+            return _count_at_rate(times, self.fps)
         return len(times if self.indices is None else self.indices)
 
     def choose(self, times: np.ndarray) -> np.ndarray:
@@ -73,9 +73,9 @@ class FrameSelection:
         if self.num_frames is not None:
             return frames_shown_at(times, evenly_spaced(times, self.num_frames))
         if self.fps is not None:
-            return frames_shown_at(times, moments_at_rate(times, self.fps))
+            return frames_shown_at(times, _moments_at_rate(times, self.fps))
         if self.indices is not None:
-            return checked_indices(self.indices, len(times))
+            return _checked_indices(self.indices, len(times))
         return np.arange(len(times))
 
 
@@ -86,16 +86,16 @@ def evenly_spaced(times: np.ndarray, num_frames: int) -> np.ndarray:
     return np.linspace(times[0], times[-1], num_frames)
 
 
-def count_at_rate(times: np.ndarray, fps: float) -> int:
+def _count_at_rate(times: np.ndarray, fps: float) -> int:
     """Count the ticks, `fps` a second, for as long as the video shows a picture, its last frame's display included."""
     last_display = float(np.median(np.diff(times))) if len(times) > 1 else 0.0
     seconds = float(times[-1] - times[0]) + last_display
     return math.ceil(min(max(1.0, (seconds - _TOLERANCE_SECONDS) * fps), sys.maxsize))
 
 
-def moments_at_rate(times: np.ndarray, fps: float) -> np.ndarray:
-    """Tick `fps` times a second; see `count_at_rate`."""
-    return times[0] + np.arange(count_at_rate(times, fps)) / fps
+def _moments_at_rate(times: np.ndarray, fps: float) -> np.ndarray:
+    """Tick `fps` times a second; see `_count_at_rate`."""
+    return times[0] + np.arange(_count_at_rate(times, fps)) / fps
 
 
 def frames_shown_at(times: np.ndarray, moments: np.ndarray) -> np.ndarray:
@@ -103,7 +103,7 @@ def frames_shown_at(times: np.ndarray, moments: np.ndarray) -> np.ndarray:
     return np.maximum(np.searchsorted(times, moments + _TOLERANCE_SECONDS, side="right") - 1, 0)
 
 
-def checked_indices(indices: Sequence[int], num_video_frames: int) -> np.ndarray:
+def _checked_indices(indices: Sequence[int], num_video_frames: int) -> np.ndarray:
     """Return the indices as an array, after making sure that the video has them.
 
     Raises:

@@ -29,7 +29,7 @@ _VIDEO_FORMATS = (
 )
 _IMAGE_FORMATS = "png_pipe,jpeg_pipe,webp_pipe,bmp_pipe,tiff_pipe,gif_pipe,ppm_pipe,pgm_pipe,j2k_pipe,jpegxl_pipe"
 _SOUND_FORMATS = "mp3,wav,w64,aiff,flac,aac,ac3,eac3,au,caf,amr,ape,wv,tta,dts,truehd"  # to name what they are
-FORMATS = f"{_VIDEO_FORMATS},{_IMAGE_FORMATS},{_SOUND_FORMATS}"
+_FORMATS = f"{_VIDEO_FORMATS},{_IMAGE_FORMATS},{_SOUND_FORMATS}"
 
 _SNIFFED_BYTES = 1024
 _PLAYLIST = re.compile(
@@ -41,7 +41,7 @@ _TAGGED_BYTES = 2**18
 _CODEC_TAG = re.compile(rb"stsd.{12}([ -~]{4})|vids([ -~]{4})|(V_[A-Za-z0-9/_]+)", re.DOTALL)
 
 
-def describe_content(path: Path) -> str:
+def _describe_content(path: Path) -> str:
     """Describe a file that cannot be opened as a video, by its name and first bytes."""
     beginning = _read(path, 0, _SNIFFED_BYTES).lstrip().lower()
     if _PLAYLIST.match(beginning):
@@ -57,7 +57,7 @@ def describe_content(path: Path) -> str:
     return "it is damaged, cut off before its index, or of an unknown kind"
 
 
-def codec_tag(path: Path) -> str:
+def _codec_tag(path: Path) -> str:
     """Find the name that a file has for the codec of its pictures; "unknown" where it is in no known place."""
     size = path.stat().st_size
     for start in (0, max(0, size - _TAGGED_BYTES)):
@@ -72,7 +72,7 @@ def _read(path: Path, start: int, size: int) -> bytes:
         return file.read(size)
 
 
-_CONTAINER_OPTIONS = {"format_whitelist": FORMATS, "protocol_whitelist": "file"}
+_CONTAINER_OPTIONS = {"format_whitelist": _FORMATS, "protocol_whitelist": "file"}
 _COUNTED_PACKETS = 2048  # of a file with several videos, to distinguish a film from a picture
 _WIDEST_PIXEL = 8  # a pixel that is wider, or higher, than this is an error of the header
 
@@ -145,7 +145,7 @@ def _container(file: ClipFile, path: Path, bounds: ReadingBounds, options: dict[
     except (av.error.InvalidDataError, av.error.EOFError, av.error.ArgumentError) as error:
         file.check()
         with system_errors_named(path):
-            raise VideoReadError(f"{path} is not a video: {describe_content(path)}.") from error
+            raise VideoReadError(f"{path} is not a video: {_describe_content(path)}.") from error
     except av.error.FFmpegError as error:
         bounds.check_time()
         raise_machine_fault(path, error)
@@ -171,7 +171,7 @@ def _moving_picture(path: Path, container: InputContainer, bounds: ReadingBounds
         return decodable[0] if len(decodable) == 1 else _film(path, container, decodable, bounds)
     if pictures:
         with system_errors_named(path):
-            tag = codec_tag(path)
+            tag = _codec_tag(path)
         raise VideoReadError(
             f"{path} holds a video that this FFmpeg cannot decode (codec tag {tag!r}). It may be encrypted. Convert it to H.264."
         )

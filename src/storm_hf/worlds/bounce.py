@@ -18,13 +18,13 @@ from storm_hf.worlds.world import Words, World, check_knob, check_num_steps
 
 
 FIELDS = ("northwest", "north", "northeast", "west", "centre", "east", "southwest", "south", "southeast")
-DIRECTIONS = {"right": (0, 1), "down": (1, 0), "left": (0, -1), "up": (-1, 0)}  # rows, columns per step
-DEFLECTORS = ("empty", "slash", "back")
+_DIRECTIONS = {"right": (0, 1), "down": (1, 0), "left": (0, -1), "up": (-1, 0)}  # rows, columns per step
+_DEFLECTORS = ("empty", "slash", "back")
 
 _SIDE = 3
 _OPPOSITE = {"right": "left", "left": "right", "up": "down", "down": "up"}
 _TURNED_BY = {
-    "empty": {direction: direction for direction in DIRECTIONS},
+    "empty": {direction: direction for direction in _DIRECTIONS},
     "slash": {"right": "up", "up": "right", "down": "left", "left": "down"},
     "back": {"right": "down", "down": "right", "left": "up", "up": "left"},
 }
@@ -33,7 +33,7 @@ _LINE = (90, 90, 90)
 
 
 @dataclass(frozen=True)
-class BouncePlan:
+class _BouncePlan:
     """The facts of an episode: what is on each field, where the ball starts and how, and the steps asked for."""
 
     board: tuple[str, ...]
@@ -42,7 +42,7 @@ class BouncePlan:
 
 
 @dataclass(frozen=True)
-class Bounce(World[BouncePlan]):
+class Bounce(World[_BouncePlan]):
     """A ball among walls and deflectors.
 
     Args:
@@ -97,7 +97,7 @@ class Bounce(World[BouncePlan]):
     @property
     def state_names(self) -> tuple[str, ...]:
         """Field and direction, such as `north-left`."""
-        return tuple(f"{field}-{direction}" for field in FIELDS for direction in DIRECTIONS)
+        return tuple(f"{field}-{direction}" for field in FIELDS for direction in _DIRECTIONS)
 
     @property
     def depths(self) -> range:
@@ -113,19 +113,19 @@ class Bounce(World[BouncePlan]):
     def vocabulary(self) -> tuple[str, ...]:
         """Every word that a text of this world can use, sorted."""
         plain = "ball going board step moves to Where is the after steps?"
-        return wording(self.options, plain, *DIRECTIONS, *DEFLECTORS, _question(1))
+        return wording(self.options, plain, *_DIRECTIONS, *_DEFLECTORS, _question(1))
 
     def _read_frame(self, frame: np.ndarray) -> str:
         """Look for the ball where it lies when it leaves each field in each direction."""
         boxes = [(*_ball_corner(state, _BALL_SHIFT), _BALL_PX, _BALL_PX) for state in self.state_names]
         return self.state_names[int(np.argmin([distance(frame, *box, WHITE) for box in boxes]))]
 
-    def _draw_plan(self, generator: np.random.Generator, depth: int | None) -> BouncePlan:
+    def _draw_plan(self, generator: np.random.Generator, depth: int | None) -> _BouncePlan:
         """Draw the answer first and then boards until one leads there, so that every field is correct equally often."""
         drawn_depth = int(generator.integers(self.min_steps, self.max_steps + 1))
         answer = FIELDS[generator.integers(len(FIELDS))]
         while True:
-            plan = BouncePlan(
+            plan = _BouncePlan(
                 board=self._draw_board(generator),
                 start=str(generator.choice(self.state_names)),
                 depth=drawn_depth if depth is None else depth,
@@ -136,28 +136,28 @@ class Bounce(World[BouncePlan]):
     def _draw_board(self, generator: np.random.Generator) -> tuple[str, ...]:
         board = ["empty"] * len(FIELDS)
         for field in generator.permutation(len(FIELDS))[: self.num_deflectors]:
-            board[field] = DEFLECTORS[generator.integers(1, len(DEFLECTORS))]
+            board[field] = _DEFLECTORS[generator.integers(1, len(_DEFLECTORS))]
         return tuple(board)
 
-    def _start(self, plan: BouncePlan) -> str:
+    def _start(self, plan: _BouncePlan) -> str:
         return plan.start
 
-    def _advance(self, plan: BouncePlan, step: int, state: str) -> str:
+    def _advance(self, plan: _BouncePlan, step: int, state: str) -> str:
         if step >= plan.depth:
             return state
         field, direction = _parts(state)
         row, column = divmod(FIELDS.index(field), _SIDE)
-        down, right = DIRECTIONS[direction]
+        down, right = _DIRECTIONS[direction]
         if not (0 <= row + down < _SIDE and 0 <= column + right < _SIDE):
             direction = _OPPOSITE[direction]
-            down, right = DIRECTIONS[direction]
+            down, right = _DIRECTIONS[direction]
         reached = _SIDE * (row + down) + column + right
         return f"{FIELDS[reached]}-{_TURNED_BY[plan.board[reached]][direction]}"
 
-    def _answer(self, plan: BouncePlan, states: list[str]) -> str:
+    def _answer(self, plan: _BouncePlan, states: list[str]) -> str:
         return _parts(states[-1])[0]
 
-    def _words(self, plan: BouncePlan, states: list[str]) -> Words:
+    def _words(self, plan: _BouncePlan, states: list[str]) -> Words:
         balls = [f"ball {_spoken(state)}" for state in states]
         reasons = (f"ball moves to {_spoken(state)}" for state in states)
         return Words(
@@ -169,10 +169,10 @@ class Bounce(World[BouncePlan]):
             terse_chain=" ".join(word for state in states for word in _parts(state)),
         )
 
-    def _draw_clip(self, plan: BouncePlan) -> np.ndarray:
+    def _draw_clip(self, plan: _BouncePlan) -> np.ndarray:
         return np.stack(_ball_frames(_draw_board(plan.board), plan.start))
 
-    def _draw_thought(self, plan: BouncePlan) -> np.ndarray:
+    def _draw_thought(self, plan: _BouncePlan) -> np.ndarray:
         board = _draw_board(plan.board)
         return np.stack(
             [frame for state in self._states(plan) for frame in _ball_frames(board, state)]
@@ -218,5 +218,5 @@ def _ball_corner(state: str, shift: int) -> tuple[int, int]:
     """Top and left of a ball that has gone so many pixels from the middle of its field."""
     field, direction = _parts(state)
     row, column = divmod(FIELDS.index(field), _SIDE)
-    down, right = DIRECTIONS[direction]
+    down, right = _DIRECTIONS[direction]
     return CELL_PX * row + _BALL_MARGIN + shift * down, CELL_PX * column + _BALL_MARGIN + shift * right

@@ -215,8 +215,8 @@ def _from_row(folder: Path, row: dict[str, Any]) -> EpisodeFiles:
 
 
 SPLITS = ("train", "validation", "test", "longer")
-SEEDS_PER_SPLIT = 1_000_000
-SEEDS_PER_BASE = 10 * SEEDS_PER_SPLIT
+_SEEDS_PER_SPLIT = 1_000_000
+_SEEDS_PER_BASE = 10 * _SEEDS_PER_SPLIT
 
 
 def split_seeds(split: str, count: int, seed: int = 0) -> range:
@@ -238,9 +238,9 @@ def split_seeds(split: str, count: int, seed: int = 0) -> range:
     """
     if split not in SPLITS:
         raise WorldError(f"Expected a split of {', '.join(SPLITS)} but got {split!r}.")
-    if not 0 <= count <= SEEDS_PER_SPLIT:
-        raise WorldError(f"Expected a count from 0 to {SEEDS_PER_SPLIT} seeds in a split but got {count}.")
+    if not 0 <= count <= _SEEDS_PER_SPLIT:
+        raise WorldError(f"Expected a count from 0 to {_SEEDS_PER_SPLIT} seeds in a split but got {count}.")
     if seed < 0:
         raise WorldError(f"Expected a base seed of 0 or more but got {seed}.")
-    first = seed * SEEDS_PER_BASE + SPLITS.index(split) * SEEDS_PER_SPLIT
+    first = seed * _SEEDS_PER_BASE + SPLITS.index(split) * _SEEDS_PER_SPLIT
     return range(first, first + count)

@@ -18,14 +18,14 @@ from storm_hf.worlds.world import Words, World, check_knob, check_num_steps
 
 
 _MASKS = shape_masks()
-SHAPES = tuple(_MASKS)
+_SHAPES = tuple(_MASKS)
 
 _NUM_PLACES = 4
 _MARGIN_TOP, _MARGIN_LEFT = 4, 3
 
 
 @dataclass(frozen=True)
-class Appearance:
+class _Appearance:
     """A shape that is shown for one step."""
 
     step: int
@@ -35,15 +35,15 @@ class Appearance:
 
 
 @dataclass(frozen=True)
-class OrderPlan:
+class _OrderPlan:
     """The facts of an episode: what appears, in order, and which of them is asked for (from 1)."""
 
-    appearances: tuple[Appearance, ...]
+    appearances: tuple[_Appearance, ...]
     depth: int
 
 
 @dataclass(frozen=True)
-class Order(World[OrderPlan]):
+class Order(World[_OrderPlan]):
     """Shapes that appear in some order.
 
     Args:
@@ -79,17 +79,17 @@ class Order(World[OrderPlan]):
     def __post_init__(self) -> None:
         """Check the knobs."""
         check_num_steps(self.name, self.num_steps)
-        check_knob(self.name, "num_shapes", self.num_shapes, 1, min(len(SHAPES), self.num_steps))
+        check_knob(self.name, "num_shapes", self.num_shapes, 1, min(len(_SHAPES), self.num_steps))
 
     @property
     def options(self) -> tuple[str, ...]:
         """Every shape there is, those that do not appear too."""
-        return SHAPES
+        return _SHAPES
 
     @property
     def state_names(self) -> tuple[str, ...]:
         """Shape that the recap shows."""
-        return SHAPES
+        return _SHAPES
 
     @property
     def depths(self) -> range:
@@ -108,28 +108,28 @@ class Order(World[OrderPlan]):
 
     def _read_frame(self, frame: np.ndarray) -> str:
         """Compare with the recap of each shape."""
-        return min(SHAPES, key=lambda shape: float(((frame - _recap_frame(shape)) ** 2).mean()))
+        return min(_SHAPES, key=lambda shape: float(((frame - _recap_frame(shape)) ** 2).mean()))
 
-    def _draw_plan(self, generator: np.random.Generator, depth: int | None) -> OrderPlan:
+    def _draw_plan(self, generator: np.random.Generator, depth: int | None) -> _OrderPlan:
         drawn_depth = int(generator.integers(1, self.num_shapes + 1))
         steps = sorted(generator.permutation(self.num_steps)[: self.num_shapes].tolist())
-        shapes = generator.permutation(SHAPES)[: self.num_shapes].tolist()
+        shapes = generator.permutation(_SHAPES)[: self.num_shapes].tolist()
         colours = generator.choice(list(PALETTE), self.num_shapes).tolist()
         places = generator.integers(_NUM_PLACES, size=self.num_shapes).tolist()
-        appearances = tuple(map(Appearance, steps, shapes, colours, places))
-        return OrderPlan(appearances, drawn_depth if depth is None else depth)
+        appearances = tuple(map(_Appearance, steps, shapes, colours, places))
+        return _OrderPlan(appearances, drawn_depth if depth is None else depth)
 
-    def _start(self, plan: OrderPlan) -> str:
+    def _start(self, plan: _OrderPlan) -> str:
         return plan.appearances[0].shape
 
-    def _advance(self, plan: OrderPlan, step: int, state: str) -> str:
+    def _advance(self, plan: _OrderPlan, step: int, state: str) -> str:
         """Give the next shape of the recap, which does not depend on the one before; the last one stays."""
         return plan.appearances[min(step, self.num_shapes - 1)].shape
 
-    def _answer(self, plan: OrderPlan, states: list[str]) -> str:
+    def _answer(self, plan: _OrderPlan, states: list[str]) -> str:
         return states[plan.depth - 1]
 
-    def _words(self, plan: OrderPlan, states: list[str]) -> Words:
+    def _words(self, plan: _OrderPlan, states: list[str]) -> Words:
         shown = {appearance.step: f"{appearance.colour} {appearance.shape}" for appearance in plan.appearances}
         numbers = [NUMBER_WORDS[min(step + 1, self.num_shapes)] for step in range(self.num_steps)]
         reasons = (f"number {number} is {state}" for number, state in zip(numbers, states, strict=True))
@@ -142,13 +142,13 @@ class Order(World[OrderPlan]):
             terse_chain=" ".join(states),
         )
 
-    def _draw_clip(self, plan: OrderPlan) -> np.ndarray:
+    def _draw_clip(self, plan: _OrderPlan) -> np.ndarray:
         frames = [canvas(1, _NUM_PLACES) for _ in range(self.num_steps)]
         for appearance in plan.appearances:
             _draw_shape(frames[appearance.step], appearance.place, appearance.shape, PALETTE[appearance.colour])
         return np.stack(frames).repeat(2, axis=0)
 
-    def _draw_thought(self, plan: OrderPlan) -> np.ndarray:
+    def _draw_thought(self, plan: _OrderPlan) -> np.ndarray:
         return np.stack([_recap_frame(state) for state in self._states(plan)]).repeat(2, axis=0)  # (T, H, W, 3)
 
 

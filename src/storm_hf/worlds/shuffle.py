@@ -20,7 +20,7 @@ from storm_hf.worlds.render import BACKGROUND, CELL_PX, GREY, ORANGE, PALETTE, c
 from storm_hf.worlds.world import Words, World, check_knob, check_num_steps
 
 
-Swap = tuple[int, int]  # left cup, right cup
+_Swap = tuple[int, int]  # left cup, right cup
 
 _QUESTION = "Which cup holds the ball at the end?"
 _CUP_TOP, _CUP_HEIGHT, _CUP_WIDTH = 4, 8, 10
@@ -29,11 +29,11 @@ _BALL_TOP, _BALL_LEFT, _BALL_HEIGHT, _BALL_WIDTH = _CUP_TOP + 3, 5, 5, 6
 
 
 @dataclass(frozen=True)
-class ShufflePlan:
+class _ShufflePlan:
     """The facts of an episode: the cup that holds the ball first, and what swaps at each step, if anything."""
 
     start: int
-    swaps: tuple[Swap | None, ...]
+    swaps: tuple[_Swap | None, ...]
 
     @property
     def depth(self) -> int:
@@ -42,7 +42,7 @@ class ShufflePlan:
 
 
 @dataclass(frozen=True)
-class Shuffle(World[ShufflePlan]):
+class Shuffle(World[_ShufflePlan]):
     """Cups that swap.
 
     Args:
@@ -117,29 +117,29 @@ class Shuffle(World[ShufflePlan]):
         boxes = [(_BALL_TOP, CELL_PX * cup + _BALL_LEFT, _BALL_HEIGHT, _BALL_WIDTH) for cup in range(self.num_cups)]
         return self.options[int(np.argmin([distance(frame, *box, ORANGE) for box in boxes]))]
 
-    def _draw_plan(self, generator: np.random.Generator, depth: int | None) -> ShufflePlan:
+    def _draw_plan(self, generator: np.random.Generator, depth: int | None) -> _ShufflePlan:
         drawn_depth = int(generator.integers(self.min_swaps, self.max_swaps + 1))
         start = int(generator.integers(self.num_cups))
         order = generator.permutation(self.num_steps)
         pairs = [sorted(generator.permutation(self.num_cups)[:2].tolist()) for _ in range(self.num_steps)]
         active = set(order[: drawn_depth if depth is None else depth].tolist())
         swaps = tuple((left, right) if step in active else None for step, (left, right) in enumerate(pairs))
-        return ShufflePlan(start, swaps)
+        return _ShufflePlan(start, swaps)
 
-    def _start(self, plan: ShufflePlan) -> str:
+    def _start(self, plan: _ShufflePlan) -> str:
         return self.options[plan.start]
 
-    def _advance(self, plan: ShufflePlan, step: int, state: str) -> str:
+    def _advance(self, plan: _ShufflePlan, step: int, state: str) -> str:
         swap = plan.swaps[step]
         cup = self.options.index(state)
         if swap is None or cup not in swap:
             return state
         return self.options[swap[1] if cup == swap[0] else swap[0]]
 
-    def _answer(self, plan: ShufflePlan, states: list[str]) -> str:
+    def _answer(self, plan: _ShufflePlan, states: list[str]) -> str:
         return states[-1]
 
-    def _words(self, plan: ShufflePlan, states: list[str]) -> Words:
+    def _words(self, plan: _ShufflePlan, states: list[str]) -> Words:
         moves = [f"swap {self._swap_words(swap)}" for swap in plan.swaps]
         balls = [f"ball {state}" for state in states]
         reasons = (f"{move} , ball at {state}" for move, state in zip(moves, states, strict=True))
@@ -152,10 +152,10 @@ class Shuffle(World[ShufflePlan]):
             terse_chain=" ".join(states),
         )
 
-    def _swap_words(self, swap: Swap | None) -> str:
+    def _swap_words(self, swap: _Swap | None) -> str:
         return "none none" if swap is None else " ".join(self.options[cup] for cup in swap)
 
-    def _draw_clip(self, plan: ShufflePlan) -> np.ndarray:
+    def _draw_clip(self, plan: _ShufflePlan) -> np.ndarray:
         shown = self._pads.copy()
         for cup in range(self.num_cups):
             if cup != plan.start:
@@ -164,7 +164,7 @@ class Shuffle(World[ShufflePlan]):
         _draw_ball(shown, plan.start)
         return np.stack([shown, shown, *(frame for swap in plan.swaps for frame in self._step_frames(swap))])
 
-    def _draw_thought(self, plan: ShufflePlan) -> np.ndarray:
+    def _draw_thought(self, plan: _ShufflePlan) -> np.ndarray:
         frames = []
         places = [self.options.index(state) for state in [self._start(plan), *self._states(plan)]]
         for swap, (before, after) in zip(plan.swaps, pairwise(places), strict=True):
@@ -174,7 +174,7 @@ class Shuffle(World[ShufflePlan]):
             frames += [first, second]
         return np.stack(frames)  # (T, H, W, 3)
 
-    def _step_frames(self, swap: Swap | None, transparent: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    def _step_frames(self, swap: _Swap | None, transparent: bool = False) -> tuple[np.ndarray, np.ndarray]:
         """Draw the two frames of a step: the left cup of a swap is lifted, and in the second frame both have moved."""
         first, second = self._pads.copy(), self._pads.copy()
         for frame, shift in ((first, 0), (second, _SHIFT)):

@@ -18,12 +18,12 @@ from storm_hf.reporting import side_by_side
 from storm_hf.target_trajectory.whiten import principal_components
 
 
-HEIGHT_PX = 128
+_HEIGHT_PX = 128
 _GIF_SECONDS_PER_UNIT = 1000
 _NOTHING_YET = 48  # shade of a panel while the clip shows what precedes the first step
 
 
-def thought_film(clip: np.ndarray, thought: np.ndarray, imagined: np.ndarray, height: int = HEIGHT_PX) -> np.ndarray:
+def thought_film(clip: np.ndarray, thought: np.ndarray, imagined: np.ndarray, height: int = _HEIGHT_PX) -> np.ndarray:
     """Lay clip, true thought and imagined thought side by side, one frame for each step.
 
     All three show the end of the step, since a latent stands for the last frame of its slot. Clip and thought video end

@@ -21,7 +21,7 @@ from storm_hf.target_trajectory.trajectory import FILE_NAME
 from storm_hf.video import read_video
 
 
-MAX_PIXELS = 64 * 64
+_MAX_PIXELS = 64 * 64
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,7 +78,7 @@ def read_steps(
     rows: Iterable[Mapping[str, Any]],
     trajectory: TargetTrajectory,
     *,
-    max_pixels: int = MAX_PIXELS,
+    max_pixels: int = _MAX_PIXELS,
     on_row: Callable[[], None] | None = None,
 ) -> ThoughtSteps:
     """Read targets and pictures of rows of a storm-thoughts data set.

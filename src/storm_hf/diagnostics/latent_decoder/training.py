@@ -71,11 +71,11 @@ def train_decoder(
     latents, frames = _pairs(steps)
     decoder.mean_frame.copy_(frames.float().mean(dim=0) / 255)
     _fit(decoder, latents, frames, training, on_update)
-    decoder.config = replace(decoder.config, explained=explained_variance(decoder, held_out))
+    decoder.config = replace(decoder.config, explained=_explained_variance(decoder, held_out))
     return decoder.eval()
 
 
-def explained_variance(decoder: ThoughtDecoder, steps: ThoughtSteps) -> float:
+def _explained_variance(decoder: ThoughtDecoder, steps: ThoughtSteps) -> float:
     """Share of the variance of frames around the decoder's mean frame that it draws of their true targets."""
     drawn = decoder.draw(steps.targets).astype(np.float32) / 255
     frames = steps.frames.astype(np.float32) / 255

@@ -31,7 +31,7 @@ def load_for_harness(settings: ChatSettings) -> tuple[PreTrainedModel, Processor
         CheckpointError: If there is no such checkpoint, or a part of it is missing or damaged.
         ConfigurationError: If the processor has no setting for the size of pictures.
     """
-    device = None if settings.device_map else settings.device or default_device()
+    device = None if settings.device_map else settings.device or _default_device()
     loading = {"dtype": settings.dtype, "device_map": settings.device_map}
     loading["attn_implementation"] = settings.attn_implementation
     loading = {name: value for name, value in loading.items() if value is not None}
@@ -40,7 +40,7 @@ def load_for_harness(settings: ChatSettings) -> tuple[PreTrainedModel, Processor
     else:
         model, processor = _load_plain(settings, loading)
         model = model if device is None else model.to(device)
-    sample_videos(processor, settings)
+    _sample_videos(processor, settings)
     _tell_other_frames(model, processor, settings)
     size_pictures(processor, settings)
     return model.eval(), processor
@@ -57,7 +57,7 @@ def is_storm(name_or_path: str, revision: str | None = None) -> bool:
         return True
 
 
-def default_device() -> str:
+def _default_device() -> str:
     """The accelerator of this process, or the CPU."""
     accelerator = torch.accelerator.current_accelerator(check_available=True)
     if accelerator is None:
@@ -65,7 +65,7 @@ def default_device() -> str:
     return f"{accelerator.type}:{os.environ.get('LOCAL_RANK', '0')}"
 
 
-def sample_videos(processor: ProcessorMixin, settings: ChatSettings) -> None:
+def _sample_videos(processor: ProcessorMixin, settings: ChatSettings) -> None:
     """Have videos read with `fps`, or spread evenly over `max_frames`, whatever the checkpoint was saved with."""
     sampler = processor.video_processor
     sampler.do_sample_frames = settings.fps is not None

@@ -81,7 +81,7 @@ def read_question(
     return HarnessQuestion(task, doc_id, context, generation or {}, conversation)
 
 
-def decode_videos(
+def _decode_videos(
     conversation: list[dict[str, Any]], processor: ProcessorMixin, max_frames: int
 ) -> list[dict[str, Any]]:
     """Put clips in the place of paths.
@@ -125,9 +125,9 @@ def _request_reasoning(conversation: list[dict[str, Any]]) -> None:
         turn["content"].append({"type": "text", "text": REASONING_REQUEST.strip()})
 
 
-DIRECT_TOKENS = 128  # where a task names no length
-REASONING_TOKENS = 1024
-END_OF_REASONING = "</think>"
+_DIRECT_TOKENS = 128  # where a task names no length
+_REASONING_TOKENS = 1024
+_END_OF_REASONING = "</think>"
 
 
 class ChatGenerator:
@@ -146,7 +146,7 @@ class ChatGenerator:
         self.model = model
         self.processor = processor
         self.settings = settings
-        self.num_latents = num_latents_of(model, settings)
+        self.num_latents = _num_latents_of(model, settings)
         self._encode = PromptEncoder(processor, model.config, self.num_latents)
 
     def encode(self, questions: Sequence[HarnessQuestion]) -> dict[str, torch.Tensor]:
@@ -157,7 +157,7 @@ class ChatGenerator:
             PromptError: If the processor cannot take a picture or a video.
         """
         limit = self.settings.max_frames
-        rows = [{"prompt": decode_videos(question.conversation, self.processor, limit)} for question in questions]
+        rows = [{"prompt": _decode_videos(question.conversation, self.processor, limit)} for question in questions]
         asked = ", ".join(f"{question.task} {question.doc_id}" for question in questions)
         with as_prompt_error(f"The model cannot take one of these questions ({asked})"):
             return self._encode(rows)
@@ -195,7 +195,7 @@ class ChatGenerator:
                 The generation arguments of the task.
         """
         length = self.settings.max_new_tokens or (
-            REASONING_TOKENS if self.settings.prompt == "cot" else wanted.get("max_new_tokens") or DIRECT_TOKENS
+            _REASONING_TOKENS if self.settings.prompt == "cot" else wanted.get("max_new_tokens") or _DIRECT_TOKENS
         )
         samples = bool(wanted.get("do_sample"))
         return {
@@ -245,7 +245,7 @@ class ChatGenerator:
     ) -> LoggedAnswer:
         tokenizer = self.processor.tokenizer
         text = tokenizer.decode(tokens, skip_special_tokens=True).strip()
-        reasoning, closed, _ = text.rpartition(END_OF_REASONING)
+        reasoning, closed, _ = text.rpartition(_END_OF_REASONING)
         return LoggedAnswer(
             text=_before(text, until),
             input_tokens=num_input,
@@ -260,7 +260,7 @@ class ChatGenerator:
         )
 
 
-def num_latents_of(model: PreTrainedModel, settings: ChatSettings) -> int:
+def _num_latents_of(model: PreTrainedModel, settings: ChatSettings) -> int:
     """Number of latent steps with which a model answers; 0 for one that has none."""
     if model.config.model_type != STORM:
         return 0

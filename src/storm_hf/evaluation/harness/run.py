@@ -33,7 +33,7 @@ from storm_hf.video.library_backends import other_backend
 
 Arm = Literal["storm", "direct", "cot"]
 ARMS: tuple[Arm, ...] = get_args(Arm)
-LOG = "lmms_eval.log"
+_LOG = "lmms_eval.log"
 _LOOK_EVERY_SECONDS = 0.5
 _RETRIED = "tenacity.RetryError"
 _WRAPPED = "The above exception was the direct cause of the following exception:"
@@ -177,7 +177,7 @@ def _run_arm(run: EvaluationRun, arm: Arm, on_progress: Callable[[Arm, int, int]
     work = ArmTasks(arm, run.pending(arm), arguments, str(folder), str(root), run.limit)
     total = sum(num_questions(task, run.limit) for task in run.tasks)
     command = [sys.executable, "-P", "-m", "storm_hf.evaluation.harness.task_process", work.to_json()]
-    with (folder / LOG).open("ab") as log:
+    with (folder / _LOG).open("ab") as log:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=_environment(run))
         try:
             while process.poll() is None:
@@ -188,7 +188,7 @@ def _run_arm(run: EvaluationRun, arm: Arm, on_progress: Callable[[Arm, int, int]
             exit_code = process.wait()
     on_progress(arm, min(_num_answers(folder), total), total)
     if exit_code:
-        raise StageError(_why(folder / LOG, exit_code), exit_code)
+        raise StageError(_why(folder / _LOG, exit_code), exit_code)
 
 
 def _environment(run: EvaluationRun) -> dict[str, str]:

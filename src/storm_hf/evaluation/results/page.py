@@ -33,18 +33,20 @@ def _values(report: Report) -> dict[str, object]:
     return {
         "parts": parts,
         "arms": list(dict.fromkeys(result.arm for result in whole)),
-        "whole": [(result, score_texts(result.score)) for result in whole],
-        "detail": [(result, score_texts(result.score)) for result in report.results if result.group is not None],
+        "whole": [(result, _score_texts(result.score)) for result in whole],
+        "detail": [(result, _score_texts(result.score)) for result in report.results if result.group is not None],
         "differences": [
-            (row, [signed_points(value) for value in (row.interval.mean, row.interval.low, row.interval.high)])
+            (row, [_signed_points(value) for value in (row.interval.mean, row.interval.low, row.interval.high)])
             for row in report.differences
         ],
-        "costs": [(cost, cost_texts(cost)) for cost in report.costs if any(text != "-" for text in cost_texts(cost))],
+        "costs": [
+            (cost, _cost_texts(cost)) for cost in report.costs if any(text != "-" for text in _cost_texts(cost))
+        ],
         "judge_sentence": judge_sentence(report),
         "model_sentence": model_sentence(report),
         "command": report.command,
-        "score_columns": list(SCORE_COLUMNS),
-        "cost_columns": list(COST_COLUMNS),
+        "score_columns": list(_SCORE_COLUMNS),
+        "cost_columns": list(_COST_COLUMNS),
     }
 
 
@@ -69,35 +71,35 @@ def report_table(report: Report) -> Table:
         table.add_column(column, justify="right", no_wrap=True)
     whole = sorted((row for row in report.results if row.group is None), key=lambda row: (row.part, row.arm))
     for row in whole:
-        accuracy, error, *counts, _ = score_texts(row.score)
+        accuracy, error, *counts, _ = _score_texts(row.score)
         marked = accuracy if error == "-" else f"{accuracy} {error}"
         table.add_row(row.part, row.arm, f"{row.scorer}, {row.judge or 'none'}", marked, *counts)
     return table
 
 
-SCORE_COLUMNS = ("Accuracy", "Standard error", "Counted", "Asked", "Unreadable", "Unjudged", "Videos")
-COST_COLUMNS = ("Time per answer", "Forward passes", "Tokens")
+_SCORE_COLUMNS = ("Accuracy", "Standard error", "Counted", "Asked", "Unreadable", "Unjudged", "Videos")
+_COST_COLUMNS = ("Time per answer", "Forward passes", "Tokens")
 
 
-def percent_or_dash(share: float | None) -> str:
+def _percent_or_dash(share: float | None) -> str:
     """A share as a percentage, a dash where there is none."""
     return "-" if share is None else percent(share)
 
 
-def score_texts(score: Score) -> tuple[str, ...]:
-    """A score in the order of `SCORE_COLUMNS`."""
+def _score_texts(score: Score) -> tuple[str, ...]:
+    """A score in the order of `_SCORE_COLUMNS`."""
     error = "-" if score.standard_error is None else f"± {100 * score.standard_error:.1f}"
     numbers = (score.num_counted, score.num_asked, score.num_unreadable, score.num_unjudged, score.num_videos)
-    return percent_or_dash(score.accuracy), error, *(f"{number:,}" for number in numbers)
+    return _percent_or_dash(score.accuracy), error, *(f"{number:,}" for number in numbers)
 
 
-def cost_texts(cost: Cost) -> tuple[str, ...]:
-    """A cost in the order of `COST_COLUMNS`."""
+def _cost_texts(cost: Cost) -> tuple[str, ...]:
+    """A cost in the order of `_COST_COLUMNS`."""
     seconds = "-" if cost.seconds is None else duration(cost.seconds)
     return seconds, *("-" if mean is None else count(mean) for mean in (cost.forward_passes, cost.output_tokens))
 
 
-def signed_points(difference: float) -> str:
+def _signed_points(difference: float) -> str:
     """A difference of two accuracies in percentage points, with its sign."""
     return f"{100 * difference:+.1f}"
 
