@@ -34,8 +34,7 @@ from storm_hf.demo.report_data import read_interventions
 from storm_hf.demo.stages import prepare
 from storm_hf.demo.tasks import Report, Task, run_tasks
 from storm_hf.demo.variants import storm_variant
-from storm_hf.evaluation.batch import accuracy
-from storm_hf.evaluation.cost import measure_cost
+from storm_hf.evaluation.batch import accuracy, measure_cost
 from storm_hf.inputs.prompts import PromptEncoder
 from storm_hf.reporting import write_atomically
 from storm_hf.reporting.page import duration

@@ -1,4 +1,4 @@
-"""Files that are whole or absent: a process that is killed, or a machine that loses power, leaves no half of one."""
+"""Atomic writes: a killed process or a power failure leaves a file complete or absent."""
 
 import errno
 import json

@@ -1,4 +1,4 @@
-"""Every error that storm_hf raises on purpose.
+"""Errors that storm_hf raises on purpose.
 
     StormError
     ├── BackboneError              the backbone cannot do what STORM needs of it

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from tests.evaluation.world_checkpoint import HIDDEN_SIZE, NUM_LATENTS, OPTIONS
 
-from storm_hf.app.latent_view import LatentView, nearest_states
 from storm_hf.app.markup import heading_markup
+from storm_hf.app.session import LatentView, nearest_states
 from storm_hf.diagnostics.latent_decoder import DecoderConfig, ThoughtDecoder
 from storm_hf.errors import InterventionError, PromptError
 from storm_hf.evaluation.batch import answer_questions

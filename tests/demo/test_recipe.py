@@ -14,7 +14,7 @@ from storm_hf.demo.data import world_recipe
 from storm_hf.errors import WorldError
 from storm_hf.worlds import WORLD_NAMES, make_world, registry
 from storm_hf.worlds.bounce import Bounce
-from storm_hf.worlds.demo_settings import DemoSettings
+from storm_hf.worlds.world import DemoSettings
 
 
 SOURCE = Path(registry.__file__).parents[1]

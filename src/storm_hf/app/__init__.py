@@ -1,4 +1,4 @@
-"""A page on which a checkpoint is asked about clips, and its thoughts are looked at and changed."""
+"""Gradio page of a checkpoint: questions about clips, and its latents shown and changed."""
 
 from storm_hf.app.examples import Examples
 from storm_hf.app.handlers import PageHandlers

@@ -1,4 +1,4 @@
-"""Clips to begin with: episodes of the worlds that a model was trained on, rendered on the spot."""
+"""Example clips: episodes of the worlds that a model was trained on, rendered on the spot."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

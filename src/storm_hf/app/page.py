@@ -1,4 +1,4 @@
-"""The Gradio page: its layout, and its start for a checkpoint. Nothing on it is fetched from elsewhere."""
+"""Gradio page: its layout, and its start for a checkpoint. Nothing on it is fetched from elsewhere."""
 
 import os
 import tempfile

@@ -1,6 +1,6 @@
-"""A model in the hands of a user: it answers about a clip, directly as well, and again with its latents changed.
+"""Session of a user with a model: answers about a clip, direct answers, and answers with changed latents. Nothing here knows Gradio.
 
-Nothing here knows Gradio. Axes: K latent steps, D hidden size.
+Axes: K latent steps, N entries of the gallery, D hidden size, H height, W width, in pixels.
 """
 
 import time
@@ -13,18 +13,102 @@ import torch
 from huggingface_hub import snapshot_download
 from transformers import ProcessorMixin
 
-from storm_hf.app.latent_view import LatentView, SeenStep
 from storm_hf.checkpoints.loading import load_checkpoint, worlds_only
+from storm_hf.diagnostics.latent_decoder import ThoughtDecoder
 from storm_hf.errors import CheckpointError, InterventionError, LatentLayoutError, PromptError
-from storm_hf.evaluation.batch import Answer, answer_questions
-from storm_hf.evaluation.cost import counted_passes, passes_until_first_token
+from storm_hf.evaluation.batch import Answer, answer_questions, counted_passes, passes_until_first_token
 from storm_hf.evaluation.single import ClipQuestion, ask, read_clip
+from storm_hf.evaluation.thought_gallery import TEMPERATURE, Gallery, describe_latents, unit_vectors
 from storm_hf.inputs.prompts import PromptEncoder
 from storm_hf.interventions.intervention import Intervention, make_intervention
 from storm_hf.interventions.kind import InterventionKind
 from storm_hf.model.modeling_storm import StormForConditionalGeneration
 from storm_hf.target_trajectory.schema import MANIFEST
 from storm_hf.video import VideoClip, read_video
+
+
+_NUM_NAMED = 2
+_SMALLEST_SHARE = 0.01  # of a second state that is named
+
+
+@dataclass(frozen=True, eq=False)
+class SeenStep:
+    """One latent, as far as it can be seen.
+
+    Args:
+        norm (`float`):
+            Euclidean length.
+        cosine_to_previous (`float` or `None`):
+            Cosine to the latent before it; None at the first step.
+        resembles (`tuple[tuple[str, float], ...]`):
+            State of the known thought nearest to it, and the runner-up, each with the share of the similarity that falls on
+            known thoughts of that state. Empty without a gallery.
+        picture (`np.ndarray` of shape `(height, width, 3)`, *optional*):
+            The latent, drawn, `uint8`. None without a decoder.
+    """
+
+    norm: float
+    cosine_to_previous: float | None
+    resembles: tuple[tuple[str, float], ...] = ()
+    picture: np.ndarray | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class LatentView:
+    """Means that a checkpoint has to show its latents.
+
+    Args:
+        decoder ([`~storm_hf.diagnostics.latent_decoder.ThoughtDecoder`], *optional*):
+            Draws them.
+        gallery ([`~storm_hf.evaluation.thought_gallery.Gallery`], *optional*):
+            Known thoughts to compare them with.
+    """
+
+    decoder: ThoughtDecoder | None = None
+    gallery: Gallery | None = None
+
+    @classmethod
+    def of(cls, checkpoint: Path) -> "LatentView":
+        """Read what lies in the folder of a checkpoint.
+
+        Raises:
+            CheckpointError: If it is damaged.
+        """
+        return cls(ThoughtDecoder.load(checkpoint), Gallery.load(checkpoint))
+
+    def look(self, latents: np.ndarray) -> tuple[SeenStep, ...]:
+        """Look at the latents of one rollout, of shape (K, D).
+
+        Raises:
+            CheckpointError: If the gallery belongs to another model.
+            LatentShapeError: If the decoder does.
+        """
+        described = describe_latents(latents, self.gallery)  # refuses a gallery of another size
+        pictures = [None] * len(latents) if self.decoder is None else self.decoder.draw(latents)
+        names = [()] * len(latents) if self.gallery is None else nearest_states(latents, self.gallery)
+        return tuple(
+            SeenStep(step.norm, step.cosine_to_previous, resembles, picture)
+            for step, resembles, picture in zip(described, names, pictures, strict=True)
+        )
+
+
+def nearest_states(latents: np.ndarray, gallery: Gallery) -> list[tuple[tuple[str, float], ...]]:
+    """Name the state of the known thought nearest to each latent (K, D) and the runner-up; a zero resembles none.
+
+    Shares are those of the demo's report: a softmax over the cosines to all known thoughts, summed by state.
+    """
+    cosines = unit_vectors(latents) @ unit_vectors(gallery.latents).T  # (K, N)
+    return [_shares(row, gallery.states) if latent.any() else () for latent, row in zip(latents, cosines, strict=True)]
+
+
+def _shares(cosines: np.ndarray, states: Sequence[str]) -> tuple[tuple[str, float], ...]:
+    weights = np.exp((cosines - cosines.max()) / TEMPERATURE)
+    share_of = dict.fromkeys([states[int(cosines.argmax())]], 0.0)  # the nearest comes first
+    for state, weight in zip(states, weights / weights.sum(), strict=True):
+        share_of[state] = share_of.get(state, 0.0) + float(weight)
+    nearest, *others = share_of.items()
+    runners_up = sorted((one for one in others if one[1] >= _SMALLEST_SHARE), key=lambda one: -one[1])
+    return (nearest, *runners_up)[:_NUM_NAMED]
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,7 +187,7 @@ class Session:
             The model.
         processor ([`~transformers.ProcessorMixin`]):
             Its processor.
-        latent_view ([`~storm_hf.app.latent_view.LatentView`]):
+        latent_view ([`~storm_hf.app.session.LatentView`]):
             Shows latents.
         max_seconds (`float`, *optional*, defaults to `600.0`):
             Longest clip.

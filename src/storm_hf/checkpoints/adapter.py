@@ -1,4 +1,4 @@
-"""An adapter's folder: what it holds, which checkpoint it belongs to, and how it is opened for inference.
+"""Adapter folder: its contents, the checkpoint that it belongs to, and its loading for inference.
 
     adapter_config.json, adapter_model.safetensors   what PEFT writes: LoRA and the latent projector, and the base's name
     storm_config.json                                what STORM adds to the base: K, the projector's kind, the scale, the ids

@@ -1,4 +1,4 @@
-"""Load a complete STORM checkpoint, or raise a one-sentence error."""
+"""Loading of a complete STORM checkpoint for inference; what is incomplete is an error of one sentence."""
 
 import logging
 import re

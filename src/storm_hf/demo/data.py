@@ -1,4 +1,4 @@
-"""The demo's data: real mp4 files, the thought-video data set made of them, and question clips encoded once."""
+"""Data of the demo: real mp4 files, the thought-video data set made of them, and question clips encoded once."""
 
 import itertools
 from collections.abc import Sequence

@@ -24,8 +24,7 @@ from storm_hf.demo.tasks import Report
 from storm_hf.demo.variants import Variant
 from storm_hf.diagnostics import ThoughtGallery
 from storm_hf.errors import CheckpointError
-from storm_hf.evaluation.batch import Answer, accuracy, answer_questions, read_option
-from storm_hf.evaluation.cost import measure_cost
+from storm_hf.evaluation.batch import Answer, accuracy, answer_questions, measure_cost, read_option
 from storm_hf.inputs.prompts import PromptEncoder, Row
 from storm_hf.interventions.intervention import Intervention, make_intervention
 from storm_hf.interventions.kind import InterventionKind
@@ -142,7 +141,7 @@ def measure_accuracy(
     Returns:
         `dict[str, Any]`: `accuracy` on the deep clips, `by_depth` on the first `num_per_depth` clips of each depth,
         `forward_passes` until the first token of the answer and `seconds_per_answer` as in
-        [`~storm_hf.evaluation.cost.AnswerCost`], and `choices`, the option that each answer names.
+        [`~storm_hf.evaluation.batch.AnswerCost`], and `choices`, the option that each answer names.
     """
     deep = deep_indices(rows, recipe)
     timed = [rows[index] for index in deep[:NUM_TIMED]]

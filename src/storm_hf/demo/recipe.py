@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from storm_hf.worlds import make_world
-from storm_hf.worlds.demo_settings import DemoSettings, Training
+from storm_hf.worlds.world import DemoSettings, Training
 
 
 __all__ = ["DemoRecipe", "Training", "demo_recipe"]
@@ -19,7 +19,7 @@ class DemoRecipe(DemoSettings):
 
     Args:
         world (`str`):
-            Name of the world. Its own settings are those of [`~storm_hf.worlds.demo_settings.DemoSettings`].
+            Name of the world. Its own settings are those of [`~storm_hf.worlds.world.DemoSettings`].
         seed (`int`):
             Seed of data, weights and order.
         naive_targets (`bool`):

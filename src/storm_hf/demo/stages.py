@@ -1,4 +1,4 @@
-"""The main job, stage by stage. Each stage is done once: the same command continues where it stopped."""
+"""Stages of the demo. Each is done once: the same command continues where it stopped."""
 
 import os
 import platform

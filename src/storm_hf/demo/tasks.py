@@ -1,4 +1,4 @@
-"""Runs the demo's pieces of work as processes of their own, side by side, with progress bars and an orderly Ctrl-C."""
+"""Task runner of the demo: processes side by side, with progress bars and an orderly Ctrl-C."""
 
 import os
 import queue

@@ -1,4 +1,4 @@
-"""Did it work? One sentence that is computed from the numbers and names what falls short."""
+"""Verdict of the demo: one sentence, computed from the numbers, that names what falls short."""
 
 from dataclasses import dataclass
 from typing import Literal

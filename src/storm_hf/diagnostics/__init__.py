@@ -1,4 +1,4 @@
-"""Do the latents matter? The same loop as generation, looked at through its one seam."""
+"""Diagnostics of the latents: the same loop as generation, observed through its one seam."""
 
 from storm_hf.diagnostics.diagnosis import diagnose
 from storm_hf.diagnostics.monitor import LatentMonitor

@@ -1,4 +1,4 @@
-"""`storm diagnose`: does a model use its latents, and what do they hold?
+"""`storm diagnose` as a function: the use of the latents by the answer, and their content.
 
 Axes: N questions, K latent steps, D hidden size.
 """
@@ -40,6 +40,7 @@ from storm_hf.model.modeling_storm import StormForConditionalGeneration
 
 
 _NUM_ATTENDED = 64
+_NAMES = dict.fromkeys(("model", "dataset", "split", "command"), "")
 
 
 def diagnose(
@@ -87,12 +88,9 @@ def diagnose(
     effects = {name: table.effect(intervention, replies[name]) for name, intervention in replaced.items()}
     curves = {name: table.effect(intervention, replies[name]) for name, intervention in edited.items()}
     num_clips = len(set(questions.clips))
-    absent, known = dict(questions.absent), names or {}
+    absent = dict(questions.absent)
     return Diagnosis(
-        model=known.get("model", ""),
-        dataset=known.get("dataset", ""),
-        split=known.get("split", ""),
-        command=known.get("command", ""),
+        **_NAMES | dict(names or {}),
         seed=seed,
         num_questions=len(questions.rows),
         num_clips=num_clips,
@@ -100,8 +98,8 @@ def diagnose(
         chance=questions.chance,
         verdict=judge(effects, questions.chance, num_clips),
         effects=effects,
-        only_step=[curves[f"only_{step}"] for step in range(model.config.num_latents)],
-        from_step=[curves[f"from_{step}"] for step in range(model.config.num_latents)],
+        only_step=[curves[f"only_{step}"] for step in range(latents.shape[1])],
+        from_step=[curves[f"from_{step}"] for step in range(latents.shape[1])],
         donor_question=asking.with_donors_question(latents, absent, seed),
         counterfactuals=_counterfactuals(table, questions, donors, replies),
         geometry=describe_geometry(latents),

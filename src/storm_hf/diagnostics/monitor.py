@@ -1,4 +1,4 @@
-"""Watches the latents while a stage trains: do they still mean something, and does the answer still follow them?
+"""Monitor of the latents while a stage trains: their meaning, and their effect on the answer.
 
 Stage II sees answers only, so its trainer cannot know. Pass it this callback with thoughts of held-out clips.
 

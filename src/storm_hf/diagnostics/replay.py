@@ -1,4 +1,4 @@
-"""Answer the same questions again and again, each time with other latents, and compute each prompt once.
+"""Replay of the same questions, each time with other latents; the prompt of each is computed once.
 
 Clip and question come before the latents, so what is computed for them is shared by all interventions: the prompt runs up to
 the start token, and each intervention goes on from a copy of that cache, through the same `generate` that answers. Where latents

@@ -1,4 +1,4 @@
-"""Are the latents used? One sentence that cannot flatter: it stands on the ends of intervals, never on a point value.
+"""Verdict on the use of the latents: one sentence that stands on the ends of intervals, never on a point value.
 
 used      both hold at the unfavourable end of their 95 % intervals: another clip's latents steer at least half of the answers
           to that clip's, and without content in them at least half of the accuracy above guessing is lost

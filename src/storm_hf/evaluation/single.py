@@ -1,4 +1,4 @@
-"""Ask a model one question about one clip of any kind, and ask again with its latents replaced.
+"""Single questions about one clip of any kind, asked again with the latents replaced.
 
 Axes: B batch, K latent steps, D hidden size.
 """

@@ -1,4 +1,4 @@
-"""Rows of every form that data sets have them, read as one conversation and one answer. Nothing is decoded here.
+"""Rows of every published form, read as one conversation and one answer. Nothing is decoded here.
 
     {"video", "question", "options", "answer"}        a row of a storm-thoughts data set
     {"prompt", "completion"}                          TRL's prompt-completion form: messages, or plain text

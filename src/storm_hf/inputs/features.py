@@ -1,4 +1,4 @@
-"""Encode question clips once, where the vision tower is frozen: the features become columns of the data set.
+"""Cached video features: clips encoded once, where the vision tower is frozen, as columns of the data set.
 
 A batch then carries flat tensors instead of pixels (`storm_hf.model.video_features_storm`), and a training step costs what the language
 model costs.

@@ -1,4 +1,4 @@
-"""Videos and pictures of a row in every form that data sets have them, read as frames."""
+"""Videos and pictures of a row, in every form that data sets have them, as frames."""
 
 import io
 import tempfile

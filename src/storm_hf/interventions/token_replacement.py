@@ -1,4 +1,4 @@
-"""The token replacement test: answer again with other latents in the slots.
+"""Token replacement test: answers again with other latents in the slots.
 
 If answers do not change, the latents are decoration. Zeros, noise and means are inputs that the model never saw; another
 clip's latents (a donor) and an edit in the middle of the rollout are the clean tests.

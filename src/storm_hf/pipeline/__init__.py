@@ -1,4 +1,4 @@
-"""Resumable work: steps over small shards, in folders that know what their contents were made with."""
+"""Resumable pipelines: steps over small shards, in folders with a fingerprint of their parameters."""
 
 from storm_hf.pipeline.lock import locked
 from storm_hf.pipeline.step import Step

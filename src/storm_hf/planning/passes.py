@@ -1,4 +1,4 @@
-"""The passes through the language model that a training step makes, and what automatic differentiation keeps of them.
+"""Passes through the language model of a training step, and what automatic differentiation keeps of them.
 
 Symbols: L layers, D hidden size, F width of the perceptron, Q and V widths of queries and of keys (values), R rank of an
 adapter, P prompt, K latent steps, A answer, S = P + K + A tokens; all for one row.

@@ -1,4 +1,4 @@
-"""One way to make a page, a chart, and a clip beside its thought."""
+"""Reports: HTML pages, charts, and a clip beside its thought."""
 
 from storm_hf.atomic import write_atomically
 from storm_hf.reporting.film import frame_data_uri, side_by_side, video_data_uri

@@ -1,4 +1,4 @@
-"""Films and frames that lie inside a page, and a clip beside its thought.
+"""Films and frames embedded in a page, and a clip beside its thought.
 
 Axes: T frames, H height, W width, in pixels.
 """

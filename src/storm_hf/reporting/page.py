@@ -1,4 +1,4 @@
-"""One way to make an HTML page: a template, and values by keyword.
+"""HTML pages: a template, and values by keyword.
 
 A page extends `page.html.j2`, which brings the style sheet. What a template prints is escaped, and a name that it
 does not get is an error, so no placeholder ever reaches a reader.

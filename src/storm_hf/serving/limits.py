@@ -1,4 +1,4 @@
-"""Limits on who is answered, on how many at once, and on how large and slow a request may be."""
+"""Limits of the server: authentication, concurrency, and the size and time of a request."""
 
 import asyncio
 import secrets

@@ -1,4 +1,4 @@
-"""Decode images and videos of a request, within size limits and from allowed sources only."""
+"""Images and videos of a request, decoded within size limits and from allowed sources only."""
 
 import base64
 import binascii

@@ -1,4 +1,4 @@
-"""Typed chat-completion request: every field is done, or refused by its name.
+"""Typed chat-completion request: every field is honoured or refused by name.
 
 `DONE` fields are those of [`ChatCompletionRequest`]. `UNDONE` lists the other fields of OpenAI's API and of `transformers serve`,
 with the values that ask for nothing and are therefore taken.

@@ -1,4 +1,4 @@
-"""Load a checkpoint and serve it until Ctrl-C."""
+"""Server of one checkpoint: loads it and serves until Ctrl-C."""
 
 import socket
 from collections.abc import Callable

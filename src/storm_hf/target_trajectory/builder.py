@@ -1,4 +1,4 @@
-"""The second half of a data set of thoughts: thought videos encoded, stored and whitened.
+"""Thought videos of a data set, encoded, stored and whitened.
 
 It reads the real video files, so that what is trained on is what a decoder gives.
 """

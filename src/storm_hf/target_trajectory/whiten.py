@@ -1,4 +1,4 @@
-"""Whitening: what is common to all thought videos goes, what differs between them gets unit size.
+"""Whitening of target trajectories: what all thought videos share is removed, what differs gets unit variance.
 
 Pooled features of two moments are nearly the same vector (cosine .99): background and layout fill it, the state of the world is
 one hundredth of its variance. A model that is aligned to them learns the background. So the mean is removed, the first r

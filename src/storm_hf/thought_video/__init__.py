@@ -1,11 +1,11 @@
-"""Thought videos: clips that show the reasoning between a question and its answer, and what makes them."""
+"""Thought videos: clips that show the reasoning between a question and its answer, and their generators."""
 
 from typing import TYPE_CHECKING
 
 from storm_hf.optional import first_use
 from storm_hf.thought_video.diffusers_generator import DiffusersSettings
 from storm_hf.thought_video.duplicates import DuplicateGate, find_duplicates, perceptual_hash
-from storm_hf.thought_video.folder import FolderGenerator
+from storm_hf.thought_video.folder import FolderGenerator, file_stem, question_clip
 from storm_hf.thought_video.future import FutureGenerator
 from storm_hf.thought_video.generator import SimulatorGenerator, ThoughtVideoGenerator
 from storm_hf.thought_video.prompt import ChatPrompt, PromptWriter, TemplatePrompt
@@ -20,7 +20,6 @@ from storm_hf.thought_video.quality import (
     judge,
 )
 from storm_hf.thought_video.record import Rejected, ThoughtExample, ThoughtVideo, WorldExample
-from storm_hf.thought_video.trim import file_stem, question_clip
 from storm_hf.thought_video.video_families import FAMILIES, VideoFamily
 from storm_hf.thought_video.visual_gain import (
     AnswerFreeGate,

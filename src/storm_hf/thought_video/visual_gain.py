@@ -1,4 +1,4 @@
-"""Does a thought video help a frozen model to answer? One that does not teaches nothing about the answer.
+"""Visual gain: whether a thought video helps a frozen model to answer. One that does not teaches nothing about the answer.
 
     visual gain  =  score(answer | clip, question, thought video)  -  score(answer | clip, question)
     advantage    =  score(answer | clip, question, thought video)  -  score(answer | clip, question, control)

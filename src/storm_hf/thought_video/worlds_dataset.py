@@ -1,4 +1,4 @@
-"""The first half of a world's data set: its clips and thought videos as real files. No model is needed for it.
+"""Clips and thought videos of a world as real files. No model is needed for them.
 
 folder/videos/<split>/  clips/<id>.mp4  thoughts/<id>.mp4  episodes.jsonl
 """

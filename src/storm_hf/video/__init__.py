@@ -1,4 +1,4 @@
-"""A clip in, frames with true timestamps out; and frames back into a clip."""
+"""Video reading and writing: a clip in, frames with true timestamps out, and frames back into a clip."""
 
 from storm_hf.video.clip_file import VideoClip
 from storm_hf.video.decode import read_video

@@ -1,4 +1,4 @@
-"""The open file of a clip, as PyAV reads it.
+"""Open file of a clip, as PyAV reads it, and the frames read from it.
 
 FFmpeg gets bytes and never a name to open: it follows no playlist, pattern or address. Errors of the system are kept apart
 from what FFmpeg makes of missing bytes, so that a fault of the machine is not taken for one of the file.

@@ -1,4 +1,4 @@
-"""Decode with a library that may hang or crash: the script at the other end of `library_process`.
+"""Script at the other end of `library_process`: decodes with a library that may hang or crash.
 
 It imports nothing of storm_hf, which would take longer than most clips. Its argument is the library. A request is a
 line of JSON on standard input: `{"open": path, "seconds": s}`, then any number of `{"fetch": positions, "seconds": s}`,

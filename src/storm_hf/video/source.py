@@ -1,4 +1,4 @@
-"""Open a file and find its moving picture, or explain in one sentence why there is none.
+"""Opening of a video file: its video stream, or one sentence why there is none.
 
 FFmpeg knows hundreds of formats. Some of them are playlists, patterns of names or scripts that make it open other files, and
 most were never meant for untrusted files. Only those of this list are read.

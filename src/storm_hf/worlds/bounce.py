@@ -1,4 +1,4 @@
-"""`bounce`: a ball on a board of 3 x 3 fields, with walls around and slanted deflectors in it. Where will it be?
+"""`bounce`: a ball on a board of 3 x 3 fields with walls and slanted deflectors, and its field after some steps.
 
 The clip is a single frame pair: the board, the ball, and the way it starts to go. The thought video is the film that
 follows, held when the steps of the question are over. A ball that faces a wall turns round before it moves.
@@ -12,9 +12,8 @@ from typing import ClassVar
 import numpy as np
 
 from storm_hf.inputs.wording import NUMBER_WORDS, number_pairs, wording
-from storm_hf.worlds.demo_settings import DemoSettings, Training
 from storm_hf.worlds.render import CELL_PX, LIME, WHITE, canvas, diagonal, distance, fill
-from storm_hf.worlds.world import Words, World, check_knob, check_num_steps
+from storm_hf.worlds.world import DemoSettings, Training, Words, World, check_knob, check_num_steps
 
 
 FIELDS = ("northwest", "north", "northeast", "west", "centre", "east", "southwest", "south", "southeast")

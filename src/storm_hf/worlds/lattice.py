@@ -1,4 +1,4 @@
-"""`lattice`: a pattern of many tiles, under operations that mix them. What does a row of it show at the end?
+"""`lattice`: a pattern of many tiles, under operations that mix them, and a row of it at the end.
 
 The clip shows the pattern, then one operation per frame pair, as a sign that fills the frame. The thought video shows the pattern
 after each operation. Two operations shift all tiles round the edges; two turn a tile over where its neighbour is on, so that after
@@ -20,9 +20,8 @@ from typing import ClassVar
 import numpy as np
 
 from storm_hf.inputs.wording import NUMBER_WORDS, number_pairs, wording
-from storm_hf.worlds.demo_settings import DemoSettings, Training
 from storm_hf.worlds.render import CELL_PX, PALETTE, Colour, canvas, fill
-from storm_hf.worlds.world import Words, World, check_knob, check_num_steps
+from storm_hf.worlds.world import DemoSettings, Training, Words, World, check_knob, check_num_steps
 
 
 _GRID = 1  # dark pixels between tiles

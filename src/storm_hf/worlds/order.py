@@ -1,4 +1,4 @@
-"""`order`: shapes appear one after the other. Which was the third?
+"""`order`: shapes that appear one after the other, and the one at a given place.
 
 The thought video is a recap without the pauses: shape after shape in the order in which they came, whatever the
 question. Answering needs no state that is updated step by step, so this world is a control: latents should not hurt.
@@ -12,9 +12,8 @@ from typing import ClassVar
 import numpy as np
 
 from storm_hf.inputs.wording import NUMBER_WORDS, number_pairs, wording
-from storm_hf.worlds.demo_settings import DemoSettings, Training
 from storm_hf.worlds.render import CELL_PX, PALE, PALETTE, Colour, canvas, shape_masks, stamp
-from storm_hf.worlds.world import Words, World, check_knob, check_num_steps
+from storm_hf.worlds.world import DemoSettings, Training, Words, World, check_knob, check_num_steps
 
 
 _MASKS = shape_masks()

@@ -1,4 +1,4 @@
-"""`shuffle`: a ball under one of some cups that change places. Where is it at the end?
+"""`shuffle`: a ball under one of some cups that change places, and its cup at the end.
 
 The cups stand on coloured pads and the colours are the answers. The clip shows the ball, then one step per frame pair:
 two cups swap (each wears a sticker of the colour it moves to) or nothing happens. The thought video is the same with
@@ -15,9 +15,8 @@ from typing import ClassVar
 import numpy as np
 
 from storm_hf.inputs.wording import number_pairs, wording
-from storm_hf.worlds.demo_settings import DemoSettings, Training
 from storm_hf.worlds.render import BACKGROUND, CELL_PX, GREY, ORANGE, PALETTE, canvas, distance, fill, open_box
-from storm_hf.worlds.world import Words, World, check_knob, check_num_steps
+from storm_hf.worlds.world import DemoSettings, Training, Words, World, check_knob, check_num_steps
 
 
 _Swap = tuple[int, int]  # left cup, right cup

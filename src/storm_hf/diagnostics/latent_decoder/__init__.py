@@ -1,4 +1,4 @@
-"""See what a model imagined: its latents drawn as pictures, beside the thought video that it never saw."""
+"""Latent decoder: the latents of a model as pictures, beside the thought video that it never saw."""
 
 from storm_hf.diagnostics.latent_decoder.decoder import DecoderConfig, ThoughtDecoder
 from storm_hf.diagnostics.latent_decoder.imagine import Imagination, imagine, states_drawn_right

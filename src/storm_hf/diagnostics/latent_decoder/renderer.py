@@ -1,4 +1,4 @@
-"""Rows seen through a model: what it imagined beside what is true, and the known thoughts nearest to it."""
+"""Renderer of rows: rendered latents beside true thoughts, and the known thoughts nearest to them."""
 
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence

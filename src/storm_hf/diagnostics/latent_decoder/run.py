@@ -1,4 +1,4 @@
-"""`storm imagine` as a function: train a decoder if there is none, let the model answer, draw, and write what there is to see."""
+"""`storm imagine` as a function: train a decoder if there is none, answer, render, and write the page."""
 
 import json
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""Train a decoder: true targets in, thought frames out, a minute on a processor core.
+"""Training of the decoder: true targets in, thought frames out, a minute on a processor core.
 
 Axes: N pairs of target and frame, B batch, D hidden size, H height, W width, in pixels.
 """

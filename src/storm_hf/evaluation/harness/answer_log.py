@@ -1,4 +1,4 @@
-"""Answers on disk, one line each, written after every batch: what lmms-eval's own cache does only at the end of a task.
+"""Answers on disk, one line each, written after every batch. lmms-eval's own cache is written at the end of a task.
 
 A killed run leaves whole lines and at most one torn one, which is asked again.
 """

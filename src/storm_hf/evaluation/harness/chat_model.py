@@ -1,4 +1,4 @@
-"""The model as lmms-eval calls it: `--model storm` on tasks as they are."""
+"""Adapter of a model to lmms-eval: `--model storm` on unmodified tasks."""
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor

@@ -1,4 +1,4 @@
-"""Load what is to be evaluated: a STORM, an adapter, or a plain checkpoint to compare with."""
+"""Models of an evaluation: a STORM, an adapter, or a plain checkpoint to compare with."""
 
 import logging
 import os

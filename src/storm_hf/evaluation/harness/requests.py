@@ -13,8 +13,7 @@ import torch
 from transformers import PreTrainedModel, ProcessorMixin
 
 from storm_hf.errors import PromptError
-from storm_hf.evaluation.batch import up_to_end
-from storm_hf.evaluation.cost import counted_passes, passes_until_first_token
+from storm_hf.evaluation.batch import counted_passes, passes_until_first_token, up_to_end
 from storm_hf.evaluation.harness.answer_log import LoggedAnswer
 from storm_hf.evaluation.harness.checkpoint import STORM
 from storm_hf.evaluation.harness.settings import ChatSettings, PromptStyle

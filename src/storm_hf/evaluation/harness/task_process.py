@@ -1,4 +1,4 @@
-"""The process in which lmms-eval runs: one arm, task after task, each written once it is whole.
+"""Process in which lmms-eval runs: one variant, task after task, each written once it is complete.
 
     python -m storm_hf.evaluation.harness.task_process '{"arm": "storm", "tasks": ["videomme"], …}'
 

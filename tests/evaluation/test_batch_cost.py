@@ -1,8 +1,7 @@
 import pytest
 from tests.diagnostics.thinker import NUM_LATENTS, saying
 
-from storm_hf.evaluation.batch import Answer
-from storm_hf.evaluation.cost import counted_passes, measure_cost, tokens_before_answer
+from storm_hf.evaluation.batch import Answer, counted_passes, measure_cost, tokens_before_answer
 
 
 CHAIN = "step one swap red green , ball at green . green"
