@@ -40,7 +40,7 @@ from storm_hf.model.modeling_storm import StormForConditionalGeneration
 
 
 _NUM_ATTENDED = 64
-_NAMES = dict.fromkeys(("model", "dataset", "split", "command"), "")
+_NAMES = ("model", "dataset", "split", "command")
 
 
 def diagnose(
@@ -85,12 +85,14 @@ def diagnose(
     edited = step_replacements(latents, donors)
     replies = asking.again(questions.rows, replaced | edited)
     table = AnswerTable(questions.rows, replies[InterventionKind.own], questions.clips, seed)
-    effects = {name: table.effect(intervention, replies[name]) for name, intervention in replaced.items()}
-    curves = {name: table.effect(intervention, replies[name]) for name, intervention in edited.items()}
+    effects, curves = (
+        {name: table.effect(intervention, replies[name]) for name, intervention in of.items()}
+        for of in (replaced, edited)
+    )
     num_clips = len(set(questions.clips))
     absent = dict(questions.absent)
     return Diagnosis(
-        **_NAMES | dict(names or {}),
+        **_of_record(names or {}),
         seed=seed,
         num_questions=len(questions.rows),
         num_clips=num_clips,
@@ -102,14 +104,16 @@ def diagnose(
         from_step=[curves[f"from_{step}"] for step in range(latents.shape[1])],
         donor_question=asking.with_donors_question(latents, absent, seed),
         counterfactuals=_counterfactuals(table, questions, donors, replies),
-        geometry=describe_geometry(latents),
-        **_compare_with_targets(questions, latents, replies),
-        probes=_probes(questions, latents, absent, seed),
+        **_content(questions, latents, replies, absent, seed),
         attention=asking.attention(absent),
         num_attended=min(_NUM_ATTENDED, len(questions.rows)),
         absent=absent,
         seconds=time.perf_counter() - started,
     )
+
+
+def _of_record(names: Mapping[str, str]) -> dict[str, Any]:
+    return {name: names.get(name, "") for name in _NAMES}
 
 
 @dataclass(frozen=True, eq=False)
@@ -205,19 +209,25 @@ def _counterfactuals(
     return [edit for edit in edits if edit is not None]
 
 
-def _compare_with_targets(
-    questions: Questions, latents: np.ndarray, replies: Mapping[str, list[Reply]]
+def _content(
+    questions: Questions, latents: np.ndarray, replies: Mapping[str, list[Reply]], absent: dict[str, str], seed: int
 ) -> dict[str, Any]:
-    """Measures that need the true thoughts; `oracle` fed them, so its latents are those of teacher forcing."""
-    targets = questions.targets
-    if targets is None:
-        return dict.fromkeys(("retrieval", "target_geometry", "drift"))
-    fed = np.stack([np.asarray(reply.answer.latents) for reply in replies[InterventionKind.oracle]])
-    return {
-        "retrieval": describe_retrieval(latents, targets, questions.states),
-        "target_geometry": describe_geometry(targets),
-        "drift": describe_drift(latents, fed, targets),
+    """Measures of what the latents hold, by their names in the record. Some need the true thoughts, and are `None` without.
+
+    `oracle` fed the true thoughts, so its latents are those of teacher forcing.
+    """
+    measures: dict[str, Any] = {
+        "geometry": describe_geometry(latents),
+        "probes": _probes(questions, latents, absent, seed),
+        **dict.fromkeys(("retrieval", "target_geometry", "drift")),
     }
+    targets = questions.targets
+    if targets is not None:
+        fed = np.stack([np.asarray(reply.answer.latents) for reply in replies[InterventionKind.oracle]])
+        measures["retrieval"] = describe_retrieval(latents, targets, questions.states)
+        measures["target_geometry"] = describe_geometry(targets)
+        measures["drift"] = describe_drift(latents, fed, targets)
+    return measures
 
 
 def _probes(questions: Questions, latents: np.ndarray, absent: dict[str, str], seed: int) -> list[StepProbe] | None:
