@@ -223,22 +223,31 @@ def test_layout_of_ones_own_maps_nested_fields_columns_and_paths(tmp_path):
     ("text", "message"),
     [
         ("fields: {video: v, question: q}", "keeps its answer"),
-        ("fields: {video: v, question: q, answer: a, mood: m}", "but got mood"),
-        ("fields: {video: v, question: q, answer: a}\ncolour: red", "but got colour"),
-        ("fields: {video: v, question: q, answer: a}\nanswer_form: number", "but got 'number'"),
-        ("fields: {video: v, question: q, answer: a}\noption_fields: a0", "option_fields of a layout cannot be 'a0'"),
-        ("fields: {video: v, question: q, answer: 3}", "but got 3"),
+        ("fields: {video: v, question: q, answer: a, mood: m}", "in `fields` but got mood"),
+        ("fields: {video: v, question: q, answer: a}\ncolour: red", "in the layout but got colour"),
+        (
+            "fields: {video: v, question: q, answer: a}\nanswer_form: number",
+            "`answer_form` must be one of auto, letter, text, index, got 'number'",
+        ),
+        (
+            "fields: {video: v, question: q, answer: a}\noption_fields: a0",
+            "`option_fields` must be a list of values, each text, got 'a0'",
+        ),
+        ("fields: {video: v, question: q, answer: 3}", "`fields` must be a mapping, got .*3"),
         (
             "fields: {video: v, question: q, answer: a}\njoin: {file: b.json}",
-            "a `join` with by, ending, file, name but got file",
+            "Expected `join` with by, which is missing: got {'file': 'b.json'}",
         ),
         (
             "fields: {video: v, question: q, answer: a}\njoin: {file: b.json, by: 3}",
-            "the names of a file and of a field",
+            "In `join`: `by` must be text that is not empty, got 3",
         ),
-        ("fields: {video: v, question: q, answer: a}\njoin: b.json", "join of a layout cannot be 'b.json'"),
-        ("fields: {video: v, question: q, answer: a}\nnested: id", "nested of a layout cannot be 'id'"),
-        ("[video]", "mapping with fields"),
+        ("fields: {video: v, question: q, answer: a}\njoin: b.json", "Expected `join` as a mapping but got 'b.json'"),
+        (
+            "fields: {video: v, question: q, answer: a}\nnested: id",
+            "`nested` must be a list of values, each text, got 'id'",
+        ),
+        ("[video]", "bad.yaml cannot be used. Expected the layout as a mapping but got \\['video'\\]"),
         ("fields: {video: v", "no valid YAML"),
     ],
 )

@@ -77,17 +77,17 @@ def test_license_of_the_row_goes_before_that_of_the_source(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({"layout": "plain"}, "Say where its rows are"),
+        ({"layout": "plain"}, "Expected a source with path, which is missing"),
         ({"path": "a.json", "layuot": "plain"}, "but got layuot"),
-        ({"path": ""}, "as path of a source but got ''"),
-        ({"path": ["a.json"]}, r"as path of a source but got \['a.json'\]"),
-        ({"path": "a.json", "limit": 0}, "a count above 0 as limit"),
-        ({"path": "a.json", "limit": "all"}, "limit of a source but got 'all'"),
-        ({"path": "a.json", "limit": True}, "limit of a source but got True"),
-        ({"path": "a.json", "limit": 3, "seed": 0.5}, "seed of a source but got 0.5"),
+        ({"path": ""}, "`path` must be text that is not empty, got ''"),
+        ({"path": ["a.json"]}, r"`path` must be text that is not empty, got \['a.json'\]"),
+        ({"path": "a.json", "limit": 0}, "In a source: `limit` must be a whole number of 1 or more, got 0"),
+        ({"path": "a.json", "limit": "all"}, "`limit` must be a whole number of 1 or more, got 'all'"),
+        ({"path": "a.json", "limit": True}, "`limit` must be a whole number of 1 or more, got True"),
+        ({"path": "a.json", "limit": 3, "seed": 0.5}, "`seed` must be a whole number, got 0.5"),
         ({"path": "a.json", "seed": 1}, "there is no limit"),
-        ({"path": "a.json", "license": 4}, "license of a source but got 4"),
-        (["a.json"], "as a mapping with a path"),
+        ({"path": "a.json", "license": 4}, "`license` must be text, got 4"),
+        (["a.json"], "a source as a mapping but got"),
     ],
 )
 def test_source_that_cannot_be_read_as_asked_says_why(content, message):

@@ -197,7 +197,7 @@ def test_real_model_scores_in_a_build(annotations, qwen_checkpoint, tmp_path):
 @pytest.mark.parametrize(
     ("gate", "message"),
     [
-        ({"visual_gain": {}}, "do not fit"),
+        ({"visual_gain": {}}, "Expected the gate visual_gain with model, which is missing"),
         ({"visual_gain": {"model": "m", "threshold": 1}}, "do not fit"),
         ({"answer_free": {"model": "m", "template": "{answer}"}}, "without the answer"),
         ({"giveaway": {"model": "m", "max_probability": 2}}, "max_probability"),

@@ -11,8 +11,9 @@ from tests.training.tiny_videos import load_tiny
 from transformers import AutoProcessor
 
 from storm_hf.checkpoints.adapter import save_storm_config
-from storm_hf.checkpoints.loading import load_checkpoint, worlds_only
+from storm_hf.checkpoints.loading import load_checkpoint
 from storm_hf.errors import CheckpointError
+from storm_hf.hub.card_metadata import worlds_only
 from storm_hf.inputs.prompts import PromptEncoder
 from storm_hf.model import PromptRecord, StormConfig, StormForConditionalGeneration, add_latent_tokens
 from storm_hf.model.processing_storm import write_record
@@ -32,7 +33,7 @@ def test_checkpoint_is_loaded_with_the_class_of_this_package_ready_to_answer(che
 
 
 def test_what_a_model_was_trained_on_survives_saving(checkpoint):
-    assert worlds_only(load_checkpoint(str(checkpoint))[0].config) == ("shuffle",)
+    assert worlds_only(load_checkpoint(str(checkpoint))[0].config.trained_on) == ("shuffle",)
 
 
 @pytest.mark.parametrize(
@@ -45,7 +46,7 @@ def test_what_a_model_was_trained_on_survives_saving(checkpoint):
     ],
 )
 def test_only_worlds_count_as_worlds_only(trained_on, worlds):
-    assert worlds_only(StormConfig(trained_on=trained_on)) == worlds
+    assert worlds_only(StormConfig(trained_on=trained_on).trained_on) == worlds
 
 
 def test_plain_backbone_is_refused_by_its_name(qwen_checkpoint):
@@ -133,7 +134,7 @@ def test_adapter_is_opened_with_its_base_ready_to_answer(adapter):
     model, processor = load_checkpoint(str(folder))
     assert type(model) is StormForConditionalGeneration
     assert not model.training
-    assert worlds_only(model.config) == ("shuffle",)
+    assert worlds_only(model.config.trained_on) == ("shuffle",)
     start, latent, end = model.config.latent_block_ids
     tokens = torch.tensor([[3, 4, start, latent, latent, end]])
     assert torch.equal(model(tokens).logits, adapted.eval()(tokens).logits)

@@ -2,12 +2,16 @@
 
 import inspect
 import re
+import subprocess
+import sys
 from dataclasses import fields
+from pathlib import Path
 
 import pytest
 
 from storm_hf import StormAlignConfig, StormAnswerConfig
 from storm_hf.errors import ConfigurationError
+from storm_hf.settings import argument_help
 from storm_hf.training.config import StormTrainingConfig
 from storm_hf.training.loading import StormModelConfig
 
@@ -21,7 +25,17 @@ def test_every_argument_is_documented_and_has_help(config):
     documented = set(re.findall(r"^    (\w+) \(`.*\):$", inspect.getdoc(config), flags=re.MULTILINE))
     assert documented == own
     helps = {field.name: field.metadata.get("help") for field in fields(config) if field.name in own}
+    assert helps == argument_help(config)
     assert all(helps.values()), helps
+
+
+def test_help_of_a_script_is_the_docstring():
+    command = [sys.executable, Path(__file__).parents[2] / "trainers" / "align.py", "--help"]
+    shown = " ".join(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split())
+    for config in (StormTrainingConfig, StormAlignConfig, StormModelConfig):
+        for name, text in argument_help(config).items():
+            assert f"--{name}" in shown
+            assert text in shown
 
 
 @pytest.mark.parametrize("config", CONFIGS)
@@ -39,8 +53,8 @@ def test_documented_defaults_are_the_real_ones(config):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"num_latents": -1}, "`num_latents` must be 0 or more, got -1"),
-        ({"question_style": "prose"}, "`question_style` must be words, letters or none, got 'prose'"),
+        ({"num_latents": -1}, "`num_latents` must be a whole number of 0 or more, got -1"),
+        ({"question_style": "prose"}, "`question_style` must be one of words, letters, none, got 'prose'"),
     ],
 )
 @pytest.mark.parametrize("config", [StormAlignConfig, StormAnswerConfig])

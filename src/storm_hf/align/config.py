@@ -1,11 +1,13 @@
 """Configuration of Stage I."""
 
-from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+import inspect
+from dataclasses import dataclass
+from typing import Any, Literal
 
 from storm_hf.align.objective import AlignLoss, Reduction
 from storm_hf.errors import ConfigurationError
 from storm_hf.model.rollout_storm import RolloutGradient
+from storm_hf.settings import NonNegativeFloat, PositiveInt, check_values, with_help
 from storm_hf.target_trajectory.pool import Layout, Pooling
 from storm_hf.target_trajectory.trajectory import Normalization
 from storm_hf.target_trajectory.whiten import SlotStatistics
@@ -15,6 +17,7 @@ from storm_hf.training.config import StormTrainingConfig
 Forcing = Literal["teacher", "rollout", "scheduled"]
 
 
+@with_help
 @dataclass
 class StormAlignConfig(StormTrainingConfig):
     r"""
@@ -55,60 +58,33 @@ class StormAlignConfig(StormTrainingConfig):
             Initial learning rate, the paper's. A tiny model wants more.
     """
 
-    align_weight: float = field(default=3.0, metadata={"help": "Weight of L_align beside L_answer."})
-    align_loss: AlignLoss = field(default="cosine_mse", metadata={"help": "What pulls the latents onto the targets."})
-    align_reduction: Reduction = field(
-        default="mean", metadata={"help": "Whether the squared error is a mean or a sum over the hidden size."}
-    )
-    forcing: Forcing = field(default="teacher", metadata={"help": "What each latent slot is fed."})
-    teacher_noise: float = field(
-        default=0.0, metadata={"help": "Standard deviation of the noise on what teacher forcing feeds."}
-    )
-    target_pooling: Pooling = field(default="temporal", metadata={"help": "How slots share the thought video."})
-    target_layout: Layout = field(default="average", metadata={"help": "What a slot keeps of the picture."})
-    target_normalize: Normalization = field(default="whiten", metadata={"help": "How targets are normalised."})
-    whitening_rank: int | None = field(
-        default=None,
-        metadata={
-            "help": "Number of principal components that are kept; by default what the data set's builder chose."
-        },
-    )
-    whitening_statistics: SlotStatistics = field(
-        default="pooled", metadata={"help": "One mean for all slots, or one for each."}
-    )
-    learning_rate: float = field(default=1e-5, metadata={"help": "Initial learning rate."})
+    align_weight: NonNegativeFloat = 3.0
+    align_loss: AlignLoss = "cosine_mse"
+    align_reduction: Reduction = "mean"
+    forcing: Forcing = "teacher"
+    teacher_noise: NonNegativeFloat = 0.0
+    target_pooling: Pooling = "temporal"
+    target_layout: Layout = "average"
+    target_normalize: Normalization = "whiten"
+    whitening_rank: PositiveInt | None = None
+    whitening_statistics: SlotStatistics = "pooled"
+    learning_rate: float = 1e-5
 
     def __post_init__(self) -> None:
-        choices = {
-            "align_loss": AlignLoss,
-            "align_reduction": Reduction,
-            "forcing": Forcing,
-            "target_pooling": Pooling,
-            "target_layout": Layout,
-            "target_normalize": Normalization,
-            "whitening_statistics": SlotStatistics,
-        }
-        for name, choice in choices.items():
-            if (given := getattr(self, name)) not in get_args(choice):
-                raise ConfigurationError(f"`{name}` must be one of {', '.join(get_args(choice))}, got {given!r}.")
+        check_values(self, inspect.get_annotations(StormAlignConfig))
         if self.num_latents == 0:
             raise ConfigurationError(
                 "`num_latents` must be 1 or more to align latents, got 0. Use StormAnswerConfig without."
             )
-        if self.align_weight < 0:
-            raise ConfigurationError(f"`align_weight` must be 0 or more, got {self.align_weight}.")
-        if self.teacher_noise < 0 or (self.teacher_noise > 0 and self.forcing != "teacher"):
+        if self.teacher_noise > 0 and self.forcing != "teacher":
             raise ConfigurationError(
-                f"`teacher_noise` must be 0 or more, and needs `forcing: teacher`; got {self.teacher_noise} with "
-                f"`forcing: {self.forcing}`."
+                f"`teacher_noise` needs `forcing: teacher`, got {self.teacher_noise} with `forcing: {self.forcing}`."
             )
         if self.rollout_gradient != RolloutGradient() and self.forcing != "rollout":
             raise ConfigurationError(
                 "`detach_prompt`, `truncate_steps` and `jacobi_sweeps` are about a rollout, which Stage I has with `forcing: "
                 f"rollout` only; got `forcing: {self.forcing}`. Leave them to Stage II."
             )
-        if self.whitening_rank is not None and self.whitening_rank < 1:
-            raise ConfigurationError(f"`whitening_rank` must be 1 or more, got {self.whitening_rank}.")
         super().__post_init__()
         args: Any = self  # the types of TRL's arguments are not known here
         rows = args.train_batch_size * args.gradient_accumulation_steps * args.world_size

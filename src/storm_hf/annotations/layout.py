@@ -7,14 +7,15 @@ import json
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import yaml
 
 from storm_hf.errors import ConfigurationError, DatasetError, one_line
+from storm_hf.settings import NonEmptyStr, check_names, check_values, make_settings
 
 
 AnswerForm = Literal["auto", "letter", "text", "index"]
@@ -50,24 +51,13 @@ class Join:
             `val_q.json`. Annotations that end in another way are whole. Without an ending the file may be absent.
     """
 
-    file: str
-    by: str
+    file: NonEmptyStr
+    by: NonEmptyStr
     name: str = ""
     ending: str = ""
 
     def __post_init__(self) -> None:
-        if not all(isinstance(getattr(self, each.name), str) for each in fields(self)) or not (self.file and self.by):
-            raise ConfigurationError(f"Expected the names of a file and of a field in `join` but got {self}.")
-
-
-_TYPES: dict[str, Any] = {
-    **dict.fromkeys(("source", "license", "rows", "video_path", "option_separator", "answer_form"), str),
-    **dict.fromkeys(("conversation", "answer_tag"), (str, type(None))),
-    **dict.fromkeys(("fields", "keep"), Mapping),
-    **dict.fromkeys(("option_fields", "instructions", "nested"), tuple),
-    "join": (Join, type(None)),
-    "options_in_question": bool,
-}
+        check_values(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,17 +123,11 @@ class Layout:
     answer_form: AnswerForm = "auto"
 
     def __post_init__(self) -> None:
-        for name, types in _TYPES.items():
-            if not isinstance(getattr(self, name), types):
-                raise ConfigurationError(f"The setting {name} of a layout cannot be {getattr(self, name)!r}.")
-        if unknown := sorted(set(self.fields) - set(_FIELDS)):
-            raise ConfigurationError(f"A layout maps the fields {', '.join(_FIELDS)} but got {', '.join(unknown)}.")
+        check_values(self)
+        check_names(self.fields, _FIELDS, "`fields`")
         needed = {"video"} if self.conversation else {"video", "question", "answer"}
         if missing := sorted(needed - set(self.fields)):
             raise ConfigurationError(f"Expected a layout that says where a row keeps its {', '.join(missing)}.")
-        if self.answer_form not in get_args(AnswerForm):
-            forms = ", ".join(get_args(AnswerForm))
-            raise ConfigurationError(f"Expected an answer_form of {forms} but got {self.answer_form!r}.")
 
     def columns(self, available: Iterable[str]) -> list[str]:
         """The columns of a table that this layout reads, so that the others, with their videos, stay unread."""
@@ -181,36 +165,11 @@ def load_layout(name_or_path: str) -> Layout:
         raise ConfigurationError(f"The layout {name_or_path} cannot be used. {error}") from error
 
 
-def _layout_of(content: Any) -> Layout:
-    if not isinstance(content, Mapping) or not isinstance(content.get("fields"), Mapping):
-        raise ConfigurationError("Expected a mapping with fields.")
-    known = {setting.name for setting in fields(Layout)}
-    if unknown := sorted(set(map(str, content)) - known):
-        raise ConfigurationError(f"A layout has the settings {', '.join(sorted(known))} but got {', '.join(unknown)}.")
-    settings: dict[str, Any] = {
-        name: tuple(value) if isinstance(value, list) else value for name, value in content.items()
-    }
-    settings["fields"] = {name: _paths(value) for name, value in content["fields"].items()}
-    if isinstance(join := content.get("join"), Mapping):
-        settings["join"] = _join_of(join)
-    return Layout(**settings)
-
-
-def _join_of(content: Mapping[str, Any]) -> Join:
-    known = {setting.name for setting in fields(Join)}
-    if not {"file", "by"} <= set(content) <= known:
-        raise ConfigurationError(
-            f"Expected a `join` with {', '.join(sorted(known))} but got {', '.join(map(str, content))}."
-        )
-    return Join(**content)
-
-
-def _paths(value: Any) -> tuple[str, ...]:
-    """One path or a list of them, of the same meaning."""
-    paths = tuple(value) if isinstance(value, list) else (value,)
-    if not paths or not all(isinstance(path, str) for path in paths):
-        raise ConfigurationError(f"Expected the name of a field, or a list of names, but got {value!r}.")
-    return paths
+def _layout_of(content: object) -> Layout:
+    if isinstance(content, Mapping) and isinstance(paths := content.get("fields"), Mapping):
+        several = {name: path if isinstance(path, list) else [path] for name, path in paths.items()}
+        content = {**content, "fields": several}
+    return make_settings(Layout, content, "the layout")
 
 
 def _folder() -> Any:

@@ -1,10 +1,11 @@
 """Settings of one source of annotations."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from storm_hf.errors import ConfigurationError
+from storm_hf.settings import NonEmptyStr, PositiveInt, check_values, make_settings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,26 +40,19 @@ class SourceConfig:
         ConfigurationError: If a value is of another type or out of its range.
     """
 
-    path: str
-    layout: str = "plain"
+    path: NonEmptyStr
+    layout: NonEmptyStr = "plain"
     name: str = ""
     video_root: str | None = None
     license: str | None = None
-    limit: int | None = None
+    limit: PositiveInt | None = None
     seed: int | None = None
-    split: str = "train"
+    split: NonEmptyStr = "train"
     config: str | None = None
     revision: str | None = None
 
     def __post_init__(self) -> None:
-        for name in ("path", "layout", "split"):
-            _check(name, getattr(self, name), str, "some text", allowed=bool(getattr(self, name)))
-        _check("name", self.name, str, "text")
-        for name in ("video_root", "license", "config", "revision"):
-            _check(name, getattr(self, name), (str, type(None)), "text or nothing")
-        for name in ("limit", "seed"):
-            _check(name, getattr(self, name), (int, type(None)), "a whole number or nothing")
-        _check("limit", self.limit, (int, type(None)), "a count above 0", allowed=self.limit is None or self.limit > 0)
+        check_values(self)
         if self.seed is not None and self.limit is None:
             raise ConfigurationError(
                 "A seed draws a subset of a source, but there is no limit. Set the limit as well."
@@ -71,22 +65,8 @@ class SourceConfig:
         Raises:
             ConfigurationError: If there is no path, or a key that no source has, or a value out of its range.
         """
-        if not isinstance(content, Mapping):
-            raise ConfigurationError(f"Expected a source as a mapping with a path but got {content!r}.")
-        known = [field.name for field in fields(cls)]
-        if unknown := sorted(set(map(str, content)) - set(known)):
-            raise ConfigurationError(
-                f"A source has the settings {', '.join(known)} but got {', '.join(unknown)}. Remove or rename them."
-            )
-        if "path" not in content:
-            raise ConfigurationError(f"Expected a source with a path but got {dict(content)}. Say where its rows are.")
-        return cls(**content)
+        return make_settings(cls, content, "a source")
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as plain values, to be kept beside what is made of it."""
         return asdict(self)
-
-
-def _check(name: str, value: Any, types: type | tuple[type, ...], expected: str, allowed: bool = True) -> None:
-    if not isinstance(value, types) or isinstance(value, bool) or not allowed:
-        raise ConfigurationError(f"Expected {expected} as {name} of a source but got {value!r}.")

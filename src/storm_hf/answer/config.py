@@ -1,10 +1,12 @@
 """Configuration of Stage II."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
+from storm_hf.settings import with_help
 from storm_hf.training.config import StormTrainingConfig
 
 
+@with_help
 @dataclass
 class StormAnswerConfig(StormTrainingConfig):
     r"""
@@ -15,6 +17,4 @@ class StormAnswerConfig(StormTrainingConfig):
             A tenth of Stage I's. At Stage I's rate the rollout that Stage I built can be destroyed before it is repaired.
     """
 
-    learning_rate: float = field(
-        default=1e-6, metadata={"help": "Initial learning rate; at most a tenth of Stage I's."}
-    )
+    learning_rate: float = 1e-6

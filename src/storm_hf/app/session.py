@@ -13,12 +13,13 @@ import torch
 from huggingface_hub import snapshot_download
 from transformers import ProcessorMixin
 
-from storm_hf.checkpoints.loading import load_checkpoint, worlds_only
+from storm_hf.checkpoints.loading import load_checkpoint
 from storm_hf.diagnostics.latent_decoder import ThoughtDecoder
 from storm_hf.errors import CheckpointError, InterventionError, LatentLayoutError, PromptError
 from storm_hf.evaluation.batch import Answer, answer_questions, counted_passes, passes_until_first_token
 from storm_hf.evaluation.single import ClipQuestion, ask, read_clip
 from storm_hf.evaluation.thought_gallery import TEMPERATURE, Gallery, describe_latents, unit_vectors
+from storm_hf.hub.card_metadata import worlds_only
 from storm_hf.inputs.prompts import PromptEncoder
 from storm_hf.interventions.intervention import Intervention, make_intervention
 from storm_hf.interventions.kind import InterventionKind
@@ -236,7 +237,7 @@ class Session:
     @property
     def worlds(self) -> tuple[str, ...]:
         """The worlds that the model was trained on, if it has seen nothing else."""
-        return worlds_only(self.model.config)
+        return worlds_only(self.model.config.trained_on)
 
     @property
     def decoder_command(self) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ from storm_hf.inputs.prompts import PromptEncoder, as_prompt_error
 from storm_hf.inputs.wording import LETTERS, QuestionStyle, format_answer, format_question
 from storm_hf.llm import ChatModel, PipelineChat, ServedChat
 from storm_hf.model import register, storm_processor
+from storm_hf.settings import PositiveInt, make_settings
 from storm_hf.target_trajectory.encode import ShardEncoder
 from storm_hf.thought_video import (
     AnswerFreeGate,
@@ -62,16 +63,8 @@ class ScorerSettings(ModelSettings):
             Style of the options; see `format_question`. A model that knows words alone needs `words`.
     """
 
-    num_frames: int = 8
+    num_frames: PositiveInt = 8
     question_style: QuestionStyle = "letters"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.question_style not in get_args(QuestionStyle):
-            styles = ", ".join(get_args(QuestionStyle))
-            raise ConfigurationError(f"Expected question_style among {styles} but got {self.question_style!r}.")
-        if self.num_frames < 1:
-            raise ConfigurationError(f"Expected num_frames of 1 or more but got {self.num_frames}.")
 
 
 class FrozenScorer:
@@ -265,7 +258,7 @@ def _with_scorer(settings: Mapping[str, Any], scorer_of: ScorerOf, what: str) ->
     of_model = {field.name for field in fields(ScorerSettings)}
     asked = {name: value for name, value in settings.items() if name in of_model}
     own = {name: value for name, value in settings.items() if name not in of_model}
-    return {**own, "scorer": scorer_of(_made(ScorerSettings, asked, what))}
+    return {**own, "scorer": scorer_of(make_settings(ScorerSettings, asked, what))}
 
 
 def _one(choice: Mapping[str, Any], what: str, known: tuple[str, ...]) -> tuple[str, dict[str, Any]]:

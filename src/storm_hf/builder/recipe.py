@@ -11,22 +11,22 @@ targets: {num_latents: 8, rank: auto}
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import yaml
 
 from storm_hf.annotations import SourceConfig
 from storm_hf.errors import ConfigurationError
+from storm_hf.settings import PositiveFloat, PositiveInt, check_values, make_settings
 from storm_hf.target_trajectory import TargetSettings
 from storm_hf.thought_video import WorldRecipe
 from storm_hf.video import VideoLimits
 from storm_hf.video.library_backends import check_backend_name
 
 
-RecordT = TypeVar("RecordT")
-_DTYPES = ("float32", "bfloat16", "float16")
+Dtype = Literal["float32", "bfloat16", "float16"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,15 +51,12 @@ class ModelSettings:
 
     model: str
     revision: str | None = None
-    dtype: str = "float32"
+    dtype: Dtype = "float32"
     device: str | None = None
-    threads: int = 1
+    threads: PositiveInt = 1
 
     def __post_init__(self) -> None:
-        if self.dtype not in _DTYPES:
-            raise ConfigurationError(f"Expected a dtype among {', '.join(_DTYPES)} but got {self.dtype!r}.")
-        if self.threads < 1:
-            raise ConfigurationError(f"Expected threads of 1 or more but got {self.threads}.")
+        check_values(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,12 +68,7 @@ class EncoderSettings(ModelSettings):
             Thought videos encoded together.
     """
 
-    batch_size: int = 32
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.batch_size < 1:
-            raise ConfigurationError(f"Expected batch_size of 1 or more but got {self.batch_size}.")
+    batch_size: PositiveInt = 32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,13 +85,12 @@ class ReadingSettings:
             Decoder of the clips: `pyav`, `decord` or `torchcodec`. `auto` is PyAV, unless `STORM_VIDEO_BACKEND` names another.
     """
 
-    timeout_seconds: float = 120.0
+    timeout_seconds: PositiveFloat = 120.0
     limits: VideoLimits = field(default_factory=VideoLimits)
     video_backend: str = "auto"
 
     def __post_init__(self) -> None:
-        if not self.timeout_seconds > 0:
-            raise ConfigurationError(f"Expected timeout_seconds above 0 but got {self.timeout_seconds}.")
+        check_values(self)
         check_backend_name(self.video_backend)
 
 
@@ -155,20 +146,17 @@ class ThoughtsRecipe:
     frame_size: tuple[int, int] | None = None
     embed: Literal["reference", "copy"] = "reference"
     keep_thoughts: bool = True
-    rows_per_shard: int = 64
+    rows_per_shard: PositiveInt = 64
     seed: int = 0
 
     def __post_init__(self) -> None:
+        check_values(self)
         if bool(self.sources) == (self.world is not None):
             raise ConfigurationError("Expected a recipe with either sources or a world, not both or neither.")
         if "train" not in self.splits:
             raise ConfigurationError(
                 f"Expected a split called train, to learn the whitening on, but got {sorted(self.splits)}."
             )
-        if self.embed not in ("reference", "copy"):
-            raise ConfigurationError(f"Expected embed to be reference or copy but got {self.embed!r}.")
-        if self.rows_per_shard < 1:
-            raise ConfigurationError(f"Expected rows_per_shard of 1 or more but got {self.rows_per_shard}.")
         if self.frame_size is not None and any(size < 2 or size % 2 for size in self.frame_size):
             raise ConfigurationError(f"Expected frame_size as an even height and width but got {self.frame_size}.")
 
@@ -185,28 +173,12 @@ class ThoughtsRecipe:
             ConfigurationError: If a key is missing or unknown, or a value out of its range.
             WorldError: If the world or its splits cannot exist as asked.
         """
-        content = dict(_mapping(content, "a recipe"))
-        if isinstance(content.get("world"), str):
+        if isinstance(content, Mapping) and isinstance(content.get("world"), str):
             raise ConfigurationError(
                 f"Expected a world as a mapping but got {content['world']!r}. Put `world`, `knobs`, `splits` and `seed` of an "
                 "earlier recipe below `world`, and add `generator: {simulator: {}}` and `encoder: {model: ...}`."
             )
-        _check_names(cls, content, "recipe")
-        content["encoder"] = _record(EncoderSettings, content.get("encoder"), "encoder")
-        content["targets"] = _record(TargetSettings, content.get("targets"), "targets")
-        reading = dict(_mapping(content.get("reading") or {}, "reading"))
-        reading["limits"] = _record(VideoLimits, reading.get("limits") or {}, "limits")
-        content["reading"] = _record(ReadingSettings, reading, "reading")
-        if content.get("world"):
-            content["world"] = WorldRecipe.from_dict(_mapping(content["world"], "a world"))
-        content["sources"] = {
-            split: tuple(SourceConfig.from_dict(source) for source in sources)
-            for split, sources in _mapping(content.get("sources") or {}, "sources").items()
-        }
-        if content.get("frame_size"):
-            height, width = content["frame_size"]
-            content["frame_size"] = (int(height), int(width))
-        return _record(cls, content, "recipe")
+        return make_settings(cls, content, "the recipe")
 
     @classmethod
     def read(cls, path: str | Path, **changes: Any) -> "ThoughtsRecipe":
@@ -221,33 +193,13 @@ class ThoughtsRecipe:
         Raises:
             ConfigurationError: If a key is missing or unknown, or a value out of its range.
         """
-        content = _mapping(yaml.safe_load(Path(path).read_text(encoding="utf-8")), f"a recipe in {path}")
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
         model = changes.pop("encoder_model", None)
-        content = {**content, **{name: value for name, value in changes.items() if value is not None}}
-        if model is not None:
-            content["encoder"] = {**_mapping(content.get("encoder") or {}, "an encoder"), "model": model}
-        return cls.from_dict(content)
-
-
-def _mapping(content: Any, what: str) -> Mapping[str, Any]:
-    if not isinstance(content, Mapping):
-        raise ConfigurationError(f"Expected {what} as a mapping but got {content!r}.")
-    return content
-
-
-def _check_names(record: type[Any], content: Mapping[str, Any], what: str) -> None:
-    known = [each.name for each in fields(record)]
-    if unknown := sorted(set(map(str, content)) - set(known)):
-        raise ConfigurationError(
-            f"Expected the settings {', '.join(known)} in {what} but got {', '.join(unknown)}. Remove or rename them."
-        )
-
-
-def _record(record: type[RecordT], content: Any, what: str) -> RecordT:
-    """Fill a record with a mapping, naming what it does not know or misses."""
-    content = _mapping(content, what)
-    _check_names(record, content, what)
-    try:
-        return record(**content)
-    except TypeError as error:
-        raise ConfigurationError(f"A setting of {what} is missing: {error}.") from error
+        if isinstance(content, Mapping):
+            content = {**content, **{name: value for name, value in changes.items() if value is not None}}
+            if model is not None:
+                content["encoder"] = {**(content.get("encoder") or {}), "model": model}
+        try:
+            return cls.from_dict(content)
+        except ConfigurationError as error:
+            raise ConfigurationError(f"The recipe {path} cannot be used. {error}") from error

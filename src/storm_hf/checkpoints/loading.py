@@ -1,7 +1,6 @@
 """Loading of a complete STORM checkpoint for inference; what is incomplete is an error of one sentence."""
 
 import logging
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,14 +11,13 @@ from transformers import AutoConfig, AutoModel, AutoProcessor, PreTrainedConfig,
 
 from storm_hf.checkpoints.adapter import find_adapter, load_adapted
 from storm_hf.errors import CheckpointError, StormError, first_line
+from storm_hf.hub.card_metadata import is_hub_name
 from storm_hf.model import StormForConditionalGeneration
 from storm_hf.model.processing_storm import find_differences, find_misfit
 
 
 logger = logging.getLogger(__name__)
 
-_HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
-_WORLD = "world:"
 # What transformers raises about a broken folder: a missing or unreadable file, a bad value, a tensor of another shape.
 _LOADING_ERRORS = (OSError, ValueError, TypeError, RuntimeError, SafetensorError)
 
@@ -90,19 +88,6 @@ def _load_whole(name_or_path: str, config: PreTrainedConfig, **kwargs: Any) -> S
     return model
 
 
-def worlds_only(config: PreTrainedConfig) -> tuple[str, ...]:
-    """Name the worlds that a model was trained on, if it has seen nothing else; otherwise nothing.
-
-    Args:
-        config ([`~transformers.PreTrainedConfig`]):
-            Its `trained_on`, where there is one, lists the sources of training data; a world is `"world:shuffle"`.
-    """
-    sources = getattr(config, "trained_on", None) or ()
-    if not all(source.startswith(_WORLD) for source in sources):
-        return ()
-    return tuple(source.removeprefix(_WORLD) for source in sources)
-
-
 def check_place(name_or_path: str) -> None:
     """Tell a folder that is not there from a name on the Hub: one slash at most, and no folder here before it.
 
@@ -117,7 +102,7 @@ def check_place(name_or_path: str) -> None:
             )
     elif folder.exists():
         raise CheckpointError(f"{folder} is a file; expected the folder of a model.")
-    elif not _HUB_ID.fullmatch(name_or_path) or (folder.parent.is_dir() and folder.parent != Path()):
+    elif not is_hub_name(name_or_path) or (folder.parent.is_dir() and folder.parent != Path()):
         raise CheckpointError(f"There is no model folder {folder}. `storm demo` trains one.")
 
 

@@ -5,11 +5,20 @@ Each stage goes on from the checkpoint of the one before it.
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from storm_hf.errors import ConfigurationError
+from storm_hf.settings import (
+    NonEmptyStr,
+    NonNegativeInt,
+    PositiveInt,
+    check_names,
+    check_value,
+    check_values,
+    make_settings,
+)
 
 
 StageKind = Literal["base", "align", "answer"]
@@ -34,14 +43,11 @@ class CurriculumStage:
     """
 
     kind: StageKind
-    num_latents: int | None = None
-    num_replaced: int | None = None
+    num_latents: NonNegativeInt | None = None
+    num_replaced: NonNegativeInt | None = None
 
     def __post_init__(self) -> None:
-        if self.kind not in get_args(StageKind):
-            raise ConfigurationError(f"A stage must be one of {', '.join(get_args(StageKind))}, got {self.kind!r}.")
-        for name in ("num_latents", "num_replaced"):
-            _check_count(name, getattr(self, name))
+        check_values(self)
         if self.kind == "base" and self.num_latents:
             raise ConfigurationError(
                 f"A base stage learns to see and has no latents, got `num_latents: {self.num_latents}`. Leave it out."
@@ -77,15 +83,14 @@ class StormCurriculum:
     """
 
     stages: tuple[CurriculumStage, ...]
-    reasoning_column: str = "chain_of_thought"
+    reasoning_column: NonEmptyStr = "chain_of_thought"
 
     def __post_init__(self) -> None:
+        check_values(self)
         if not self.stages:
             raise ConfigurationError("A curriculum needs at least one stage, got none.")
         if any(stage.kind == "base" for stage in self.stages[1:]):
             raise ConfigurationError("A base stage must be the first: it teaches a random backbone to see.")
-        if not isinstance(self.reasoning_column, str) or not self.reasoning_column:
-            raise ConfigurationError(f"`reasoning_column` must name a column, got {self.reasoning_column!r}.")
 
     @classmethod
     def two_stages(cls, num_latents: int | None = None) -> "StormCurriculum":
@@ -106,13 +111,11 @@ class StormCurriculum:
         Raises:
             ConfigurationError: If the numbers do not grow, or do not begin with 1 or more.
         """
-        is_list = isinstance(num_latents, Sequence) and not isinstance(num_latents, str) and len(num_latents) > 0
-        if not is_list or not all(_is_count(number) for number in num_latents):
+        check_value("num_latents", num_latents, Sequence[int])
+        if not num_latents or not all(before < after for before, after in pairwise([0, *num_latents])):
             raise ConfigurationError(
-                f"`num_latents` must be a list of whole numbers such as [2, 4, 8], got {num_latents!r}."
+                f"`num_latents` must grow from 1 or more, as [2, 4, 8] does, got {list(num_latents)}."
             )
-        if not all(before < after for before, after in pairwise([0, *num_latents])):
-            raise ConfigurationError(f"`num_latents` must grow from 1 or more, got {list(num_latents)}.")
         aligned = [CurriculumStage("align", number) for number in num_latents]
         return cls((*aligned, CurriculumStage("answer", num_latents[-1])))
 
@@ -137,7 +140,7 @@ class StormCurriculum:
             ConfigurationError: If a number is below 1.
         """
         for name, number in (("num_steps", num_steps), ("latents_per_step", latents_per_step)):
-            _check_count(name, number, lowest=1)
+            check_value(name, number, PositiveInt)
         written = [CurriculumStage("answer", step * latents_per_step, step) for step in range(num_steps)]
         return cls((*written, CurriculumStage("answer", num_steps * latents_per_step)), reasoning_column)
 
@@ -153,10 +156,10 @@ class StormCurriculum:
         Raises:
             ConfigurationError: If it holds anything else.
         """
-        _check_keys("a curriculum", content, {"stages", "reasoning_column"})
+        check_names(content, ("stages", "reasoning_column"), "a curriculum")
         stages = content.get("stages")
         if isinstance(stages, list):
-            made = tuple(_stage_of(stage) for stage in stages)
+            made = tuple(make_settings(CurriculumStage, stage, "a stage") for stage in stages)
             return cls(made, **{name: value for name, value in content.items() if name == "reasoning_column"})
         if "reasoning_column" in content:
             raise ConfigurationError(
@@ -168,13 +171,6 @@ class StormCurriculum:
     @classmethod
     def _schedules(cls) -> "dict[str, Callable[..., StormCurriculum]]":
         return {"two_stages": cls.two_stages, "growing": cls.growing, "coconut": cls.coconut}
-
-
-def _stage_of(content: Any) -> CurriculumStage:
-    if not isinstance(content, Mapping) or "kind" not in content:
-        raise ConfigurationError(f"A stage must be a mapping with a `kind`, such as {{kind: align}}; got {content!r}.")
-    _check_keys("a stage", content, {field.name for field in fields(CurriculumStage)})
-    return CurriculumStage(**content)
 
 
 def _named(stages: Any) -> tuple[str, Mapping[str, Any]]:
@@ -193,24 +189,8 @@ def _named(stages: Any) -> tuple[str, Mapping[str, Any]]:
 
 def _call(name: str, schedule: Callable[..., StormCurriculum], arguments: Mapping[str, Any]) -> StormCurriculum:
     parameters = inspect.signature(schedule).parameters
-    _check_keys(f"the schedule {name}", arguments, set(parameters))
+    check_names(arguments, parameters, f"the schedule {name}")
     required = {each for each, parameter in parameters.items() if parameter.default is parameter.empty}
     if missing := sorted(required - set(arguments)):
         raise ConfigurationError(f"The schedule {name} needs {', '.join(missing)}, got {dict(arguments)}.")
     return schedule(**arguments)
-
-
-def _check_keys(what: str, content: Mapping[str, Any], known: set[str]) -> None:
-    if unknown := sorted(set(map(str, content)) - known):
-        raise ConfigurationError(
-            f"Expected {what} to have no keys but {', '.join(sorted(known))}, got {', '.join(unknown)}."
-        )
-
-
-def _check_count(name: str, number: Any, lowest: int = 0) -> None:
-    if number is not None and (not _is_count(number) or number < lowest):
-        raise ConfigurationError(f"`{name}` must be a whole number of {lowest} or more, got {number!r}.")
-
-
-def _is_count(number: Any) -> bool:
-    return isinstance(number, int) and not isinstance(number, bool)

@@ -231,3 +231,16 @@ _NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 def is_hub_name(text: str | None) -> bool:
     """Return True if a text can be the name of a repository: one slash at most, and no folder of that name here."""
     return bool(text) and _NAME.fullmatch(str(text)) is not None and not Path(str(text)).exists()
+
+
+def worlds_only(trained_on: Iterable[str] | None) -> tuple[str, ...]:
+    """Name the worlds that a model was trained on, if it has seen nothing else; otherwise nothing.
+
+    Args:
+        trained_on (`Iterable[str]`, *optional*):
+            Sources of training data, as [`StormConfig`] has them; a world is `"world:shuffle"`.
+    """
+    sources = tuple(trained_on or ())
+    if not all(source.startswith("world:") for source in sources):
+        return ()
+    return tuple(source.removeprefix("world:") for source in sources)

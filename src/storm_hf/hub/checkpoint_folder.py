@@ -13,11 +13,11 @@ from transformers.dynamic_module_utils import get_relative_import_files
 
 from storm_hf.atomic import read_json
 from storm_hf.errors import CheckpointError, PublicationError
-from storm_hf.hub.card_metadata import is_hub_name
+from storm_hf.hub.card_metadata import is_hub_name, worlds_only
 from storm_hf.hub.contents import check_file
 from storm_hf.hub.known_files import select_model_files
 from storm_hf.hub.leak_checks import check_json, check_published
-from storm_hf.hub.model_card import CARD, FACTS, ModelFacts, worlds_of
+from storm_hf.hub.model_card import CARD, FACTS, ModelFacts
 from storm_hf.model import StormConfig, modeling_storm
 
 
@@ -164,7 +164,7 @@ class CheckpointFolder:
             num_parameters=self._num_parameters(),
             is_adapter=self.is_adapter,
             base_model=base if is_hub_name(base) else None,
-            worlds=worlds_of(self.config),
+            worlds=worlds_only(self.config.get("trained_on")),
         )
 
     def _num_parameters(self) -> int:

@@ -5,7 +5,6 @@ They lie beside the card as `storm_card.json`, so that a card can be written aga
 
 import json
 import re
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -13,11 +12,12 @@ from typing import Any, Literal
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from storm_hf.atomic import written_whole
-from storm_hf.hub.card_metadata import CITATION, PAPER, as_words, in_one_line, is_hub_name, template
-from storm_hf.hub.card_results import ArmCost, BenchmarkResult, CausalUse, InterventionResult, Latency
+from storm_hf.hub.card_metadata import CITATION, PAPER, as_words, in_one_line, is_hub_name, template, worlds_only
+from storm_hf.hub.card_results import BenchmarkResult, CausalUse, Latency
 from storm_hf.hub.licenses import hub_license, other_license
 from storm_hf.hub.stages_picture import PICTURE, draw_stages
 from storm_hf.model.processing_storm import PromptRecord
+from storm_hf.settings import make_settings
 
 
 FACTS = "storm_card.json"
@@ -114,17 +114,7 @@ class ModelFacts:
     @classmethod
     def from_json(cls, text: str) -> "ModelFacts":
         """Read what `to_json` wrote."""
-        values = json.loads(text)
-        for name in ("datasets", "worlds", "languages", "tags", "files"):
-            values[name] = tuple(values.get(name, ()))
-        values["results"] = tuple(BenchmarkResult(**result) for result in values.get("results", ()))
-        if use := values.get("causal_use"):
-            values["causal_use"] = CausalUse(
-                **{**use, "rows": tuple(InterventionResult(**row) for row in use["rows"])}
-            )
-        if costs := values.get("latency"):
-            values["latency"] = Latency(**{**costs, "costs": tuple(ArmCost(**cost) for cost in costs["costs"])})
-        return cls(**values)
+        return make_settings(cls, json.loads(text), FACTS)
 
 
 def facts_of_model(model: Any, *, name: str, stage: Stage, **known: Any) -> ModelFacts:
@@ -145,7 +135,7 @@ def facts_of_model(model: Any, *, name: str, stage: Stage, **known: Any) -> Mode
     weights = (weight for weight in model.parameters() if weight.requires_grad or not is_adapter)
     place = storm.name_or_path
     earlier = None if is_hub_name(place) else read_facts(Path(place))  # of the folder that training started from
-    worlds = worlds_of(model.config.to_dict())
+    worlds = worlds_only(model.config.trained_on)
     found = {
         "name": name,
         "stage": stage,
@@ -163,14 +153,6 @@ def facts_of_model(model: Any, *, name: str, stage: Stage, **known: Any) -> Mode
     if earlier is not None:  # an earlier stage has seen its data too
         known["datasets"] = tuple(dict.fromkeys((*earlier.datasets, *known.get("datasets", ()))))
     return ModelFacts(**{**found, **known})
-
-
-def worlds_of(config: Mapping[str, Any]) -> tuple[str, ...]:
-    """The worlds in the training record of a configuration, if the model was trained on nothing else."""
-    sources = config.get("trained_on") or ()
-    if not all(source.startswith("world:") for source in sources):
-        return ()
-    return tuple(source.removeprefix("world:") for source in sources)
 
 
 def read_facts(folder: Path) -> ModelFacts | None:

@@ -1,6 +1,6 @@
 """Shared configuration of both stages, on TRL's `SFTConfig`."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -10,6 +10,7 @@ from trl import SFTConfig
 from storm_hf.errors import ConfigurationError
 from storm_hf.inputs.wording import QuestionStyle
 from storm_hf.model.rollout_storm import RolloutGradient
+from storm_hf.settings import NonNegativeInt, PositiveFloat, check_values, with_help
 from storm_hf.training.device import workers_to_spare
 from storm_hf.video.library_backends import check_video_backend, video_backend
 
@@ -38,6 +39,7 @@ _WITHOUT_EFFECT: dict[str, tuple[tuple[Any, ...], str]] = {
 _WITH_OPTIMIZER = (HubStrategy.CHECKPOINT, HubStrategy.ALL_CHECKPOINTS)
 
 
+@with_help
 @dataclass
 class StormTrainingConfig(SFTConfig):
     r"""
@@ -88,63 +90,21 @@ class StormTrainingConfig(SFTConfig):
             of a known GPU in 16 bits; of any other device no utilisation is logged.
     """
 
-    num_latents: int | None = field(
-        default=None,
-        metadata={"help": "Number K of latent steps. By default the model's own; 0 trains direct answers."},
-    )
-    question_style: QuestionStyle | None = field(
-        default=None,
-        metadata={
-            "help": "How options are written into the question: words, letters or none. By default the model's own."
-        },
-    )
-    bottleneck_share: float = field(
-        default=0.0,
-        metadata={"help": "Share of rows whose answer learns of the clip through the latents alone."},
-    )
-    freeze_vision: bool = field(
-        default=True, metadata={"help": "Whether the vision tower and its merger stay as they are."}
-    )
-    detach_prompt: bool = field(
-        default=False, metadata={"help": "Whether the gradient through the rollout ends at the prompt."}
-    )
-    truncate_steps: int | None = field(
-        default=None, metadata={"help": "Last latent steps that the gradient goes back through; by default all."}
-    )
-    jacobi_sweeps: int | None = field(
-        default=None, metadata={"help": "Parallel sweeps that find the latents, instead of one step after the other."}
-    )
-    max_length: int | None = field(
-        default=None, metadata={"help": "Maximum length in tokens. A cut would tear a video apart, so there is none."}
-    )
-    resume_from_checkpoint: str | None = field(
-        default="true", metadata={"help": "Checkpoint to go on from; true: the newest complete one, if there is one."}
-    )
-    overwrite_output_dir: bool = field(
-        default=False, metadata={"help": "Whether to begin anew over the checkpoints of an earlier run."}
-    )
-    remove_unused_columns: bool | None = field(
-        default=False,
-        metadata={"help": "Whether to drop columns that `forward` does not name. The collator reads them."},
-    )
-    dataloader_num_workers: int | None = field(
-        default=None,
-        metadata={
-            "help": "Processes that read videos for each one that trains; by default up to 8 with a GPU, else none."
-        },
-    )
-    dataloader_persistent_workers: bool | None = field(
-        default=None, metadata={"help": "Whether they live on from epoch to epoch; by default, if there are any."}
-    )
-    video_backend: str | None = field(
-        default=None, metadata={"help": "What decodes clips: pyav, decord or torchcodec; by default pyav."}
-    )
-    peak_flops_per_second: float | None = field(
-        default=None,
-        metadata={
-            "help": "Dense FLOPs per second of one device, for `model_flops_utilisation`; known for common GPUs."
-        },
-    )
+    num_latents: NonNegativeInt | None = None
+    question_style: QuestionStyle | None = None
+    bottleneck_share: float = 0.0
+    freeze_vision: bool = True
+    detach_prompt: bool = False
+    truncate_steps: int | None = None
+    jacobi_sweeps: int | None = None
+    max_length: int | None = None
+    resume_from_checkpoint: str | None = "true"
+    overwrite_output_dir: bool = False
+    remove_unused_columns: bool | None = False
+    dataloader_num_workers: int | None = None
+    dataloader_persistent_workers: bool | None = None
+    video_backend: str | None = None
+    peak_flops_per_second: PositiveFloat | None = None
 
     def __post_init__(self) -> None:
         self._check_ranges()
@@ -171,10 +131,7 @@ class StormTrainingConfig(SFTConfig):
         given.activation_checkpointing_kwargs = given.gradient_checkpointing_kwargs = exact
 
     def _check_ranges(self) -> None:
-        if self.num_latents is not None and self.num_latents < 0:
-            raise ConfigurationError(f"`num_latents` must be 0 or more, got {self.num_latents}.")
-        if self.question_style not in (None, "words", "letters", "none"):
-            raise ConfigurationError(f"`question_style` must be words, letters or none, got {self.question_style!r}.")
+        check_values(self, ("num_latents", "question_style", "bottleneck_share", "peak_flops_per_second"))
         self._check_hub_strategy()
         check_video_backend(self.video_backend or video_backend())
         if not 0 <= self.bottleneck_share <= 1 or (self.bottleneck_share and self.num_latents == 0):
@@ -187,8 +144,6 @@ class StormTrainingConfig(SFTConfig):
                 "`detach_prompt` leaves the vision tower without a gradient, but `freeze_vision` is False. Set one of the two "
                 "otherwise."
             )
-        if self.peak_flops_per_second is not None and self.peak_flops_per_second <= 0:
-            raise ConfigurationError(f"`peak_flops_per_second` must be positive, got {self.peak_flops_per_second}.")
 
     def _check_hub_strategy(self) -> None:
         given: Any = self  # a word or a member of the enumeration

@@ -4,7 +4,8 @@ A pretrained backbone sees already. A random one, as small enough for two proces
 can be frozen and make targets of thought videos; so it learns to describe both kinds of video.
 """
 
-from dataclasses import dataclass, field, replace
+import inspect
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,9 +22,11 @@ from storm_hf.model import StormConfig, StormForConditionalGeneration, add_laten
 from storm_hf.model.backbone_storm import keep_layout
 from storm_hf.optional import require
 from storm_hf.pipeline.paths import with_absolute_paths, with_origin
+from storm_hf.settings import PositiveInt, check_values, with_help
 from storm_hf.training.peft import continue_adapter, outside_decoder
 
 
+@with_help
 @dataclass
 class StormModelConfig(ModelConfig):
     r"""
@@ -45,20 +48,13 @@ class StormModelConfig(ModelConfig):
     With `load_in_4bit` or `load_in_8bit` the language model is quantized, and only an adapter can be trained on it: `use_peft`.
     """
 
-    latent_projector: Literal["linear", "mlp", "identity"] | None = field(
-        default=None, metadata={"help": "What turns a hidden state into a latent, for a plain checkpoint."}
-    )
-    latent_scale: float | None = field(
-        default=None, metadata={"help": "Factor between a latent and the embedding that is fed."}
-    )
-    latent_attention: Literal["full", "step"] | None = field(
-        default=None, metadata={"help": "What a latent is made from: all before it, or its own stretch of the clip."}
-    )
-    num_frames: int | None = field(default=None, metadata={"help": "Number of frames that are read of each clip."})
+    latent_projector: Literal["linear", "mlp", "identity"] | None = None
+    latent_scale: float | None = None
+    latent_attention: Literal["full", "step"] | None = None
+    num_frames: PositiveInt | None = None
 
     def __post_init__(self) -> None:
-        if self.num_frames is not None and self.num_frames < 1:
-            raise ConfigurationError(f"`num_frames` must be 1 or more, got {self.num_frames}.")
+        check_values(self, inspect.get_annotations(StormModelConfig))
         if (self.load_in_4bit or self.load_in_8bit) and not self.use_peft:
             raise ConfigurationError(
                 "`load_in_4bit` and `load_in_8bit` need `use_peft: true`, got false: no gradient reaches quantized weights, so "

@@ -18,18 +18,18 @@ def test_folder_called_by_a_number_stays_a_name():
     ("wrong", "told"),
     [
         ({}, "Expected `pretrained=…`"),
-        ({"pretrained": "m", "num_latent": 4}, "no argument 'num_latent'"),
-        ({"pretrained": "m", "prompt": "long"}, "one of direct, cot"),
-        ({"pretrained": "m", "num_latents": -1}, "at least 0, got -1"),
+        ({"pretrained": "m", "num_latent": 4}, "the arguments of the model `storm` but got num_latent."),
+        ({"pretrained": "m", "prompt": "long"}, "`prompt` must be one of direct, cot, got 'long'"),
+        ({"pretrained": "m", "num_latents": -1}, "`num_latents` must be a whole number of 0 or more, got -1"),
         ({"pretrained": "m", "num_latents": 1.5}, "got 1.5"),
-        ({"pretrained": "m", "max_frames": 0}, "at least 1, got 0"),
-        ({"pretrained": "m", "fps": 0}, "`fps` above 0"),
+        ({"pretrained": "m", "max_frames": 0}, "`max_frames` must be a whole number of 1 or more, got 0"),
+        ({"pretrained": "m", "fps": 0}, "`fps` must be a number above 0, got 0"),
         ({"pretrained": "m", "batch_size": "auto"}, "got 'auto'"),
         ({"pretrained": "m", "video_backend": "opencv"}, "auto, pyav, decord, torchcodec but got 'opencv'"),
     ],
 )
 def test_what_cannot_be_is_said(wrong, told):
-    with pytest.raises(ConfigurationError, match="Expected|no argument") as error:
+    with pytest.raises(ConfigurationError) as error:
         ChatSettings.from_arguments(wrong)
     assert told in str(error.value)
 

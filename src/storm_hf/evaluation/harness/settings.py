@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from storm_hf.errors import ConfigurationError
 from storm_hf.interventions.kind import OF_ONE_QUESTION, InterventionKind, read_kind
+from storm_hf.settings import NonNegativeInt, PositiveFloat, PositiveInt, check_names, check_values
 from storm_hf.video.library_backends import check_backend_name, other_backend
 
 
@@ -63,35 +64,27 @@ class ChatSettings:
 
     pretrained: str
     revision: str | None = None
-    num_latents: int | None = None
+    num_latents: NonNegativeInt | None = None
     latents: InterventionKind = InterventionKind.own
     prompt: PromptStyle = "direct"
-    max_frames: int = 32
-    fps: float | None = None
+    max_frames: PositiveInt = 32
+    fps: PositiveFloat | None = None
     min_pixels: int | None = None
     max_pixels: int | None = None
-    max_new_tokens: int | None = None
+    max_new_tokens: PositiveInt | None = None
     dtype: str = "auto"
     device: str | None = None
     device_map: str | None = None
     attn_implementation: str | None = None
-    batch_size: int = 1
+    batch_size: PositiveInt = 1
     video_backend: str | None = None
     answers: str | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "latents", read_kind(self.latents, (InterventionKind.own, *OF_ONE_QUESTION)))
-        _check_choice("prompt", self.prompt, get_args(PromptStyle))
-        for name, lowest in (("num_latents", 0), ("max_frames", 1), ("max_new_tokens", 1), ("batch_size", 1)):
-            value = getattr(self, name)
-            if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < lowest):
-                raise ConfigurationError(
-                    f"Expected `{name}` to be a whole number of at least {lowest}, got {value!r}."
-                )
+        check_values(self)
         if self.video_backend is not None:
             check_backend_name(self.video_backend)
-        if self.fps is not None and not self.fps > 0:
-            raise ConfigurationError(f"Expected `fps` above 0, got {self.fps!r}.")
 
     @classmethod
     def from_arguments(cls, arguments: Mapping[str, Any]) -> "ChatSettings":
@@ -101,11 +94,7 @@ class ChatSettings:
             ConfigurationError: If there is no checkpoint, an argument is unknown, or a value is out of range.
         """
         given = {name: value for name, value in arguments.items() if name not in _OF_LMMS_EVAL and value is not None}
-        known = {field.name for field in fields(cls)}
-        if unknown := sorted(set(given) - known):
-            raise ConfigurationError(
-                f"The model `storm` knows no argument {unknown[0]!r}; expected some of {', '.join(sorted(known))}."
-            )
+        check_names(given, [field.name for field in fields(cls)], "the arguments of the model `storm`")
         if not given.get("pretrained"):
             raise ConfigurationError("Expected `pretrained=…` in the arguments of the model: a folder or a Hub name.")
         for name in ("pretrained", "revision"):  # lmms-eval reads a folder called 7 as a number
@@ -127,14 +116,3 @@ class ChatSettings:
         return {name: value for name, value in known.items() if name not in _IF_GIVEN or value is not None}
 
 
-def _check_choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise ConfigurationError(f"Expected `{name}` to be one of {', '.join(allowed)}, got {value!r}.")
-
-
-def _whole_number(name: str, text: str) -> int:
-    if not text.isdecimal():
-        raise ConfigurationError(
-            f"Expected `{name}` to be a whole number, got {text!r}. Batches are not sized by trial."
-        )
-    return int(text)
