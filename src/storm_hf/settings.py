@@ -10,7 +10,18 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from numbers import Integral, Real
 from types import MappingProxyType, NoneType, UnionType
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import (
+    TYPE_CHECKING,
+    Annotated,
+    Any,
+    Literal,
+    TypeAlias,
+    TypeVar,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 from storm_hf.errors import ConfigurationError
 
@@ -18,6 +29,7 @@ from storm_hf.errors import ConfigurationError
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
+Annotation: TypeAlias = Any  # a type, a union, a choice or an `Annotated`, which have no common type in Python 3.11
 RecordT = TypeVar("RecordT", bound="DataclassInstance")
 
 _ARGUMENT = re.compile(r"^    (\w+) \(`.*\):\n((?: {8}.*\n?)+)", re.MULTILINE)
@@ -89,7 +101,7 @@ def check_names(given: Iterable[object], known: Iterable[str], what: str) -> Non
         )
 
 
-def check_value(name: str, value: object, expected: object) -> None:
+def check_value(name: str, value: object, expected: Annotation) -> None:
     """Check a value against an annotation.
 
     Raises:
@@ -133,13 +145,19 @@ def make_settings(record: type[RecordT], content: object, what: str) -> RecordT:
         raise ConfigurationError(f"In {what}: {error}") from error
 
 
-def _alternatives(expected: object) -> tuple[Any, ...]:
+def _parts(expected: Annotation) -> tuple[Any, tuple[Any, ...]]:
+    """A generic type without its arguments, None if it is not one, and the arguments."""
+    return get_origin(expected), get_args(expected)
+
+
+def _alternatives(expected: Annotation) -> tuple[Any, ...]:
     """Types of a union, or the one type."""
-    return get_args(expected) if get_origin(expected) in (Union, UnionType) else (expected,)
+    origin, of = _parts(expected)
+    return of if origin in (Union, UnionType) else (expected,)
 
 
-def _fits(value: object, expected: object) -> bool:
-    origin, of = get_origin(expected), get_args(expected)
+def _fits(value: object, expected: Annotation) -> bool:
+    origin, of = _parts(expected)
     if origin is Annotated:
         return _fits(value, of[0]) and all(limit.holds(value) for limit in of[1:])
     if origin in (Union, UnionType):
@@ -158,13 +176,13 @@ def _fits(value: object, expected: object) -> bool:
     return True
 
 
-def _described(expected: object) -> str:
+def _described(expected: Annotation) -> str:
     """The values that fit, in words. None, which is the same as leaving a setting out, is not among them."""
     return " or ".join(_described_one(each) for each in _alternatives(expected) if each is not NoneType)
 
 
-def _described_one(expected: object) -> str:
-    origin, of = get_origin(expected), get_args(expected)
+def _described_one(expected: Annotation) -> str:
+    origin, of = _parts(expected)
     if origin is Annotated:
         return " ".join((_described(of[0]), *(limit.words for limit in of[1:])))
     if origin is Literal:
@@ -175,10 +193,10 @@ def _described_one(expected: object) -> str:
     return _WORDS.get(origin or expected, getattr(expected, "__name__", str(expected)))
 
 
-def _converted(value: object, expected: object, name: str) -> Any:
+def _converted(value: object, expected: Annotation, name: str) -> Any:
     """A value of a YAML file as its annotation has it, where the file cannot say so."""
     for each in _alternatives(expected):
-        origin, of = get_origin(each), get_args(each)
+        origin, of = _parts(each)
         if origin is tuple and isinstance(value, list):
             inner = of[:1] * len(value) if of[1:] == (...,) else of
             return (

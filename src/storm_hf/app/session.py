@@ -237,7 +237,7 @@ class Session:
     @property
     def worlds(self) -> tuple[str, ...]:
         """The worlds that the model was trained on, if it has seen nothing else."""
-        return worlds_only(self.model.config.trained_on)
+        return worlds_only(getattr(self.model.config, "trained_on", None))
 
     @property
     def decoder_command(self) -> str:

@@ -110,7 +110,7 @@ def _readable(argument: str) -> str:
 def _tell_caveats(config: "PreTrainedConfig", clip: "VideoClip") -> None:
     from storm_hf.hub.card_metadata import worlds_only
 
-    if worlds := worlds_only(config.trained_on):
+    if worlds := worlds_only(getattr(config, "trained_on", None)):
         names = " and ".join(f"`{world}`" for world in worlds)
         plural = "worlds" if len(worlds) > 1 else "world"
         tell(

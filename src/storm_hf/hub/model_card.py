@@ -135,7 +135,7 @@ def facts_of_model(model: Any, *, name: str, stage: Stage, **known: Any) -> Mode
     weights = (weight for weight in model.parameters() if weight.requires_grad or not is_adapter)
     place = storm.name_or_path
     earlier = None if is_hub_name(place) else read_facts(Path(place))  # of the folder that training started from
-    worlds = worlds_only(model.config.trained_on)
+    worlds = worlds_only(getattr(model.config, "trained_on", None))
     found = {
         "name": name,
         "stage": stage,
