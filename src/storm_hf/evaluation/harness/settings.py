@@ -99,8 +99,8 @@ class ChatSettings:
             raise ConfigurationError("Expected `pretrained=…` in the arguments of the model: a folder or a Hub name.")
         for name in ("pretrained", "revision"):  # lmms-eval reads a folder called 7 as a number
             given |= {name: str(given[name])} if name in given else {}
-        if isinstance(given.get("batch_size"), str):
-            given["batch_size"] = _whole_number("batch_size", given["batch_size"])
+        if str(size := given.get("batch_size")).isdecimal():
+            given["batch_size"] = int(str(size))
         return cls(**given)
 
     @property
@@ -114,5 +114,3 @@ class ChatSettings:
         known = {name: value for name, value in asdict(self).items() if name not in WITHOUT_EFFECT}
         known |= {"video_backend": None, **other_backend(self.video_backend or "auto")}
         return {name: value for name, value in known.items() if name not in _IF_GIVEN or value is not None}
-
-
