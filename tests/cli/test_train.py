@@ -28,7 +28,7 @@ STORM = [sys.executable, "-c", "from storm_command import main; main()"]
 def started(monkeypatch):
     """Commands that would be run."""
     commands = []
-    monkeypatch.setattr(launch, "run_logged", lambda command, log: commands.append(command) or Ending(3))
+    monkeypatch.setattr(launch, "run_logged", lambda command: commands.append(command) or Ending(3))
     return commands
 
 
@@ -45,7 +45,8 @@ def test_arguments_go_to_the_script_or_to_accelerate_in_any_order(started, stage
     assert result.exit_code == 3, result.output  # as the script ended
     assert started[0][3:] == [
         "--quiet", "--num_processes", "2", "--mixed_precision", "bf16",
-        "--config_file", str(TRAINERS / "accelerate" / "ddp.yaml"), str(TRAINERS / f"{stage}.py"),
+        "--config_file", str(TRAINERS / "accelerate" / "ddp.yaml"),
+        "--module", "storm_hf.cli.script", str(TRAINERS / f"{stage}.py"),
         "--config", str(RECIPES / f"worlds_tiny_{stage}.yaml"), "--learning_rate=1e-4",
         "--lora_target_modules", "q_proj", "v_proj", "--gradient_accumulation_steps", "4", "--debug", "x",
     ]  # fmt: skip
@@ -56,7 +57,13 @@ def test_file_is_taken_as_a_recipe_or_as_a_configuration_of_accelerate(started, 
     mine.write_text("{learning_rate: 1.0e-4, env: {A: b}}")
     how.touch()
     storm("align", f"--config={mine}", f"--accelerate_config={how}")
-    assert started[0][4:] == ["--config_file", str(how), str(TRAINERS / "align.py"), "--config", str(mine)]
+    script = ["--module", "storm_hf.cli.script", str(TRAINERS / "align.py")]
+    assert started[0][4:] == ["--config_file", str(how), *script, "--config", str(mine)]
+
+
+def test_script_is_started_as_it_is_where_tracebacks_are_wanted(started):
+    storm("--debug", "align", "--num_processes", 1)
+    assert started[0][4:] == ["--num_processes", "1", str(TRAINERS / "align.py")]
 
 
 @pytest.mark.parametrize(
@@ -94,6 +101,13 @@ def test_what_no_script_knows_in_a_recipe_is_told_before_anything_is_started(
     assert (result.exit_code, started) == (2, [])
     assert sentence in result.stderr
     assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", ["align", "answer", "run"])
+def test_command_without_arguments_shows_its_help(command, started):
+    result = storm(command)
+    assert (result.exit_code, started) == (0, [])
+    assert "Recipes:" in result.stdout
 
 
 @pytest.mark.parametrize("command", ["align", "answer", "run"])
@@ -138,6 +152,16 @@ def on_the_cpu(model, dataset, out):
         *("--model_name_or_path", model, "--dataset_name", dataset, "--output_dir", out, "--save_steps", "1"),
         *("--accelerate_config", "single_cpu", "--num_cpu_threads_per_process", "1", "--report_to", "none"),
     ]  # fmt: skip
+
+
+def test_error_of_a_script_is_one_sentence(qwen_checkpoint, tmp_path):
+    places = ["--model_name_or_path", qwen_checkpoint, "--dataset_name", __file__, "--output_dir", tmp_path]
+    script = [TRAINERS / "align.py", *places, "--use_cpu", "true", "--bf16", "false", "--report_to", "none"]
+    command = [sys.executable, "-m", "storm_hf.cli.script", *script]
+    finished = subprocess.run([*map(str, command)], capture_output=True, text=True)
+    assert finished.returncode == 2
+    assert "Traceback" not in finished.stderr
+    assert finished.stderr.splitlines()[-1].startswith("storm align: Expected a built data set, ")
 
 
 @pytest.mark.slow

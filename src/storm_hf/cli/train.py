@@ -51,7 +51,7 @@ class ScriptCommand(StormCommand):
 
     def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
         """Keep every argument as it was given; only a request for help is read here."""
-        own = args[: args.index("--")] if "--" in args else args
+        own = args[: args.index("--")] if "--" in args else args or ["--help"]
         super().parse_args(ctx, [word for word in own if word in ("-h", "--help")][:1])
         ctx.args = list(args)
         return ctx.args
@@ -77,7 +77,7 @@ def align(context: typer.Context) -> None:
 
     Starts trainers/align.py through accelerate. The same command resumes from the newest checkpoint.
     """
-    _launch("align", context.args)
+    _launch("align", context)
 
 
 def answer(context: typer.Context) -> None:
@@ -85,7 +85,7 @@ def answer(context: typer.Context) -> None:
 
     Starts trainers/answer.py through accelerate. The same command resumes from the newest checkpoint.
     """
-    _launch("answer", context.args)
+    _launch("answer", context)
 
 
 def run(context: typer.Context) -> None:
@@ -100,20 +100,23 @@ def run(context: typer.Context) -> None:
     runpy.run_path(script, run_name="__main__")
 
 
-def _launch(stage: "StageKind", arguments: Sequence[str]) -> None:
+def _launch(stage: "StageKind", context: typer.Context) -> None:
     """Start the script of a stage, and end as it ends."""
+    arguments, has_traceback = context.args, context.find_root().params.get("debug")
     from storm_hf.optional import require
 
     for package in ("trl", "datasets", "peft"):
         require(package)
-    from storm_hf.curriculum.launch import AccelerateLauncher
+    from storm_hf.curriculum.launch import AccelerateLauncher, run_logged
 
     with waiting("Reading the arguments"):
         options = _options_of(stage)
     own, launch_arguments = split_arguments(arguments, options)
     own = _with_recipe(own)
     _check_names(stage, own, options)
-    ending = AccelerateLauncher(shipped("trainers"), tuple(launch_arguments)).start(stage, own)
+    script = [str(shipped(f"trainers/{stage}.py")), *own]
+    started = script if has_traceback else ["--module", "storm_hf.cli.script", *script]
+    ending = run_logged([*AccelerateLauncher.command, *launch_arguments, *started])
     if ending.is_interrupted:
         tell("Stopped. The same command resumes from the newest checkpoint.")
         raise typer.Exit(INTERRUPTED)
@@ -149,7 +152,9 @@ def split_arguments(arguments: Sequence[str], options: Iterable[str]) -> tuple[l
 def _groups(arguments: Sequence[str]) -> Iterator[Group]:
     """Cut arguments before each option."""
     starts = [place for place, word in enumerate(arguments) if word.startswith("--")]
-    if arguments and starts[:1] != [0]:
+    if not arguments:
+        return
+    if starts[:1] != [0]:
         raise ConfigurationError(
             f"Expected arguments as `--name value`, got {arguments[0]!r} first. A recipe is given as `--config`."
         )

@@ -61,23 +61,11 @@ class AccelerateLauncher:
             log (`Path`):
                 Log file. Its output is shown and appended here.
         """
-        return self.start(kind, ["--config", str(config)], log)
-
-    def start(self, kind: str, arguments: Sequence[str], log: Path | None = None) -> Ending:
-        """Run a script with any arguments.
-
-        Args:
-            kind (`str`):
-                Names the script.
-            arguments (`Sequence[str]`):
-                Its arguments.
-            log (`Path`, *optional*):
-                Log file. By default the output only goes to the screen.
-        """
-        return run_logged([*self.command, *self.arguments, str(self.scripts / f"{kind}.py"), *arguments], log)
+        script = str(self.scripts / f"{kind}.py")
+        return run_logged([*self.command, *self.arguments, script, "--config", str(config)], log)
 
 
-def run_logged(command: list[str], log: Path | None) -> Ending:
+def run_logged(command: list[str], log: Path | None = None) -> Ending:
     """Run a command; what it prints goes to the screen, and to the end of a file if there is one.
 
     Ctrl-C, or SIGTERM, asks the processes that train to save and stop; the launcher above them would kill them before they

@@ -1,0 +1,22 @@
+"""A training script as `storm align` starts it: an intended error ends in one sentence.
+
+accelerate launch --module storm_hf.cli.script trainers/align.py --config RECIPE
+"""
+
+import runpy
+import sys
+from pathlib import Path
+
+from storm_hf.cli.errors import ends_in_one_line
+
+
+def main() -> None:
+    """Run the script that the first argument names, with the other arguments."""
+    del sys.argv[0]
+    script = sys.argv[0]
+    with ends_in_one_line(f"storm {Path(script).stem}"):
+        runpy.run_path(script, run_name="__main__")
+
+
+if __name__ == "__main__":
+    main()
