@@ -85,20 +85,14 @@ def diagnose(
     edited = step_replacements(latents, donors)
     replies = asking.again(questions.rows, replaced | edited)
     table = AnswerTable(questions.rows, replies[InterventionKind.own], questions.clips, seed)
-    effects, curves = (
-        {name: table.effect(intervention, replies[name]) for name, intervention in of.items()}
-        for of in (replaced, edited)
-    )
-    num_clips = len(set(questions.clips))
+    effects = {name: table.effect(intervention, replies[name]) for name, intervention in replaced.items()}
+    curves = {name: table.effect(intervention, replies[name]) for name, intervention in edited.items()}
     absent = dict(questions.absent)
     return Diagnosis(
-        **_of_record(names or {}),
+        **_conditions(questions, names or {}),
         seed=seed,
-        num_questions=len(questions.rows),
-        num_clips=num_clips,
-        num_latents=model.config.num_latents,
-        chance=questions.chance,
-        verdict=judge(effects, questions.chance, num_clips),
+        num_latents=latents.shape[1],
+        verdict=judge(effects, questions.chance, len(set(questions.clips))),
         effects=effects,
         only_step=[curves[f"only_{step}"] for step in range(latents.shape[1])],
         from_step=[curves[f"from_{step}"] for step in range(latents.shape[1])],
@@ -112,8 +106,11 @@ def diagnose(
     )
 
 
-def _of_record(names: Mapping[str, str]) -> dict[str, Any]:
-    return {name: names.get(name, "") for name in _NAMES}
+def _conditions(questions: Questions, names: Mapping[str, str]) -> dict[str, Any]:
+    """Conditions of a diagnosis, by their names in the record."""
+    num_clips = len(set(questions.clips))
+    numbers = {"num_questions": len(questions.rows), "num_clips": num_clips, "chance": questions.chance}
+    return {**{name: names.get(name, "") for name in _NAMES}, **numbers}
 
 
 @dataclass(frozen=True, eq=False)
