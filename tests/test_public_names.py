@@ -93,3 +93,12 @@ def test_unknown_name_is_an_attribute_error():
 
 def test_package_tells_type_checkers_that_it_is_typed():
     assert (Path(storm_hf.__file__).parent / "py.typed").exists()
+
+
+def test_public_names_are_those_of_the_list():
+    modules = {name: importlib.import_module(name) for name in ["storm_hf", *FOLDERS]}
+    public = [f"{name}.{member}" for name, module in modules.items() for member in getattr(module, "__all__", [])]
+    listed = (Path(__file__).parent / "public_names.txt").read_text().split()
+    assert sorted(public) == listed, (
+        "A name that users rely on was added or taken away: say so in CHANGELOG.md, and list it."
+    )
