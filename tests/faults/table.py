@@ -38,7 +38,7 @@ _PRELOADED = (
     "storm_hf.cli",
     "storm_hf.diagnostics.diagnosis",
     "storm_hf.diagnostics.latent_decoder.run",
-    "storm_hf.demo",
+    "storm_hf.demo.stages",
     "storm_hf.hub.push",
     "storm_hf.serving.run",
     "transformers.models.qwen2_5_vl.modeling_qwen2_5_vl",
