@@ -4,11 +4,11 @@ import stat
 
 import pytest
 
-from storm_hf.atomic import move_files, read_json, write_atomically, write_json, written_whole
+from storm_hf.atomic import move_files, read_json, write_atomically, write_json, written_atomically
 
 
 def write_half(path, reason):
-    with written_whole(path) as unfinished:
+    with written_atomically(path) as unfinished:
         unfinished.write_text("half")
         raise reason
 
@@ -30,7 +30,7 @@ def test_failed_rewriting_keeps_the_old_file(tmp_path):
 
 def test_files_are_absent_until_they_are_complete(tmp_path):
     path = tmp_path / "file"
-    with written_whole(path) as unfinished:
+    with written_atomically(path) as unfinished:
         unfinished.write_text("whole")
         assert not path.exists()
     assert path.read_text() == "whole"
@@ -112,12 +112,12 @@ class RustError(Exception):
 
 
 def test_error_of_the_system_that_a_library_reports_as_text_is_raised_as_one(tmp_path):
-    with pytest.raises(OSError, match="No space left on device") as error, written_whole(tmp_path / "file"):
+    with pytest.raises(OSError, match="No space left on device") as error, written_atomically(tmp_path / "file"):
         raise RustError("Error while serializing: I/O error: No space left on device (os error 28)")
     assert error.value.errno == errno.ENOSPC
     assert isinstance(error.value.__cause__, RustError)
 
 
 def test_other_errors_of_libraries_are_left_as_they_are(tmp_path):
-    with pytest.raises(RustError), written_whole(tmp_path / "file"):
+    with pytest.raises(RustError), written_atomically(tmp_path / "file"):
         raise RustError("no such tensor")

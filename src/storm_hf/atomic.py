@@ -17,7 +17,7 @@ _OF_THE_SYSTEM = re.compile(
 
 
 @contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
+def written_atomically(path: Path) -> Iterator[Path]:
     """Yield a name beside `path` to write to; it becomes `path` at the end, and nothing if the writing fails.
 
     Args:
@@ -94,7 +94,7 @@ def write_atomically(path: str | os.PathLike[str], text: str) -> Path:
         `Path`: The file written.
     """
     path = Path(path)
-    with written_whole(path) as unfinished:
+    with written_atomically(path) as unfinished:
         unfinished.write_text(text, encoding="utf-8")
     return path
 

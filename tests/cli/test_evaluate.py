@@ -10,7 +10,7 @@ from storm_hf.cli import app
 from storm_hf.cli import evaluate as verb
 from storm_hf.errors import MissingExtraError
 from storm_hf.evaluation.harness import run as harness
-from storm_hf.evaluation.harness.task_process import VERDICT, nobody_judges
+from storm_hf.evaluation.harness.task_process import VERDICT, without_judge
 
 
 @pytest.fixture
@@ -87,7 +87,7 @@ def test_what_cannot_be_ends_with_one_sentence(monkeypatch, checkpoint, tmp_path
 
 
 def test_judge_is_asked_over_its_server_and_remembers(tmp_path):
-    with nobody_judges() as environment:
+    with without_judge() as environment:
         judge = verb._judge(environment["OPENAI_API_URL"], "somebody", tmp_path)
         assert judge.answer("Is it so?") == VERDICT
     assert judge.name == f"somebody at {environment['OPENAI_API_URL']}"

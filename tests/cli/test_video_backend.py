@@ -87,7 +87,7 @@ def test_backend_that_is_not_installed_is_told_before_anything_is_loaded(command
 
 def test_clip_is_read_by_the_backend_that_was_chosen(checkpoint, tmp_path, monkeypatch):
     read = []
-    monkeypatch.setattr("storm_hf.cli.ask._tell_caveats", lambda config, clip: read.append(clip.backend))
+    monkeypatch.setattr("storm_hf.cli.ask._print_caveats", lambda config, clip: read.append(clip.backend))
     clip = encode(tmp_path / "clip.mp4", numbered_frames(4))
     arguments = [str(clip), "Where is the ball?", "--model", str(checkpoint), "--max-new-tokens", "2"]
     for backend in ("decord", "pyav"):

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from storm_hf.diagnostics.intervention_effects import AnswerTable, DonorQuestionEffect, says
+from storm_hf.diagnostics.intervention_effects import AnswerTable, DonorQuestionEffect, is_correct
 from storm_hf.diagnostics.replay import Reply
 from storm_hf.evaluation import Answer
 from storm_hf.evaluation.bootstrap import Interval
@@ -74,11 +74,11 @@ def test_own_answers_are_themselves():
 )
 def test_open_answers_are_compared_as_words(text, answer, is_right):
     for options in (None, []):
-        assert says(reply(text).answer, {"answer": answer, "options": options}) is is_right
+        assert is_correct(reply(text).answer, {"answer": answer, "options": options}) is is_right
 
 
 def test_answer_that_names_no_option_is_wrong():
-    assert not says(reply("dog").answer, rows_of("red")[0])
+    assert not is_correct(reply("dog").answer, rows_of("red")[0])
 
 
 def test_counterfactual_counts_only_questions_whose_answer_it_should_change():

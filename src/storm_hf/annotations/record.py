@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from storm_hf.atomic import written_whole
+from storm_hf.atomic import written_atomically
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +108,7 @@ def write_rejections(path: str | os.PathLike[str], rejections: Iterable[Rejectio
         `int`: How many there were.
     """
     count = 0
-    with written_whole(Path(path)) as unfinished, unfinished.open("w", encoding="utf-8") as file:
+    with written_atomically(Path(path)) as unfinished, unfinished.open("w", encoding="utf-8") as file:
         for rejection in rejections:
             file.write(json.dumps({name: getattr(rejection, name) for name in _WRITTEN}) + "\n")
             count += 1

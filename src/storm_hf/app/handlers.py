@@ -62,7 +62,7 @@ class PageHandlers:
         """
         try:
             path = Path(_expect(clip, "There is no clip yet. Drop one, or choose an example."))
-            thinking = self._told_of(path, lambda: self.session.think(path, question, _words(options)))
+            thinking = self._without_server_path(path, lambda: self.session.think(path, question, _words(options)))
         except StormError as error:
             return notice_markup([one_line(error)]), "", None
         example = self.examples.find(path)
@@ -94,7 +94,9 @@ class PageHandlers:
             asked = _expect(thinking, "There is nothing to change yet. Ask something first.")
             kind, steps = INTERVENTION_OF[content], {"step": self._number(step), "source": self._number(source)}
             other = Path(other_clip) if other_clip else None
-            again = self._told_of(other, lambda: self.session.rethink(asked, kind, **steps, other_clip=other))
+            again = self._without_server_path(
+                other, lambda: self.session.rethink(asked, kind, **steps, other_clip=other)
+            )
         except StormError as error:
             return notice_markup([one_line(error)]), ""
         return "", rethought_markup(asked, again)
@@ -102,13 +104,13 @@ class PageHandlers:
     def _number(self, step: str) -> int | None:
         return self.step_names.index(step) if step in self.step_names else None
 
-    def _told_of(self, clip: Path | None, action: Callable[[], _T]) -> _T:
+    def _without_server_path(self, clip: Path | None, action: Callable[[], _T]) -> _T:
         """Replace the server's path of a user's file by its name in error messages."""
         try:
             return action()
         except StormError as error:
-            told = one_line(error) if clip is None else one_line(error).replace(str(clip), clip.name)
-            raise PromptError(told) from error
+            message = one_line(error) if clip is None else one_line(error).replace(str(clip), clip.name)
+            raise PromptError(message) from error
 
     def _caveats(self, thinking: Thinking, *, is_drawn: bool) -> list[str]:
         caveats = []

@@ -107,10 +107,10 @@ def _explanation(shown: Reply) -> str:
         return ""
     is_drawn = any(step.picture is not None for step in shown.steps)
     is_named = any(step.resembles for step in shown.steps)
-    told = {
+    sentences = {
         _DRAWN: is_drawn,
         _NAMED: is_named,
         _TWO_READINGS: is_drawn and is_named,
         _NUMBERS: not (is_drawn or is_named),
     }
-    return " ".join(sentence for sentence, is_so in told.items() if is_so)
+    return " ".join(sentence for sentence, is_so in sentences.items() if is_so)

@@ -317,8 +317,8 @@ class Session:
         if intervention.fed is not None:
             replaced = list(intervention.replaced)
             fed[replaced] = intervention.fed[0][replaced]
-        told = replace(reply, steps=self.latent_view.look(fed), latents=fed)
-        return InterventionAnswer(told, intervention, None if donor is None else donor.text)
+        changed = replace(reply, steps=self.latent_view.look(fed), latents=fed)
+        return InterventionAnswer(changed, intervention, None if donor is None else donor.text)
 
     def _answer_under(self, intervention: Intervention, question: ClipQuestion, num_latents: int) -> Answer:
         prompts = PromptEncoder(self.processor, self.model.config, num_latents)

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from storm_hf.atomic import read_json, write_json, written_whole
+from storm_hf.atomic import read_json, write_json, written_atomically
 from storm_hf.builder.filtering import kept_rows, rows_of
 from storm_hf.builder.progress import (
     ANNOTATIONS,
@@ -191,7 +191,7 @@ def _report(
 def _write_rejected(plan: Plan, selection: Selection, workspace: Workspace) -> Path:
     """Name every rejected row with its step and reason."""
     path = workspace.root / REJECTED
-    with written_whole(path) as unfinished, unfinished.open("w", encoding="utf-8") as file:
+    with written_atomically(path) as unfinished, unfinished.open("w", encoding="utf-8") as file:
         for each in refused_rows(plan, selection, workspace):
             file.write(json.dumps(asdict(each) | {"step": Path(each.step).name}, sort_keys=True) + "\n")
     return path

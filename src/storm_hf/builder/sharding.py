@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from storm_hf.annotations import Annotation, SourceConfig, load_layout, read_annotations
 from storm_hf.annotations.record import SeenIds
-from storm_hf.atomic import write_json, written_whole
+from storm_hf.atomic import write_json, written_atomically
 from storm_hf.builder.progress import ANNOTATIONS, INDEX, REJECTED, Refused
 from storm_hf.builder.row_steps import Record, Row, write_records
 from storm_hf.builder.sources import write_stamps
@@ -64,7 +64,7 @@ def write_plan(recipe: "ThoughtsRecipe", workspace: Workspace) -> None:
 
 
 def _write(path: Path, records: Iterable[Record], folder: Path) -> None:
-    with written_whole(path) as unfinished:
+    with written_atomically(path) as unfinished:
         write_records(unfinished, records, folder)
 
 

@@ -22,7 +22,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, PreTrainedConfig, ProcessorMixin
 from transformers.utils import cached_file, find_adapter_config_file
 
-from storm_hf.atomic import written_whole
+from storm_hf.atomic import written_atomically
 from storm_hf.errors import CheckpointError
 from storm_hf.model import StormConfig, StormForConditionalGeneration
 from storm_hf.optional import require
@@ -138,7 +138,7 @@ def write_full_names(folder: str | Path) -> None:
     path = Path(folder, _WEIGHTS_FILE)
     if any(name != full_name(name) for name in _names_in(path)):
         state = {full_name(name): weight for name, weight in load_file(path).items()}
-        with written_whole(path) as unfinished:
+        with written_atomically(path) as unfinished:
             save_file(state, unfinished, metadata={"format": "pt"})
 
 

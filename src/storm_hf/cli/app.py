@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from storm_hf.cli.options import DemoModel, Host, VideoBackend, by_default, demo_model, load_model
-from storm_hf.cli.output import tell
+from storm_hf.cli.output import print_message
 
 
 EPILOG = """Examples:
@@ -36,7 +36,7 @@ def open_page(
 
     logging.getLogger("httpx").setLevel(logging.WARNING)  # Gradio asks itself whether it is there
     folder = model or demo_model()
-    tell(f"Loading {folder}...")
+    print_message(f"Loading {folder}...")
     run_page(
         lambda: Session.load(folder, max_seconds=max_seconds, load=load_model),
         host=host,

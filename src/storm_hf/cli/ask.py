@@ -16,7 +16,7 @@ from storm_hf.cli.options import (
     intervention,
     load_model,
 )
-from storm_hf.cli.output import printable, tell
+from storm_hf.cli.output import print_message, printable
 from storm_hf.errors import PromptError
 from storm_hf.interventions.kind import InterventionKind
 
@@ -76,7 +76,7 @@ def ask_clip(
     from storm_hf.evaluation.single import ClipQuestion, ask, read_clip
 
     video = read_clip(clip, processor)
-    _tell_caveats(network.config, video)
+    _print_caveats(network.config, video)
     asked = ClipQuestion(video, _readable(question), [_readable(text) for text in option or ()])
     answer = ask(network, processor, asked, num_latents=num_latents, max_new_tokens=max_new_tokens)
     _print_answer(answer, asked)
@@ -107,19 +107,21 @@ def _readable(argument: str) -> str:
     return argument.encode(errors="surrogateescape").decode(errors="replace")
 
 
-def _tell_caveats(config: "PreTrainedConfig", clip: "VideoClip") -> None:
+def _print_caveats(config: "PreTrainedConfig", clip: "VideoClip") -> None:
     from storm_hf.hub.card_metadata import worlds_only
 
     if worlds := worlds_only(getattr(config, "trained_on", None)):
         names = " and ".join(f"`{world}`" for world in worlds)
         plural = "worlds" if len(worlds) > 1 else "world"
-        tell(
+        print_message(
             f"This model has only ever seen the {names} {plural} (tiny drawn videos): its answer about a real clip is a "
             "guess."
         )
     if clip.num_broken:
         num_repeated = clip.num_asked - clip.num_decoded
-        tell(f"The clip is damaged: {num_repeated} of {clip.num_asked} frames repeat their nearest good neighbour.")
+        print_message(
+            f"The clip is damaged: {num_repeated} of {clip.num_asked} frames repeat their nearest good neighbour."
+        )
 
 
 def _print_answer(answer: "Answer", question: "ClipQuestion") -> None:
@@ -131,9 +133,9 @@ def _print_answer(answer: "Answer", question: "ClipQuestion") -> None:
     else:
         typer.echo(answer.text)
     if not answer.text:
-        tell("The model ended its turn without text.")
+        print_message("The model ended its turn without text.")
     elif question.options and answer.choice is None:
-        tell("The answer names none of the options.")
+        print_message("The answer names none of the options.")
 
 
 def _compare(
@@ -151,7 +153,7 @@ def _compare(
     comparison = (
         f"the same: {other.text!r}" if other.text == own.text else f"another: {other.text!r} instead of {own.text!r}"
     )
-    tell(f"With {kind.phrase}, the answer is {comparison}. {_CAUTION}")
+    print_message(f"With {kind.phrase}, the answer is {comparison}. {_CAUTION}")
 
 
 def _show_latents(answer: "Answer", checkpoint: str) -> None:
@@ -161,7 +163,7 @@ def _show_latents(answer: "Answer", checkpoint: str) -> None:
     from storm_hf.evaluation.thought_gallery import Gallery, describe_latents
 
     if answer.latents is None:
-        tell("There are no latents to show: this answer was given without any.")
+        print_message("There are no latents to show: this answer was given without any.")
         return
     gallery = Gallery.load(checkpoint)
     columns = ["latent", "norm", "cosine to previous"] + (["nearest state", "similarity"] if gallery else [])

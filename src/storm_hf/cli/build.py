@@ -12,7 +12,7 @@ from typer.core import TyperGroup
 
 from storm_hf.cli.errors import StormCommand
 from storm_hf.cli.options import AsJson
-from storm_hf.cli.output import silence_libraries, tell, waiting
+from storm_hf.cli.output import print_message, silence_libraries, waiting
 from storm_hf.cli.shipped import BUILD_RECIPES, named_file
 from storm_hf.errors import ConfigurationError, DatasetError
 
@@ -159,7 +159,7 @@ def _build_with_progress(
     from rich.console import Console
     from rich.live import Live
 
-    tell(f"Building {recipe.output_dir}...")
+    print_message(f"Building {recipe.output_dir}...")
     silence_libraries()
     console = Console(stderr=True)
     table = Live(console=console, get_renderable=lambda: _table(recipe), refresh_per_second=1, transient=True)

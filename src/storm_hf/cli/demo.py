@@ -12,7 +12,7 @@ import typer
 
 from storm_hf.cli.errors import INTERRUPTED
 from storm_hf.cli.options import DEMO_MODEL
-from storm_hf.cli.output import tell
+from storm_hf.cli.output import print_message
 from storm_hf.interventions.kind import InterventionKind
 from storm_hf.worlds.registry import WORLD_NAMES
 
@@ -65,7 +65,7 @@ def run_demo(
     try:
         report = demo.run_demo(out=out, world=world, seed=seed, naive_targets=naive_targets)
     except KeyboardInterrupt as interrupt:
-        tell("Interrupted. Run the same command again to continue.")
+        print_message("Interrupted. Run the same command again to continue.")
         raise typer.Exit(INTERRUPTED) from interrupt
     _print_summary(report, recipe, out)
 

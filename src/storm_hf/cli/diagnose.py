@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from storm_hf.cli.options import BatchSize, Dataset, MaxNewTokens, Model, VideoBackend, by_default, load_model
-from storm_hf.cli.output import given_command, progress_bar, tell, waiting
+from storm_hf.cli.output import given_command, print_message, progress_bar, waiting
 
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def _diagnose(
     from storm_hf.diagnostics.diagnosis import diagnose
 
     for name, reason in questions.absent.items():
-        tell(f"Skipped {_TESTS[name]}. {reason}")
+        print_message(f"Skipped {_TESTS[name]}. {reason}")
     with progress_bar("Asking under each intervention", 2 * len(questions.rows)) as count_up:
         return diagnose(network, processor, questions, **settings, report=count_up)
 
@@ -123,7 +123,7 @@ def _pictures(
     if decoder is None or statistics is None or not all(row.get("thought_video") for row in questions.rows):
         return None
     if len(known) < FEWEST_KNOWN:
-        tell(
+        print_message(
             f"No pictures of the latents: they are compared with {FEWEST_KNOWN} other questions, and there are {len(known)}."
         )
         return None
@@ -137,8 +137,8 @@ def _print(found: "Diagnosis", page: Path) -> None:
 
     Console(stderr=True).print(_table(found))
     if unreadable := found.effects["own"].unreadable:
-        tell(f"{unreadable:.1%} of the model's own answers name none of the options, and count as wrong.")
-    tell(f"The page is {page}.")
+        print_message(f"{unreadable:.1%} of the model's own answers name none of the options, and count as wrong.")
+    print_message(f"The page is {page}.")
     typer.echo(f"{found.verdict.headline} {found.verdict.sentence}")
 
 

@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from storm_hf.cli.options import AsJson
-from storm_hf.cli.output import tell
+from storm_hf.cli.output import print_message
 from storm_hf.errors import StormError, one_line
 from storm_hf.optional import EXTRA_OF
 
@@ -59,7 +59,7 @@ def show_environment(
         for name, value in section:
             typer.echo(f"  {name:<{width}}  {value}")
     if not check:
-        tell("`storm env --check` also tests the accelerator and the video backends by loading them.")
+        print_message("`storm env --check` also tests the accelerator and the video backends by loading them.")
 
 
 def sections(check: bool = False) -> dict[str, Section]:

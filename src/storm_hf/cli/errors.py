@@ -9,7 +9,7 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from storm_hf.cli.output import tell
+from storm_hf.cli.output import print_message
 from storm_hf.errors import ConfigurationError, StormError, one_line
 
 
@@ -68,10 +68,10 @@ class StormGroup(TyperGroup):
         except (StormError, OSError) as error:
             if ctx.params.get("debug"):
                 traceback.print_exc()
-            tell(one_line(error))
+            print_message(one_line(error))
             raise typer.Exit(getattr(error, "exit_code", FAILED)) from error
         except KeyboardInterrupt as interrupt:
-            tell("Interrupted.")
+            print_message("Interrupted.")
             raise typer.Exit(INTERRUPTED) from interrupt
 
 

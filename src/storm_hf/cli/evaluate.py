@@ -8,7 +8,7 @@ import typer
 
 from storm_hf.cli.errors import refuse_commas
 from storm_hf.cli.options import BatchSize, Model, NumLatents, VideoBackend, by_default, intervention
-from storm_hf.cli.output import given_command, tell
+from storm_hf.cli.output import given_command, print_message
 
 
 if TYPE_CHECKING:
@@ -162,4 +162,4 @@ def _report(out: Path, scorers: tuple[str, ...], judge: "Judge | None") -> None:
 
     table = report_table(report_run(out, scorers, judge, command=given_command()))
     Console(width=None if sys.stdout.isatty() else _WIDTH_OF_A_FILE).print(table)
-    tell(f"The report is {out / 'report.html'}; its numbers are in {out / 'report.json'}.")
+    print_message(f"The report is {out / 'report.html'}; its numbers are in {out / 'report.json'}.")

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from storm_hf.cli.options import Dataset, Model, VideoBackend, load_model
-from storm_hf.cli.output import given_command, progress_bar, tell, waiting
+from storm_hf.cli.output import given_command, print_message, progress_bar, waiting
 from storm_hf.errors import DatasetError
 
 
@@ -62,6 +62,6 @@ def imagine_clips(
         progress=progress_bar,
     )
     if report.drawn_right is not None:
-        tell(f"{report.drawn_right:.1%} of {report.num_frames} drawn frames show the true state.")
-    tell(f"{report.accuracy:.1%} of {report.num_read} answers are correct.")
+        print_message(f"{report.drawn_right:.1%} of {report.num_frames} drawn frames show the true state.")
+    print_message(f"{report.accuracy:.1%} of {report.num_read} answers are correct.")
     typer.echo(str(out / "imagine.html"))

@@ -8,7 +8,7 @@ from contextlib import contextmanager, nullcontext
 import typer
 
 
-def tell(sentence: str) -> None:
+def print_message(sentence: str) -> None:
     """Print a message that is not the result: on stderr, under the name of the command."""
     typer.echo(f"storm: {sentence}", err=True)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from storm_hf.cli.output import tell
+from storm_hf.cli.output import print_message
 
 
 if TYPE_CHECKING:
@@ -157,7 +157,7 @@ def _preview(push: "CheckpointPush | DatasetPush | SpacePush") -> None:
     preview = push.dry_run()
     typer.echo("\n".join(preview.listing))
     for line in preview.summary:
-        tell(line)
+        print_message(line)
 
 
 def _publish(push: "CheckpointPush | DatasetPush | SpacePush", is_confirmed: bool) -> None:
@@ -168,9 +168,9 @@ def _publish(push: "CheckpointPush | DatasetPush | SpacePush", is_confirmed: boo
         disable_progress_bars()
     subject = push.subject  # refuses a folder that holds neither
     if not is_confirmed and not typer.confirm(f"Let everybody see {subject} as {push.repo}?", err=True):
-        tell("Nothing was uploaded.")
+        print_message("Nothing was uploaded.")
         raise typer.Exit(1)
     publication = push.run()
     for line in publication.summary:
-        tell(line)
+        print_message(line)
     typer.echo(push.address(publication.repo))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from storm_hf.cli.errors import INTERRUPTED, StormCommand
-from storm_hf.cli.output import tell, waiting
+from storm_hf.cli.output import print_message, waiting
 from storm_hf.cli.script_help import argument_table
 from storm_hf.cli.shipped import ACCELERATE_CONFIGS, TRAIN_RECIPES, named_file, names_in, shipped
 from storm_hf.errors import ConfigurationError
@@ -118,7 +118,7 @@ def _launch(stage: "StageKind", context: typer.Context) -> None:
     started = script if has_traceback else ["--module", "storm_hf.cli.script", *script]
     ending = run_logged([*AccelerateLauncher.command, *launch_arguments, *started])
     if ending.is_interrupted:
-        tell("Stopped. The same command resumes from the newest checkpoint.")
+        print_message("Stopped. The same command resumes from the newest checkpoint.")
         raise typer.Exit(INTERRUPTED)
     raise typer.Exit(ending.exit_code)
 

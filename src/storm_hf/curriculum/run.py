@@ -19,7 +19,7 @@ from typing import Any
 
 import yaml
 
-from storm_hf.atomic import write_json, written_whole
+from storm_hf.atomic import write_json, written_atomically
 from storm_hf.curriculum.launch import Ending
 from storm_hf.curriculum.reasoning import write_rows
 from storm_hf.curriculum.recipe import RunRecipe, StageRun
@@ -101,7 +101,7 @@ class StagedRun:
             arguments["dataset_name"] = str(self._write_rows(stage))
             arguments.pop("dataset_config", None)
         path = folder / "arguments.yaml"
-        with written_whole(path) as unfinished:
+        with written_atomically(path) as unfinished:
             unfinished.write_text(yaml.safe_dump(arguments), encoding="utf-8")
         return path
 

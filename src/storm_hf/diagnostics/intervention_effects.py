@@ -106,8 +106,8 @@ class DonorQuestionEffect:
     ) -> "DonorQuestionEffect":
         """Compare replies to `rows`, whose answers are the donors', with the clip's own latents and the donor's."""
         draws = Draws(clusters=clips, num_resamples=NUM_RESAMPLES, seed=seed)
-        before = [says(reply.answer, row) for reply, row in zip(own, rows, strict=True)]
-        after = [says(reply.answer, row) for reply, row in zip(with_donors, rows, strict=True)]
+        before = [is_correct(reply.answer, row) for reply, row in zip(own, rows, strict=True)]
+        after = [is_correct(reply.answer, row) for reply, row in zip(with_donors, rows, strict=True)]
         steered = paired_difference(after, before, **draws)
         return cls(share_interval(after, **draws), steered, len(rows))
 
@@ -135,8 +135,8 @@ class AnswerTable:
     def effect(self, intervention: Intervention, replies: Sequence[Reply]) -> Effect:
         """Compare the replies under an intervention with the model's own."""
         draws = Draws(clusters=self.clips, num_resamples=NUM_RESAMPLES, seed=self.seed)
-        before = np.array([says(reply.answer, row) for reply, row in zip(self.own, self.rows, strict=True)])
-        after = np.array([says(reply.answer, row) for reply, row in zip(replies, self.rows, strict=True)])
+        before = np.array([is_correct(reply.answer, row) for reply, row in zip(self.own, self.rows, strict=True)])
+        after = np.array([is_correct(reply.answer, row) for reply, row in zip(replies, self.rows, strict=True)])
         changed = [_said(reply.answer) != _said(own.answer) for reply, own in zip(replies, self.own, strict=True)]
         follows, steered, num_donors = self._follow(intervention.donors, replies)
         return Effect(
@@ -170,8 +170,8 @@ class AnswerTable:
             return None, None, 0
         clips = [self.clips[index] for index in others]
         draws = Draws(clusters=clips, num_resamples=NUM_RESAMPLES, seed=self.seed)
-        after = [says(replies[index].answer, self.rows[donors[index]]) for index in others]
-        before = [says(self.own[index].answer, self.rows[donors[index]]) for index in others]
+        after = [is_correct(replies[index].answer, self.rows[donors[index]]) for index in others]
+        before = [is_correct(self.own[index].answer, self.rows[donors[index]]) for index in others]
         steered = paired_difference(after, before, **draws)
         return share_interval(after, **draws), steered, len(others)
 
@@ -204,14 +204,16 @@ class AnswerTable:
             return None
         clips = [self.clips[index] for index in changed]
         draws = Draws(clusters=clips, num_resamples=NUM_RESAMPLES, seed=self.seed)
-        follows = [says(replies[index].answer, {**self.rows[index], "answer": expected[index]}) for index in changed]
-        keeps = [says(replies[index].answer, self.rows[index]) for index in changed]
+        follows = [
+            is_correct(replies[index].answer, {**self.rows[index], "answer": expected[index]}) for index in changed
+        ]
+        keeps = [is_correct(replies[index].answer, self.rows[index]) for index in changed]
         return CounterfactualEffect(
             step + 1, share_interval(follows, **draws), share_interval(keeps, **draws), len(changed)
         )
 
 
-def says(answer: Answer, row: Row) -> bool:
+def is_correct(answer: Answer, row: Row) -> bool:
     """Return True if an answer is the one of a row: the option that it names, or without options the same words."""
     if _has_options(row):
         return answer.choice is not None and answer.choice == expected_choice(row)

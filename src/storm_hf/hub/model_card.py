@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from storm_hf.atomic import written_whole
+from storm_hf.atomic import written_atomically
 from storm_hf.hub.card_metadata import CITATION, PAPER, as_words, in_one_line, is_hub_name, template, worlds_only
 from storm_hf.hub.card_results import BenchmarkResult, CausalUse, Latency
 from storm_hf.hub.licenses import hub_license, other_license
@@ -203,10 +203,10 @@ def _escaped(facts: ModelFacts) -> ModelFacts:
 
 def write_card(facts: ModelFacts, folder: Path) -> None:
     """Write the card, its picture, and the values that it was rendered from into the folder of a checkpoint."""
-    with written_whole(folder / PICTURE) as file:
+    with written_atomically(folder / PICTURE) as file:
         file.write_bytes(draw_stages(facts.num_latents))
     for name, text in ((CARD, str(model_card(facts))), (FACTS, facts.to_json())):
-        with written_whole(folder / name) as file:
+        with written_atomically(folder / name) as file:
             file.write_text(text, encoding="utf-8")
 
 

@@ -15,7 +15,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from storm_hf.atomic import written_whole
+from storm_hf.atomic import written_atomically
 from storm_hf.errors import DatasetError, PublicationError
 from storm_hf.hub.contents import is_video
 from storm_hf.hub.dataset_folder import CLIP_COLUMNS, ClipOrigin, DatasetFolder, RecordedClip
@@ -314,5 +314,5 @@ def _write(video: dict[str, Any], folder: Path, shard: Path) -> None:
             "set; tell its owner."
         )
     if not path.exists():
-        with written_whole(path) as unfinished:
+        with written_atomically(path) as unfinished:
             unfinished.write_bytes(video["bytes"])

@@ -85,7 +85,7 @@ class PromptEncoder:
             PromptError: If the processor does not write the latent block that the model reads.
             VideoReadError: If a video cannot be read.
         """
-        self._tell_other_forms(rows)
+        self._warn_of_other_forms(rows)
         if any(row.get(CACHED_PROMPT) is not None for row in rows):
             return set_num_latents(self._stack_cached(rows), self.num_latents, self.config)
         batch = self._encode(rows)
@@ -203,7 +203,7 @@ class PromptEncoder:
             f"{input_ids.eq(latent_id).sum(dim=1).tolist()}. Call `add_latent_tokens(processor, {self.num_latents})`."
         )
 
-    def _tell_other_forms(self, rows: Sequence[Row]) -> None:
+    def _warn_of_other_forms(self, rows: Sequence[Row]) -> None:
         """Log once that a model is asked in a form that it was not trained on."""
         record = getattr(self.config, "prompt_record", None)
         if self.num_latents and record is not None and not record.has_latents:

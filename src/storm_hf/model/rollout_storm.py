@@ -19,7 +19,7 @@ from transformers.modeling_outputs import ModelOutput
 from .cache_storm import ReplayCache, SegmentRunner, by_row, checkpointing_with_cache, open_cache, rollout_state
 from .errors_storm import CacheError, ConfigurationError, LatentLayoutError, LatentShapeError
 from .latent_block_storm import LatentBlock, RowAlignment, feeding_latents
-from .step_mask_storm import as_mask, check_whole, step_attention
+from .step_mask_storm import as_mask, check_unchunked, step_attention
 
 
 LatentIntervention = Callable[[int, torch.Tensor], torch.Tensor]
@@ -256,7 +256,7 @@ class LatentForward:
     ) -> StormModelOutput:
         is_seen_later = None
         if self.config.latent_attention == "step":
-            check_whole(self.block, input_ids, self.cache)
+            check_unchunked(self.block, input_ids, self.cache)
             sees, is_seen_later = step_attention(input_ids, attention_mask, self.block, self.config)
             attention_mask = as_mask(sees, self.model.get_decoder())
         if self.forced_latents is None:

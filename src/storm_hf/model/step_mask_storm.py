@@ -97,7 +97,7 @@ def check_layers(decoder: PreTrainedModel) -> None:
         )
 
 
-def check_whole(block: LatentBlock, input_ids: torch.Tensor, cache: Cache | None) -> None:
+def check_unchunked(block: LatentBlock, input_ids: torch.Tensor, cache: Cache | None) -> None:
     """Refuse a chunked prompt: the stretch that a latent sees depends on all of it.
 
     Raises:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from storm_hf.atomic import written_whole
+from storm_hf.atomic import written_atomically
 from storm_hf.pipeline.workspace import Workspace, claim
 
 
@@ -71,6 +71,6 @@ class Step(Generic[TaskT]):
         """Write a shard unless it is there or, for the impatient, being written; return whether it is there now."""
         with workspace.claimed(self.name, name, wait=is_patient) as shard:
             if shard is not None:
-                with written_whole(shard) as unfinished:
+                with written_atomically(shard) as unfinished:
                     self.write(task, unfinished)
         return workspace.shard(self.name, name).exists()

@@ -74,7 +74,7 @@ class ChatEndpoint:
         pieces: asyncio.Queue[tuple[int, str] | None] = asyncio.Queue()
         generating = self._generate(prompt, pieces, exchange.cancelled)
         if not request.stream:
-            await exchange.send_json(200, completion.whole(await exchange.unless_gone(generating)))
+            await exchange.send_json(200, completion.complete(await exchange.unless_gone(generating)))
             return
         try:
             await self._stream(generating, pieces, completion, exchange)

@@ -38,7 +38,7 @@ class Completion:
     has_usage: bool = False
     created: int = field(default_factory=lambda: int(time.time()))
 
-    def whole(self, choices: Sequence[Choice]) -> dict[str, Any]:
+    def complete(self, choices: Sequence[Choice]) -> dict[str, Any]:
         """Body of an answer that is not streamed."""
         return {
             **self._head("chat.completion"),

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from storm_hf.atomic import written_whole
+from storm_hf.atomic import written_atomically
 from storm_hf.errors import DatasetError, TrajectoryShapeError
 from storm_hf.target_trajectory.pool import Features, Layout, Pooling, as_clips, check_pooling, pool_clips
 from storm_hf.target_trajectory.whiten import SlotStatistics, WhiteningStatistics
@@ -164,7 +164,7 @@ class TargetTrajectory:
             tensors = {
                 name: getattr(self.statistics, name).contiguous() for name in ("mean", "projection", "variances")
             }
-        with written_whole(path) as unfinished:
+        with written_atomically(path) as unfinished:
             save_file(tensors, unfinished, metadata={_METADATA_KEY: json.dumps(settings, sort_keys=True)})
         return path
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import av
 import numpy as np
 
-from storm_hf.atomic import written_whole
+from storm_hf.atomic import written_atomically
 from storm_hf.errors import VideoWriteError
 
 
@@ -43,7 +43,7 @@ def write_video(path: str | os.PathLike[str], frames: np.ndarray, *, fps: float)
     """
     _check(frames, fps)
     path = Path(path)
-    with written_whole(path) as unfinished:
+    with written_atomically(path) as unfinished:
         _encode(unfinished, frames, Fraction(fps).limit_denominator(_MAX_FPS_DENOMINATOR))
     return path
 
@@ -63,7 +63,7 @@ def write_timed_video(path: Path, frames: Iterable[np.ndarray], times: np.ndarra
         `Path`: The file written.
     """
     rate = Fraction((len(times) - 1) / times[-1] if len(times) > 1 else 1.0).limit_denominator(_MAX_FPS_DENOMINATOR)
-    with written_whole(path) as unfinished:
+    with written_atomically(path) as unfinished:
         _encode(unfinished, (_even(frame) for frame in frames), rate, times)
     return path
 

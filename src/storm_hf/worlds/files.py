@@ -23,7 +23,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from storm_hf.atomic import written_whole
+from storm_hf.atomic import written_atomically
 from storm_hf.errors import StaleWorkError, WorldError
 from storm_hf.video import write_video
 from storm_hf.worlds.episode import EpisodeText
@@ -197,7 +197,7 @@ def _write_manifest(folder: Path, written: list[EpisodeFiles]) -> None:
 
 
 def _write_lines(path: Path, lines: Iterable[str]) -> None:
-    with written_whole(path) as unfinished:
+    with written_atomically(path) as unfinished:
         unfinished.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
 

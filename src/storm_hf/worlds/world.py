@@ -143,11 +143,11 @@ class World(ABC, Generic[PlanT]):
         """
         plan = self._plan(seed, depth)
         clip, thought = enlarge(self._draw_clip(plan)), enlarge(self._draw_thought(plan))
-        return Episode(**vars(self._tell(seed, plan)), clip=clip, thought=thought)
+        return Episode(**vars(self._text(seed, plan)), clip=clip, thought=thought)
 
     def describe(self, seed: int, *, depth: int | None = None) -> EpisodeText:
         """Tell an episode without drawing it: the same words as `episode`, a hundred times faster."""
-        return self._tell(seed, self._plan(seed, depth))
+        return self._text(seed, self._plan(seed, depth))
 
     def counterfactual(self, episode: EpisodeText | int, step: int, state: str, *, depth: int | None = None) -> str:
         """Answer as if the state after a step had been another and the clip had continued as it did.
@@ -247,7 +247,7 @@ class World(ABC, Generic[PlanT]):
             states.append(self._advance(plan, step, states[-1]))
         return states[1:]  # K
 
-    def _tell(self, seed: int, plan: PlanT) -> EpisodeText:
+    def _text(self, seed: int, plan: PlanT) -> EpisodeText:
         states = self._states(plan)
         return EpisodeText(
             world=self.name,

@@ -13,7 +13,7 @@ from tests.evaluation.harness.standin import TASKS
 
 from storm_hf.errors import StageError
 from storm_hf.evaluation.harness.run import EvaluationRun, evaluate
-from storm_hf.evaluation.harness.task_process import VERDICT, ArmTasks, nobody_judges, results_file, samples_file
+from storm_hf.evaluation.harness.task_process import VERDICT, ArmTasks, results_file, samples_file, without_judge
 from storm_hf.evaluation.results import report_run
 
 
@@ -137,7 +137,7 @@ def test_command_of_lmms_eval_finds_the_model_and_prints_the_same_numbers(
     command = [sys.executable, "-m", "lmms_eval", "--model", "storm", "--model_args", arguments]
     command += ["--tasks", ",".join(TASKS), "--batch_size", "2", "--device", "cpu", "--verbosity", "DEBUG"]
     command += ["--output_path", str(tmp_path), "--log_samples"]
-    with nobody_judges() as judge:
+    with without_judge() as judge:
         environment = {**os.environ, **judge, "HF_HOME": str(data_root), "HF_DATASETS_CACHE": str(tmp_path / "cache")}
         child = subprocess.run(command, cwd=data_root, env=environment, capture_output=True, text=True)
     assert child.returncode == 0, child.stderr[-2000:]

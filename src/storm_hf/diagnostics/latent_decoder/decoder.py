@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from storm_hf.atomic import written_whole
+from storm_hf.atomic import written_atomically
 from storm_hf.errors import CheckpointError, LatentShapeError
 from storm_hf.reporting import write_atomically
 
@@ -111,7 +111,7 @@ class ThoughtDecoder(nn.Module):
     def save(self, checkpoint: Path) -> Path:
         """Write the decoder into the folder `decoder` of a checkpoint; its configuration comes last."""
         folder = checkpoint / FOLDER
-        with written_whole(folder / _WEIGHTS) as unfinished:
+        with written_atomically(folder / _WEIGHTS) as unfinished:
             save_file({name: tensor.contiguous() for name, tensor in self.state_dict().items()}, unfinished)
         write_atomically(folder / _CONFIG, json.dumps(asdict(self.config), indent=2) + "\n")
         return folder

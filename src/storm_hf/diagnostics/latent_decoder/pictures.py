@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from storm_hf.atomic import written_whole
+from storm_hf.atomic import written_atomically
 from storm_hf.diagnostics.latent_decoder.steps import last_frames, resize
 from storm_hf.reporting import side_by_side
 from storm_hf.target_trajectory.whiten import principal_components
@@ -54,7 +54,7 @@ def thought_film(clip: np.ndarray, thought: np.ndarray, imagined: np.ndarray, he
 def write_gif(path: Path, frames: np.ndarray, *, fps: float) -> Path:
     """Write frames (T, H, W, 3) as a GIF that plays for ever, complete or not at all."""
     pictures = [Image.fromarray(frame) for frame in frames]
-    with written_whole(path) as unfinished:
+    with written_atomically(path) as unfinished:
         pictures[0].save(
             unfinished,
             format="gif",

@@ -86,7 +86,7 @@ class LatentRenderer:
     decoder: ThoughtDecoder
     trajectory: TargetTrajectory
 
-    def paint(self, rows: Rows, known: Rows, progress: Progress = silent) -> RenderedRows:
+    def render(self, rows: Rows, known: Rows, progress: Progress = silent) -> RenderedRows:
         """Let the model answer, and draw.
 
         Args:
@@ -109,7 +109,7 @@ class LatentRenderer:
         Returns:
             `markupsafe.Markup`: HTML that a template prints as it is.
         """
-        scenes = self.paint(rows, known).scenes(len(rows))
+        scenes = self.render(rows, known).scenes(len(rows))
         with tempfile.TemporaryDirectory(prefix="storm-films-") as folder:
             films = [
                 video_data_uri(write_video(Path(folder, f"{number}.mp4"), scene.film, fps=scene.fps))

@@ -140,7 +140,7 @@ def imagine_rows(
         progress (`Callable`, *optional*):
             Shows progress bars.
     """
-    rendered = renderer.paint(rows, known, progress)
+    rendered = renderer.render(rows, known, progress)
     scenes = rendered.scenes(num_scenes)
     films = [
         _write_scene(out, number, scene, one)

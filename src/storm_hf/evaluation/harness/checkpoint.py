@@ -41,7 +41,7 @@ def load_for_harness(settings: ChatSettings) -> tuple[PreTrainedModel, Processor
         model, processor = _load_plain(settings, loading)
         model = model if device is None else model.to(device)
     _sample_videos(processor, settings)
-    _tell_other_frames(model, processor, settings)
+    _warn_of_other_frames(model, processor, settings)
     size_pictures(processor, settings)
     return model.eval(), processor
 
@@ -72,7 +72,7 @@ def _sample_videos(processor: ProcessorMixin, settings: ChatSettings) -> None:
     sampler.num_frames, sampler.fps = None, settings.fps
 
 
-def _tell_other_frames(model: PreTrainedModel, processor: ProcessorMixin, settings: ChatSettings) -> None:
+def _warn_of_other_frames(model: PreTrainedModel, processor: ProcessorMixin, settings: ChatSettings) -> None:
     """Say that a benchmark shows a STORM other frames than its training did."""
     trained = model.config.prompt_record.frames if model.config.model_type == STORM else {}
     shown = {**frame_sampling(processor.video_processor), "max_frames": settings.max_frames}

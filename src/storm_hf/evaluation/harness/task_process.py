@@ -22,7 +22,7 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
-from storm_hf.atomic import write_json, written_whole
+from storm_hf.atomic import write_json, written_atomically
 from storm_hf.errors import DatasetError, StormError, one_line
 from storm_hf.evaluation.harness.benchmarks import benchmark_of
 
@@ -82,7 +82,7 @@ def run_tasks(work: ArmTasks) -> None:
         DatasetError: If questions or videos are missing.
         StormError: If the model cannot be loaded, or cannot take a question.
     """
-    judge: AbstractContextManager[dict[str, str]] = nullcontext({}) if work.asks_judges else nobody_judges()
+    judge: AbstractContextManager[dict[str, str]] = nullcontext({}) if work.asks_judges else without_judge()
     with judge as environment:
         os.environ.update(environment)  # before lmms-eval imports a task
         from lmms_eval.__main__ import parse_eval_args
@@ -126,7 +126,7 @@ def _write(work: ArmTasks, task: str, results: dict[str, Any]) -> None:
     folder = Path(work.out)
     numbers = {"lmms_eval_version": version("lmms-eval"), "results": results["results"]}
     write_json(results_file(folder, work.arm, task), json.loads(json.dumps(numbers, default=handle_non_serializable)))
-    with written_whole(samples_file(folder, work.arm, task)) as unfinished:
+    with written_atomically(samples_file(folder, work.arm, task)) as unfinished:
         lines = (
             json.dumps(_sample(sample), ensure_ascii=False, default=handle_non_serializable)
             for sample in results["samples"][task]
@@ -186,7 +186,7 @@ class _Refusal(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def nobody_judges() -> Iterator[dict[str, str]]:
+def without_judge() -> Iterator[dict[str, str]]:
     """Serve refusals on this machine, and yield the environment in which tasks of lmms-eval find them."""
     with ThreadingHTTPServer(("127.0.0.1", 0), _Refusal) as server:
         Thread(target=server.serve_forever, daemon=True).start()
