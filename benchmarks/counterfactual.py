@@ -19,7 +19,7 @@ from storm_hf.demo import DemoFolder
 from storm_hf.diagnostics.intervention_effects import AnswerTable
 from storm_hf.diagnostics.questions import read_questions
 from storm_hf.diagnostics.replay import answer_again
-from storm_hf.errors import WorldError
+from storm_hf.errors import ConfigurationError
 from storm_hf.evaluation.batch import answer_questions
 from storm_hf.inputs.prompts import PromptEncoder
 from storm_hf.interventions.intervention import Intervention
@@ -36,7 +36,7 @@ def main() -> None:
     deep = read_json(folder.path / "recipe.json")["deep"]
     questions = read_questions(str(folder.path), num_latents=num_latents, hidden_size=size, depths=deep)
     if questions.world is None or questions.states is None:
-        raise WorldError(f"Expected a run with a simulator: {'; '.join(questions.absent.values())}")
+        raise ConfigurationError(f"Expected a run with a simulator: {'; '.join(questions.absent.values())}")
     prompts = PromptEncoder(processor, model.config, num_latents)
     own = answer_questions(model, prompts, questions.rows, max_new_tokens=1, batch_size=256)
     latents, donors = np.stack([np.asarray(answer.latents) for answer in own]), np.roll(np.arange(len(own)), 1)

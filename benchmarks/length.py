@@ -21,7 +21,7 @@ from worlds import table
 
 from storm_hf.atomic import read_json
 from storm_hf.demo import DemoFolder, data
-from storm_hf.errors import WorldError
+from storm_hf.errors import ConfigurationError
 from storm_hf.evaluation.batch import accuracy, answer_questions
 from storm_hf.inputs.prompts import PromptEncoder
 from storm_hf.worlds import EpisodeFiles, make_world, split_seeds, write_episodes
@@ -43,7 +43,7 @@ def longer_episodes(folder: DemoFolder, num_steps: int, depth: str, count: int) 
     """Render clips of so many steps, or find them."""
     recipe = read_json(folder.path / "recipe.json")
     if recipe["world"] not in MOST_UPDATES:
-        raise WorldError(
+        raise ConfigurationError(
             f"Expected a run on {' or '.join(MOST_UPDATES)} but {folder.path} is one on {recipe['world']}."
         )
     knobs = {**recipe["knobs"], "num_steps": num_steps, MOST_UPDATES[recipe["world"]]: num_steps}
@@ -63,7 +63,9 @@ def checkpoint_of(folder: DemoFolder, name: str) -> Path:
         return trained
     stages = [last for stage in ("answer", "align") if (last := last_of(trained / stage))]
     if not stages:
-        raise WorldError(f"Expected a trained variant under {trained} but there is no checkpoint. Train it first.")
+        raise ConfigurationError(
+            f"Expected a trained variant under {trained} but there is no checkpoint. Train it first."
+        )
     return stages[0]
 
 

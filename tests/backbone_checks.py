@@ -21,7 +21,7 @@ from torch import nn
 from transformers import AutoModelForImageTextToText, set_seed
 
 from storm_hf import StormAlignConfig, StormAlignTrainer, StormAnswerConfig, StormAnswerTrainer
-from storm_hf.errors import CacheError
+from storm_hf.errors import ConfigurationError
 from storm_hf.inputs.collator import append_answers
 from storm_hf.model import StormForConditionalGeneration, add_latent_tokens
 
@@ -222,7 +222,7 @@ def checkpointing(candidate: Candidate) -> None:
     expected = train(candidate, "answer")
     try:
         losses = train(candidate, "answer", gradient_checkpointing=True)
-    except CacheError as error:
+    except ConfigurationError as error:
         raise RefusedError(str(error).split(". ")[0]) from error
     assert_close(torch.tensor(losses), torch.tensor(expected))
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
-from storm_hf.errors import BrokenExtraError, MissingExtraError, StormError
+from storm_hf.errors import DependencyError, StormError
 from storm_hf.optional import EXTRA_OF, install_command, require
 
 
@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 
 def test_missing_package_names_the_command_that_installs_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "peft", None)
-    with pytest.raises(MissingExtraError, match="`peft` is missing") as caught:
+    with pytest.raises(DependencyError, match="`peft` is missing") as caught:
         require("peft")
     assert str(caught.value).endswith(install_command("train"))
     assert isinstance(caught.value, StormError)
@@ -45,7 +45,7 @@ def test_package_that_needs_its_own_environment_says_how_to_get_one(
     (tmp_path / "Makefile").touch()
     installed_from({"url": tmp_path.as_uri(), "dir_info": {"editable": True}} if is_clone else None)
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(MissingExtraError, match="It needs an environment of its own") as caught:
+    with pytest.raises(DependencyError, match="It needs an environment of its own") as caught:
         require(package)
     if is_clone:
         assert f"run `make {extra}` in {tmp_path}, then `{tmp_path}/.venv-{extra}/bin/storm` in place" in str(
@@ -63,7 +63,7 @@ def test_decoder_without_its_libraries_names_the_package_of_the_system(monkeypat
     monkeypatch.delitem(sys.modules, "torchcodec", raising=False)
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(
-        BrokenExtraError, match=r"\(Could not load libtorchcodec\)\. Install FFmpeg.*apt install ffmpeg"
+        DependencyError, match=r"\(Could not load libtorchcodec\)\. Install FFmpeg.*apt install ffmpeg"
     ):
         require("torchcodec")
 
@@ -96,7 +96,7 @@ def test_package_whose_library_does_not_load_says_why(monkeypatch, tmp_path):
     (tmp_path / "gradio.py").write_text("raise OSError('libmissing.so.1: cannot open shared object file')")
     monkeypatch.delitem(sys.modules, "gradio", raising=False)
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(BrokenExtraError, match=r"libmissing\.so\.1"):
+    with pytest.raises(DependencyError, match=r"libmissing\.so\.1"):
         require("gradio")
 
 
@@ -104,7 +104,7 @@ def test_package_with_a_missing_dependency_names_the_dependency(monkeypatch, tmp
     (tmp_path / "gradio.py").write_text("import a_dependency_of_gradio")
     monkeypatch.delitem(sys.modules, "gradio", raising=False)
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(BrokenExtraError, match="`a_dependency_of_gradio`"):
+    with pytest.raises(DependencyError, match="`a_dependency_of_gradio`"):
         require("gradio")
 
 

@@ -115,7 +115,7 @@ def test_processor_writes_the_latent_block(report):
 
 
 def test_errors_are_those_of_the_checkpoints_own_tree(report):
-    assert report["error"] == ["LatentLayoutError", "StormError"]
+    assert report["error"] == ["LatentError", "StormError"]
 
 
 def test_checkpoint_holds_its_code_and_weights_only_as_safetensors(checkpoints):
@@ -143,7 +143,7 @@ def test_checkpoint_loaded_by_an_older_transformers_says_what_to_install(checkpo
         child.stderr.strip()
         .splitlines()[-1]
         .endswith(
-            "VersionError: STORM needs transformers 5.24 or newer, got 5.23.0. Run `pip install --upgrade 'transformers>=5.24'`."
+            "DependencyError: STORM needs transformers 5.24 or newer, got 5.23.0. Run `pip install --upgrade 'transformers>=5.24'`."
         )
     )
 

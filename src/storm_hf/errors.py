@@ -1,56 +1,28 @@
 """Errors that storm_hf raises on purpose.
 
     StormError
-    ├── BackboneError              the backbone cannot do what STORM needs of it
-    ├── BrokenExtraError           an optional package that is installed but does not load
-    ├── CacheError                 a cache that the rollout cannot write to or differentiate through
-    ├── CheckpointError            a checkpoint that cannot be resumed from or loaded whole
-    ├── ConfigurationError         a setting out of its range, or one that contradicts another
-    ├── DatasetError               a data set, row or shard that does not have the expected form
-    ├── DemoError                  a piece of the demo that failed, or a folder in which another demo runs
-    ├── FrameSelectionError        frames asked of a video in a way that it cannot answer
-    ├── InterventionError          latents replaced in a way that does not exist
-    ├── IntervalError              scores that no mean and no interval can be had of
-    ├── LatentLayoutError          the latent block of a prompt is missing, broken, doubled or in different columns
-    ├── LatentShapeError           latents that do not have the shape of the rollout
-    ├── MachineError               a fault of the machine, such as a mount that is away or a full disk
-    ├── MissingExtraError          an optional package that is not installed
-    ├── NonFiniteLossError         a loss that is NaN or infinite, after which training on is no use
-    ├── PromptError                a clip or question that a model cannot take
-    ├── PublicationError           something that must not leave this machine
-    ├── RankMismatchError          processes that hold one sharded model and would run different layers
-    ├── ReportError                numbers or pictures that a report cannot show
-    ├── RequestError               a request that a server of ours refuses
-    ├── ServerError                a server that cannot be reached, or does not answer as expected
-    ├── StageError                 a stage of a run that failed or stopped before its end
-    ├── StaleWorkError             finished work that was made with other parameters
-    ├── TrajectoryShapeError       a target trajectory that does not fit the rollout
-    ├── UnsupportedGenerationError a way of generating that cannot think in latents
-    ├── VersionError               an installed package that is too old
-    ├── VideoReadError             a video that cannot be read
-    │   └── VideoTimeoutError      a video that was not read in time
-    ├── VideoWriteError            frames that cannot be written as a video
-    └── WorldError                 a world, split or episode that cannot exist as asked
+    ├── BackboneError        the backbone cannot do what STORM needs of it
+    ├── CheckpointError      a checkpoint that cannot be resumed from or loaded whole
+    ├── ConfigurationError   a setting or argument that is out of its range, contradicts another, or does not exist
+    ├── DatasetError         a data set, row, shard or measurement that does not have the expected form
+    ├── DependencyError      a package that is missing, too old, or does not load
+    ├── LatentError          a latent block, latents or a target trajectory that do not fit the rollout
+    ├── MachineError         a fault of the machine, such as a mount that is away or a full disk
+    ├── PromptError          a clip or question that a model cannot take
+    ├── PublicationError     something that must not leave this machine
+    ├── RequestError         a request that a server of ours refuses
+    ├── ServerError          a server that cannot be reached, or does not answer as expected
+    ├── StageError           a stage of a run or a piece of a demo that failed or stopped before its end
+    ├── StaleWorkError       finished work that was made with other parameters
+    ├── VideoReadError       a video that cannot be read
+    └── VideoWriteError      frames that cannot be written as a video
 
 Each one is also the built-in error it resembles, so that `except ValueError` keeps its meaning.
 """
 
 import errno
 
-from storm_hf.model.errors_storm import (
-    BackboneError,
-    CacheError,
-    ConfigurationError,
-    LatentLayoutError,
-    LatentShapeError,
-    StormError,
-    UnsupportedGenerationError,
-    VersionError,
-)
-
-
-class BrokenExtraError(StormError, ImportError):
-    """An optional package is installed but does not load; the message names what is missing."""
+from storm_hf.model.errors_storm import BackboneError, ConfigurationError, DependencyError, LatentError, StormError
 
 
 class CheckpointError(StormError, RuntimeError):
@@ -58,35 +30,11 @@ class CheckpointError(StormError, RuntimeError):
 
 
 class DatasetError(StormError, ValueError):
-    """A data set, row or shard that does not have the expected form."""
-
-
-class DemoError(StormError, RuntimeError):
-    """A piece of the demo failed, and the message has the end of its log; or another demo runs in the folder."""
-
-
-class FrameSelectionError(StormError, ValueError):
-    """Frames were asked of a video in a way that it cannot answer."""
-
-
-class InterventionError(StormError, ValueError):
-    """Latents were to be replaced in a way that does not exist."""
-
-
-class IntervalError(StormError, ValueError):
-    """Scores were given of which no mean and no interval can be had."""
+    """A data set, row, shard or measurement that does not have the expected form."""
 
 
 class MachineError(StormError, OSError):
     """The machine failed, not the file: a mount that is away, too many open files, an I/O error, a full disk."""
-
-
-class MissingExtraError(StormError, ImportError):
-    """An optional package is not installed; the message names the extra that brings it."""
-
-
-class NonFiniteLossError(StormError, FloatingPointError):
-    """A loss is NaN or infinite; the message has the step and what else is not finite."""
 
 
 class PromptError(StormError, ValueError):
@@ -95,14 +43,6 @@ class PromptError(StormError, ValueError):
 
 class PublicationError(StormError, ValueError):
     """Something was to be published that must not leave this machine; the message names it and shows nothing of it."""
-
-
-class RankMismatchError(StormError, RuntimeError):
-    """Processes that hold one sharded model would run different layers, and wait for each other for ever."""
-
-
-class ReportError(StormError, ValueError):
-    """Numbers or pictures that a report cannot show."""
 
 
 class RequestError(StormError, ValueError):
@@ -127,7 +67,7 @@ class ServerError(StormError, ConnectionError):
 
 
 class StageError(StormError, RuntimeError):
-    """A stage of a run failed or stopped before its end; the message names its log.
+    """A stage of a run or a piece of a demo failed or stopped before its end; the message names its log or its step.
 
     Args:
         message (`str`):
@@ -145,22 +85,14 @@ class StaleWorkError(StormError, RuntimeError):
     """Finished work in a folder was made with other parameters."""
 
 
-class TrajectoryShapeError(StormError, ValueError):
-    """A target trajectory does not fit the rollout."""
-
-
 class VideoReadError(StormError, OSError):
-    """A video cannot be read; the message is one sentence that names the file."""
-
-
-class VideoTimeoutError(VideoReadError, TimeoutError):
-    """A video was not read in time. Its contents may be fine.
+    """A video cannot be read.
 
     Args:
         message (`str`):
             One sentence that names the file.
         timeout_seconds (`float`, *optional*):
-            Time that the reading had.
+            Time that the reading had, if it was not enough. The contents may be fine then.
     """
 
     def __init__(self, message: str, timeout_seconds: float | None = None) -> None:
@@ -170,10 +102,6 @@ class VideoTimeoutError(VideoReadError, TimeoutError):
 
 class VideoWriteError(StormError, ValueError):
     """Frames cannot be written as a video."""
-
-
-class WorldError(StormError, ValueError):
-    """A world, split or episode cannot exist as asked."""
 
 
 _MACHINE_FAULTS = frozenset(
@@ -217,34 +145,19 @@ def first_line(error: BaseException) -> str:
 
 __all__ = [
     "BackboneError",
-    "BrokenExtraError",
-    "CacheError",
     "CheckpointError",
     "ConfigurationError",
     "DatasetError",
-    "DemoError",
-    "FrameSelectionError",
-    "IntervalError",
-    "InterventionError",
-    "LatentLayoutError",
-    "LatentShapeError",
+    "DependencyError",
+    "LatentError",
     "MachineError",
-    "MissingExtraError",
-    "NonFiniteLossError",
     "PromptError",
     "PublicationError",
-    "RankMismatchError",
-    "ReportError",
     "RequestError",
     "ServerError",
     "StageError",
     "StaleWorkError",
     "StormError",
-    "TrajectoryShapeError",
-    "UnsupportedGenerationError",
-    "VersionError",
     "VideoReadError",
-    "VideoTimeoutError",
     "VideoWriteError",
-    "WorldError",
 ]

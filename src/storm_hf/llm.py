@@ -212,7 +212,7 @@ class ServedChat:
         """Ask the server, again and more slowly while it is busy or away.
 
         Raises:
-            MissingExtraError: If the package `openai` is not installed.
+            DependencyError: If the package `openai` is not installed.
             DatasetError: If the answer is longer than `max_tokens`.
             ServerError: If the server cannot be reached, refuses, or answers something else; the message names its URL.
         """

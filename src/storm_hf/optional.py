@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-from storm_hf.errors import BrokenExtraError, MissingExtraError
+from storm_hf.errors import DependencyError
 
 
 _DISTRIBUTION = "storm-hf"
@@ -54,8 +54,8 @@ def require(package: str) -> ModuleType:
         `ModuleType`: The imported module.
 
     Raises:
-        MissingExtraError: If the package is not installed; the message is the command that installs it.
-        BrokenExtraError: If it is installed but does not load, as a decoder without its shared libraries.
+        DependencyError: If the package is not installed, or does not load, as a decoder without its shared libraries. The message
+            has the command that installs it.
 
     Example:
         ```python
@@ -69,12 +69,12 @@ def require(package: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name != name:
             command = install_command(extra)
-            raise BrokenExtraError(f"`{name}` needs `{error.name}`. Complete it with: {command}") from error
-        raise MissingExtraError(f"`{name}` is missing. {_next_step(extra)}") from error
+            raise DependencyError(f"`{name}` needs `{error.name}`. Complete it with: {command}") from error
+        raise DependencyError(f"`{name}` is missing. {_next_step(extra)}") from error
     except (ImportError, OSError, RuntimeError) as error:  # a missing shared library raises any of the three
         reason = str(error).partition("\n")[0].partition(". ")[0].strip()
         needed = _SYSTEM_PACKAGE.get(name, "what it needs from the system")
-        raise BrokenExtraError(
+        raise DependencyError(
             f"`{name}` is installed but does not load ({reason}). Install {needed}, or repair it "
             f"with: pip install --force-reinstall {name}"
         ) from error

@@ -7,7 +7,7 @@ import torch
 from torch.testing import assert_close
 
 from storm_hf.align.objective import TEMPERATURE, trajectory_alignment
-from storm_hf.errors import TrajectoryShapeError
+from storm_hf.errors import LatentError
 
 
 # Two rows of one step, in the plane.
@@ -109,7 +109,7 @@ def test_targets_that_are_one_vector_are_retrieved_by_chance():
 
 @pytest.mark.parametrize("shape", [(2, 1, 2), (1, 2, 2)])
 def test_latents_and_targets_of_different_shapes_are_refused(shape):
-    with pytest.raises(TrajectoryShapeError, match=r"one shape, got \(1, 1, 2\)"):
+    with pytest.raises(LatentError, match=r"one shape, got \(1, 1, 2\)"):
         trajectory_alignment(LATENTS[:1], torch.ones(shape))
 
 

@@ -7,7 +7,7 @@ from tests.training.tiny_videos import load_tiny, write_thoughts
 
 from storm_hf import StormAlignConfig, StormAlignTrainer, StormForConditionalGeneration
 from storm_hf.align.targets import saved_trajectory
-from storm_hf.errors import LatentShapeError
+from storm_hf.errors import LatentError
 from storm_hf.target_trajectory.trajectory import TargetTrajectory
 from storm_hf.training.loading import load_rows
 
@@ -81,7 +81,7 @@ def test_given_trajectory_is_used_and_kept(qwen_checkpoint, rows, tmp_path):
 
 def test_trajectory_of_another_length_is_refused(qwen_checkpoint, rows, tmp_path):
     trainer = align(qwen_checkpoint, rows, tmp_path, trajectory=TargetTrajectory(2, normalize="none"))
-    with pytest.raises(LatentShapeError):
+    with pytest.raises(LatentError):
         trainer.train()
 
 

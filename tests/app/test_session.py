@@ -9,7 +9,7 @@ from tests.evaluation.world_checkpoint import HIDDEN_SIZE, NUM_LATENTS, OPTIONS
 from storm_hf.app.markup import heading_markup
 from storm_hf.app.session import LatentView, nearest_states
 from storm_hf.diagnostics.latent_decoder import DecoderConfig, ThoughtDecoder
-from storm_hf.errors import InterventionError, PromptError
+from storm_hf.errors import ConfigurationError, PromptError
 from storm_hf.evaluation.batch import answer_questions
 from storm_hf.evaluation.thought_gallery import Gallery, ThoughtGallery
 from storm_hf.inputs.prompts import PromptEncoder
@@ -76,7 +76,7 @@ def test_answer_from_the_thought_alone_is_that_of_generation_without_the_clip(se
     ],
 )
 def test_change_that_cannot_be_made_is_refused(session, thinking, kind, steps, message):
-    with pytest.raises(InterventionError, match=message):
+    with pytest.raises(ConfigurationError, match=message):
         session.rethink(thinking, kind, **steps)
 
 

@@ -7,7 +7,7 @@ from tests.builder.tiny_build import clips_and_annotations, published, tiny_reci
 
 from storm_hf.builder import ThoughtsBuilder, row_steps
 from storm_hf.builder.retry import retry_rows
-from storm_hf.errors import DatasetError, VideoTimeoutError
+from storm_hf.errors import DatasetError, VideoReadError
 from storm_hf.thought_video import FutureGenerator
 
 
@@ -25,7 +25,7 @@ def slow_for(monkeypatch, names, timeout_seconds):
         from storm_hf.video.limits import reading_defaults
 
         if annotation.id in names and reading_defaults().timeout_seconds <= timeout_seconds:
-            return row_steps.Rejected.of(VideoTimeoutError("too slow", reading_defaults().timeout_seconds))
+            return row_steps.Rejected.of(VideoReadError("too slow", reading_defaults().timeout_seconds))
         return generate(self, annotation, **words)
 
     monkeypatch.setattr(FutureGenerator, "generate", slowly)

@@ -8,7 +8,7 @@ from tests.video.fake_libraries import GIVE_UP, write_decord
 
 from storm_hf.builder import ThoughtsBuilder
 from storm_hf.builder.engines import build_with_workers
-from storm_hf.errors import ConfigurationError, DatasetError, MissingExtraError, StaleWorkError
+from storm_hf.errors import ConfigurationError, DatasetError, DependencyError, StaleWorkError
 from storm_hf.video.library_process import stop_idle_processes
 
 
@@ -72,7 +72,7 @@ def test_backend_that_cannot_read_here_ends_the_build_before_it_begins(
     recipe = tiny_recipe(annotations, qwen_checkpoint, tmp_path / "data", reading={"video_backend": "decord"})
     monkeypatch.setattr("storm_hf.video.library_process.find_spec", lambda name: None)
     monkeypatch.setitem(sys.modules, "decord", None)
-    with pytest.raises(MissingExtraError):
+    with pytest.raises(DependencyError):
         ThoughtsBuilder(recipe).build()
     assert not (tmp_path / "data" / "work").exists()
     with pytest.raises(ConfigurationError, match="auto, pyav, decord, torchcodec"):

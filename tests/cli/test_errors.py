@@ -4,7 +4,7 @@ from typer.testing import CliRunner
 
 from storm_hf.cli import app
 from storm_hf.cli.errors import StormGroup
-from storm_hf.errors import WorldError
+from storm_hf.errors import ConfigurationError
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def end_with():
 
 
 def test_error_raised_on_purpose_is_one_line_and_code_2(end_with):
-    result = end_with(WorldError("Expected one world\n  but got two."))
+    result = end_with(ConfigurationError("Expected one world\n  but got two."))
     assert (result.exit_code, result.stdout) == (2, "")
     assert result.stderr == "storm: Expected one world but got two.\n"
 
@@ -38,7 +38,7 @@ def test_error_of_the_system_is_one_line_and_code_2(end_with):
 
 
 def test_debug_shows_the_traceback_before_the_sentence(end_with):
-    result = end_with(WorldError("No such world."), "--debug")
+    result = end_with(ConfigurationError("No such world."), "--debug")
     assert result.exit_code == 2
     assert result.stderr.startswith("Traceback (most recent call last)")
     assert result.stderr.endswith("storm: No such world.\n")

@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from storm_hf.cli import app
 from storm_hf.cli import evaluate as verb
-from storm_hf.errors import MissingExtraError
+from storm_hf.errors import DependencyError
 from storm_hf.evaluation.harness import run as harness
 from storm_hf.evaluation.harness.task_process import VERDICT, without_judge
 
@@ -114,7 +114,7 @@ def test_table_goes_to_stdout_and_a_second_call_runs_nothing(checkpoint, tmp_pat
 
 def test_missing_lmms_eval_ends_with_the_command_that_gets_it(monkeypatch, tmp_path):
     def missing(package):
-        raise MissingExtraError(f"`{package}` is missing. Install it with: pip install 'storm-hf[evaluation]'")
+        raise DependencyError(f"`{package}` is missing. Install it with: pip install 'storm-hf[evaluation]'")
 
     monkeypatch.setattr(harness, "find_spec", lambda name: None)
     monkeypatch.setattr(harness, "require", missing)

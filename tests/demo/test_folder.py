@@ -9,7 +9,7 @@ from storm_hf.demo import demo_recipe
 from storm_hf.demo.folder import DemoFolder
 from storm_hf.demo.recipe import Training
 from storm_hf.demo.tasks import Usage
-from storm_hf.errors import DemoError, StaleWorkError
+from storm_hf.errors import StageError, StaleWorkError
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def test_two_demos_in_one_folder_are_refused_and_the_folder_named(folder):
     process.start()
     try:
         assert ready.wait(30)
-        with pytest.raises(DemoError) as refusal, folder.claimed(demo_recipe("order")):
+        with pytest.raises(StageError) as refusal, folder.claimed(demo_recipe("order")):
             pass
     finally:
         done.set()

@@ -11,7 +11,7 @@ import pytest
 
 from storm_hf.demo import demo_recipe
 from storm_hf.demo.data import world_recipe
-from storm_hf.errors import WorldError
+from storm_hf.errors import ConfigurationError
 from storm_hf.worlds import WORLD_NAMES, make_world, registry
 from storm_hf.worlds.bounce import Bounce
 from storm_hf.worlds.world import DemoSettings
@@ -96,5 +96,5 @@ def test_no_other_file_names_a_world(name):
 
 
 def test_unknown_world_is_named_with_those_that_are_known():
-    with pytest.raises(WorldError, match="shuffle, bounce, order, lattice but got 'chess'"):
+    with pytest.raises(ConfigurationError, match="shuffle, bounce, order, lattice but got 'chess'"):
         demo_recipe("chess")

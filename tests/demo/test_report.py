@@ -8,7 +8,7 @@ from tests.demo.demo_story import made_up_report, made_up_story, result, with_na
 
 from storm_hf.demo.report import write_report
 from storm_hf.demo.report_data import REPORTED, OpenQuestions, Retrieval
-from storm_hf.errors import ReportError, VideoReadError
+from storm_hf.errors import DatasetError, VideoReadError
 
 
 INTERVENTIONS = made_up_report().interventions
@@ -126,18 +126,18 @@ def test_folder_holds_the_two_files_and_nothing_else(story, tmp_path):
     ],
 )
 def test_report_that_cannot_be_true_is_refused(replaced, message):
-    with pytest.raises(ReportError, match=message):
+    with pytest.raises(DatasetError, match=message):
         made_up_report(**replaced)
 
 
 def test_story_without_an_example_is_refused(clips, tmp_path):
-    with pytest.raises(ReportError, match="at least one example"):
+    with pytest.raises(DatasetError, match="at least one example"):
         write_report(tmp_path, made_up_report(), made_up_story(clips, num_examples=0))
 
 
 def test_story_that_forgets_how_an_arm_was_trained_is_refused(story, tmp_path):
     forgetful = dataclasses.replace(story, training={})
-    with pytest.raises(ReportError, match="the story's training to name direct"):
+    with pytest.raises(DatasetError, match="the story's training to name direct"):
         write_report(tmp_path, made_up_report(), forgetful)
 
 

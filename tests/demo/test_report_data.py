@@ -10,7 +10,7 @@ from storm_hf.demo.folder import DemoFolder
 from storm_hf.demo.report_data import INTERVENTIONS, read_interventions, read_story
 from storm_hf.demo.variants import TITLES
 from storm_hf.diagnostics import ThoughtGallery
-from storm_hf.errors import ReportError
+from storm_hf.errors import DatasetError
 from storm_hf.interventions.kind import InterventionKind
 from storm_hf.video import read_video, write_video
 from storm_hf.worlds import make_world
@@ -156,5 +156,5 @@ def test_results_of_earlier_versions_are_read_with_todays_names():
 
 @pytest.mark.parametrize("wrong", [{"zero": 0.2}, {**made_up_report().interventions, "mean": 0.4}])
 def test_report_without_all_interventions_or_with_others_is_refused(wrong):
-    with pytest.raises(ReportError, match="Expected interventions to name own, zero, noise_per_dataset"):
+    with pytest.raises(DatasetError, match="Expected interventions to name own, zero, noise_per_dataset"):
         made_up_report(interventions=wrong)

@@ -14,7 +14,7 @@ from tests.demo import toy_work
 from tests.demo.toy_work import events, wait_for
 
 from storm_hf.demo.tasks import Task, Usage, run_tasks
-from storm_hf.errors import DemoError
+from storm_hf.errors import StageError
 
 
 @pytest.fixture
@@ -90,7 +90,7 @@ def test_usages_add_up():
 
 def test_failure_tells_the_end_of_its_log_and_stops_the_others(run, tmp_path):
     started = time.monotonic()
-    with pytest.raises(DemoError) as failure:
+    with pytest.raises(StageError) as failure:
         run((toy_work.patient, "patient"), (toy_work.fail, "fails"), (toy_work.quick, "never"))
     assert time.monotonic() - started < toy_work.SECONDS_AT_MOST / 2
     message = str(failure.value)
@@ -101,7 +101,7 @@ def test_failure_tells_the_end_of_its_log_and_stops_the_others(run, tmp_path):
 
 
 def test_worker_that_dies_without_a_word_is_a_failure(run):
-    with pytest.raises(DemoError, match="exit code 3"):
+    with pytest.raises(StageError, match="exit code 3"):
         run((toy_work.die, "dies"))
 
 

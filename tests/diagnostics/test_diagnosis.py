@@ -9,7 +9,7 @@ from tests.diagnostics.thinker import NUM_LATENTS
 from storm_hf.diagnostics.diagnosis import diagnose
 from storm_hf.diagnostics.page import write_diagnosis
 from storm_hf.diagnostics.questions import Questions
-from storm_hf.errors import InterventionError
+from storm_hf.errors import ConfigurationError
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +106,7 @@ def test_question_of_another_clip_is_asked_with_its_latents(unknown):
 
 def test_two_questions_are_the_least(puppet):
     questions = dataclasses.replace(puppet.questions, rows=puppet.questions.rows[:1])
-    with pytest.raises(InterventionError, match="two questions or more, got num_latents=4 and 1 questions"):
+    with pytest.raises(ConfigurationError, match="two questions or more, got num_latents=4 and 1 questions"):
         diagnose(puppet.thinker.model, puppet.thinker.processor, questions)
 
 

@@ -9,7 +9,7 @@ from tests.diagnostics.thinker import latents_of, tokens_of
 from tests.tiny import EOS, IMAGE, KINDS, PAD, VIDEO, VOCAB_SIZE, tiny_inputs, tiny_storm, with_clip_mask
 
 from storm_hf.diagnostics.replay import SharedPrompts, answer_again
-from storm_hf.errors import InterventionError
+from storm_hf.errors import ConfigurationError
 from storm_hf.interventions.kind import CONTENT_FREE, InterventionKind
 from storm_hf.interventions.token_replacement import choose_donors, step_replacements, token_replacements
 
@@ -140,7 +140,7 @@ def test_own_answer_spelled_out_begins_with_what_generation_said(tiny, kind):
 
 
 def test_prompts_without_latents_are_refused():
-    with pytest.raises(InterventionError, match="num_latents=0"), torch.inference_mode():
+    with pytest.raises(ConfigurationError, match="num_latents=0"), torch.inference_mode():
         SharedPrompts(tiny_storm("qwen2_5_vl"), TinyPrompts("qwen2_5_vl", 0), OPEN, max_new_tokens=2)
 
 

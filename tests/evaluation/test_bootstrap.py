@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from storm_hf.errors import IntervalError, StormError
+from storm_hf.errors import DatasetError, StormError
 from storm_hf.evaluation.bootstrap import Interval, mean_interval, paired_difference, share_interval
 
 
@@ -113,7 +113,7 @@ def test_share_of_all_questions_about_one_clip_tells_next_to_nothing():
 
 @pytest.mark.parametrize("values", [[], [1.0, float("nan")], [[1.0], [2.0]]])
 def test_what_has_no_mean_is_refused(values):
-    with pytest.raises(IntervalError, match="one finite number per question"):
+    with pytest.raises(DatasetError, match="one finite number per question"):
         mean_interval(values)
 
 

@@ -5,7 +5,7 @@ import pytest
 from tests.evaluation.world_checkpoint import NUM_LATENTS, OPTIONS
 from tests.video.clips import encode, installed_clip, numbered_frames, numbers
 
-from storm_hf.errors import InterventionError, LatentLayoutError, PromptError, VideoReadError
+from storm_hf.errors import ConfigurationError, LatentError, PromptError, VideoReadError
 from storm_hf.evaluation import ClipQuestion, ask, ask_with_replaced_latents, load_checkpoint, read_clip
 from storm_hf.evaluation.single import MAX_FRAMES
 from storm_hf.interventions.kind import OF_ONE_QUESTION
@@ -109,14 +109,14 @@ def test_mean_replaces_by_the_mean_of_the_answers_own_latents(loaded, question, 
 @pytest.mark.parametrize("kind", ["mean", "mean_over_questions", "donor", "own"])
 def test_intervention_that_needs_more_than_the_question_is_refused(loaded, question, own, kind):
     with pytest.raises(
-        InterventionError, match="Expected one of zero, noise_per_question, mean_over_steps, no_latents"
+        ConfigurationError, match="Expected one of zero, noise_per_question, mean_over_steps, no_latents"
     ):
         ask_with_replaced_latents(*loaded, question, own, kind)
 
 
 def test_answer_without_latents_has_none_to_replace(loaded, question):
     silent = ask(*loaded, question, num_latents=0, max_new_tokens=1)
-    with pytest.raises(LatentLayoutError, match="no latents to replace"):
+    with pytest.raises(LatentError, match="no latents to replace"):
         ask_with_replaced_latents(*loaded, question, silent, "no_latents")
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from storm_hf.errors import WorldError
+from storm_hf.errors import DatasetError
 from storm_hf.worlds import format_answer, format_question, split_words
 
 
@@ -41,7 +41,7 @@ def test_question_alone():
     ],
 )
 def test_unknown_style_option_or_answer_is_refused(call, words):
-    with pytest.raises(WorldError, match=words):
+    with pytest.raises(DatasetError, match=words):
         call()
 
 

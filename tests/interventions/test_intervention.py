@@ -3,7 +3,7 @@ import pytest
 import torch
 from tests.diagnostics.thinker import NUM_LATENTS, latents_of, record_calls, tokens_of
 
-from storm_hf.errors import InterventionError, LatentShapeError
+from storm_hf.errors import ConfigurationError, LatentError
 from storm_hf.interventions.intervention import Intervention, make_intervention
 from storm_hf.interventions.kind import InterventionKind
 
@@ -119,7 +119,7 @@ def test_what_replaces_no_latent_only_changes_how_is_generated(latents, kind, ar
 
 
 def test_markers_alone_are_no_argument_of_generation(latents):
-    with pytest.raises(InterventionError, match="another prompt"):
+    with pytest.raises(ConfigurationError, match="another prompt"):
         make_intervention("markers_only", latents).generation_arguments()
 
 
@@ -135,13 +135,13 @@ def test_markers_alone_are_no_argument_of_generation(latents):
     ],
 )
 def test_intervention_that_cannot_be_made_is_refused(latents, kind, arguments, message):
-    with pytest.raises(InterventionError, match=message) as refusal:
+    with pytest.raises(ConfigurationError, match=message) as refusal:
         make_intervention(kind, latents, **arguments)
     assert isinstance(refusal.value, ValueError)
 
 
 def test_latents_of_one_question_are_not_taken_for_a_batch(latents):
-    with pytest.raises(LatentShapeError, match=r"got \(4, 32\)"):
+    with pytest.raises(LatentError, match=r"got \(4, 32\)"):
         Intervention(InterventionKind.donor, latents[0])
 
 

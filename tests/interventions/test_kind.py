@@ -1,6 +1,6 @@
 import pytest
 
-from storm_hf.errors import InterventionError
+from storm_hf.errors import ConfigurationError
 from storm_hf.interventions.kind import CONTENT_FREE, OF_ONE_QUESTION, InterventionKind, read_kind
 
 
@@ -29,14 +29,14 @@ def test_name_and_member_are_both_read(kind):
 )
 @pytest.mark.parametrize("known", [tuple(InterventionKind), OF_ONE_QUESTION], ids=["all", "one question"])
 def test_earlier_name_is_refused_with_what_it_has_become(earlier, now, known):
-    with pytest.raises(InterventionError, match="Expected one of ") as refusal:
+    with pytest.raises(ConfigurationError, match="Expected one of ") as refusal:
         read_kind(earlier, known)
     assert now in str(refusal.value)
 
 
 @pytest.mark.parametrize("name", ["", "zeros", "Zero", 0, None, ["zero"]])
 def test_unknown_name_is_refused_with_those_that_are_known(name):
-    with pytest.raises(InterventionError) as refusal:
+    with pytest.raises(ConfigurationError) as refusal:
         read_kind(name, OF_ONE_QUESTION)
     expected = "zero, noise_per_question, mean_over_steps, no_latents, latents_only"
     assert str(refusal.value) == f"Expected one of {expected} but got {name!r}."

@@ -15,7 +15,7 @@ from tests.reference import first_slot, pad_on_the_right, recompute_latents, run
 from tests.tiny import tiny_inputs, tiny_storm
 from torch.testing import assert_close
 
-from storm_hf.errors import CacheError, ConfigurationError
+from storm_hf.errors import ConfigurationError
 from storm_hf.model.cache_storm import DifferentiableCache
 from storm_hf.model.rollout_storm import RolloutGradient
 from storm_hf.training.trainer import freeze_vision
@@ -163,7 +163,7 @@ def test_cutting_the_gradient_keeps_less(name):
 def test_reentrant_checkpointing_is_refused(model, batch):
     model.activation_checkpointing_enable({"use_reentrant": True})
     try:
-        with pytest.raises(CacheError, match="use_reentrant=False"):
+        with pytest.raises(ConfigurationError, match="use_reentrant=False"):
             model(**batch)
     finally:
         model.activation_checkpointing_disable()

@@ -8,7 +8,7 @@ from tests.tiny import LATENT, LATENT_START, tiny_storm
 from torch.testing import assert_close
 from transformers import StaticCache
 
-from storm_hf.errors import CacheError
+from storm_hf.errors import ConfigurationError
 
 
 @pytest.fixture(scope="module")
@@ -112,5 +112,5 @@ def test_gradients_of_forced_latents_survive_checkpointing(request, model, input
 
 def test_gradient_through_a_static_cache_is_refused(model, inputs):
     cache = StaticCache(config=model.config.get_text_config(), max_cache_len=64)
-    with pytest.raises(CacheError, match="Leave `cache` out"):
+    with pytest.raises(ConfigurationError, match="Leave `cache` out"):
         model(**inputs, cache=cache)

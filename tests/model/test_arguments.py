@@ -6,7 +6,7 @@ from tests.tiny import LATENT, LATENT_END, LATENT_START, tiny_inputs, tiny_storm
 from torch.testing import assert_close
 from transformers import GenerationConfig
 
-from storm_hf.errors import ConfigurationError, LatentLayoutError
+from storm_hf.errors import ConfigurationError, LatentError
 from storm_hf.model.cache_storm import rollout_state
 from storm_hf.model.rollout_storm import RolloutGradient
 
@@ -30,10 +30,10 @@ def model():
 def test_what_acts_on_latents_is_refused_where_there_are_none(model, arguments, given):
     ids = torch.tensor([[5, 6, 7]])
     prompt = {"input_ids": ids} if given == "input_ids" else {"inputs_embeds": model.get_input_embeddings()(ids)}
-    with pytest.raises(LatentLayoutError, match=next(iter(arguments))):
+    with pytest.raises(LatentError, match=next(iter(arguments))):
         model(**prompt, **arguments)
     if "rollout_gradient" not in arguments:
-        with pytest.raises(LatentLayoutError, match=next(iter(arguments))):
+        with pytest.raises(LatentError, match=next(iter(arguments))):
             model.generate(**prompt, **arguments, max_new_tokens=1)
 
 
@@ -41,7 +41,7 @@ def test_what_acts_on_latents_is_refused_where_there_are_none(model, arguments, 
 def test_latent_block_among_embeddings_is_refused_and_a_prompt_without_one_is_read(model):
     ids = torch.tensor([[0, 0, 5, LATENT_START, LATENT, LATENT_END], [6, 7, 5, LATENT_START, LATENT, LATENT_END]])
     embed = model.get_input_embeddings()
-    with pytest.raises(LatentLayoutError, match=r"got `inputs_embeds` with such a block.*use LoRA"):
+    with pytest.raises(LatentError, match=r"got `inputs_embeds` with such a block.*use LoRA"):
         model(inputs_embeds=embed(ids))
     direct = ids[:, :3]
     assert torch.equal(model(inputs_embeds=embed(direct)).logits, model(input_ids=direct).logits)

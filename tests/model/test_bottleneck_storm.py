@@ -17,7 +17,7 @@ from tests.tiny import (
 from torch.testing import assert_close
 from transformers import DynamicCache
 
-from storm_hf.errors import CacheError, ConfigurationError, LatentLayoutError
+from storm_hf.errors import ConfigurationError, LatentError
 from storm_hf.model.bottleneck_storm import refuse_single_patch
 from storm_hf.model.rollout_storm import RolloutGradient
 
@@ -320,18 +320,18 @@ def test_clip_of_one_temporal_patch_is_refused_without_its_mask(given):
 def test_cache_is_refused(inputs):
     model, inputs = tiny_storm("qwen3_vl"), tiny_inputs("qwen3_vl")
     cache = DynamicCache(config=model.config.get_text_config())
-    with pytest.raises(CacheError, match="Leave `cache` out"):
+    with pytest.raises(ConfigurationError, match="Leave `cache` out"):
         model(**inputs, cache=cache, latent_bottleneck=True)
-    with pytest.raises(CacheError, match="Leave `cache` out"):
+    with pytest.raises(ConfigurationError, match="Leave `cache` out"):
         model.generate(**inputs, cache=cache, latent_bottleneck=True)
 
 
 @torch.no_grad()
 def test_prompt_without_latents_is_refused():
     model = tiny_storm("qwen3_vl")
-    with pytest.raises(LatentLayoutError, match="`latent_bottleneck`: Expected `input_ids` with a latent block"):
+    with pytest.raises(LatentError, match="`latent_bottleneck`: Expected `input_ids` with a latent block"):
         model(input_ids=torch.tensor([[5, 6, 7]]), latent_bottleneck=True)
-    with pytest.raises(LatentLayoutError, match="got none"):
+    with pytest.raises(LatentError, match="got none"):
         model.generate(**tiny_inputs("qwen3_vl"), num_latents=0, latent_bottleneck=True, max_new_tokens=1)
 
 

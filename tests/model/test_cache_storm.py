@@ -3,7 +3,7 @@ import torch
 from tests.tiny import tiny_config
 from transformers import DynamicCache
 
-from storm_hf.errors import CacheError
+from storm_hf.errors import ConfigurationError
 from storm_hf.model.cache_storm import DifferentiableCache, ReplayCache, open_cache
 
 
@@ -70,5 +70,5 @@ def test_replaying_a_sliding_window_is_refused():
     text_config = tiny_config(
         "internvl", use_sliding_window=True, sliding_window=4, max_window_layers=0
     ).get_text_config()
-    with pytest.raises(CacheError, match="gradient_checkpointing=False"):
+    with pytest.raises(ConfigurationError, match="gradient_checkpointing=False"):
         ReplayCache.open(text_config)

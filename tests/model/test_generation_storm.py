@@ -7,7 +7,7 @@ from tests.tiny import EOS, LATENT, LATENT_END, LATENT_START, VISION_TOKENS, tin
 from transformers import GenerationConfig
 from transformers.generation.streamers import BaseStreamer
 
-from storm_hf.errors import LatentLayoutError, UnsupportedGenerationError
+from storm_hf.errors import ConfigurationError, LatentError
 from storm_hf.model.generation_storm import set_num_latents
 
 
@@ -149,12 +149,12 @@ def test_streamed_answer_holds_no_latent_token_when_the_length_is_set(qwen3_vl):
 
 @pytest.mark.parametrize("num_latents", [-1, 65])
 def test_length_out_of_bounds_is_refused(qwen3_vl, num_latents):
-    with pytest.raises(LatentLayoutError, match="between 0 and max_num_latents=64"):
+    with pytest.raises(LatentError, match="between 0 and max_num_latents=64"):
         qwen3_vl.generate(**tiny_inputs("qwen3_vl"), num_latents=num_latents)
 
 
 def test_length_of_a_prompt_padded_on_the_right_is_refused(qwen3_vl):
-    with pytest.raises(LatentLayoutError, match="padding_side = 'left'"):
+    with pytest.raises(LatentError, match="padding_side = 'left'"):
         qwen3_vl.generate(**pad_on_the_right(tiny_inputs("qwen3_vl")), num_latents=2)
 
 
@@ -164,40 +164,40 @@ def test_length_of_a_prompt_padded_on_the_right_is_refused(qwen3_vl):
     ids=["text after the block", "no end", "two ends", "two blocks"],
 )
 def test_length_of_a_broken_or_earlier_block_is_refused(qwen3_vl, tail, num_latents):
-    with pytest.raises(LatentLayoutError, match="one whole latent block"):
+    with pytest.raises(LatentError, match="one whole latent block"):
         qwen3_vl.generate(**tiny_inputs("qwen3_vl", num_latents=num_latents, suffix=tail), num_latents=2)
 
 
 def test_length_of_rows_with_different_blocks_is_refused(qwen3_vl):
     rows = torch.tensor([[5, 6, LATENT_START, LATENT, LATENT_END], [5, LATENT_START, LATENT, LATENT, LATENT_END]])
-    with pytest.raises(LatentLayoutError, match="one whole latent block"):
+    with pytest.raises(LatentError, match="one whole latent block"):
         qwen3_vl.generate(input_ids=rows, num_latents=2)
 
 
 def test_length_of_a_prompt_without_tokens_is_refused(qwen3_vl):
     embeds = torch.zeros(1, 3, 32)
-    with pytest.raises(LatentLayoutError, match="got no input_ids"):
+    with pytest.raises(LatentError, match="got no input_ids"):
         qwen3_vl.generate(inputs_embeds=embeds, num_latents=2)
 
 
 def test_length_after_a_cache_is_refused(qwen3_vl):
     inputs = tiny_inputs("qwen3_vl")
     cache = qwen3_vl.generate(**inputs, **GREEDY, return_dict_in_generate=True).cache
-    with pytest.raises(LatentLayoutError, match="got cache"):
+    with pytest.raises(LatentError, match="got cache"):
         qwen3_vl.generate(**inputs, cache=cache, num_latents=2)
 
 
 def test_length_of_a_model_without_latent_tokens_is_refused():
     model = tiny_storm("qwen3_vl", latent_token_id=None, latent_start_token_id=None, latent_end_token_id=None)
-    with pytest.raises(LatentLayoutError, match="from_backbone"):
+    with pytest.raises(LatentError, match="from_backbone"):
         model.generate(**tiny_inputs("qwen3_vl", num_latents=0), num_latents=2)
 
 
 def test_continuous_batching_is_refused_with_the_reason(qwen3_vl):
-    with pytest.raises(UnsupportedGenerationError, match="Use `generate` with a left-padded batch"):
+    with pytest.raises(ConfigurationError, match="Use `generate` with a left-padded batch"):
         qwen3_vl.generate_batch([[5, 6, 7]])
 
 
 def test_rows_padded_on_the_right_are_refused_in_front_of_a_cache(qwen3_vl):
-    with pytest.raises(LatentLayoutError, match="Pad the prompts on the left"):
+    with pytest.raises(LatentError, match="Pad the prompts on the left"):
         qwen3_vl.generate(**pad_on_the_right(tiny_inputs("qwen3_vl")), max_new_tokens=1, eos_token_id=EOS)

@@ -2,7 +2,7 @@ import pytest
 import torch
 from tests.tiny import LATENT, LATENT_END, LATENT_START, tiny_config
 
-from storm_hf.errors import LatentLayoutError
+from storm_hf.errors import LatentError
 from storm_hf.model import StormConfig
 from storm_hf.model.latent_block_storm import RowAlignment, find_latent_block
 
@@ -57,7 +57,7 @@ def test_model_without_latent_tokens_has_no_block():
     ],
 )
 def test_anything_but_one_whole_block_per_row_is_refused(config, rows, advice):
-    with pytest.raises(LatentLayoutError) as error:
+    with pytest.raises(LatentError) as error:
         find_latent_block(torch.tensor(rows), config)
     assert advice in str(error.value)
 
@@ -73,7 +73,7 @@ def test_piece_of_a_prompt_may_cut_the_block_at_its_edges(config, piece, num_lat
 
 @pytest.mark.parametrize("piece", [[5, L, E], [L, 5], [5, E], [S, 5], [L, L, S]])
 def test_piece_that_no_cut_explains_is_refused(config, piece):
-    with pytest.raises(LatentLayoutError):
+    with pytest.raises(LatentError):
         find_latent_block(torch.tensor([piece]), config, is_chunk=True)
 
 

@@ -21,7 +21,7 @@ from transformers import (
     StaticCache,
 )
 
-from storm_hf.errors import BackboneError, LatentLayoutError, LatentShapeError
+from storm_hf.errors import BackboneError, LatentError
 from storm_hf.model import StormConfig, StormForConditionalGeneration
 
 
@@ -186,21 +186,21 @@ def test_head_scales_and_caps_as_the_backbone_says(name, value, change):
 )
 def test_broken_latent_block_is_refused_by_forward_and_by_generate(model, row, advice):
     for run in (model, partial(model.generate, max_new_tokens=2)):
-        with pytest.raises(LatentLayoutError) as error:
+        with pytest.raises(LatentError) as error:
             run(input_ids=torch.tensor([row]))
         assert advice in str(error.value)
 
 
 @pytest.mark.parametrize("shape", [(2, 3, 32), (1, 4, 32), (2, 4, 16), (2, 4)])
 def test_forced_latents_that_do_not_fit_the_block_are_refused(model, inputs, shape):
-    with pytest.raises(LatentShapeError, match=r"room for latents of shape \(2, 4, 32\)"):
+    with pytest.raises(LatentError, match=r"room for latents of shape \(2, 4, 32\)"):
         model(**inputs, forced_latents=torch.zeros(shape))
 
 
 @torch.no_grad()
 def test_block_that_begins_behind_a_foreign_cache_is_refused(model):
     cache = model.backbone(input_ids=torch.tensor([[5, 6]])).cache
-    with pytest.raises(LatentLayoutError, match="this cache holds none"):
+    with pytest.raises(LatentError, match="this cache holds none"):
         model(input_ids=torch.tensor([[LATENT, LATENT_END]]), cache=cache)
 
 

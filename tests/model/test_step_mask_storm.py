@@ -7,7 +7,7 @@ from tests.tiny import EOS, LATENT, LATENT_END, LATENT_START, tiny_inputs, tiny_
 from torch.testing import assert_close
 from transformers import MistralConfig, MistralModel, StaticCache
 
-from storm_hf.errors import CacheError, ConfigurationError
+from storm_hf.errors import ConfigurationError
 from storm_hf.model import StormConfig
 from storm_hf.model.latent_block_storm import find_latent_block
 from storm_hf.model.rollout_storm import RolloutGradient
@@ -259,7 +259,7 @@ def test_attention_that_takes_no_mask_is_refused(inputs, kind):
 
 @torch.no_grad()
 def test_prompt_in_pieces_is_refused(model, inputs):
-    with pytest.raises(CacheError, match="read whole"):
+    with pytest.raises(ConfigurationError, match="read whole"):
         model.generate(**inputs, max_new_tokens=2, prefill_chunk_size=4)
 
 
@@ -267,5 +267,5 @@ def test_prompt_in_pieces_is_refused(model, inputs):
 def test_static_cache_is_refused(inputs, kind):
     model = tiny_storm(kind, latent_attention="step")
     cache = StaticCache(config=model.config.get_text_config(), max_cache_len=200)
-    with pytest.raises(CacheError, match="static"):
+    with pytest.raises(ConfigurationError, match="static"):
         model(**inputs, cache=cache)

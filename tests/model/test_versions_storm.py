@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import transformers
 
-from storm_hf.errors import StormError, VersionError
+from storm_hf.errors import DependencyError, StormError
 from storm_hf.model.configuration_storm import NEWEST, OLDEST, check_transformers
 
 
@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.mark.parametrize("version", ["4.57.1", "5.9.0", "5.23.0", "5.23.9"])
 def test_older_version_is_refused_with_the_command_that_helps(version):
-    with pytest.raises(VersionError, match=re.escape(f"got {version}. Run `pip install")) as refusal:
+    with pytest.raises(DependencyError, match=re.escape(f"got {version}. Run `pip install")) as refusal:
         check_transformers(version)
     assert isinstance(refusal.value, StormError)
     assert isinstance(refusal.value, ImportError)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from storm_hf.errors import ReportError, VideoReadError
+from storm_hf.errors import DatasetError, VideoReadError
 from storm_hf.reporting import frame_data_uri, side_by_side, video_data_uri
 from storm_hf.video import read_video, write_video
 
@@ -52,7 +52,7 @@ def test_scaled_frame_turns_each_pixel_into_a_square(frames):
 
 @pytest.mark.parametrize(("frame", "scale"), [(np.zeros((4, 4, 3)), 1), (np.zeros((4, 4, 3), np.uint8), 0)])
 def test_wrong_frame_or_scale_is_refused(frame, scale):
-    with pytest.raises(ReportError, match="Expected"):
+    with pytest.raises(DatasetError, match="Expected"):
         frame_data_uri(frame, scale)
 
 
@@ -70,5 +70,5 @@ def test_clip_beside_its_thought_can_be_written_as_a_video(frames, tmp_path):
 
 
 def test_films_of_different_height_are_refused(frames):
-    with pytest.raises(ReportError, match="16 pixels and the thought video 8"):
+    with pytest.raises(DatasetError, match="16 pixels and the thought video 8"):
         side_by_side(frames, frames[:, :8])

@@ -3,7 +3,7 @@ import sys
 import jinja2
 import pytest
 
-from storm_hf.errors import MissingExtraError
+from storm_hf.errors import DependencyError
 from storm_hf.reporting import render_page
 from storm_hf.reporting.page import count, duration, percent
 
@@ -39,7 +39,7 @@ def test_value_that_is_missing_is_an_error(package):
 
 def test_missing_jinja2_names_the_extra(package, monkeypatch):
     monkeypatch.setitem(sys.modules, "jinja2", None)
-    with pytest.raises(MissingExtraError, match=r"`jinja2` is missing.*\[demo\]"):
+    with pytest.raises(DependencyError, match=r"`jinja2` is missing.*\[demo\]"):
         render_page(package, "page_of_it.html.j2", words="hello")
 
 

@@ -2,7 +2,7 @@ import xml.etree.ElementTree as ElementTree
 
 import pytest
 
-from storm_hf.errors import ReportError
+from storm_hf.errors import DatasetError
 from storm_hf.reporting import Bar, Line, Mark, bar_chart, line_chart
 
 
@@ -67,14 +67,14 @@ def test_labels_cannot_break_out_of_the_chart():
 
 @pytest.mark.parametrize("value", [-0.1, 1.1, float("nan")])
 def test_value_that_does_not_fit_is_refused(value):
-    with pytest.raises(ReportError, match="Expected `arm 0` to lie between 0 and the maximum"):
+    with pytest.raises(DatasetError, match="Expected `arm 0` to lie between 0 and the maximum"):
         bars(value)
 
 
 def test_chart_of_nothing_is_refused():
-    with pytest.raises(ReportError, match="at least one bar"):
+    with pytest.raises(DatasetError, match="at least one bar"):
         bars()
-    with pytest.raises(ReportError, match="at least one line"):
+    with pytest.raises(DatasetError, match="at least one line"):
         lines(Line("empty", []))
 
 

@@ -77,7 +77,7 @@ def test_generation_and_saved_checkpoint_equal_one_process(trained):
 def test_processes_that_disagree_end_with_an_error_on_each(disagreement, expected, folder):
     run = launch("zero3", [Job("disagree", "answer", HALF, **disagreement)], folder)
     assert run.returncode != 0
-    told = re.findall(r"\[rank(\d)\]: storm_hf\.errors\.RankMismatchError: (.*)", run.stdout)
+    told = re.findall(r"\[rank(\d)\]: storm_hf\.errors\.StageError: (.*)", run.stdout)
     assert {rank for rank, _ in told} == {"0", "1"}
     assert all(expected in message for _, message in told)
 

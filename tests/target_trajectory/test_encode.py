@@ -6,7 +6,7 @@ import torch
 import transformers
 from tests.tiny import tiny_storm
 
-from storm_hf.errors import BackboneError, TrajectoryShapeError
+from storm_hf.errors import BackboneError, LatentError
 from storm_hf.target_trajectory import encode_frames, encoder_revision
 
 
@@ -104,7 +104,7 @@ def test_revision_names_the_weights_of_the_tower_alone():
 
 
 def test_clips_that_are_no_frames_are_refused():
-    with pytest.raises(TrajectoryShapeError, match="float32"):
+    with pytest.raises(LatentError, match="float32"):
         encode_frames(
             tiny_storm("qwen2_5_vl"), processor_of("qwen2_5_vl"), [np.zeros((2, 56, 56, 3), np.float32)], fps=2.0
         )

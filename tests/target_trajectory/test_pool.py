@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from storm_hf.errors import TrajectoryShapeError
+from storm_hf.errors import LatentError
 from storm_hf.target_trajectory import pool_to_trajectory
 from storm_hf.target_trajectory.pool import pool_clips
 
@@ -54,7 +54,7 @@ def test_clips_of_different_lengths_are_pooled_together():
 
 
 def test_clips_whose_slots_differ_in_size_are_refused():
-    with pytest.raises(TrajectoryShapeError, match="layout='average'"):
+    with pytest.raises(LatentError, match="layout='average'"):
         pool_clips([torch.zeros(2, 3, 4), torch.zeros(2, 6, 4)], 2, layout="concat")
 
 
@@ -70,5 +70,5 @@ def test_clips_whose_slots_differ_in_size_are_refused():
     ],
 )
 def test_what_cannot_be_pooled_is_refused(features, options, message):
-    with pytest.raises(TrajectoryShapeError, match=message):
+    with pytest.raises(LatentError, match=message):
         pool_to_trajectory(features, options.pop("num_latents", 2), **options)

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from storm_hf.errors import TrajectoryShapeError
+from storm_hf.errors import LatentError
 from storm_hf.target_trajectory import choose_rank
 
 
@@ -80,10 +80,10 @@ def test_table_marks_the_chosen_rank(world):
 
 
 def test_labels_of_another_number_of_slots_are_refused(world):
-    with pytest.raises(TrajectoryShapeError, match="300 clips and 3 slots"):
+    with pytest.raises(LatentError, match="300 clips and 3 slots"):
         choose_rank(world[0], world[1][:, :2].numpy())
 
 
 def test_ranks_that_all_exceed_the_slot_are_refused(world):
-    with pytest.raises(TrajectoryShapeError, match="from 1 to 64"):
+    with pytest.raises(LatentError, match="from 1 to 64"):
         choose_rank(world[0], ranks=(65, 128))

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from storm_hf.errors import DatasetError, TrajectoryShapeError
+from storm_hf.errors import DatasetError, LatentError
 from storm_hf.target_trajectory import TargetTrajectory
 from storm_hf.target_trajectory.trajectory import FILE_NAME
 
@@ -70,7 +70,7 @@ def test_pooled_statistics_serve_longer_videos(features):
 
 
 def test_per_slot_statistics_refuse_another_length(features):
-    with pytest.raises(TrajectoryShapeError, match="statistics='pooled'"):
+    with pytest.raises(LatentError, match="statistics='pooled'"):
         fit(features, statistics="per_slot").with_num_latents(8)
 
 
@@ -88,12 +88,12 @@ def test_unnormalised_targets_are_the_pooled_features(features):
     ],
 )
 def test_settings_that_do_not_go_together_are_refused(options, message):
-    with pytest.raises(TrajectoryShapeError, match=message):
+    with pytest.raises(LatentError, match=message):
         TargetTrajectory(6, **options)
 
 
 def test_fitting_on_nothing_is_refused():
-    with pytest.raises(TrajectoryShapeError, match="two trajectories or more to fit statistics on but got 0"):
+    with pytest.raises(LatentError, match="two trajectories or more to fit statistics on but got 0"):
         TargetTrajectory.fit([], num_latents=2, rank=2)
 
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from storm_hf.errors import TrajectoryShapeError
+from storm_hf.errors import LatentError
 from storm_hf.target_trajectory import WhiteningStatistics
 
 
@@ -72,7 +72,7 @@ def test_pooled_statistics_serve_more_steps_than_trained():
 
 def test_per_slot_statistics_refuse_another_number_of_steps():
     statistics = WhiteningStatistics.fit(trajectories(num_latents=3), 4, statistics="per_slot")
-    with pytest.raises(TrajectoryShapeError, match="statistics='pooled'"):
+    with pytest.raises(LatentError, match="statistics='pooled'"):
         statistics.transform(trajectories(num_latents=4))
 
 
@@ -103,12 +103,12 @@ def test_rotation_into_another_size_depends_on_the_seed_alone():
     ],
 )
 def test_what_cannot_be_fitted_is_refused(data, options, message):
-    with pytest.raises(TrajectoryShapeError, match=message):
+    with pytest.raises(LatentError, match=message):
         WhiteningStatistics.fit(data, options.pop("rank", 4), **options)
 
 
 def test_slots_of_another_size_are_refused():
-    with pytest.raises(TrajectoryShapeError, match="num_latents, 16"):
+    with pytest.raises(LatentError, match="num_latents, 16"):
         WhiteningStatistics.fit(trajectories(), 4).transform(trajectories(size=8))
 
 

@@ -8,7 +8,7 @@ from tests.thought_video.questions import numbered_clip, question
 from tests.thought_video.tiny_pipelines import SHORT_TEXT, SMALL, tiny_ltx, tiny_wan
 from tests.video.clips import numbered_frames
 
-from storm_hf.errors import MissingExtraError
+from storm_hf.errors import DependencyError
 from storm_hf.thought_video import DiffusersGenerator, DiffusersSettings, Rejected
 from storm_hf.thought_video.clip_part import cropped_to
 
@@ -139,7 +139,7 @@ def test_generator_travels_to_another_process_without_its_model(folders):
 
 def test_family_names_the_package_it_lacks(folders, asked, monkeypatch):
     monkeypatch.setitem(sys.modules, "ftfy", None)
-    with pytest.raises(MissingExtraError, match=r"\[thoughts\]"):
+    with pytest.raises(DependencyError, match=r"\[thoughts\]"):
         imagine(settings(folders, "wan2.1-i2v"), asked)
 
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from storm_hf.annotations.record import Annotation
-from storm_hf.errors import WorldError
+from storm_hf.errors import ConfigurationError
 from storm_hf.thought_video import SimulatorGenerator, WorldRecipe, WorldSplit, render_world
 
 
@@ -112,16 +112,16 @@ def test_generator_rejects_a_question_of_another_episode(examples):
 
 @pytest.mark.parametrize("split", [{}, {"count": 1, "depths": {0: 1}}])
 def test_split_needs_a_count_or_depths(split):
-    with pytest.raises(WorldError, match="either a count or depths"):
+    with pytest.raises(ConfigurationError, match="either a count or depths"):
         WorldSplit(**split)
 
 
 @pytest.mark.parametrize("share", [-0.1, 1.5])
 def test_share_of_open_questions_is_a_share(share):
-    with pytest.raises(WorldError, match="open_share from 0 to 1"):
+    with pytest.raises(ConfigurationError, match="open_share from 0 to 1"):
         WorldSplit(count=1, open_share=share)
 
 
 def test_recipe_without_splits_is_refused():
-    with pytest.raises(WorldError, match="splits is missing"):
+    with pytest.raises(ConfigurationError, match="splits is missing"):
         WorldRecipe.from_dict({"world": "shuffle"})

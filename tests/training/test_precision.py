@@ -11,7 +11,7 @@ from tests.training.tiny_videos import load_tiny, write_thoughts
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from storm_hf import StormForConditionalGeneration, storm_processor
-from storm_hf.errors import BackboneError, ConfigurationError, NonFiniteLossError
+from storm_hf.errors import BackboneError, ConfigurationError, StageError
 from storm_hf.inputs.features import cache_video_features
 from storm_hf.training.loading import StormModelConfig, load_rows, load_storm
 from storm_hf.training.precision import train_whole_in_float32
@@ -92,7 +92,7 @@ def test_target_that_is_not_finite_stops_the_run_and_is_named(tmp_path):
     }
     trainer = tiny_trainer("align", "qwen2_5_vl", tmp_path, **settings)
     trainer.data_collator = BrokenTarget("qwen2_5_vl", with_targets=True)
-    with pytest.raises(NonFiniteLossError, match="got nan in step 3: `target_trajectory` of the batch"):
+    with pytest.raises(StageError, match="got nan in step 3: `target_trajectory` of the batch"):
         trainer.train()
     assert len(logged(trainer, "loss")) == 2
     assert all(weight.isfinite().all() for weight in trainer.model.parameters())
@@ -103,7 +103,7 @@ def test_weight_that_is_not_finite_stops_the_run_and_is_named(stage, tmp_path):
     trainer = tiny_trainer(stage, "qwen2_5_vl", tmp_path)
     with torch.no_grad():
         trainer.model.get_output_embeddings().weight[5] = float("inf")
-    with pytest.raises(NonFiniteLossError, match=r"in step 1: the weight `backbone.lm_head.weight`|`model.*lm_head"):
+    with pytest.raises(StageError, match=r"in step 1: the weight `backbone.lm_head.weight`|`model.*lm_head"):
         trainer.train()
 
 

@@ -8,7 +8,7 @@ from tests.training.tiny_training import TinyCollator, tiny_trainer
 from torch import nn
 from torch.distributed.fsdp import fully_shard
 
-from storm_hf.errors import RankMismatchError
+from storm_hf.errors import StageError
 from storm_hf.training.rank_consistency import check_ranks_match, forward_signatures, is_sharded
 
 
@@ -55,23 +55,23 @@ def test_processes_that_agree_go_on():
 def test_other_number_of_latents_is_named_with_its_process():
     expected = "micro-batch 1 .* 3 latents with `pixel_values_videos` on ranks 0, 2; 5 latents .* on rank 1"
     same, other = [[3, WITH_VIDEO], [3, WITH_VIDEO]], [[3, WITH_VIDEO], [5, WITH_VIDEO]]
-    with pytest.raises(RankMismatchError, match=expected):
+    with pytest.raises(StageError, match=expected):
         check_ranks_match(routes(same, other, same))
 
 
 def test_missing_video_is_named_with_its_process():
-    with pytest.raises(RankMismatchError, match="3 latents with no video on rank 1"):
+    with pytest.raises(StageError, match="3 latents with no video on rank 1"):
         check_ranks_match(routes([[3, WITH_VIDEO]], [[3, WITHOUT]]))
 
 
 def test_missing_batch_is_named_with_its_process():
-    with pytest.raises(RankMismatchError, match="no batch on rank 1"):
+    with pytest.raises(StageError, match="no batch on rank 1"):
         check_ranks_match(routes([[3, WITH_VIDEO]], [[-1, -1]]))
 
 
 def test_message_about_many_processes_stays_short():
     many = [[[3, WITH_VIDEO]]] * 63
-    with pytest.raises(RankMismatchError, match="on ranks 0, 1, 2, 3 and 59 more; 5 latents .* on rank 63"):
+    with pytest.raises(StageError, match="on ranks 0, 1, 2, 3 and 59 more; 5 latents .* on rank 63"):
         check_ranks_match(routes(*many, [[5, WITH_VIDEO]]))
 
 
@@ -95,7 +95,7 @@ def disagree_as_rank(rank, folder, is_sharded):
     try:
         trainer._get_num_items_in_batch([trainer.data_collator([{"number": 0}])], CPU)
         outcome = "no error"
-    except RankMismatchError as error:
+    except StageError as error:
         outcome = str(error)
     (folder / f"{rank}.txt").write_text(outcome)
     del model, trainer

@@ -17,7 +17,7 @@ from tests.video.fake_libraries import GIVE_UP, write_decord
 from storm_hf import StormAlignConfig, StormAlignTrainer, StormAnswerConfig
 from storm_hf.align.collator import AlignCollator
 from storm_hf.align.targets import fit_trajectory
-from storm_hf.errors import ConfigurationError, MissingExtraError, VideoReadError
+from storm_hf.errors import ConfigurationError, DependencyError, VideoReadError
 from storm_hf.inputs.collator import AnswerCollator
 from storm_hf.inputs.features import cache_video_features
 from storm_hf.training import device as devices
@@ -100,7 +100,7 @@ def test_workers_read_with_the_backend_of_the_run(workers, tiny, rows, tmp_path,
 
 
 @pytest.mark.parametrize("config", [StormAlignConfig, StormAnswerConfig])
-@pytest.mark.parametrize(("backend", "error"), [("opencv", ConfigurationError), ("decord", MissingExtraError)])
+@pytest.mark.parametrize(("backend", "error"), [("opencv", ConfigurationError), ("decord", DependencyError)])
 def test_backend_that_cannot_read_here_is_told_with_the_arguments(config, backend, error, tmp_path, monkeypatch):
     monkeypatch.setattr("storm_hf.video.library_process.find_spec", lambda name: None)
     monkeypatch.setitem(sys.modules, "decord", None)

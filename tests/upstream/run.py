@@ -19,7 +19,7 @@ from pathlib import Path
 import yaml
 from tests.upstream.source import PACKAGE, lay_out
 
-from storm_hf.errors import BrokenExtraError, MissingExtraError
+from storm_hf.errors import DependencyError
 from storm_hf.optional import require
 
 
@@ -84,7 +84,7 @@ def read_reasons() -> dict[str, str]:
     listed = yaml.safe_load(SKIPS.read_text(encoding="utf-8"))
     try:
         require("torchcodec.decoders")
-    except (BrokenExtraError, MissingExtraError):
+    except DependencyError:
         return {**listed["always"], **listed["without_ffmpeg"]}
     return dict(listed["always"])
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from tests.video import clips
 
-from storm_hf.errors import FrameSelectionError, VideoReadError
+from storm_hf.errors import DatasetError, VideoReadError
 from storm_hf.video import VideoLimits, read_video
 
 
@@ -140,7 +140,7 @@ def problem_of(path: Path, strict: bool) -> tuple[str, str | None]:
     try:
         read_video(path, num_frames=3, strict=strict, timeout_seconds=TIMEOUT_SECONDS, limits=LIMITS)
         outcome = "read"
-    except (VideoReadError, FrameSelectionError) as error:
+    except (VideoReadError, DatasetError) as error:
         outcome = type(error).__name__
         if "\n" in str(error):
             return outcome, f"a sentence of several lines: {error}"

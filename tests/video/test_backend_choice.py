@@ -6,7 +6,7 @@ import sys
 import pytest
 from tests.video.fake_libraries import GIVE_UP, write_decord, write_torchcodec
 
-from storm_hf.errors import BrokenExtraError, ConfigurationError, MissingExtraError
+from storm_hf.errors import ConfigurationError, DependencyError
 from storm_hf.video import VideoLimits, bounded_reading, read_video, set_video_backend
 from storm_hf.video.library_backends import other_backend, video_backend
 
@@ -58,14 +58,14 @@ def test_backend_that_does_not_exist_is_named(counting, monkeypatch, name):
 def test_backend_that_is_not_installed_is_not_chosen(monkeypatch):
     monkeypatch.setattr("storm_hf.video.library_process.find_spec", lambda name: None)
     monkeypatch.setitem(sys.modules, "decord", None)
-    with pytest.raises(MissingExtraError, match="`decord` is missing"):
+    with pytest.raises(DependencyError, match="`decord` is missing"):
         set_video_backend("decord")
     assert video_backend() == "pyav"
 
 
 def test_backend_that_does_not_load_is_not_chosen(libraries):
     write_torchcodec(libraries, "raise RuntimeError('no FFmpeg here')")
-    with pytest.raises(BrokenExtraError, match="does not load .no FFmpeg here"):
+    with pytest.raises(DependencyError, match="does not load .no FFmpeg here"):
         set_video_backend("torchcodec")
     assert video_backend() == "pyav"
 

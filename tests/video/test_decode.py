@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from tests.video import clips
 
-from storm_hf.errors import FrameSelectionError, VideoReadError
+from storm_hf.errors import ConfigurationError, DatasetError, VideoReadError
 from storm_hf.video import VideoLimits, read_video
 
 
@@ -72,12 +72,16 @@ def test_more_frames_than_there_are_repeats_them(tmp_path):
         ({"num_frames": 0}, "at least 1"),
         ({"fps": -1.0}, "above 0"),
         ({"indices": []}, "at least one index"),
-        ({"indices": [40]}, "from 0 to 39"),
     ],
 )
 def test_impossible_selection_is_refused(counting, wish, words):
-    with pytest.raises(FrameSelectionError, match=words):
+    with pytest.raises(ConfigurationError, match=words):
         read_video(counting, **wish)
+
+
+def test_frame_that_a_video_does_not_have_is_refused(counting):
+    with pytest.raises(DatasetError, match="from 0 to 39"):
+        read_video(counting, indices=[40])
 
 
 def test_variable_frame_rate_is_sampled_in_time(tmp_path):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from tests.video import clips, fake_libraries
 
-from storm_hf.errors import BrokenExtraError, MissingExtraError, VideoReadError
+from storm_hf.errors import DependencyError, VideoReadError
 from storm_hf.video import VideoLimits, read_video
 
 
@@ -95,13 +95,13 @@ def test_library_that_gives_more_than_asked_is_not_believed(counting, libraries,
 @pytest.mark.parametrize("backend", ["torchcodec", "decord"])
 def test_missing_library_is_named_with_its_extra(counting, backend, monkeypatch):
     monkeypatch.setitem(sys.modules, backend, None)
-    with pytest.raises(MissingExtraError, match=f"`{backend}` is missing.*\\[decoders\\]"):
+    with pytest.raises(DependencyError, match=f"`{backend}` is missing.*\\[decoders\\]"):
         read_video(counting, backend=backend)
 
 
 def test_library_that_does_not_load_is_told_from_one_that_is_missing(counting, libraries):
     (libraries / "decord.py").write_text('raise OSError("libavcodec.so.58: cannot open shared object file")')
-    with pytest.raises(BrokenExtraError, match="`decord` is installed but does not load .libavcodec.so.58"):
+    with pytest.raises(DependencyError, match="`decord` is installed but does not load .libavcodec.so.58"):
         read_video(counting, backend="decord")
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from storm_hf.errors import FrameSelectionError
+from storm_hf.errors import DatasetError
 from storm_hf.video.sample import FrameSelection
 
 
@@ -40,5 +40,5 @@ def test_times_rounded_by_a_container_still_give_every_frame():
 
 @pytest.mark.parametrize("indices", [[10], [-1]])
 def test_frames_outside_the_video_are_refused(indices):
-    with pytest.raises(FrameSelectionError, match="from 0 to 9, since the video has 10 frames"):
+    with pytest.raises(DatasetError, match="from 0 to 9, since the video has 10 frames"):
         FrameSelection(indices=indices).choose(REGULAR)

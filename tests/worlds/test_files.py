@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from storm_hf.errors import StaleWorkError, WorldError
+from storm_hf.errors import ConfigurationError, DatasetError, StaleWorkError
 from storm_hf.video import read_video
 from storm_hf.worlds import make_world, read_episodes, world_of_clip, write_episodes
 from storm_hf.worlds.render import BACKGROUND, ENLARGEMENT
@@ -80,7 +80,7 @@ def test_stopped_run_leaves_no_manifest_and_goes_on(tmp_path):
 
     with pytest.raises(KeyboardInterrupt):
         write_episodes(SHUFFLE, range(3), tmp_path, on_finished=stop)
-    with pytest.raises(WorldError, match=r"episodes.jsonl .* it continues"):
+    with pytest.raises(DatasetError, match=r"episodes.jsonl .* it continues"):
         read_episodes(tmp_path)
     assert [files.seed for files in write_episodes(SHUFFLE, range(3), tmp_path)] == [0, 1, 2]
 
@@ -100,7 +100,7 @@ def test_folder_of_another_world_is_refused(tmp_path):
 
 
 def test_seeds_and_depths_of_different_number_are_refused(tmp_path):
-    with pytest.raises(WorldError, match="one depth per seed, 2, but got 1"):
+    with pytest.raises(ConfigurationError, match="one depth per seed, 2, but got 1"):
         write_episodes(SHUFFLE, [0, 1], tmp_path, depths=[3])
 
 
@@ -123,7 +123,7 @@ def test_canvas_pads_frames_and_changes_nothing_else(tmp_path):
 
 
 def test_canvas_that_is_too_small_is_refused(tmp_path):
-    with pytest.raises(WorldError, match="at least 16 x 64 pixels but got 16 x 48"):
+    with pytest.raises(ConfigurationError, match="at least 16 x 64 pixels but got 16 x 48"):
         write_episodes(SHUFFLE, [0], tmp_path, canvas=(16, 48))
     assert len(write_episodes(SHUFFLE, [0], tmp_path, canvas=(48, 64))) == 1  # nothing was begun
 

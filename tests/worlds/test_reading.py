@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from storm_hf.errors import WorldError
+from storm_hf.errors import ConfigurationError
 from storm_hf.worlds.render import enlarge, shrink
 
 
@@ -31,5 +31,5 @@ def test_shrinking_undoes_enlarging():
 def test_frame_of_another_shape_is_refused(standard_world):
     height, width = standard_world.frame_size
     for shape in ((height, width), (height, width + 16, 3), (height // 2, width // 2, 3)):
-        with pytest.raises(WorldError, match=f"{height} x {width} or a multiple"):
+        with pytest.raises(ConfigurationError, match=f"{height} x {width} or a multiple"):
             standard_world.read_frame(np.zeros(shape, dtype=np.uint8))

@@ -4,7 +4,7 @@ from itertools import combinations
 
 import pytest
 
-from storm_hf.errors import WorldError
+from storm_hf.errors import ConfigurationError
 from storm_hf.worlds import SPLITS, split_seeds
 
 
@@ -27,5 +27,5 @@ def test_asking_for_more_keeps_the_first_seeds():
     ],
 )
 def test_seeds_that_do_not_exist_are_refused(arguments, words):
-    with pytest.raises(WorldError, match=words):
+    with pytest.raises(ConfigurationError, match=words):
         split_seeds(*arguments)

@@ -9,7 +9,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from storm_hf.errors import WorldError
+from storm_hf.errors import ConfigurationError
 from storm_hf.worlds import WORLD_NAMES, format_question, make_world, split_words
 from storm_hf.worlds.render import ENLARGEMENT
 
@@ -118,12 +118,14 @@ def test_depth_is_kept_as_asked(world):
 @pytest.mark.parametrize("distance", [-1, 0])
 def test_impossible_depth_is_refused(world, distance):
     depth = world.depths[0] - 1 if distance else world.depths[-1] + 1
-    with pytest.raises(WorldError, match=rf"depth from {world.depths[0]} to {world.depths[-1]} .* got {depth}"):
+    with pytest.raises(
+        ConfigurationError, match=rf"depth from {world.depths[0]} to {world.depths[-1]} .* got {depth}"
+    ):
         world.episode(0, depth=depth)
 
 
 def test_negative_seed_is_refused(world):
-    with pytest.raises(WorldError, match="seed of 0 or more"):
+    with pytest.raises(ConfigurationError, match="seed of 0 or more"):
         world.episode(-1)
 
 
@@ -143,9 +145,9 @@ def test_counterfactual_of_an_episode_is_that_of_its_seed_and_depth(world):
 
 
 def test_counterfactual_at_a_state_that_cannot_be_is_refused(world):
-    with pytest.raises(WorldError, match="Expected a state"):
+    with pytest.raises(ConfigurationError, match="Expected a state"):
         world.counterfactual(0, 1, "purgatory")
-    with pytest.raises(WorldError, match=f"from 1 to {world.num_steps}"):
+    with pytest.raises(ConfigurationError, match=f"from 1 to {world.num_steps}"):
         world.counterfactual(0, world.num_steps + 1, next(iter(world.state_names)))
 
 
@@ -161,9 +163,9 @@ def test_no_pixel_tells_the_time():
 
 
 def test_unknown_world_and_knob_are_refused_with_the_known_ones():
-    with pytest.raises(WorldError, match="shuffle, bounce, order"):
+    with pytest.raises(ConfigurationError, match="shuffle, bounce, order"):
         make_world("chess")
-    with pytest.raises(WorldError, match=r"num_cups, num_steps, .* got num_balls"):
+    with pytest.raises(ConfigurationError, match=r"num_cups, num_steps, .* got num_balls"):
         make_world("shuffle", num_balls=2)
 
 
@@ -186,7 +188,7 @@ def test_unknown_world_and_knob_are_refused_with_the_known_ones():
     ],
 )
 def test_knob_out_of_its_range_is_refused(name, knobs):
-    with pytest.raises(WorldError, match="Expected .* from"):
+    with pytest.raises(ConfigurationError, match="Expected .* from"):
         make_world(name, **knobs)
 
 

@@ -12,7 +12,7 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 
-from storm_hf.errors import TrajectoryShapeError
+from storm_hf.errors import LatentError
 
 
 AlignLoss = Literal["cosine_mse", "mse", "cosine", "infonce"]
@@ -85,10 +85,10 @@ def trajectory_alignment(
             Row of `known` in which `targets` begin.
 
     Raises:
-        TrajectoryShapeError: If the shapes differ.
+        LatentError: If the shapes differ.
     """
     if latents.shape != targets.shape:
-        raise TrajectoryShapeError(
+        raise LatentError(
             f"Expected latents and targets of one shape, got {tuple(latents.shape)} and {tuple(targets.shape)}. Make the "
             "targets with the model's `num_latents`, and let each process see its own rows only (`accelerate launch`)."
         )

@@ -46,7 +46,7 @@ def choose_targets(
 
     Raises:
         DatasetError: If no targets were saved with the data set that is given, or there is nothing to fit to.
-        TrajectoryShapeError: If the saved statistics know another number of slots.
+        LatentError: If the saved statistics know another number of slots.
     """
     if isinstance(given, TargetTrajectory):
         return given
@@ -91,7 +91,7 @@ def saved_trajectory(
             `whitening_statistics` that is neither the default nor the saved one, which is logged.
 
     Raises:
-        TrajectoryShapeError: If the saved statistics know another number of slots.
+        LatentError: If the saved statistics know another number of slots.
     """
     if args.whitening_rank is not None or args.target_normalize != "whiten":
         return None

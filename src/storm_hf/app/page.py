@@ -35,7 +35,7 @@ def build_page(handlers: PageHandlers) -> Any:
         `gradio.Blocks`: Launched with what `look` gives. Clients find the buttons as `/ask` and `/change`.
 
     Raises:
-        MissingExtraError: If the extra `app` is not installed.
+        DependencyError: If the extra `app` is not installed.
     """
     gradio = _gradio()
     blocks = gradio.Blocks(
@@ -191,7 +191,7 @@ def run_page(
             Called with the address once the page answers.
 
     Raises:
-        MissingExtraError: If the extra `app` is not installed.
+        DependencyError: If the extra `app` is not installed.
         ServerError: If the port is taken.
     """
     appearance = look()  # before the model is loaded, which takes longer than to find that Gradio is missing

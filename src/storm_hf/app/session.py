@@ -15,7 +15,7 @@ from transformers import ProcessorMixin
 
 from storm_hf.checkpoints.loading import load_checkpoint
 from storm_hf.diagnostics.latent_decoder import ThoughtDecoder
-from storm_hf.errors import CheckpointError, InterventionError, LatentLayoutError, PromptError
+from storm_hf.errors import CheckpointError, ConfigurationError, LatentError, PromptError
 from storm_hf.evaluation.batch import Answer, answer_questions, counted_passes, passes_until_first_token
 from storm_hf.evaluation.single import ClipQuestion, ask, read_clip
 from storm_hf.evaluation.thought_gallery import TEMPERATURE, Gallery, describe_latents, unit_vectors
@@ -82,7 +82,7 @@ class LatentView:
 
         Raises:
             CheckpointError: If the gallery belongs to another model.
-            LatentShapeError: If the decoder does.
+            LatentError: If the decoder does.
         """
         described = describe_latents(latents, self.gallery)  # refuses a gallery of another size
         pictures = [None] * len(latents) if self.decoder is None else self.decoder.draw(latents)
@@ -262,14 +262,14 @@ class Session:
         Raises:
             VideoReadError: If the file is no video.
             PromptError: If the clip is too long, there is no question, or both do not fit the model.
-            LatentLayoutError: If the model has no latents.
+            LatentError: If the model has no latents.
         """
         if not text.strip():
             raise PromptError("There is no question yet. Type what you want to know about the clip.")
         if len(options) == 1:
             raise PromptError("One option is no choice. Give two or more, with commas between, or none.")
         if self.num_latents == 0:
-            raise LatentLayoutError("Expected a model that thinks in latents but this one has none. Load another.")
+            raise LatentError("Expected a model that thinks in latents but this one has none. Load another.")
         question = ClipQuestion(self._read(clip), text.strip(), tuple(options))
         own = self._timed(lambda: ask(self.model, self.processor, question, max_new_tokens=MAX_NEW_TOKENS))
         direct = self._timed(
@@ -301,13 +301,13 @@ class Session:
                 A video file, for `donor`: the model is asked the same about it.
 
         Raises:
-            InterventionError: If the intervention cannot be made, or changes nothing.
+            ConfigurationError: If the intervention cannot be made, or changes nothing.
             VideoReadError: If the other file is no video.
             PromptError: If the other clip is too long.
         """
         own = _latents(thinking.own)
         if kind == InterventionKind.own and source in (None, step):
-            raise InterventionError("A step's own latent changes nothing there. Choose another step to take it from.")
+            raise ConfigurationError("A step's own latent changes nothing there. Choose another step to take it from.")
         donor = self._answer_about(other_clip, thinking.question) if kind == InterventionKind.donor else None
         latents = (own if donor is None else _latents(donor))[None]  # (1, K, D)
         steps = None if step is None else [step]
@@ -327,7 +327,7 @@ class Session:
 
     def _answer_about(self, clip: Path | None, question: ClipQuestion) -> Answer:
         if clip is None:
-            raise InterventionError("Expected another clip to take latents from. Drop one, or choose an example.")
+            raise ConfigurationError("Expected another clip to take latents from. Drop one, or choose an example.")
         asked = ClipQuestion(self._read(clip), question.text, question.options)
         return ask(self.model, self.processor, asked, max_new_tokens=MAX_NEW_TOKENS)
 
@@ -366,5 +366,5 @@ def _folder_of(name_or_path: str) -> Path:
 
 def _latents(reply: Reply | Answer) -> np.ndarray:
     if reply.latents is None:
-        raise LatentLayoutError("There are no latents to change: this answer was given without any.")
+        raise LatentError("There are no latents to change: this answer was given without any.")
     return reply.latents

@@ -98,7 +98,7 @@ def build_with_datatrove(
         [`ThoughtsReport`]: What the data set holds.
 
     Raises:
-        MissingExtraError: If datatrove is not installed.
+        DependencyError: If datatrove is not installed.
         DatasetError: If the tasks ended without a data set; their logs lie in `work/logs`.
     """
     require("datatrove.executor.local").LocalPipelineExecutor(
@@ -130,7 +130,7 @@ def submit_to_slurm(recipe: ThoughtsRecipe, tasks: int, settings: Mapping[str, A
             `venv_path` or `sbatch_args`.
 
     Raises:
-        MissingExtraError: If datatrove is not installed.
+        DependencyError: If datatrove is not installed.
     """
     executor = require("datatrove.executor.slurm").SlurmPipelineExecutor
     job = None
@@ -192,7 +192,7 @@ def build_with_ray(recipe: ThoughtsRecipe, tasks: int, settings: Mapping[str, An
         [`ThoughtsReport`]: What the data set holds.
 
     Raises:
-        MissingExtraError: If Ray is not installed.
+        DependencyError: If Ray is not installed.
         StageError: If a task failed; what is complete stays.
     """
     data, exceptions = require("ray.data"), require("ray.exceptions")

@@ -170,8 +170,8 @@ class ThoughtsRecipe:
         """Make a recipe of what a YAML file holds.
 
         Raises:
-            ConfigurationError: If a key is missing or unknown, or a value out of its range.
-            WorldError: If the world or its splits cannot exist as asked.
+            ConfigurationError: If a key is missing or unknown, or a value out of its range, or if the world or its
+                splits cannot exist as asked.
         """
         if isinstance(content, Mapping) and isinstance(content.get("world"), str):
             raise ConfigurationError(

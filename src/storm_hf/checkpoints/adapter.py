@@ -84,7 +84,7 @@ def find_adapter(name_or_path: str, **place: Any) -> AdapterFolder | None:
 
     Raises:
         CheckpointError: If the adapter does not name its base.
-        MissingExtraError: If it is an adapter, and `peft` is not installed.
+        DependencyError: If it is an adapter, and `peft` is not installed.
     """
     if Path(name_or_path, "config.json").is_file():
         return None

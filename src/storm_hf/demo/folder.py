@@ -9,7 +9,7 @@ from pathlib import Path
 from storm_hf.atomic import read_json
 from storm_hf.demo.recipe import DemoRecipe
 from storm_hf.demo.tasks import Usage
-from storm_hf.errors import DemoError, StaleWorkError
+from storm_hf.errors import StageError, StaleWorkError
 from storm_hf.pipeline.lock import locked
 from storm_hf.reporting import write_atomically
 
@@ -76,12 +76,12 @@ class DemoFolder:
                 Recipe of the run.
 
         Raises:
-            DemoError: If another process runs a demo in the folder.
+            StageError: If another process runs a demo in the folder.
             StaleWorkError: If it was begun with another recipe.
         """
         with locked(self.path / _LOCK, "demo", wait=False) as is_held:
             if not is_held:
-                raise DemoError(
+                raise StageError(
                     f"Expected {self.path} for one demo at a time, but another one runs in it. Wait for it, or name another "
                     "folder with --out."
                 )

@@ -73,7 +73,7 @@ def demo_recipe(world: str = "shuffle", seed: int = 0, naive_targets: bool = Fal
             Whether to leave the targets as pooled, at unit size and not whitened, to see the failure.
 
     Raises:
-        WorldError: If there is no such world.
+        ConfigurationError: If there is no such world.
     """
     settings = vars(make_world(world).demo)
     drawn = make_world(world, **settings["knobs"])

@@ -17,7 +17,7 @@ from storm_hf.demo.report_data import (
 )
 from storm_hf.demo.variants import TITLES
 from storm_hf.demo.verdict import judge
-from storm_hf.errors import ReportError
+from storm_hf.errors import DatasetError
 from storm_hf.evaluation.bootstrap import wilson_interval
 from storm_hf.interventions.kind import InterventionKind
 from storm_hf.reporting import (
@@ -55,11 +55,11 @@ def write_report(folder: str | os.PathLike[str], report: DemoReport, story: Demo
         `Path`: The page. It needs no other file and no network.
 
     Raises:
-        ReportError: If the story has no example or says nothing of a variant's training.
+        DatasetError: If the story has no example or says nothing of a variant's training.
         VideoReadError: If a clip of an example cannot be read.
     """
     if not story.examples:
-        raise ReportError("Expected at least one example clip to show but got none.")
+        raise DatasetError("Expected at least one example clip to show but got none.")
     check_names("the story's training", story.training, tuple(_all_variants(report, story)))
     page = render_page("storm_hf.demo", "report.html.j2", **_page_values(report, story))
     write_atomically(Path(folder) / "report.json", report.to_json())

@@ -17,7 +17,7 @@ from storm_hf.demo.folder import DemoFolder
 from storm_hf.demo.recipe import DemoRecipe
 from storm_hf.demo.variants import TITLES
 from storm_hf.diagnostics import ThoughtGallery
-from storm_hf.errors import ReportError
+from storm_hf.errors import DatasetError
 from storm_hf.target_trajectory import load_thoughts
 from storm_hf.video import read_video
 from storm_hf.worlds import make_world
@@ -144,7 +144,7 @@ class DemoReport:
             The same clips asked about without options; all other figures are of questions with options.
 
     Raises:
-        ReportError: If a variant is missing or superfluous, a share does not lie between 0 and 1, or a number is not
+        DatasetError: If a variant is missing or superfluous, a share does not lie between 0 and 1, or a number is not
             finite.
     """
 
@@ -183,10 +183,10 @@ def check_names(what: str, given: Mapping[str, object], expected: tuple[str, ...
     """Make sure that a mapping names what it should and nothing else.
 
     Raises:
-        ReportError: If it does not.
+        DatasetError: If it does not.
     """
     if set(given) != set(expected):
-        raise ReportError(f"Expected {what} to name {', '.join(expected)} but got {', '.join(given) or 'nothing'}.")
+        raise DatasetError(f"Expected {what} to name {', '.join(expected)} but got {', '.join(given) or 'nothing'}.")
 
 
 def _numbers(values: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, float]]:
@@ -202,7 +202,7 @@ def _check_number(name: str, number: float) -> None:
     is_share = last in ("accuracy", "chance", "top1_state") or group.startswith(("interventions", "by_depth", "open"))
     if not math.isfinite(number) or number < 0 or (is_share and number > 1):
         expected = "a share from 0 to 1" if is_share else "a finite number of 0 or more"
-        raise ReportError(f"Expected {name} of the report to be {expected} but got {number}.")
+        raise DatasetError(f"Expected {name} of the report to be {expected} but got {number}.")
 
 
 @dataclass(frozen=True)

@@ -57,7 +57,7 @@ def run_demo(
         [`DemoReport`]: The numbers, as in `report.json`. `report.html` lies beside it, the checkpoint in `storm/`.
 
     Raises:
-        DemoError: If a stage fails, or another demo runs in the folder.
+        StageError: If a stage fails, or another demo runs in the folder.
         StaleWorkError: If the folder was begun with another recipe.
         KeyboardInterrupt: If Ctrl-C was pressed; what was done is kept.
     """
@@ -76,7 +76,7 @@ def prepare(folder: DemoFolder, recipe: DemoRecipe, console: Console | None = No
     """Do what all variants start from, unless it was done before: render, learn to see, encode.
 
     Raises:
-        DemoError: If a stage fails, or another demo runs in the folder.
+        StageError: If a stage fails, or another demo runs in the folder.
         StaleWorkError: If the folder was begun with another recipe.
     """
     with folder.claimed(recipe):

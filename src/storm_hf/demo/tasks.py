@@ -23,7 +23,7 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from storm_hf.errors import DemoError
+from storm_hf.errors import StageError
 from storm_hf.processes import end_with_parent, receiving_stops
 
 
@@ -121,7 +121,7 @@ def run_tasks(tasks: Sequence[Task], logs: Path, workers: int, console: Console 
             Console of the progress bars.
 
     Raises:
-        DemoError: If a task fails; the message has the end of its log.
+        StageError: If a task fails; the message has the end of its log.
         KeyboardInterrupt: If Ctrl-C was pressed or SIGTERM came, after every worker has stopped.
     """
     logs.mkdir(parents=True, exist_ok=True)
@@ -141,7 +141,7 @@ def run_tasks(tasks: Sequence[Task], logs: Path, workers: int, console: Console 
                 _listen(board)
                 _pass_on_interrupts(board)
     if board.failure is not None:
-        raise DemoError(f"{board.failure[0]} failed; its log is in {logs}. It ended with:\n{board.failure[1]}")
+        raise StageError(f"{board.failure[0]} failed; its log is in {logs}. It ended with:\n{board.failure[1]}")
     if board.num_interrupts:
         raise KeyboardInterrupt
     cpu_seconds = board.cpu_seconds + _own_cpu_seconds() - own_cpu_seconds

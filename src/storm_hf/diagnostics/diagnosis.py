@@ -25,7 +25,7 @@ from storm_hf.diagnostics.questions import Questions
 from storm_hf.diagnostics.record import Diagnosis
 from storm_hf.diagnostics.replay import Reply, answer_again
 from storm_hf.diagnostics.verdict import judge
-from storm_hf.errors import BackboneError, InterventionError
+from storm_hf.errors import BackboneError, ConfigurationError
 from storm_hf.evaluation.batch import answer_questions
 from storm_hf.inputs.prompts import CACHED_PROMPT, PromptEncoder, Row
 from storm_hf.interventions.intervention import Intervention
@@ -75,7 +75,7 @@ def diagnose(
             Called with the number of questions done; each is done twice.
 
     Raises:
-        InterventionError: If the model thinks in no latents, or there are fewer than two questions.
+        ConfigurationError: If the model thinks in no latents, or there are fewer than two questions.
     """
     started = time.perf_counter()
     _check(model.config.num_latents, questions)
@@ -179,7 +179,7 @@ class _Asking:
 
 def _check(num_latents: int, questions: Questions) -> None:
     if num_latents < 1 or len(questions.rows) < 2:
-        raise InterventionError(
+        raise ConfigurationError(
             f"Expected a model that thinks in latents and two questions or more, got num_latents={num_latents} and "
             f"{len(questions.rows)} questions."
         )

@@ -30,7 +30,7 @@ def write_diagnosis(folder: str | os.PathLike[str], diagnosis: Diagnosis, pictur
         `Path`: The page. It needs no other file and no network.
 
     Raises:
-        MissingExtraError: If jinja2 is not installed.
+        DependencyError: If jinja2 is not installed.
     """
     page = render_page(
         "storm_hf.diagnostics",

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from storm_hf.diagnostics.verdict import FEWEST_CLIPS
-from storm_hf.errors import DatasetError, StormError, WorldError, first_line
+from storm_hf.errors import ConfigurationError, DatasetError, StormError, first_line
 from storm_hf.inputs.prompts import Row
 from storm_hf.optional import require
 from storm_hf.target_trajectory.schema import FEATURES_COLUMN, MANIFEST
@@ -221,7 +221,7 @@ def _simulator(
         return None
     try:
         world = _of_length(name, states.shape[1])
-    except WorldError as error:
+    except ConfigurationError as error:
         absent["simulator"] = f"The world {name} cannot be described in {states.shape[1]} steps: {error}"
         return None
     for row, told in zip(rows, states.tolist(), strict=True):

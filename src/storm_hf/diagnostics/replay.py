@@ -16,7 +16,7 @@ import torch
 from torch.nn.functional import kl_div, log_softmax
 from transformers import DynamicCache
 
-from storm_hf.errors import InterventionError
+from storm_hf.errors import ConfigurationError
 from storm_hf.evaluation.batch import Answer, generate_greedily, read_answers, spans
 from storm_hf.inputs.prompts import PromptEncoder, Row, pad_rows
 from storm_hf.inputs.wording import format_answer
@@ -106,7 +106,7 @@ class SharedPrompts:
             Longest answer.
 
     Raises:
-        InterventionError: If the prompts have no latents.
+        ConfigurationError: If the prompts have no latents.
     """
 
     def __init__(
@@ -116,7 +116,7 @@ class SharedPrompts:
         self.inputs = {name: value.to(model.device) for name, value in prompts(self.rows).items()}
         block = find_latent_block(self.inputs["input_ids"], model.config)
         if block is None:
-            raise InterventionError(
+            raise ConfigurationError(
                 "There are no latents to replace in prompts of num_latents=0. Encode them with more."
             )
         self.start, self.num_latents = block.start, block.num_latents

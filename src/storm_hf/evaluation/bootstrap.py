@@ -15,7 +15,7 @@ from typing import TypedDict, Unpack
 
 import numpy as np
 
-from storm_hf.errors import IntervalError
+from storm_hf.errors import DatasetError
 
 
 NUM_RESAMPLES = 10_000
@@ -75,7 +75,7 @@ def mean_interval(
             Of the draws. Comparisons over the same clusters share the draws of a seed.
 
     Raises:
-        IntervalError: If there is no value, a value is not finite, or clusters are given for another number of questions.
+        DatasetError: If there is no value, a value is not finite, or clusters are given for another number of questions.
     """
     numbers = _checked(values)
     totals, sizes = _sum_by_cluster(numbers, clusters)
@@ -103,10 +103,10 @@ def paired_difference(
             `clusters`, `num_resamples` and `seed` of [`mean_interval`].
 
     Raises:
-        IntervalError: As there, or if the two differ in length.
+        DatasetError: As there, or if the two differ in length.
     """
     if len(first) != len(second):
-        raise IntervalError(
+        raise DatasetError(
             f"Expected two scores per question but got {len(first)} and {len(second)}. Compare the same questions."
         )
     differences = np.asarray(first, dtype=np.float64) - np.asarray(second, dtype=np.float64)
@@ -129,7 +129,7 @@ def share_interval(is_true: Sequence[bool] | np.ndarray, **draws: Unpack[Draws])
             `clusters`, `num_resamples` and `seed` of [`mean_interval`].
 
     Raises:
-        IntervalError: As there.
+        DatasetError: As there.
     """
     values = _checked(np.asarray(is_true, dtype=np.float64))
     totals, sizes = _sum_by_cluster(values, draws.get("clusters"))
@@ -175,7 +175,7 @@ def _num_even_clusters(sizes: np.ndarray) -> float:
 def _checked(values: Sequence[float] | np.ndarray) -> np.ndarray:
     numbers = np.asarray(values, dtype=np.float64)
     if numbers.ndim != 1 or not len(numbers) or not np.isfinite(numbers).all():
-        raise IntervalError(
+        raise DatasetError(
             f"Expected one finite number per question, and at least one, but got an array of shape {numbers.shape} with "
             f"{int((~np.isfinite(numbers)).sum())} that are not finite. Leave out what was not measured."
         )
@@ -189,7 +189,7 @@ def _sum_by_cluster(
     if clusters is None:
         return numbers, np.ones_like(numbers)
     if len(clusters) != len(numbers):
-        raise IntervalError(f"Expected a cluster for each of {len(numbers)} questions but got {len(clusters)}.")
+        raise DatasetError(f"Expected a cluster for each of {len(numbers)} questions but got {len(clusters)}.")
     number_of: dict[Hashable, int] = {}
     member = np.array([number_of.setdefault(cluster, len(number_of)) for cluster in clusters])
     return np.bincount(member, numbers), np.bincount(member).astype(np.float64)

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from transformers import ProcessorMixin
 
-from storm_hf.errors import LatentLayoutError, PromptError
+from storm_hf.errors import LatentError, PromptError
 from storm_hf.evaluation.batch import Answer, answer_questions
 from storm_hf.inputs.media import load_clip
 from storm_hf.inputs.prompts import PromptEncoder, Row, as_prompt_error
@@ -89,7 +89,7 @@ def ask(
 
     Raises:
         PromptError: If clip and question do not fit the model.
-        LatentLayoutError: If the model cannot think for so many steps.
+        LatentError: If the model cannot think for so many steps.
     """
     prompts = _prompts(model, processor, num_latents)
     return answer_questions(model, prompts, [question.row()], max_new_tokens=max_new_tokens)[0]
@@ -122,12 +122,12 @@ def ask_with_replaced_latents(
             Longest answer.
 
     Raises:
-        InterventionError: If there is no such intervention on a single question.
-        LatentLayoutError: If that answer was given without latents.
+        ConfigurationError: If there is no such intervention on a single question.
+        LatentError: If that answer was given without latents.
     """
     kind = read_kind(kind, OF_ONE_QUESTION)
     if own.latents is None:
-        raise LatentLayoutError(
+        raise LatentError(
             "There are no latents to replace: this answer was given without any. Ask a model that thinks, with a "
             "`num_latents` above 0."
         )

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from storm_hf.errors import DatasetError, WorldError
+from storm_hf.errors import DatasetError
 from storm_hf.inputs.wording import QuestionStyle, format_answer, format_question
 
 
@@ -54,7 +54,7 @@ def naming_row(row: Row, position: int) -> Iterator[None]:
     """
     try:
         yield
-    except (DatasetError, WorldError) as error:
+    except DatasetError as error:
         name = f"The row {row['id']!r}" if row.get("id") is not None else f"Row {position} of the batch"
         raise DatasetError(f"{name}: {error}") from error
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from string import ascii_uppercase
 from typing import Literal
 
-from storm_hf.errors import WorldError
+from storm_hf.errors import DatasetError
 
 
 QuestionStyle = Literal["words", "letters", "none"]
@@ -50,7 +50,7 @@ def format_answer(answer: str, options: Sequence[str], style: QuestionStyle = "w
     """Write the reply to a question of the same style: the word itself, or its letter."""
     _check_style(style, options)
     if answer not in options:
-        raise WorldError(f"Expected one of the options {', '.join(options)} but got {answer!r}.")
+        raise DatasetError(f"Expected one of the options {', '.join(options)} but got {answer!r}.")
     return LETTERS[list(options).index(answer)] if style == "letters" else answer
 
 
@@ -74,6 +74,6 @@ def wording(options: Sequence[str], *texts: str) -> tuple[str, ...]:
 
 def _check_style(style: str, options: Sequence[str]) -> None:
     if style not in ("words", "letters", "none"):
-        raise WorldError(f"Expected the style words, letters or none but got {style!r}.")
+        raise DatasetError(f"Expected the style words, letters or none but got {style!r}.")
     if not 2 <= len(options) <= len(LETTERS):
-        raise WorldError(f"Expected 2 to {len(LETTERS)} options but got {len(options)}.")
+        raise DatasetError(f"Expected 2 to {len(LETTERS)} options but got {len(options)}.")

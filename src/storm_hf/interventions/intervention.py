@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from storm_hf.errors import InterventionError, LatentShapeError
+from storm_hf.errors import ConfigurationError, LatentError
 from storm_hf.interventions.kind import InterventionKind, read_kind
 from storm_hf.model.rollout_storm import LatentIntervention
 
@@ -32,8 +32,8 @@ class Intervention:
             Name for tables and charts, by default that of the kind.
 
     Raises:
-        InterventionError: If there is no such kind.
-        LatentShapeError: If `fed` has not three axes.
+        ConfigurationError: If there is no such kind.
+        LatentError: If `fed` has not three axes.
     """
 
     kind: InterventionKind = InterventionKind.own
@@ -46,7 +46,7 @@ class Intervention:
         object.__setattr__(self, "kind", read_kind(self.kind))
         object.__setattr__(self, "label", self.label or self.kind.label)
         if self.fed is not None and self.fed.ndim != 3:
-            raise LatentShapeError(
+            raise LatentError(
                 f"Expected latents of shape (questions, steps, hidden size), got {self.fed.shape}. Stack the `latents` of "
                 "answers."
             )
@@ -73,10 +73,10 @@ class Intervention:
         """Make the arguments of `generate` for a batch of the questions.
 
         Raises:
-            InterventionError: For `markers_only`, which is another prompt.
+            ConfigurationError: For `markers_only`, which is another prompt.
         """
         if self.kind == InterventionKind.markers_only:
-            raise InterventionError(
+            raise ConfigurationError(
                 "`markers_only` is another prompt, not an argument of `generate`. Ask `storm diagnose`."
             )
         arguments: dict[str, Any] = {} if self.fed is None else {"latent_intervention": self.feed(rows)}
@@ -119,7 +119,7 @@ def make_intervention(
             Seed of noise, which does not depend on the device; a sequence has one for each question.
 
     Raises:
-        InterventionError: If there is no such kind or step, or the kind needs donors or targets that are not given.
+        ConfigurationError: If there is no such kind or step, or the kind needs donors or targets that are not given.
     """
     kind = read_kind(kind)
     _check(kind, latents.shape[1], donors, targets, (*(steps or ()), *(() if source is None else (source,))))
@@ -152,11 +152,11 @@ def _check(
 ) -> None:
     for step in steps:
         if not 0 <= step < num_latents:
-            raise InterventionError(f"Expected a step from 1 to {num_latents} but got {step + 1}.")
+            raise ConfigurationError(f"Expected a step from 1 to {num_latents} but got {step + 1}.")
     if kind in (InterventionKind.donor, InterventionKind.shuffled) and donors is None:
-        raise InterventionError(f"`{kind}` feeds the latents of other questions. Say with `donors` of which.")
+        raise ConfigurationError(f"`{kind}` feeds the latents of other questions. Say with `donors` of which.")
     if kind == InterventionKind.oracle and targets is None:
-        raise InterventionError("`oracle` feeds target trajectories. Give them as `targets`.")
+        raise ConfigurationError("`oracle` feeds target trajectories. Give them as `targets`.")
 
 
 def _noise_of_each(latents: np.ndarray, scale: float, seed: int | Sequence[int]) -> np.ndarray:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from enum import StrEnum
 from typing import Any
 
-from storm_hf.errors import InterventionError
+from storm_hf.errors import ConfigurationError
 
 
 class InterventionKind(StrEnum):
@@ -106,11 +106,11 @@ def read_kind(name: Any, known: Sequence[InterventionKind] = tuple(InterventionK
             Interventions that can be made here, by default all.
 
     Raises:
-        InterventionError: If there is no such intervention here.
+        ConfigurationError: If there is no such intervention here.
     """
     if name in known:
         return InterventionKind(name)
     renamed = _RENAMED.get(str(name), ())
     now = " and ".join(f"`{kind}` ({kind.phrase})" for kind in renamed)
     hint = f" `{name}` has become {now}." if renamed else ""
-    raise InterventionError(f"Expected one of {', '.join(known)} but got {name!r}.{hint}")
+    raise ConfigurationError(f"Expected one of {', '.join(known)} but got {name!r}.{hint}")

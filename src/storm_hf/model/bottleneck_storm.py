@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from .configuration_storm import StormConfig
-from .errors_storm import BackboneError, CacheError, ConfigurationError
+from .errors_storm import BackboneError, ConfigurationError
 from .rollout_storm import PER_TOKEN_INPUTS, LatentForward, StormModelOutput
 
 
@@ -169,11 +169,11 @@ def answer_without_clip(
         second. Without a cache: going on from it would show the clip.
 
     Raises:
-        CacheError: If the thought goes on from a cache.
-        ConfigurationError: If there is not one value for each row, or if ids alone do not tell what was written for a clip.
+        ConfigurationError: If the thought goes on from a cache, or if there is not one value for each row, or if ids
+            alone do not tell what was written for a clip.
     """
     if think.cache is not None:
-        raise CacheError(
+        raise ConfigurationError(
             "`latent_bottleneck` reads the whole prompt a second time without its clip, so no cache can be gone on from. Leave "
             "`cache` out, and let `generate(latent_bottleneck=True)` write the answer."
         )

@@ -18,7 +18,7 @@ from transformers.cache_utils import Cache, DynamicCache, DynamicLayer, LinearAt
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import ModelOutput
 
-from .errors_storm import CacheError
+from .errors_storm import ConfigurationError
 
 
 @dataclass
@@ -181,13 +181,13 @@ class ReplayCache(DynamicCache):
     the next piece. Several pieces may be opened on one past, as the sweeps of `jacobi_sweeps` are.
 
     Raises:
-        CacheError: If the model has a kind of layer (sliding window) that cannot be replayed.
+        ConfigurationError: If the model has a kind of layer (sliding window) that cannot be replayed.
     """
 
     def __init__(self, past: Cache) -> None:
         for layer in past.layers:
             if type(layer) not in _REPLAYED:
-                raise CacheError(
+                raise ConfigurationError(
                     "Gradient checkpointing and `jacobi_sweeps` need full or linear attention, but the backbone has a "
                     f"{type(layer).__name__}. Train with gradient_checkpointing=False, and without `jacobi_sweeps`."
                 )

@@ -13,7 +13,7 @@ from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 
-from .errors_storm import ConfigurationError, VersionError
+from .errors_storm import ConfigurationError, DependencyError
 from .processing_storm import PromptRecord
 
 
@@ -35,11 +35,11 @@ def check_transformers(version: str = transformers.__version__) -> None:
             Version of transformers. By default the installed one.
 
     Raises:
-        VersionError: If it is older than the oldest supported one.
+        DependencyError: If it is older than the oldest supported one.
     """
     found = tuple(int(number) for number in re.findall(r"\d+", version)[:2])
     if found < OLDEST:
-        raise VersionError(
+        raise DependencyError(
             f"STORM needs transformers {_shown(OLDEST)} or newer, got {version}. Run `pip install --upgrade "
             f"'transformers>={_shown(OLDEST)}'`."
         )

@@ -9,29 +9,17 @@ class StormError(Exception):
     """The root of every error that STORM raises on purpose. The message says what was expected, what came, what to do."""
 
 
-class LatentLayoutError(StormError, ValueError):
-    """The latent block of a prompt is missing, broken, doubled or in different columns."""
-
-
-class LatentShapeError(StormError, ValueError):
-    """Latents that were handed in do not have the shape of the rollout."""
-
-
 class BackboneError(StormError, ValueError):
     """The backbone cannot do what STORM needs of it."""
 
 
-class UnsupportedGenerationError(StormError, NotImplementedError):
-    """A way of generating that cannot think in latents."""
-
-
-class CacheError(StormError, ValueError):
-    """A key-value cache that the rollout cannot write to or differentiate through."""
-
-
 class ConfigurationError(StormError, ValueError):
-    """A setting of a model or of a training run that is out of its range, or contradicts another."""
+    """A setting or argument that is out of its range, contradicts another, or asks for something that does not exist."""
 
 
-class VersionError(StormError, ImportError):
-    """An installed package is too old for this code."""
+class DependencyError(StormError, ImportError):
+    """An installed package is missing, too old, or does not load; the message has the command that mends it."""
+
+
+class LatentError(StormError, ValueError):
+    """A latent block, latents or a target trajectory that do not fit the rollout."""

@@ -17,7 +17,7 @@ from transformers.utils.deprecation import deprecate_kwarg
 
 from .bottleneck_storm import CLIP_INPUTS, ClipFreeRows, refuse_single_patch
 from .configuration_storm import StormConfig
-from .errors_storm import CacheError, ConfigurationError, LatentLayoutError, UnsupportedGenerationError
+from .errors_storm import ConfigurationError, LatentError
 from .latent_block_storm import find_latent_block, refuse_without_block
 from .rollout_storm import PER_TOKEN_INPUTS, LatentIntervention
 from .video_features_storm import unflatten_features
@@ -80,10 +80,10 @@ def set_num_latents(inputs: dict[str, Any], num_latents: int, config: StormConfi
         `dict`: A copy of `inputs` with the new block.
 
     Raises:
-        LatentLayoutError: If a prompt ends neither in a latent block nor in the generation prompt, or K is out of bounds.
+        LatentError: If a prompt ends neither in a latent block nor in the generation prompt, or K is out of bounds.
     """
     if not 0 <= num_latents <= config.max_num_latents:
-        raise LatentLayoutError(
+        raise LatentError(
             f"`num_latents` must lie between 0 and max_num_latents={config.max_num_latents}, got {num_latents}."
         )
     prompt = inputs["input_ids"]
@@ -104,7 +104,7 @@ def _extend(rows: torch.Tensor, tail: torch.Tensor) -> torch.Tensor:
 def _length_of_last_block(prompt: torch.Tensor, attention_mask: torch.Tensor | None, config: StormConfig) -> int:
     """Number of columns of the latent block that ends all prompts; 0 if they have none."""
     if config.latent_token_id is None:
-        raise LatentLayoutError(
+        raise LatentError(
             "This model has no latent tokens (`config.latent_token_id` is None), so `num_latents` cannot be set. Make a "
             "STORM of the checkpoint with `StormForConditionalGeneration.from_backbone`."
         )
@@ -116,7 +116,7 @@ def _length_of_last_block(prompt: torch.Tensor, attention_mask: torch.Tensor | N
     has_no_other = bool((is_block.sum(dim=1) == length).all())
     is_left_padded = attention_mask is None or bool(attention_mask[:, -1].all())
     if not (ends_in_block and has_no_other and is_left_padded):
-        raise LatentLayoutError(
+        raise LatentError(
             "`generate(num_latents=...)` changes the one whole latent block that ends a left-padded prompt, but here a "
             "prompt is padded on the right, or its block is broken or lies elsewhere. Set "
             "`processor.tokenizer.padding_side = 'left'` and render with `add_generation_prompt=True`."
@@ -162,10 +162,10 @@ class StormGenerationMixin(GenerationMixin):
                 Keyword arguments of `GenerationMixin.generate`.
 
         Raises:
-            LatentLayoutError: If the prompt's latent block is broken or cannot be changed to `num_latents`, or there is none for
-                a `latent_intervention` or the `latent_bottleneck` to act on.
-            CacheError: If there is a cache and a `latent_bottleneck`.
-            ConfigurationError: If `output_latents` and `return_dict_in_generate=False` contradict each other.
+            LatentError: If the prompt's latent block is broken or cannot be changed to `num_latents`, or there is none
+                for a `latent_intervention` or the `latent_bottleneck` to act on.
+            ConfigurationError: If there is a cache and a `latent_bottleneck`, or if `output_latents` and
+                `return_dict_in_generate=False` contradict each other.
         """
         names = list(inspect.signature(GenerationMixin.generate).parameters)[2:]
         kwargs.update(zip(names, args, strict=False))
@@ -218,7 +218,7 @@ class StormGenerationMixin(GenerationMixin):
         self, prompt: torch.Tensor | None, num_latents: int, kwargs: dict[str, Any]
     ) -> dict[str, Any]:
         if prompt is None or kwargs.get("cache") is not None:
-            raise LatentLayoutError(
+            raise LatentError(
                 "`num_latents` edits a prompt of `input_ids` before anything is cached; got "
                 f"{'no input_ids' if prompt is None else 'cache'}. Render the prompt with "
                 "`apply_chat_template(..., num_latents=k)` instead."
@@ -230,7 +230,7 @@ class StormGenerationMixin(GenerationMixin):
     def _think_first(self, kwargs: dict[str, Any], recorder: LatentRecorder) -> dict[str, Any]:
         """Think with the clip in sight; return what generates from the same prompt without it and with the same latents."""
         if kwargs.get("cache") is not None:
-            raise CacheError(
+            raise ConfigurationError(
                 "`latent_bottleneck` writes the answer to a prompt without its clip, but a cache that has seen it was given. "
                 "Leave `cache` out."
             )
@@ -278,9 +278,9 @@ class StormGenerationMixin(GenerationMixin):
         """Refuse continuous batching.
 
         Raises:
-            UnsupportedGenerationError: Always. Its paged cache takes packed tokens, and a rollout feeds embeddings.
+            ConfigurationError: Always. Its paged cache takes packed tokens, and a rollout feeds embeddings.
         """
-        raise UnsupportedGenerationError(
+        raise ConfigurationError(
             "Continuous batching packs token ids of many prompts into one paged cache, but a latent is an embedding that "
             "depends on the step before. Use `generate` with a left-padded batch."
         )

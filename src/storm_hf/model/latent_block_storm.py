@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from .configuration_storm import StormConfig
-from .errors_storm import BackboneError, LatentLayoutError
+from .errors_storm import BackboneError, LatentError
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def find_latent_block(input_ids: torch.Tensor, config: StormConfig, is_chunk: bo
         [`LatentBlock`] or `None`: `None` if no row holds a placeholder.
 
     Raises:
-        LatentLayoutError: If a latent id stands outside a block, a row has two blocks or none while others have one, the
+        LatentError: If a latent id stands outside a block, a row has two blocks or none while others have one, the
             rows differ in K, or K exceeds `config.max_num_latents`.
     """
     if config.latent_token_id is None:
@@ -81,7 +81,7 @@ def find_latent_block(input_ids: torch.Tensor, config: StormConfig, is_chunk: bo
     else:  # no placeholder: markers may stand only where a piece was cut
         is_one_block = is_chunk and not seen.is_marker_inside
     if not is_one_block:
-        raise LatentLayoutError(
+        raise LatentError(
             "Expected exactly one latent block per row, `<|latent_start|>`, then the placeholders, then "
             f"`<|latent_end|>`, and latent tokens nowhere else; got {_describe(input_ids, config)}. Write prompts with the "
             "chat template of `storm_processor`, which renders the block in the last assistant turn only."
@@ -127,17 +127,17 @@ class _Seen:
 
 def _check_counts(seen: _Seen, config: StormConfig, is_chunk: bool) -> None:
     if len(set(seen.counts)) > 1:
-        raise LatentLayoutError(
+        raise LatentError(
             f"Every row of a batch needs the same number of latent placeholders, got {list(seen.counts)}. Render all rows "
             "with one `num_latents`."
         )
     if seen.counts[0] > config.max_num_latents:
-        raise LatentLayoutError(
+        raise LatentError(
             f"The rollout is bounded by max_num_latents={config.max_num_latents}, got {seen.counts[0]} placeholders. "
             "Render fewer, or raise `config.max_num_latents`."
         )
     if not is_chunk and 0 in seen.first:
-        raise LatentLayoutError(
+        raise LatentError(
             "A prompt may not begin with a latent placeholder: the first latent is made from the hidden state before it. "
             "Put `<|latent_start|>` and the question before the placeholders."
         )
@@ -151,11 +151,11 @@ def refuse_without_block(**given: object) -> None:
             Arguments by name; `None` where one was left out.
 
     Raises:
-        LatentLayoutError: If there is one.
+        LatentError: If there is one.
     """
     names = [f"`{name}`" for name, value in given.items() if value is not None]
     if names:
-        raise LatentLayoutError(
+        raise LatentError(
             f"{' and '.join(names)}: Expected `input_ids` with a latent block, which this acts on, got none. Render the prompt "
             "with num_latents=1 or more, or leave the argument out."
         )
@@ -173,7 +173,7 @@ def refuse_embedded_block(inputs_embeds: torch.Tensor, embeddings: nn.Module, co
             Holds the ids of the block.
 
     Raises:
-        LatentLayoutError: If the start token and a placeholder follow each other in a row.
+        LatentError: If the start token and a placeholder follow each other in a row.
     """
     start_id, latent_id, _ = config.latent_block_ids
     if start_id is None or latent_id is None or inputs_embeds.shape[1] < 2:
@@ -182,7 +182,7 @@ def refuse_embedded_block(inputs_embeds: torch.Tensor, embeddings: nn.Module, co
         start, latent = embeddings(torch.tensor([start_id, latent_id], device=inputs_embeds.device))
         is_start, is_latent = ((inputs_embeds == token).all(dim=-1) for token in (start, latent))  # (B, S)
     if bool((is_start[:, :-1] & is_latent[:, 1:] & (start != latent).any()).any()):
-        raise LatentLayoutError(
+        raise LatentError(
             "Expected `input_ids`, in which the rollout finds the latent block, got `inputs_embeds` with such a block: the prompt "
             "would be answered without thinking. Pass `input_ids`, or render the prompt with num_latents=0. Prompt tuning, which "
             "makes embeddings of every prompt, cannot train latents; use LoRA."

@@ -257,9 +257,9 @@ class StormForConditionalGeneration(StormPreTrainedModel, FromBackboneMixin, Sto
             under teacher forcing and intervention; `None` without a latent block.
 
         Raises:
-            LatentLayoutError: If the latent block is broken, or there is none for an argument that acts on latents.
-            LatentShapeError: If `forced_latents` does not fit it.
-            CacheError: If there is a cache and a `latent_bottleneck`.
+            LatentError: If the latent block is broken, or there is none for an argument that acts on latents, or if
+                `forced_latents` does not fit it.
+            ConfigurationError: If there is a cache and a `latent_bottleneck`.
         """
         loss_kwargs = {name: kwargs.pop(name) for name in ("num_items_in_batch", "shift_labels") if name in kwargs}
         output = self.model(input_ids, attention_mask, position_ids, cache, inputs_embeds, use_cache, **kwargs)

@@ -17,7 +17,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import ModelOutput
 
 from .cache_storm import ReplayCache, SegmentRunner, by_row, checkpointing_with_cache, open_cache, rollout_state
-from .errors_storm import CacheError, ConfigurationError, LatentLayoutError, LatentShapeError
+from .errors_storm import ConfigurationError, LatentError
 from .latent_block_storm import LatentBlock, RowAlignment, feeding_latents
 from .step_mask_storm import as_mask, check_unchunked, step_attention
 
@@ -198,18 +198,18 @@ class LatentForward:
     def _check(self, forced_latents: torch.Tensor | None) -> None:
         expected = (len(self.block.first), self.block.num_latents, self.config.hidden_size)
         if forced_latents is not None and tuple(forced_latents.shape) != expected:
-            raise LatentShapeError(
+            raise LatentError(
                 f"The prompt has room for latents of shape {expected}, but `forced_latents` has "
                 f"{tuple(forced_latents.shape)}. Render the prompt with num_latents={forced_latents.shape[1]}, or pool "
                 f"the targets to {self.block.num_latents} steps."
             )
         if self.cache is not None and not self.block.is_aligned:
-            raise LatentLayoutError(
+            raise LatentError(
                 "With a cache, the latent blocks of all rows must lie in the same columns, got first placeholders in "
                 f"columns {list(self.block.first)}. Pad the prompts on the left."
             )
         if torch.is_grad_enabled() and self.cache is not None and self.cache.is_compileable:
-            raise CacheError(
+            raise ConfigurationError(
                 f"Gradients cannot pass through a {type(self.cache).__name__}, which is written in place. Leave "
                 "`cache` out, or wrap the call in `torch.no_grad()`."
             )
@@ -391,7 +391,7 @@ class LatentForward:
         for layer in checkpointed:
             checkpoint = layer._gradient_checkpointing_func
             if isinstance(checkpoint, partial) and checkpoint.keywords.get("use_reentrant", True):
-                raise CacheError(
+                raise ConfigurationError(
                     "Expected checkpointed layers with `use_reentrant=False`, got reentrant ones: those lose the gradient "
                     "that reaches the rollout through the keys and values of earlier steps, silently. Call "
                     '`model.activation_checkpointing_enable({"use_reentrant": False})`.'
@@ -401,7 +401,7 @@ class LatentForward:
     def _kept_state(self) -> torch.Tensor:
         state = None if self.cache is None else rollout_state(self.cache).last_hidden_state
         if state is None:
-            raise LatentLayoutError(
+            raise LatentError(
                 "A prompt may not begin with a latent placeholder: the first latent is made from the hidden state before "
                 "it, and this cache holds none. Pass the prompt together with its latent block."
             )

@@ -15,7 +15,7 @@ from transformers.cache_utils import Cache
 
 from .cache_storm import rollout_state
 from .configuration_storm import StormConfig
-from .errors_storm import CacheError, ConfigurationError
+from .errors_storm import ConfigurationError
 from .latent_block_storm import LatentBlock
 
 
@@ -101,16 +101,16 @@ def check_unchunked(block: LatentBlock, input_ids: torch.Tensor, cache: Cache | 
     """Refuse a chunked prompt: the stretch that a latent sees depends on all of it.
 
     Raises:
-        CacheError: If there is a past, the block goes on in the next piece, or the cache is a static one, whose mask generation
+        ConfigurationError: If there is a past, the block goes on in the next piece, or the cache is a static one, whose mask generation
             prepares.
     """
     if cache is not None and cache.is_compileable:
-        raise CacheError(
+        raise ConfigurationError(
             f"With `latent_attention='step'` a prompt has its own mask, which no {type(cache).__name__} takes: it is static. Leave "
             "`cache_implementation` and `cache` out."
         )
     if (cache is not None and cache.get_seq_length()) or block.stop == input_ids.shape[1]:
-        raise CacheError(
+        raise ConfigurationError(
             "With `latent_attention='step'` a prompt must be read whole: the clip, the block and `<|latent_end|>`. Leave "
             "`cache` and `prefill_chunk_size` out."
         )

@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
-from storm_hf.errors import ReportError, VideoReadError
+from storm_hf.errors import DatasetError, VideoReadError
 from storm_hf.video.source import check_file
 
 
@@ -55,11 +55,11 @@ def frame_data_uri(frame: np.ndarray, scale: int = 1) -> str:
         `str`: A `data:` address.
 
     Raises:
-        ReportError: If the frame has another shape or type, or the scale is below 1.
+        DatasetError: If the frame has another shape or type, or the scale is below 1.
     """
     _check_rgb(frame, ("height", "width"))
     if scale < 1:
-        raise ReportError(f"Expected a scale of 1 or more but got {scale}.")
+        raise DatasetError(f"Expected a scale of 1 or more but got {scale}.")
     file = io.BytesIO()
     Image.fromarray(frame.repeat(scale, axis=0).repeat(scale, axis=1)).save(file, format="png", optimize=True)
     return _data_uri("image/png", file.getvalue())
@@ -84,12 +84,12 @@ def side_by_side(
         `np.ndarray` of shape `(max(num_frames, num_thought_frames), height, width + gap_px + thought_width, 3)`.
 
     Raises:
-        ReportError: If either is no film, or they differ in height.
+        DatasetError: If either is no film, or they differ in height.
     """
     for film in (clip, thought):
         _check_rgb(film, ("num_frames", "height", "width"))
     if clip.shape[1] != thought.shape[1]:
-        raise ReportError(
+        raise DatasetError(
             f"Expected films of one height but the clip has {clip.shape[1]} pixels and the thought video "
             f"{thought.shape[1]}. Resize one of them."
         )
@@ -106,7 +106,7 @@ def _hold(film: np.ndarray, num_frames: int, align: str) -> np.ndarray:
 
 def _check_rgb(pixels: np.ndarray, axes: tuple[str, ...]) -> None:
     if pixels.ndim != len(axes) + 1 or pixels.shape[-1] != 3 or pixels.dtype != np.uint8 or pixels.size == 0:
-        raise ReportError(
+        raise DatasetError(
             f"Expected uint8 pixels of shape ({', '.join(axes)}, 3) but got {pixels.dtype} of shape {pixels.shape}."
         )
 

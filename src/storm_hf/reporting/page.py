@@ -29,7 +29,7 @@ def render_page(package: str, template: str, **values: object) -> str:
         `str`: The HTML.
 
     Raises:
-        MissingExtraError: If jinja2 is not installed.
+        DependencyError: If jinja2 is not installed.
     """
     return _environment(package).get_template(template).render(**values)
 

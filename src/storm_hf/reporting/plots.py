@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import Literal
 
-from storm_hf.errors import ReportError
+from storm_hf.errors import DatasetError
 from storm_hf.reporting.page import percent
 
 
@@ -104,10 +104,10 @@ def bar_chart(
         `str`: An `<svg>` element.
 
     Raises:
-        ReportError: If there is no bar, or one does not fit between 0 and the maximum.
+        DatasetError: If there is no bar, or one does not fit between 0 and the maximum.
     """
     if not bars:
-        raise ReportError("Expected at least one bar but got none.")
+        raise DatasetError("Expected at least one bar but got none.")
     for bar in bars:
         _check_share(bar.label, bar.value / maximum)
     parts = [_bar(bar, _BAR_PITCH_PX * index, maximum) for index, bar in enumerate(bars)]
@@ -151,10 +151,10 @@ def line_chart(
         `str`: An `<svg>` element.
 
     Raises:
-        ReportError: If there is no line, a line has no point, or a share does not lie between 0 and 1.
+        DatasetError: If there is no line, a line has no point, or a share does not lie between 0 and 1.
     """
     if not lines or not all(line.points for line in lines):
-        raise ReportError("Expected at least one line, each with at least one point.")
+        raise DatasetError("Expected at least one line, each with at least one point.")
     for line in lines:
         for _, share in line.points:
             _check_share(line.label, share)
@@ -247,7 +247,7 @@ def _down(share: float) -> float:
 
 def _check_share(label: str, share: float) -> None:
     if not 0 <= share <= 1:  # false for NaN too
-        raise ReportError(f"Expected `{label}` to lie between 0 and the maximum but got {share:g} of it.")
+        raise DatasetError(f"Expected `{label}` to lie between 0 and the maximum but got {share:g} of it.")
 
 
 def _rectangle(width: float, y: float, colour: str) -> str:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal, NoReturn, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from storm_hf.errors import InterventionError, RequestError
+from storm_hf.errors import ConfigurationError, RequestError
 from storm_hf.interventions.kind import OF_ONE_QUESTION, InterventionKind, read_kind
 
 
@@ -101,7 +101,7 @@ def _as_list(value: object) -> Any:
 def _as_kind(value: object) -> InterventionKind:
     try:
         return read_kind(value, INTERVENTIONS)
-    except InterventionError as error:
+    except ConfigurationError as error:
         raise ValueError(str(error).rstrip(".")) from error
 
 

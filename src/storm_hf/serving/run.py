@@ -78,7 +78,7 @@ def run_server(settings: ServerSettings, on_ready: Callable[[str], None]) -> Non
             Called with the address once requests are answered.
 
     Raises:
-        MissingExtraError: If the extra `serve` is not installed.
+        DependencyError: If the extra `serve` is not installed.
         CheckpointError: If there is no such checkpoint.
         ServerError: If the port is taken.
     """

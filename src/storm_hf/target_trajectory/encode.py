@@ -19,7 +19,7 @@ from transformers import BatchFeature, PreTrainedModel, ProcessorMixin
 from transformers.image_utils import ChannelDimension
 from transformers.video_utils import VideoMetadata
 
-from storm_hf.errors import BackboneError, TrajectoryShapeError
+from storm_hf.errors import BackboneError, LatentError
 from storm_hf.model.video_features_storm import to_float16
 from storm_hf.pipeline.paths import relative_to
 from storm_hf.target_trajectory.schema import CLIP_COLUMNS, FEATURES_COLUMN, storm_thoughts_features
@@ -56,7 +56,7 @@ def encode_frames(
     Raises:
         BackboneError: If the backbone or its processor cannot encode videos (the message says what is missing), or its
             features are not finite.
-        TrajectoryShapeError: If a clip is not `uint8` frames of the shape above.
+        LatentError: If a clip is not `uint8` frames of the shape above.
     """
     backbone = getattr(model, "backbone", model)
     if getattr(processor, "video_processor", None) is None:
@@ -78,7 +78,7 @@ def _batches(clips: Iterable[np.ndarray], batch_size: int) -> Iterator[list[np.n
 
 def _checked_shape(clip: np.ndarray) -> tuple[int, ...]:
     if clip.ndim != 4 or clip.shape[-1] != 3 or clip.dtype != np.uint8 or clip.size == 0:
-        raise TrajectoryShapeError(
+        raise LatentError(
             "Expected clips of uint8 frames of shape (num_frames, height, width, 3) but got "
             f"{clip.dtype} of shape {clip.shape}. Read them with `read_video`."
         )

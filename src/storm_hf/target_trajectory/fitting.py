@@ -59,7 +59,7 @@ def fit_targets(shards: Sequence[Path], settings: TargetSettings) -> tuple[Targe
         `tuple[TargetTrajectory, RankReport | None]`: The targets, and how their rank was chosen, if it was.
 
     Raises:
-        TrajectoryShapeError: If the settings do not fit the features.
+        LatentError: If the settings do not fit the features.
     """
     report = _choose_rank(shards, settings) if settings.rank == "auto" else None
     trajectory = TargetTrajectory.fit(

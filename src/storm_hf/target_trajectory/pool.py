@@ -10,7 +10,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from storm_hf.errors import TrajectoryShapeError
+from storm_hf.errors import LatentError
 
 
 Pooling = Literal["temporal", "sequence"]
@@ -43,12 +43,12 @@ def pool_to_trajectory(
         `num_cells * hidden_size` for `concat`.
 
     Raises:
-        TrajectoryShapeError: If the features do not have four axes, one of them is empty, there is no slot, or pooling and
+        LatentError: If the features do not have four axes, one of them is empty, there is no slot, or pooling and
             layout are not as above.
     """
     check_pooling(num_latents, pooling, layout)
     if features.ndim != 4 or features.numel() == 0:
-        raise TrajectoryShapeError(
+        raise LatentError(
             "Expected features of shape (batch, temporal patches, cells, hidden size), none of them zero, but got "
             f"{tuple(features.shape)}. Encode thought videos with `encode_frames`, and stack those of one shape."
         )
@@ -66,14 +66,14 @@ def as_clips(features: Features) -> list[torch.Tensor]:
     """Take any form of features apart into one tensor (T, C, D) per clip; a single clip makes a list of one.
 
     Raises:
-        TrajectoryShapeError: If they are not clips of three axes.
+        LatentError: If they are not clips of three axes.
     """
     if isinstance(features, (torch.Tensor, np.ndarray)):
         features = features[None] if features.ndim == 3 else features
     clips = [clip if isinstance(clip, torch.Tensor) else torch.tensor(clip) for clip in features]
     if not clips or any(clip.ndim != 3 for clip in clips):
         shapes = sorted({tuple(clip.shape) for clip in clips})
-        raise TrajectoryShapeError(
+        raise LatentError(
             f"Expected clips of shape (temporal patches, cells, hidden size) but got {shapes or 'none'}."
         )
     return clips
@@ -89,14 +89,14 @@ def pool_clips(
     """Pool clips (T, C, D) that may differ in length into (B, K, F), those of one shape together.
 
     Raises:
-        TrajectoryShapeError: As `pool_to_trajectory`, and if the slots of the clips differ in size.
+        LatentError: As `pool_to_trajectory`, and if the slots of the clips differ in size.
     """
     clips = as_clips(clips)
     if len({clip.shape for clip in clips}) == 1:
         return pool_to_trajectory(torch.stack(clips), num_latents, pooling=pooling, layout=layout)
     pooled = [pool_to_trajectory(clip[None], num_latents, pooling=pooling, layout=layout) for clip in clips]
     if len({one.shape for one in pooled}) > 1:
-        raise TrajectoryShapeError(
+        raise LatentError(
             f"Clips of {sorted({tuple(clip.shape) for clip in clips})} (temporal patches, cells, hidden size) do not make "
             "slots of one size. Encode them at one resolution, or use layout='average'."
         )
@@ -107,16 +107,16 @@ def check_pooling(num_latents: int, pooling: str, layout: str) -> None:
     """Make sure that a trajectory can be pooled as asked.
 
     Raises:
-        TrajectoryShapeError: If it cannot.
+        LatentError: If it cannot.
     """
     if num_latents < 1:
-        raise TrajectoryShapeError(f"Expected num_latents of 1 or more but got {num_latents}.")
+        raise LatentError(f"Expected num_latents of 1 or more but got {num_latents}.")
     if pooling not in get_args(Pooling):
-        raise TrajectoryShapeError(f"Expected pooling {' or '.join(get_args(Pooling))} but got {pooling!r}.")
+        raise LatentError(f"Expected pooling {' or '.join(get_args(Pooling))} but got {pooling!r}.")
     if layout not in get_args(Layout):
-        raise TrajectoryShapeError(f"Expected layout {' or '.join(get_args(Layout))} but got {layout!r}.")
+        raise LatentError(f"Expected layout {' or '.join(get_args(Layout))} but got {layout!r}.")
     if pooling == "sequence" and layout == "concat":
-        raise TrajectoryShapeError(
+        raise LatentError(
             "Sequence pooling mixes the cells of a slot, so they have no layout to keep. Use layout='average', or "
             "pooling='temporal' with layout='concat'."
         )

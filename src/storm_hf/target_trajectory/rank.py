@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from storm_hf.errors import TrajectoryShapeError
+from storm_hf.errors import LatentError
 from storm_hf.target_trajectory.whiten import SlotMoments, SlotStatistics, principal_components
 
 
@@ -90,13 +90,13 @@ def choose_rank(
         reads anything, the smallest that explains .95 of the variance, or the largest if none does.
 
     Raises:
-        TrajectoryShapeError: If no rank fits, or the labels do not belong to the trajectories.
+        LatentError: If no rank fits, or the labels do not belong to the trajectories.
     """
     moments = SlotMoments.collect([trajectories], statistics)
     largest = min(len(moments.covariance), hidden_size or len(moments.covariance))
     ranks = tuple(sorted({rank for rank in ranks if 1 <= rank <= largest}))
     if not ranks:
-        raise TrajectoryShapeError(f"Expected ranks from 1 to {largest}, the size of a slot, but got none of them.")
+        raise LatentError(f"Expected ranks from 1 to {largest}, the size of a slot, but got none of them.")
     explained = _explained(moments, ranks)
     accuracy = None
     if labels is not None:
@@ -119,7 +119,7 @@ def _one_hot(labels: Sequence[Sequence[object]] | np.ndarray, shape: torch.Size)
     """Turn labels into one matrix (N * K, number of values) per part of the state."""
     table = np.asarray(labels)
     if table.shape[:2] != tuple(shape) or table.ndim not in (2, 3):
-        raise TrajectoryShapeError(
+        raise LatentError(
             f"Expected a label for each of {shape[0]} clips and {shape[1]} slots but got labels of shape {table.shape}."
         )
     parts = table.reshape(shape[0] * shape[1], -1).T
@@ -134,7 +134,7 @@ def _probe(
     num_clips, num_latents = trajectories.shape[:2]
     split = int(num_clips * _TRAIN_SHARE) * num_latents
     if not 0 < split < num_clips * num_latents:
-        raise TrajectoryShapeError(f"Expected at least two clips to probe but got {num_clips}.")
+        raise LatentError(f"Expected at least two clips to probe but got {num_clips}.")
     variances, components = principal_components(moments.covariance)
     scale = (variances + 1e-9 * variances[0]).rsqrt()
     whitened = ((trajectories.double() - moments.mean) @ components * scale).flatten(0, 1)  # (N * K, F)

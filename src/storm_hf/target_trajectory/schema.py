@@ -32,7 +32,7 @@ def storm_thoughts_features(hidden_size: int, num_cells: int, *, is_world: bool 
         temporal patches, so that K, pooling and whitening can change without encoding again.
 
     Raises:
-        MissingExtraError: If `datasets` is not installed.
+        DependencyError: If `datasets` is not installed.
     """
     datasets = require("datasets")
     text, texts = datasets.Value("string"), datasets.List(datasets.Value("string"))

@@ -16,7 +16,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from storm_hf.atomic import written_atomically
-from storm_hf.errors import DatasetError, TrajectoryShapeError
+from storm_hf.errors import DatasetError, LatentError
 from storm_hf.target_trajectory.pool import Features, Layout, Pooling, as_clips, check_pooling, pool_clips
 from storm_hf.target_trajectory.whiten import SlotStatistics, WhiteningStatistics
 
@@ -46,7 +46,7 @@ class TargetTrajectory:
             paper.
 
     Raises:
-        TrajectoryShapeError: If pooling, layout and normalisation do not go together.
+        LatentError: If pooling, layout and normalisation do not go together.
     """
 
     num_latents: int
@@ -58,19 +58,19 @@ class TargetTrajectory:
     def __post_init__(self) -> None:
         check_pooling(self.num_latents, self.pooling, self.layout)
         if self.normalize not in ("whiten", "layernorm", "none"):
-            raise TrajectoryShapeError(f"Expected normalize whiten, layernorm or none but got {self.normalize!r}.")
+            raise LatentError(f"Expected normalize whiten, layernorm or none but got {self.normalize!r}.")
         if (self.statistics is None) == (self.normalize == "whiten"):
-            raise TrajectoryShapeError(
+            raise LatentError(
                 f"Whitening, and nothing else, needs statistics, but normalize={self.normalize!r} came "
                 f"{'without' if self.statistics is None else 'with'} them. Make one with `TargetTrajectory.fit`."
             )
         if self.normalize != "whiten" and self.layout == "concat":
-            raise TrajectoryShapeError(
+            raise LatentError(
                 "Cells side by side are larger than a latent, and only whitening brings them to its size. Use "
                 "normalize='whiten' or layout='average'."
             )
         if self.statistics is not None and self.statistics.num_latents not in (None, self.num_latents):
-            raise TrajectoryShapeError(
+            raise LatentError(
                 f"These statistics know the mean of each of {self.statistics.num_latents} slots, but num_latents is "
                 f"{self.num_latents}. Fit them with statistics='pooled', which serves every number of slots."
             )
@@ -107,7 +107,7 @@ class TargetTrajectory:
                 See [`WhiteningStatistics.fit`].
 
         Raises:
-            TrajectoryShapeError: If the features have other shapes than these, or too few of them are given.
+            LatentError: If the features have other shapes than these, or too few of them are given.
         """
         check_pooling(num_latents, pooling, layout)
         first, batches = _peek(features)
@@ -130,7 +130,7 @@ class TargetTrajectory:
 
         Raises:
             DatasetError: If features are not finite.
-            TrajectoryShapeError: If the features do not have the axes or sizes above.
+            LatentError: If the features do not have the axes or sizes above.
         """
         trajectory = self.pool(features)
         if broken := [row for row, clip in enumerate(trajectory) if not clip.isfinite().all()]:
@@ -150,7 +150,7 @@ class TargetTrajectory:
         """The same for another number of steps, for example longer than trained.
 
         Raises:
-            TrajectoryShapeError: If the statistics are per slot and so know one number only.
+            LatentError: If the statistics are per slot and so know one number only.
         """
         return replace(self, num_latents=num_latents)
 

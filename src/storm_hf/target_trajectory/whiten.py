@@ -14,7 +14,7 @@ from typing import Literal
 
 import torch
 
-from storm_hf.errors import TrajectoryShapeError
+from storm_hf.errors import LatentError
 
 
 SlotStatistics = Literal["pooled", "per_slot"]
@@ -52,7 +52,7 @@ class SlotMoments:
                 total = batch.new_zeros(batch.shape[1:])  # (K, F)
                 second = batch.new_zeros(batch.shape[2], batch.shape[2])  # (F, F)
             if batch.shape[1:] != total.shape:
-                raise TrajectoryShapeError(
+                raise LatentError(
                     f"Expected trajectories of shape {tuple(total.shape)} like the first ones but got "
                     f"{tuple(batch.shape[1:])}. Pool all of them to the same number of slots."
                 )
@@ -61,7 +61,7 @@ class SlotMoments:
             second += flat.T @ flat
             count += len(batch)
         if count < 2:
-            raise TrajectoryShapeError(f"Expected two trajectories or more to fit statistics on but got {count}.")
+            raise LatentError(f"Expected two trajectories or more to fit statistics on but got {count}.")
         mean = total / count
         if statistics == "pooled":
             mean = mean.mean(dim=0, keepdim=True)
@@ -120,7 +120,7 @@ class WhiteningStatistics:
             [`WhiteningStatistics`]: In float32.
 
         Raises:
-            TrajectoryShapeError: If shapes differ, the rank does not fit, there are less than two trajectories, or they are
+            LatentError: If shapes differ, the rank does not fit, there are less than two trajectories, or they are
                 all the same.
         """
         batches = [trajectories] if isinstance(trajectories, torch.Tensor) else trajectories
@@ -134,7 +134,7 @@ class WhiteningStatistics:
         slot_size = len(moments.covariance)
         hidden_size = slot_size if hidden_size is None else hidden_size
         if not 1 <= rank <= min(slot_size, hidden_size):
-            raise TrajectoryShapeError(
+            raise LatentError(
                 f"Expected a rank from 1 to {min(slot_size, hidden_size)} for slots of {slot_size} features and a hidden "
                 f"size of {hidden_size} but got {rank}."
             )
@@ -168,7 +168,7 @@ class WhiteningStatistics:
             `torch.Tensor` of shape `(..., num_latents, hidden_size)`: In float32.
 
         Raises:
-            TrajectoryShapeError: If the size of a slot is another than trained, or statistics per slot meet another number
+            LatentError: If the size of a slot is another than trained, or statistics per slot meet another number
                 of slots.
         """
         self._check(trajectory)
@@ -177,12 +177,12 @@ class WhiteningStatistics:
 
     def _check(self, trajectory: torch.Tensor) -> None:
         if trajectory.ndim < 2 or trajectory.shape[-1] != len(self.projection):
-            raise TrajectoryShapeError(
+            raise LatentError(
                 f"Expected trajectories of shape (..., num_latents, {len(self.projection)}) but got "
                 f"{tuple(trajectory.shape)}. Pool the features as the training set was, or fit the statistics again."
             )
         if self.num_latents not in (None, trajectory.shape[-2]):
-            raise TrajectoryShapeError(
+            raise LatentError(
                 f"These statistics know the mean of each of {self.num_latents} slots, but the trajectory has "
                 f"{trajectory.shape[-2]}. Fit them with statistics='pooled', which serves every number of slots."
             )
@@ -192,12 +192,12 @@ def principal_components(covariance: torch.Tensor) -> tuple[torch.Tensor, torch.
     """Find the variances (F,), the largest first, and the components (F, F) in columns, each with its sign fixed.
 
     Raises:
-        TrajectoryShapeError: If nothing varies.
+        LatentError: If nothing varies.
     """
     variances, components = torch.linalg.eigh(covariance)
     variances, components = variances.flip(0).clamp_min(0), components.flip(1)
     if not variances[0] > 0:
-        raise TrajectoryShapeError(
+        raise LatentError(
             "Expected trajectories that differ but all of them are the same, or not finite. Check the thought videos."
         )
     strongest = components.gather(0, components.abs().argmax(dim=0, keepdim=True))
@@ -225,13 +225,13 @@ def _random_rotation(rank: int, hidden_size: int, seed: int) -> torch.Tensor:
 
 def _check_first(batch: torch.Tensor, statistics: str) -> None:
     if statistics not in ("pooled", "per_slot"):
-        raise TrajectoryShapeError(f"Expected statistics pooled or per_slot but got {statistics!r}.")
+        raise LatentError(f"Expected statistics pooled or per_slot but got {statistics!r}.")
     if batch.ndim != 3:
-        raise TrajectoryShapeError(
+        raise LatentError(
             f"Expected trajectories of shape (batch, num_latents, slot size) but got {tuple(batch.shape)}."
         )
     if batch.shape[2] > _MAX_SLOT_SIZE:
-        raise TrajectoryShapeError(
+        raise LatentError(
             f"Expected slots of at most {_MAX_SLOT_SIZE} features but got {batch.shape[2]}: their covariance would not fit "
             "into memory. Use layout='average', or fewer cells."
         )

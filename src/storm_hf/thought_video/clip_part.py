@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from storm_hf.annotations.record import Annotation
-from storm_hf.errors import FrameSelectionError, VideoReadError
+from storm_hf.errors import DatasetError, VideoReadError
 from storm_hf.video import read_video
 from storm_hf.video.limits import ReadingBounds
 from storm_hf.video.sample import evenly_spaced, frames_shown_at
@@ -91,7 +91,7 @@ def read_frames(path: Path, positions: np.ndarray, before: float = math.inf) -> 
     """
     try:
         clip = read_video(path, indices=positions.tolist())
-    except FrameSelectionError as error:
+    except DatasetError as error:
         raise VideoReadError(f"{path} has fewer frames than its packets say, so it cannot be cut safely.") from error
     if not is_before(clip.timestamps, before).all():
         raise VideoReadError(

@@ -164,7 +164,7 @@ class DiffusersGenerator:
         """The model on its device.
 
         Raises:
-            MissingExtraError: If diffusers, or what this family needs besides, is not installed.
+            DependencyError: If diffusers, or what this family needs besides, is not installed.
         """
         for package in self.family.needs:
             require(package)

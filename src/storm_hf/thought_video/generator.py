@@ -63,7 +63,7 @@ class SimulatorGenerator:
             Height and width that frames are padded to, in pixels before enlargement.
 
     Raises:
-        WorldError: If the frames of the world do not fit on the canvas.
+        ConfigurationError: If the frames of the world do not fit on the canvas.
     """
 
     source = "simulator"

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from storm_hf.errors import WorldError
+from storm_hf.errors import ConfigurationError
 from storm_hf.thought_video.generator import SimulatorGenerator
 from storm_hf.thought_video.record import WorldExample
 from storm_hf.worlds import EpisodeFiles, World, make_world, split_seeds, write_episodes
@@ -38,7 +38,7 @@ class WorldSplit:
             that is to answer both forms is trained on both.
 
     Raises:
-        WorldError: If not exactly one of count and depths is given, or the share is none.
+        ConfigurationError: If not exactly one of count and depths is given, or the share is none.
     """
 
     count: int | None = None
@@ -48,9 +48,9 @@ class WorldSplit:
 
     def __post_init__(self) -> None:
         if (self.count is None) == (self.depths is None):
-            raise WorldError(f"Expected a split with either a count or depths but got {self}.")
+            raise ConfigurationError(f"Expected a split with either a count or depths but got {self}.")
         if not 0 <= self.open_share <= 1:
-            raise WorldError(f"Expected an open_share from 0 to 1 but got {self.open_share}.")
+            raise ConfigurationError(f"Expected an open_share from 0 to 1 but got {self.open_share}.")
 
     @property
     def num_episodes(self) -> int:
@@ -98,10 +98,12 @@ class WorldRecipe:
         """Make a recipe of what a YAML file holds. Keys that this class does not know are for others.
 
         Raises:
-            WorldError: If it does not say which world and which splits.
+            ConfigurationError: If it does not say which world and which splits.
         """
         if missing := sorted({"world", "splits"} - set(content)):
-            raise WorldError(f"Expected a recipe with world and splits but {' and '.join(missing)} is missing.")
+            raise ConfigurationError(
+                f"Expected a recipe with world and splits but {' and '.join(missing)} is missing."
+            )
         splits = {name: WorldSplit(**split) for name, split in content["splits"].items()}
         canvas = tuple(content["canvas"]) if content.get("canvas") else None
         return cls(content["world"], splits, content.get("knobs", {}), content.get("seed", 0), canvas)
@@ -146,7 +148,7 @@ def render_world(
         `dict[str, list[WorldExample]]`: The examples of each split, in the order of their seeds.
 
     Raises:
-        WorldError: If the world, a knob, a split or a depth is not as its world knows it.
+        ConfigurationError: If the world, a knob, a split or a depth is not as its world knows it.
         StaleWorkError: If the folder holds another world or other knobs.
     """
     examples = {}

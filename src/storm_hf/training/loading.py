@@ -248,7 +248,7 @@ def quantization(args: ModelConfig, config: PreTrainedConfig) -> BitsAndBytesCon
         [`~transformers.BitsAndBytesConfig`] or `None`: What `from_pretrained` takes as `quantization_config`.
 
     Raises:
-        MissingExtraError: If `bitsandbytes` is not installed.
+        DependencyError: If `bitsandbytes` is not installed.
     """
     if not (args.load_in_4bit or args.load_in_8bit):
         return None

@@ -15,7 +15,7 @@ from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 
-from storm_hf.errors import RankMismatchError
+from storm_hf.errors import StageError
 
 
 VISION_INPUTS = ("pixel_values", "pixel_values_videos", "video_features")  # each is encoded by a pass of its own
@@ -72,7 +72,7 @@ def check_ranks_match(routes: torch.Tensor) -> None:
             Results of `forward_signatures` of each process, in order of rank.
 
     Raises:
-        RankMismatchError: On every process alike, if in some micro-batch not all take the same route.
+        StageError: On every process alike, if in some micro-batch not all take the same route.
     """
     for number, of_rank in enumerate(routes.transpose(0, 1).tolist()):  # (M, P, 2)
         ranks_of: dict[tuple[int, int], list[int]] = {}
@@ -80,7 +80,7 @@ def check_ranks_match(routes: torch.Tensor) -> None:
             ranks_of.setdefault((num_latents, vision), []).append(rank)
         if len(ranks_of) > 1:
             found = "; ".join(f"{_words(*route)} on {_ranks(ranks)}" for route, ranks in ranks_of.items())
-            raise RankMismatchError(
+            raise StageError(
                 "ZeRO-3 and FSDP need every process to run the same layers, or all would wait for ever. In micro-batch "
                 f"{number} they differ: {found}. Train all rows with one `num_latents`, and rows with and without a video "
                 "in runs of their own; or keep the model whole on each process (ddp.yaml, zero2.yaml)."

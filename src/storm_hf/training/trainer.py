@@ -20,7 +20,7 @@ from transformers import (
 )
 from trl import SFTTrainer
 
-from storm_hf.errors import CheckpointError, ConfigurationError, NonFiniteLossError
+from storm_hf.errors import CheckpointError, ConfigurationError, StageError
 from storm_hf.inputs.collator import IGNORED_LABEL, AnswerCollator
 from storm_hf.inputs.prompts import PromptEncoder
 from storm_hf.model import StormConfig, add_latent_tokens
@@ -260,14 +260,14 @@ class StormTrainer(ThroughputMetrics, RowReading, RowDraws, WholeFiles, AdapterC
         """Train on one batch; before the first one, log the error of an inexact gradient.
 
         Raises:
-            NonFiniteLossError: If the loss is not finite. `Trainer` would wait for the device here as well, and log 0 instead.
+            StageError: If the loss is not finite. `Trainer` would wait for the device here as well, and log 0 instead.
         """
         if not self._has_warned_of_error:
             self._has_warned_of_error = True
             self._warn_of_gradient_error()
         loss = super().training_step(model, inputs, *args, **kwargs)
         if not torch.isfinite(loss).all():
-            raise NonFiniteLossError(explain_loss(float(loss), self.state.global_step + 1, inputs, self.model))
+            raise StageError(explain_loss(float(loss), self.state.global_step + 1, inputs, self.model))
         return loss
 
     def _warn_of_gradient_error(self) -> None:

@@ -62,14 +62,13 @@ def read_video(
         [`VideoClip`]: Frames, timestamps, and how many were asked, decoded and broken.
 
     Raises:
-        MachineError: If the machine fails and not the file: an I/O error, a mount that is away, too many open files, no memory.
+        MachineError: If the machine fails and not the file: an I/O error, a mount that is away, too many open files,
+            no memory.
         VideoReadError: If the file is missing, a folder, empty, no video, only sound, without a decodable frame,
             damaged (when strict), too large, not read in time, or not readable by the chosen backend. The message
             names the file and what to do.
-        FrameSelectionError: If the frames cannot be chosen as asked.
-        ConfigurationError: If the time-out or a limit is not positive.
-        MissingExtraError: If the chosen backend is not installed.
-        BrokenExtraError: If it is installed but does not load.
+        ConfigurationError: If the frames cannot be chosen as asked, or if the time-out or a limit is not positive.
+        DependencyError: If the chosen backend is not installed, or if it is installed but does not load.
     """
     name = chosen_backend(backend, path)
     selection = FrameSelection(num_frames, fps, indices)

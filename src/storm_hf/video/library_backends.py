@@ -105,8 +105,7 @@ def set_video_backend(backend: str) -> None:
 
     Raises:
         ConfigurationError: If there is no such backend.
-        MissingExtraError: If it is not installed.
-        BrokenExtraError: If it is installed but does not load.
+        DependencyError: If it is not installed, or if it is installed but does not load.
     """
     check_video_backend(backend)
     if backend == "auto":
@@ -124,8 +123,7 @@ def use_video_backend(backend: str | None) -> None:
 
     Raises:
         ConfigurationError: If there is no such backend.
-        MissingExtraError: If it is not installed.
-        BrokenExtraError: If it is installed but does not load.
+        DependencyError: If it is not installed, or if it is installed but does not load.
     """
     if backend is None:
         check_video_backend(video_backend())
@@ -144,8 +142,7 @@ def check_video_backend(backend: str) -> None:
 
     Raises:
         ConfigurationError: If there is no such backend.
-        MissingExtraError: If it is not installed.
-        BrokenExtraError: If it is installed but does not load.
+        DependencyError: If it is not installed, or if it is installed but does not load.
     """
     check_backend_name(backend)
     if backend not in _WITHOUT_LIBRARY:

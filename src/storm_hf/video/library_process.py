@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from storm_hf.errors import VideoReadError, VideoTimeoutError
+from storm_hf.errors import VideoReadError
 from storm_hf.optional import require
 from storm_hf.video.limits import ReadingBounds
 
@@ -60,7 +60,7 @@ class LibraryProcess:
         """Start a process and wait until its library is loaded.
 
         Raises:
-            BrokenExtraError: If it is installed but does not load.
+            DependencyError: If it is installed but does not load.
             VideoReadError: If it loads in this process but not in its own.
         """
         command = [sys.executable, "-P", str(WORKER), library]
@@ -193,7 +193,7 @@ class LibraryProcess:
         """Explain why there is no answer."""
         path = bounds.path
         if self._is_expired:
-            return VideoTimeoutError(
+            return VideoReadError(
                 f"{path} was not read by {self.library} within {seconds:.3g} seconds, so its process was ended. "
                 'Pass a longer timeout_seconds, or backend="pyav".',
                 bounds.timeout_seconds or PATIENCE_SECONDS,
@@ -226,8 +226,7 @@ def borrowed_process(library: str, bounds: ReadingBounds) -> Iterator[LibraryPro
         [`LibraryProcess`]: The process, with no open file.
 
     Raises:
-        MissingExtraError: If the library is not installed.
-        BrokenExtraError: If it is installed but does not load.
+        DependencyError: If the library is not installed, or if it is installed but does not load.
     """
     if find_spec(library) is None:
         require(library)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from time import monotonic
 
-from storm_hf.errors import ConfigurationError, VideoReadError, VideoTimeoutError
+from storm_hf.errors import ConfigurationError, VideoReadError
 
 
 _CHANNELS = 3
@@ -143,9 +143,9 @@ class ReadingBounds:
         self._end += monotonic() - start
 
     def check_time(self) -> None:
-        """Raise [`VideoTimeoutError`] if the time is over."""
+        """Raise [`VideoReadError`] if the time is over."""
         if self.remaining_seconds == 0:
-            raise VideoTimeoutError(
+            raise VideoReadError(
                 f"{self.path} was not read within timeout_seconds={self.timeout_seconds:g}. "
                 "Pass a longer time, or ask for fewer frames.",
                 self.timeout_seconds,

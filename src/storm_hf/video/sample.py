@@ -16,7 +16,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from storm_hf.errors import FrameSelectionError, VideoReadError
+from storm_hf.errors import ConfigurationError, DatasetError, VideoReadError
 
 
 # Containers round times to their time base; a moment this close before a frame counts as that frame.
@@ -44,13 +44,13 @@ class FrameSelection:
         """Refuse what contradicts itself."""
         given = [name for name in ("num_frames", "fps", "indices") if getattr(self, name) is not None]
         if len(given) > 1:
-            raise FrameSelectionError(f"Expected one way of choosing frames but got {' and '.join(given)}. Pass one.")
+            raise ConfigurationError(f"Expected one way of choosing frames but got {' and '.join(given)}. Pass one.")
         if self.num_frames is not None and self.num_frames < 1:
-            raise FrameSelectionError(f"Expected num_frames of at least 1 but got {self.num_frames}.")
+            raise ConfigurationError(f"Expected num_frames of at least 1 but got {self.num_frames}.")
         if self.fps is not None and not 0 < self.fps < float("inf"):
-            raise FrameSelectionError(f"Expected fps above 0 but got {self.fps}.")
+            raise ConfigurationError(f"Expected fps above 0 but got {self.fps}.")
         if self.indices is not None and len(self.indices) == 0:
-            raise FrameSelectionError("Expected at least one index but got none. Leave `indices` out for all frames.")
+            raise ConfigurationError("Expected at least one index but got none. Leave `indices` out for all frames.")
 
     def count(self, times: np.ndarray) -> int:
         """Count the frames that `choose` would return, in constant memory."""
@@ -107,11 +107,11 @@ def _checked_indices(indices: Sequence[int], num_video_frames: int) -> np.ndarra
     """Return the indices as an array, after making sure that the video has them.
 
     Raises:
-        FrameSelectionError: If an index lies outside the video.
+        DatasetError: If an index lies outside the video.
     """
     chosen = np.asarray(indices, dtype=np.int64)
     if chosen.min() < 0 or chosen.max() >= num_video_frames:
-        raise FrameSelectionError(
+        raise DatasetError(
             f"Expected indices from 0 to {num_video_frames - 1}, since the video has {num_video_frames} frames, "
             f"but got {chosen.min()} to {chosen.max()}."
         )

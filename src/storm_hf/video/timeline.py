@@ -71,7 +71,7 @@ class Timeline:
 
         Raises:
             VideoReadError: If they would take more than `max_total_bytes`.
-            FrameSelectionError: If the video has no such frames.
+            ConfigurationError: If the video has no such frames.
         """
         bounds.check_total(selection.count(self.seconds), *self.size)
         return selection.choose(self.seconds)

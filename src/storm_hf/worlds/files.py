@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from storm_hf.atomic import written_atomically
-from storm_hf.errors import StaleWorkError, WorldError
+from storm_hf.errors import ConfigurationError, StaleWorkError
 from storm_hf.video import write_video
 from storm_hf.worlds.episode import EpisodeText
 from storm_hf.worlds.registry import make_world
@@ -93,7 +93,7 @@ def write_episodes(
         `list[EpisodeFiles]`: One per seed, in their order.
 
     Raises:
-        WorldError: If seeds and depths differ in number, the world has no such depth, or the canvas is too small.
+        ConfigurationError: If seeds and depths differ in number, the world has no such depth, or the canvas is too small.
         StaleWorkError: If the folder holds another world or other knobs.
     """
     folder = Path(folder)
@@ -115,11 +115,11 @@ def read_episodes(folder: str | os.PathLike[str]) -> list[EpisodeFiles]:
     """Read the manifest that `write_episodes` left, in the order of the ids.
 
     Raises:
-        WorldError: If there is none: nothing was written, or the writing was stopped.
+        DatasetError: If there is none: nothing was written, or the writing was stopped.
     """
     manifest = Path(folder) / MANIFEST
     if not manifest.exists():
-        raise WorldError(f"Expected {manifest} but it does not exist. Run write_episodes again; it continues.")
+        raise ConfigurationError(f"Expected {manifest} but it does not exist. Run write_episodes again; it continues.")
     with manifest.open(encoding="utf-8") as rows:
         return [_from_row(Path(folder), json.loads(row)) for row in rows]
 
@@ -173,7 +173,7 @@ def _one_each(depths: int | Sequence[int] | None, count: int) -> Sequence[int | 
     if depths is None or isinstance(depths, int):
         return [depths] * count
     if len(depths) != count:
-        raise WorldError(f"Expected one depth per seed, {count}, but got {len(depths)}.")
+        raise ConfigurationError(f"Expected one depth per seed, {count}, but got {len(depths)}.")
     return depths
 
 
@@ -234,13 +234,13 @@ def split_seeds(split: str, count: int, seed: int = 0) -> range:
         `range`: The seeds, ascending.
 
     Raises:
-        WorldError: If there is no such split, or it has fewer seeds than asked for.
+        ConfigurationError: If there is no such split, or it has fewer seeds than asked for.
     """
     if split not in SPLITS:
-        raise WorldError(f"Expected a split of {', '.join(SPLITS)} but got {split!r}.")
+        raise ConfigurationError(f"Expected a split of {', '.join(SPLITS)} but got {split!r}.")
     if not 0 <= count <= _SEEDS_PER_SPLIT:
-        raise WorldError(f"Expected a count from 0 to {_SEEDS_PER_SPLIT} seeds in a split but got {count}.")
+        raise ConfigurationError(f"Expected a count from 0 to {_SEEDS_PER_SPLIT} seeds in a split but got {count}.")
     if seed < 0:
-        raise WorldError(f"Expected a base seed of 0 or more but got {seed}.")
+        raise ConfigurationError(f"Expected a base seed of 0 or more but got {seed}.")
     first = seed * _SEEDS_PER_BASE + SPLITS.index(split) * _SEEDS_PER_SPLIT
     return range(first, first + count)

@@ -4,7 +4,7 @@ import dataclasses
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from storm_hf.errors import WorldError
+from storm_hf.errors import ConfigurationError
 
 
 if TYPE_CHECKING:
@@ -28,12 +28,12 @@ def make_world(name: str, **knobs: int) -> "World[Any]":
         [`World`]: The simulator.
 
     Raises:
-        WorldError: If there is no such world or knob, or a knob is out of its range.
+        ConfigurationError: If there is no such world or knob, or a knob is out of its range.
     """
     if name not in _CLASS_OF:
-        raise WorldError(f"Expected a world of {', '.join(WORLD_NAMES)} but got {name!r}.")
+        raise ConfigurationError(f"Expected a world of {', '.join(WORLD_NAMES)} but got {name!r}.")
     world: type[Any] = getattr(importlib.import_module(f"storm_hf.worlds.{name}"), _CLASS_OF[name])
     known = [field.name for field in dataclasses.fields(world)]
     if unknown := sorted(set(knobs) - set(known)):
-        raise WorldError(f"Expected knobs of {name} ({', '.join(known)}) but got {', '.join(unknown)}.")
+        raise ConfigurationError(f"Expected knobs of {name} ({', '.join(known)}) but got {', '.join(unknown)}.")
     return world(**knobs)

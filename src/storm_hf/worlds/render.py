@@ -9,7 +9,7 @@ Axes: T frames, H height, W width, in pixels.
 
 import numpy as np
 
-from storm_hf.errors import WorldError
+from storm_hf.errors import ConfigurationError
 
 
 CELL_PX = 16
@@ -89,10 +89,10 @@ def check_canvas(frame_size: tuple[int, int], canvas: tuple[int, int]) -> None:
     """Refuse a canvas that frames do not fit on; heights and widths before enlargement.
 
     Raises:
-        WorldError: If it is smaller than they are.
+        ConfigurationError: If it is smaller than they are.
     """
     if canvas[0] < frame_size[0] or canvas[1] < frame_size[1]:
-        raise WorldError(
+        raise ConfigurationError(
             f"Expected a canvas of at least {frame_size[0]} x {frame_size[1]} pixels but got {canvas[0]} x {canvas[1]}."
         )
 
@@ -116,7 +116,7 @@ def shrink(frame: np.ndarray, height: int, width: int) -> np.ndarray:
     """Average a frame down to a size that it is a multiple of: the way back from `enlarge`.
 
     Raises:
-        WorldError: If it is no RGB frame, or no multiple of that size.
+        ConfigurationError: If it is no RGB frame, or no multiple of that size.
     """
     if (
         frame.ndim != 3
@@ -124,7 +124,7 @@ def shrink(frame: np.ndarray, height: int, width: int) -> np.ndarray:
         or frame.shape[0] % height
         or frame.shape[1] * height != frame.shape[0] * width
     ):
-        raise WorldError(
+        raise ConfigurationError(
             f"Expected an RGB frame whose height and width are {height} x {width} or a multiple of it but got the shape "
             f"{frame.shape}. Resize it."
         )

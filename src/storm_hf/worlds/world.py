@@ -15,7 +15,7 @@ from typing import ClassVar, Generic, Literal, TypeVar
 
 import numpy as np
 
-from storm_hf.errors import WorldError
+from storm_hf.errors import ConfigurationError
 from storm_hf.inputs.wording import NUMBER_WORDS
 from storm_hf.worlds.episode import Episode, EpisodeText
 from storm_hf.worlds.render import enlarge, shrink
@@ -139,7 +139,7 @@ class World(ABC, Generic[PlanT]):
             [`Episode`]: The same one for the same arguments, in every process.
 
         Raises:
-            WorldError: If the seed is negative or this world has no such depth.
+            ConfigurationError: If the seed is negative or this world has no such depth.
         """
         plan = self._plan(seed, depth)
         clip, thought = enlarge(self._draw_clip(plan)), enlarge(self._draw_thought(plan))
@@ -166,12 +166,12 @@ class World(ABC, Generic[PlanT]):
             `str`: One of `options`. The true answer, if the state is the true one.
 
         Raises:
-            WorldError: If there is no such step or state.
+            ConfigurationError: If there is no such step or state.
         """
         if not 1 <= step <= self.num_steps:
-            raise WorldError(f"Expected a step from 1 to {self.num_steps} but got {step}.")
+            raise ConfigurationError(f"Expected a step from 1 to {self.num_steps} but got {step}.")
         if state not in self.state_names:
-            raise WorldError(f"Expected a state of {self.name} ({self._describe_states()}) but got {state!r}.")
+            raise ConfigurationError(f"Expected a state of {self.name} ({self._describe_states()}) but got {state!r}.")
         seed = episode if isinstance(episode, int) else episode.seed
         plan = self._plan(seed, depth if isinstance(episode, int) else episode.depth)
         states = [*self._states(plan)[: step - 1], state]
@@ -192,7 +192,7 @@ class World(ABC, Generic[PlanT]):
             `str`: One of `state_names`.
 
         Raises:
-            WorldError: If the frame has another shape.
+            ConfigurationError: If the frame has another shape.
         """
         return self._read_frame(shrink(frame, *self.frame_size))
 
@@ -233,9 +233,9 @@ class World(ABC, Generic[PlanT]):
 
     def _plan(self, seed: int, depth: int | None) -> PlanT:
         if seed < 0:
-            raise WorldError(f"Expected a seed of 0 or more but got {seed}.")
+            raise ConfigurationError(f"Expected a seed of 0 or more but got {seed}.")
         if depth is not None and depth not in self.depths:
-            raise WorldError(
+            raise ConfigurationError(
                 f"Expected a depth from {self.depths[0]} to {self.depths[-1]} in the world {self.name} but got {depth}."
             )
         world_id = zlib.crc32(self.name.encode())  # so that two worlds draw differently from one seed
@@ -276,16 +276,18 @@ def check_knob(world: str, knob: str, value: float, lowest: int, highest: int) -
     """Make sure that a knob is a whole number in its range.
 
     Raises:
-        WorldError: If it is not.
+        ConfigurationError: If it is not.
     """
     if not lowest <= value <= highest or value != int(value):
-        raise WorldError(f"Expected {knob} from {lowest} to {highest}, whole, in the world {world} but got {value:g}.")
+        raise ConfigurationError(
+            f"Expected {knob} from {lowest} to {highest}, whole, in the world {world} but got {value:g}."
+        )
 
 
 def check_num_steps(world: str, num_steps: int) -> None:
     """Make sure that the steps can be counted in words.
 
     Raises:
-        WorldError: If they cannot.
+        ConfigurationError: If they cannot.
     """
     check_knob(world, "num_steps", num_steps, 1, len(NUMBER_WORDS) - 1)

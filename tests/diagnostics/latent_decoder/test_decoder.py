@@ -11,7 +11,7 @@ from storm_hf.diagnostics.latent_decoder import (
     states_drawn_right,
     train_decoder,
 )
-from storm_hf.errors import CheckpointError, LatentShapeError
+from storm_hf.errors import CheckpointError, LatentError
 
 
 QUICK = DecoderTraining(num_updates=120, batch_size=32)
@@ -67,5 +67,5 @@ def test_folder_without_decoder_has_none_and_a_broken_one_is_told(decoder, tmp_p
 
 
 def test_latents_of_another_model_are_refused(decoder):
-    with pytest.raises(LatentShapeError, match=r"\(number, 128\) but got \(2, 64\)"):
+    with pytest.raises(LatentError, match=r"\(number, 128\) but got \(2, 64\)"):
         decoder.draw(np.zeros((2, 64), dtype=np.float32))

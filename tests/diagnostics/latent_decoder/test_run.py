@@ -10,7 +10,7 @@ from tests.diagnostics.thinker import NUM_LATENTS
 from storm_hf.diagnostics.latent_decoder import DecoderTraining, Plane, path_chart, thought_film
 from storm_hf.diagnostics.latent_decoder.renderer import LatentRenderer
 from storm_hf.diagnostics.latent_decoder.run import decoder_of, imagine_rows
-from storm_hf.errors import DatasetError, StaleWorkError, TrajectoryShapeError
+from storm_hf.errors import DatasetError, LatentError, StaleWorkError
 from storm_hf.target_trajectory import TargetTrajectory
 from storm_hf.video import read_video
 
@@ -94,7 +94,7 @@ def test_plane_is_where_targets_differ_and_its_signs_are_fixed():
     chart = path_chart(plane, points, points[:3], points[3:6], title="a & b")
     assert chart.count("<polyline") == 2
     assert "a &amp; b" in chart
-    with pytest.raises(TrajectoryShapeError):
+    with pytest.raises(LatentError):
         Plane.fit(np.ones((4, 5)))
 
 

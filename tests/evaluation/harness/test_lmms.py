@@ -194,13 +194,13 @@ def test_our_scorer_of_this_name_gives_the_numbers_of_lmms_eval(make_run):
 REFUSALS = """
 import sys
 from storm_hf.evaluation.harness.chat_model import StormChat
-from storm_hf.errors import UnsupportedGenerationError
+from storm_hf.errors import ConfigurationError
 
 model = StormChat(pretrained=sys.argv[1], device="cpu")
 for method in (model.loglikelihood, model.generate_until_multi_round):
     try:
         method([])
-    except UnsupportedGenerationError as error:
+    except ConfigurationError as error:
         print(error)
 """
 

@@ -8,7 +8,7 @@ from storm_hf.errors import (
     CheckpointError,
     ConfigurationError,
     DatasetError,
-    MissingExtraError,
+    DependencyError,
     StageError,
     StaleWorkError,
 )
@@ -181,10 +181,10 @@ def test_plain_checkpoint_is_no_storm(run, fake_lmms_eval, qwen_checkpoint):
 
 def test_missing_lmms_eval_is_told(run, monkeypatch):
     def missing(name):
-        raise MissingExtraError("pip install 'storm-hf[evaluation]'")
+        raise DependencyError("pip install 'storm-hf[evaluation]'")
 
     monkeypatch.setattr(run_module, "find_spec", lambda name: None)
     monkeypatch.setattr(run_module, "require", missing)
-    with pytest.raises(MissingExtraError, match="evaluation"):
+    with pytest.raises(DependencyError, match="evaluation"):
         evaluate(run)
     assert find_spec("storm_hf.evaluation.harness.chat_model") is not None  # found, but not imported

@@ -1,6 +1,6 @@
 import pytest
 
-from storm_hf.errors import ConfigurationError, InterventionError
+from storm_hf.errors import ConfigurationError
 from storm_hf.evaluation.harness.settings import ChatSettings
 
 
@@ -35,7 +35,7 @@ def test_what_cannot_be_is_said(wrong, told):
 
 
 def test_earlier_name_of_an_intervention_is_refused_with_the_new_ones():
-    with pytest.raises(InterventionError, match="`mean` has become `mean_over_steps` .* and `mean_over_questions`"):
+    with pytest.raises(ConfigurationError, match="`mean` has become `mean_over_steps` .* and `mean_over_questions`"):
         ChatSettings.from_arguments({"pretrained": "m", "latents": "mean"})
 
 

@@ -6,7 +6,7 @@ from rich.console import Console
 from tests.evaluation.results.logged import mmvu, mvbench, tempcompass, videomme, write_samples
 
 from storm_hf.atomic import write_json
-from storm_hf.errors import ConfigurationError, ReportError, ServerError
+from storm_hf.errors import ConfigurationError, DatasetError, ServerError
 from storm_hf.evaluation.judges import Judge
 from storm_hf.evaluation.results import report_run, report_table
 
@@ -79,7 +79,7 @@ def test_sub_scores_split_a_benchmark(run):
     assert report.score("storm", "tempcompass", "strict", "format, aspect: yes_no, order").accuracy == 0.0
     assert report.score("storm", "mmvu_val", "lmms", "discipline: Healthcare").accuracy == 0.0
     assert report.score("storm", "mmvu_val", "lmms", "kind: multiple-choice").accuracy == 1.0
-    with pytest.raises(ReportError, match="group"):
+    with pytest.raises(DatasetError, match="group"):
         report.score("storm", "tempcompass_yes_no", "lmms", "aspect: action")
 
 

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from storm_hf.atomic import written_atomically
-from storm_hf.errors import CheckpointError, LatentShapeError
+from storm_hf.errors import CheckpointError, LatentError
 from storm_hf.reporting import write_atomically
 
 
@@ -92,10 +92,10 @@ class ThoughtDecoder(nn.Module):
             `torch.Tensor` of shape `(num_latents, 3, height, width)`: About 0 to 1, not clipped.
 
         Raises:
-            LatentShapeError: If the latents are of another size.
+            LatentError: If the latents are of another size.
         """
         if latents.ndim != 2 or latents.shape[1] != self.config.latent_size:
-            raise LatentShapeError(
+            raise LatentError(
                 f"Expected latents of shape (number, {self.config.latent_size}) but got {tuple(latents.shape)}: this decoder "
                 f"belongs to another model. Delete its folder `{FOLDER}` and train one."
             )

@@ -11,7 +11,7 @@ import numpy as np
 from transformers import ProcessorMixin
 
 from storm_hf.diagnostics.latent_decoder.decoder import ThoughtDecoder
-from storm_hf.errors import LatentLayoutError
+from storm_hf.errors import LatentError
 from storm_hf.evaluation.batch import Answer, answer_questions
 from storm_hf.inputs.prompts import PromptEncoder
 from storm_hf.model.modeling_storm import StormForConditionalGeneration
@@ -62,13 +62,11 @@ def imagine(
             Longest answer.
 
     Raises:
-        LatentLayoutError: If the model thinks in no latents.
+        LatentError: If the model thinks in no latents.
     """
     num_latents = model.config.num_latents if num_latents is None else num_latents
     if num_latents == 0:
-        raise LatentLayoutError(
-            "Expected a model that thinks in 1 latent or more but this one has 0. Set num_latents."
-        )
+        raise LatentError("Expected a model that thinks in 1 latent or more but this one has 0. Set num_latents.")
     prompts = PromptEncoder(processor, model.config, num_latents)
     asked = [{name: value for name, value in row.items() if not name.startswith("thought_")} for row in rows]
     answers = answer_questions(model, prompts, asked, max_new_tokens=max_new_tokens)

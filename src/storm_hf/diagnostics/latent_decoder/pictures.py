@@ -102,7 +102,7 @@ class Plane:
         """Find the plane of targets of shape `(..., hidden_size)`.
 
         Raises:
-            TrajectoryShapeError: If they are all the same.
+            LatentError: If they are all the same.
         """
         flat = targets.reshape(-1, targets.shape[-1]).astype(np.float64)
         mean = flat.mean(axis=0)

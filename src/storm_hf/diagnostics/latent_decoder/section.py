@@ -138,7 +138,7 @@ def gallery_section(scenes: Sequence[Scene], films: Sequence[str]) -> Any:
         `markupsafe.Markup`: HTML that a template prints as it is.
 
     Raises:
-        MissingExtraError: If jinja2 is not installed.
+        DependencyError: If jinja2 is not installed.
     """
     markup = require("jinja2").utils.markupsafe.Markup
     html = render_page(_TEMPLATES, "scenes.html.j2", scenes=list(zip(scenes, films, strict=True)), markup=markup)

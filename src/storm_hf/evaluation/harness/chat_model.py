@@ -13,7 +13,7 @@ from lmms_eval.api.model import lmms
 from lmms_eval.protocol import ChatMessages
 from lmms_eval.utils import Collator
 
-from storm_hf.errors import UnsupportedGenerationError
+from storm_hf.errors import ConfigurationError
 from storm_hf.evaluation.harness.answer_log import AnswerLog, LoggedAnswer, question_key
 from storm_hf.evaluation.harness.benchmarks import describe_weights, resolve_commit
 from storm_hf.evaluation.harness.checkpoint import load_for_harness
@@ -139,9 +139,9 @@ class StormChat(lmms):
         """Refuse to score given answers.
 
         Raises:
-            UnsupportedGenerationError: Always.
+            ConfigurationError: Always.
         """
-        raise UnsupportedGenerationError(
+        raise ConfigurationError(
             "This model answers questions; it does not score given answers (loglikelihood). Choose a task with "
             "`output_type: generate_until`, as those of Video-MME, MVBench, TempCompass and MMVU are."
         )
@@ -150,9 +150,9 @@ class StormChat(lmms):
         """Refuse dialogues.
 
         Raises:
-            UnsupportedGenerationError: Always.
+            ConfigurationError: Always.
         """
-        raise UnsupportedGenerationError(
+        raise ConfigurationError(
             "A prompt thinks once, before its one answer; tasks of several rounds are not offered. Choose a task with "
             "`output_type: generate_until`."
         )

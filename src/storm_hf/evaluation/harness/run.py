@@ -124,7 +124,7 @@ def evaluate(run: EvaluationRun, on_progress: Callable[[Arm, int, int], None] | 
             Called again and again with an arm, the number of its answers, and how many there will be.
 
     Raises:
-        MissingExtraError: If lmms-eval is not installed.
+        DependencyError: If lmms-eval is not installed.
         ConfigurationError: If an arm is unknown, or there is nothing to do.
         DatasetError: If data are missing; the message says how to get them.
         StaleWorkError: If the folder holds a run with other settings.

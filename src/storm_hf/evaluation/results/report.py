@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from storm_hf.errors import ReportError
+from storm_hf.errors import DatasetError
 from storm_hf.evaluation.bootstrap import Interval
 from storm_hf.evaluation.scorers import Question, Reading
 
@@ -203,10 +203,10 @@ class Report:
         """Find a number.
 
         Raises:
-            ReportError: If there is none of this name.
+            DatasetError: If there is none of this name.
         """
         wanted = (arm, part, scorer, group)
         for result in self.results:
             if (result.arm, result.part, result.scorer, result.group) == wanted:
                 return result.score
-        raise ReportError(f"Expected an arm, part, scorer and group of the report but got {wanted}.")
+        raise DatasetError(f"Expected an arm, part, scorer and group of the report but got {wanted}.")
