@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from storm_hf.atomic import written_atomically
-from storm_hf.errors import ConfigurationError, StaleWorkError
+from storm_hf.errors import ConfigurationError, DatasetError, StaleWorkError
 from storm_hf.video import write_video
 from storm_hf.worlds.episode import EpisodeText
 from storm_hf.worlds.registry import make_world
@@ -119,7 +119,7 @@ def read_episodes(folder: str | os.PathLike[str]) -> list[EpisodeFiles]:
     """
     manifest = Path(folder) / MANIFEST
     if not manifest.exists():
-        raise ConfigurationError(f"Expected {manifest} but it does not exist. Run write_episodes again; it continues.")
+        raise DatasetError(f"Expected {manifest} but it does not exist. Run write_episodes again; it continues.")
     with manifest.open(encoding="utf-8") as rows:
         return [_from_row(Path(folder), json.loads(row)) for row in rows]
 
