@@ -70,6 +70,8 @@ def test_only_a_rollout_passes_in_pieces(write):
         ("just words", "a mapping of arguments"),
         ("{broken: [", "Expected YAML"),
         ("stages: []", "several stages"),
+        ("sources: {train: [{path: a.jsonl}]}", "recipe of a data set, not of a trainer"),
+        ("world: shuffle\nsplits: {train: {count: 1}}", "recipe of a data set, not of a trainer"),
     ],
 )
 def test_what_is_no_recipe_is_told(write, text, says):

@@ -4,7 +4,7 @@ import json
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import AbstractContextManager, contextmanager, redirect_stdout
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,7 +17,7 @@ from storm_hf.errors import ConfigurationError
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from storm_hf.planning import Plan
+    from storm_hf.planning import Gpu, Plan
 
 
 GIB = 2**30
@@ -29,7 +29,8 @@ EPILOG = """Examples:
 
 [bold]storm plan my_recipe.yaml --config checkpoints/backbone --prompt-tokens 8192 --json[/bold]
 
-Formulas, with their symbols, are in storm_hf.planning.passes and storm_hf.planning.memory."""
+One step of the real model runs on tensors without data (storm_hf.planning.dry_run); what processes share is arithmetic
+(storm_hf.planning.memory)."""
 _HELD = {
     "weights": "weights",
     "gradients": "gradients",
@@ -38,12 +39,10 @@ _HELD = {
 }
 _STEP = {
     "pixels": "pixels of the batch",
-    "vision": "vision tower, before the rest",
-    "activations": "activations kept for the backward pass",
-    "cache": "  of them keys and values of the rollout",
-    "weight_copies": "weights cast to 16 bits",
-    "workspace": "workspace of the backward pass",
-    "logits": "logits of supervised positions",
+    "vision": "most before the language model begins",
+    "forward": "most in the forward pass",
+    "activations": "  of it kept for the backward pass",
+    "backward": "most in the backward pass",
     "update": "update of the weights",
 }
 
@@ -62,13 +61,15 @@ def plan_recipe(
     config: Annotated[
         str | None, typer.Option(help="Folder or Hub name of the backbone, in place of the recipe's.")
     ] = None,
-    gpu: Annotated[str | None, typer.Option(help="Also estimate the step time on this GPU, such as h100.")] = None,
+    gpu: Annotated[
+        str | None, typer.Option(help="Answer for this GPU, such as h100: does it fit, and how long does a step take.")
+    ] = None,
     mfu: Annotated[float, typer.Option(min=0.01, max=1, help="Assumed share of the GPU's peak (MFU).")] = 0.4,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Work out what a recipe needs: parameters, memory, arithmetic.
+    """Answer whether a recipe fits a GPU: its parameters, memory and arithmetic.
 
-    Reads the recipe and the backbone's configuration; loads no weights.
+    Reads the recipe and the backbone's configuration, and runs one step on tensors without data. Loads no weights.
     """
     if zero not in (0, 2, 3):
         raise ConfigurationError(f"Expected --zero 0, 2 or 3, got {zero}.")
@@ -83,18 +84,26 @@ def plan_recipe(
             require(package)
         from storm_hf import planning
 
-        device = planning.gpu_peak(gpu) if gpu else None
+        device = planning.find_gpu(gpu) if gpu else None
         assumptions = planning.Assumptions(
             sharing=planning.Sharing(num_processes, zero),
             clip_size=_size(clip_size),
             prompt_tokens=prompt_tokens,
             answer_tokens=answer_tokens,
         )
-        plan = planning.plan_recipe(recipe, assumptions, config)
+        with _status(recipe):
+            plan = planning.plan_recipe(recipe, assumptions, config)
     if as_json:
         typer.echo(json.dumps(as_dict(plan, device, mfu), indent=2))
     else:
         _print(plan, device, mfu)
+
+
+def _status(recipe: Path) -> AbstractContextManager[Any]:
+    """Show on a terminal that a step is being run, which takes seconds."""
+    from rich.console import Console
+
+    return Console(stderr=True).status(f"Running one step of {recipe.name} without data")
 
 
 @contextmanager
@@ -115,7 +124,7 @@ def _size(text: str) -> tuple[int, int]:
     return int(width), int(height)
 
 
-def as_dict(plan: "Plan", device: tuple[str, float] | None = None, mfu: float = 0.4) -> dict[str, Any]:
+def as_dict(plan: "Plan", device: "Gpu | None" = None, mfu: float = 0.4) -> dict[str, Any]:
     """A plan for programs: bytes, tokens, FLOPs."""
     parts = {name: asdict(part) for name, part in plan.parameters.by_part().items()}
     content: dict[str, Any] = {
@@ -132,23 +141,26 @@ def as_dict(plan: "Plan", device: tuple[str, float] | None = None, mfu: float = 
             "in_4bit": plan.weights.quantized,
         },
         "held_bytes": asdict(plan.held),
-        "step_bytes": asdict(plan.step),
+        "step_bytes": {**asdict(plan.step), "update": plan.update},
         "peak_bytes": plan.peak,
         "step_flops": plan.flops,
     }
     if device:
-        content |= {"gpu": device[0], "mfu": mfu, "step_seconds": plan.step_seconds(device[1], mfu)}
+        content |= {"gpu": device.name, "gpu_memory_gib": device.memory_gib, "fits": device.fits(plan.peak)}
+        content |= {"mfu": mfu, "step_seconds": plan.step_seconds(device.flops_per_second, mfu)}
     return content
 
 
-def _print(plan: "Plan", device: tuple[str, float] | None, mfu: float) -> None:
+def _print(plan: "Plan", device: "Gpu | None", mfu: float) -> None:
     from rich.console import Console
+
+    from storm_hf.planning import verdict
 
     console = Console(highlight=False)
     console.print(_parameters(plan), _memory(plan), sep="\n")
     typer.echo(_sequence(plan))
     typer.echo(_work(plan, device, mfu))
-    typer.echo(f"Peak:     {plan.peak / GIB:.1f} GiB per process")
+    typer.echo(f"Peak:     {verdict(plan.peak, device)}")
 
 
 def _parameters(plan: "Plan") -> "Table":
@@ -180,13 +192,19 @@ def _memory(plan: "Plan") -> "Table":
     table = Table("held", title=title, title_justify="left")
     table.add_column("GiB", justify="right")
     for name, words in _HELD.items():
-        table.add_row(words, _gib(getattr(plan.held, name)))
+        _add(table, words, getattr(plan.held, name))
     table.add_section()
     for name, words in _STEP.items():
-        table.add_row(words, _gib(getattr(plan.step, name)))
+        _add(table, words, plan.update if name == "update" else getattr(plan.step, name))
     table.add_section()
     table.add_row("peak: not all at the same time", _gib(plan.peak), style="bold")
     return table
+
+
+def _add(table: "Table", words: str, num_bytes: int) -> None:
+    """Add a row, unless it would show zero."""
+    if _gib(num_bytes) != _gib(0):
+        table.add_row(words, _gib(num_bytes))
 
 
 def _sequence(plan: "Plan") -> str:
@@ -195,11 +213,11 @@ def _sequence(plan: "Plan") -> str:
     return f"Sequence: {row} = {tokens.total} tokens, {rows} at a time"
 
 
-def _work(plan: "Plan", device: tuple[str, float] | None, mfu: float) -> str:
+def _work(plan: "Plan", device: "Gpu | None", mfu: float) -> str:
     work = f"Step:     {plan.flops / 1e12:.1f} TFLOPs per process"
     if device is None:
         return work
-    return f"{work}, {plan.step_seconds(device[1], mfu):.2f} s at {mfu:.0%} of {device[0]}"
+    return f"{work}, {plan.step_seconds(device.flops_per_second, mfu):.2f} s at {mfu:.0%} of {device.name}"
 
 
 def _millions(number: int) -> str:

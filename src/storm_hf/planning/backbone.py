@@ -1,27 +1,22 @@
-"""The backbone that a recipe names: its configuration, its video processor, and a model of it without weights.
+"""Backbone of a recipe: its configuration and its video processor.
 
-The backbones of our own recipes are known without a network; their numbers are those of the published `config.json`.
+Those of our own recipes are in the folder `backbones`, with the numbers of the published `config.json`, and need no network.
 """
 
-import json
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoVideoProcessor, PreTrainedConfig, Qwen2VLVideoProcessor, Qwen3VLVideoProcessor
+from transformers import AutoConfig, AutoProcessor, AutoVideoProcessor
+from transformers.video_utils import VideoMetadata
 
 from storm_hf.errors import BackboneError, CheckpointError
-from storm_hf.model import StormConfig, StormForConditionalGeneration
+from storm_hf.model import StormConfig
 
 
-KNOWN = {
-    "Qwen/Qwen2.5-VL-3B-Instruct": "qwen2_5_vl_3b",
-    "Qwen/Qwen2.5-VL-7B-Instruct": "qwen2_5_vl_7b",
-    "Qwen/Qwen3-VL-8B-Instruct": "qwen3_vl_8b",
-}
-_PROCESSOR_OF = {"qwen2_5_vl": Qwen2VLVideoProcessor, "qwen3_vl": Qwen3VLVideoProcessor}
+_FOLDER = Path(__file__).with_name("backbones")
+KNOWN = tuple(sorted(folder.relative_to(_FOLDER).as_posix() for folder in _FOLDER.glob("*/*")))
 
 
 @dataclass(frozen=True)
@@ -37,12 +32,15 @@ class Backbone:
             Processor that cuts clips into patches; `None` if there is none.
         storm ([`StormConfig`], *optional*):
             Configuration of a checkpoint that is a STORM already.
+        tokens_around_frame (`int`, *optional*, defaults to `0`):
+            Tokens that are written around each two frames, such as their time.
     """
 
     name: str
     config: Any
     video_processor: Any = None
     storm: StormConfig | None = None
+    tokens_around_frame: int = 0
 
 
 def is_checkpoint(name: str) -> bool:
@@ -57,10 +55,9 @@ def load_backbone(name: str) -> Backbone:
         BackboneError: If it is no video-language model.
         CheckpointError: If there is no configuration to be read.
     """
-    if name in KNOWN and not is_checkpoint(name):
-        return _known(name)
+    place = str(_FOLDER / name) if name in KNOWN and not is_checkpoint(name) else name
     try:
-        config = AutoConfig.from_pretrained(name)
+        config = AutoConfig.from_pretrained(place)
     except (OSError, ValueError) as error:
         raise CheckpointError(
             f"Expected a backbone whose configuration can be read, got {name!r}, which is no folder with a `config.json`, nor "
@@ -71,28 +68,32 @@ def load_backbone(name: str) -> Backbone:
     config = config if storm is None else storm.vlm_config
     if getattr(config, "vision_config", None) is None:
         raise BackboneError(f"Expected a video-language backbone, got {name!r} of the type `{config.model_type}`.")
-    return Backbone(name, config, _video_processor(name), storm)
+    written = getattr(config, "tokens_around_frame", None)  # of the known, which have no tokenizer
+    return Backbone(
+        name, config, _video_processor(place), storm, _tokens_around_frame(place) if written is None else written
+    )
 
 
-def _known(name: str) -> Backbone:
-    text = files("storm_hf.planning").joinpath("backbones", f"{KNOWN[name]}.json").read_text(encoding="utf-8")
-    known = json.loads(text)
-    kind = known["config"].pop("model_type")
-    config: PreTrainedConfig = AutoConfig.for_model(kind, **known["config"])
-    return Backbone(name, config, _PROCESSOR_OF[kind](**known["video_processor"]))
-
-
-def _video_processor(name: str) -> Any:
+def _video_processor(place: str) -> Any:
     try:
-        return AutoVideoProcessor.from_pretrained(name)
+        return AutoVideoProcessor.from_pretrained(place)
     except (OSError, ValueError):  # a folder with a configuration alone
         return None
 
 
-def without_weights(backbone: Backbone, num_latents: int, latent_projector: str) -> StormForConditionalGeneration:
-    """Build a STORM on the `meta` device: every parameter has its shape, and takes no memory."""
-    config = StormConfig(
-        vlm_config=backbone.config.to_dict(), num_latents=num_latents, latent_projector=latent_projector
-    )
-    with torch.device("meta"):
-        return StormForConditionalGeneration(config)
+def _tokens_around_frame(place: str) -> int:
+    """Let the processor write the placeholders of a small clip, and count the tokens beside them."""
+    try:
+        processor = AutoProcessor.from_pretrained(place)
+    except (OSError, ValueError):
+        return 0
+    side = getattr(getattr(processor, "video_processor", None), "merge_size", None)
+    if side is None:
+        return 0
+    num_pairs = 2
+    clip = {
+        "video_grid_thw": torch.tensor([[num_pairs, side, side]]),
+        "video_metadata": [VideoMetadata(total_num_frames=4, fps=1.0, frames_indices=[0, 1, 2, 3])],
+    }
+    written = processor.tokenizer(processor.replace_video_token(clip, 0)).input_ids
+    return (len(written) - num_pairs) // num_pairs

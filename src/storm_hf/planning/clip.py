@@ -7,8 +7,7 @@ from storm_hf.planning.backbone import Backbone
 
 
 NUM_CHANNELS = 3
-# Written around each two frames: when they are shown, and two markers. Qwen2.5-VL writes no times.
-SEPARATORS = {"qwen3_vl": 9}
+NUM_MARKERS = 2  # around a clip
 
 
 @dataclass(frozen=True)
@@ -23,7 +22,7 @@ class ClipTokens:
         video (`int`):
             Tokens that come out of the merger.
         separators (`int`):
-            Tokens that are written between them.
+            Tokens that are written around them.
         patch_pixels (`int`):
             Numbers in a patch, as the processor makes it.
     """
@@ -65,22 +64,26 @@ def clip_tokens(backbone: Backbone, num_frames: int, width: int, height: int) ->
     return _sized(backbone, patches, -(-num_frames // processor.temporal_patch_size))
 
 
-def _sized(backbone: Backbone, patches: int, grids: int) -> ClipTokens:
-    vision = backbone.config.vision_config
-    kind = backbone.config.model_type
-    return ClipTokens(
-        patches=patches,
-        grids=grids,
-        video=patches // vision.spatial_merge_size**2,
-        separators=SEPARATORS.get(kind, 0) * grids + 2,
-        patch_pixels=NUM_CHANNELS * vision.temporal_patch_size * vision.patch_size**2,
-    )
-
-
 def clip_of_prompt(backbone: Backbone, num_tokens: int, num_frames: int) -> ClipTokens | None:
-    """The clip behind a prompt of which `num_tokens` are video; `None` for a backbone that does not merge patches on a grid."""
+    """Find the clip whose tokens fill `num_tokens`, up to what no whole number of tokens for each two frames fills.
+
+    Returns:
+        [`ClipTokens`] or `None`: `None` for a backbone that does not merge patches on a grid, and where there is no room.
+    """
     vision = backbone.config.vision_config
     if not all(hasattr(vision, name) for name in ("patch_size", "spatial_merge_size", "temporal_patch_size")):
         return None
     grids = -(-num_frames // vision.temporal_patch_size)
-    return _sized(backbone, num_tokens * vision.spatial_merge_size**2, grids)
+    patches = num_tokens // grids * grids * vision.spatial_merge_size**2
+    return _sized(backbone, patches, grids) if patches else None
+
+
+def _sized(backbone: Backbone, patches: int, grids: int) -> ClipTokens:
+    vision = backbone.config.vision_config
+    return ClipTokens(
+        patches=patches,
+        grids=grids,
+        video=patches // vision.spatial_merge_size**2,
+        separators=backbone.tokens_around_frame * grids + NUM_MARKERS,
+        patch_pixels=NUM_CHANNELS * vision.temporal_patch_size * vision.patch_size**2,
+    )

@@ -20,6 +20,7 @@ Stage = Literal["align", "answer"]
 _PARSER_KEYS = {"env", "config"}  # of TRL's parser itself
 _INHERITED = ("num_latents", "latent_projector", "num_frames")  # saved with the checkpoint
 _WHOLE_NUMBERS = ("num_latents", "num_frames", "per_device_train_batch_size", "gradient_accumulation_steps", "lora_r")
+_OF_BUILDER = {"sources", "world", "splits"}
 _NUM_FRAMES = 32  # where neither recipe nor processor sets it
 
 
@@ -107,6 +108,10 @@ def _read(path: Path) -> dict[str, Any]:
     if "stages" in arguments:
         raise ConfigurationError(
             f"{path} is a recipe of several stages. Plan each of them: the files that it names under `align` and `answer`."
+        )
+    if _OF_BUILDER & arguments.keys():
+        raise ConfigurationError(
+            f"{path} is a recipe of a data set, not of a trainer. `storm build {path}` builds it; plan the recipe that trains on it."
         )
     return arguments
 

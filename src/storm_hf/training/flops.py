@@ -4,7 +4,8 @@ The count is of *model* FLOPs (PaLM, arXiv 2204.02311, appendix B): what the mat
 by gradient checkpointing or in extra parallel sweeps, and what is spent on padding, does not count. A matrix of N parameters
 costs, per token, 2 N to apply, 2 N for the gradient of its input and 2 N for its own gradient.
 
-`storm plan` and the trainers' `model_flops_utilisation` both count here.
+The trainers' `model_flops_utilisation` counts here. `storm plan` counts the operations of a step as they run, with the same
+result for dense models.
 """
 
 from dataclasses import dataclass, fields
