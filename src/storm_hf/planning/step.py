@@ -1,5 +1,6 @@
 """One step of a recipe as a dry run: the model as the trainers make it, a batch of its size, and the memory of the passes."""
 
+import gc
 import inspect
 import math
 from dataclasses import dataclass
@@ -318,6 +319,7 @@ def _passes(
     sharing: Sharing,
 ) -> StepMemory:
     """Run both passes. ZeRO divides a gradient as soon as it is there; without, one that accumulates is there before."""
+    gc.collect()  # what goes later would hide what comes
     pixels = sum(value.nbytes for name, value in batch.items() if name.startswith("pixel_"))
     held = run.now - pixels
     for parameter in model.parameters():
