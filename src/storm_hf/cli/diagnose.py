@@ -34,6 +34,7 @@ EPILOG = """Examples:
 
 The verdict goes to stdout, everything else to stderr."""
 
+Out = Annotated[Path, typer.Option(file_okay=False, help="Folder for the page and the record.", show_default=False)]
 Limit = Annotated[
     int | None, typer.Option(min=2, help=by_default("Maximum number of questions, sampled at random.", "all"))
 ]
@@ -45,9 +46,7 @@ World = Annotated[
 def diagnose_model(
     model: Model,
     dataset: Dataset,
-    out: Annotated[
-        Path, typer.Option("--out", file_okay=False, help="Folder for the page and the record.", show_default=False)
-    ],
+    out: Out,
     split: Annotated[str, typer.Option(help="Split of the data set, not seen in training.")] = "test",
     limit: Limit = None,
     depth: Annotated[list[int] | None, typer.Option("--depth", help="Filter by number of steps; repeatable.")] = None,

@@ -49,8 +49,7 @@ def imagine_clips(
     home = Path(model) if Path(model).is_dir() else out
     training = DecoderTraining(num_updates=updates, seed=seed)
     decoder = decoder_of(home, trajectory, splits, training=training, progress=progress_bar)
-    asked = splits[split].shuffle(seed=seed)
-    asked = asked.select(range(min(rows, len(asked)))).to_list()
+    asked = splits[split].shuffle(seed=seed).select(range(min(rows, len(splits[split])))).to_list()
     report = imagine_rows(
         LatentRenderer(network, processor, decoder, trajectory),
         asked,
