@@ -9,7 +9,7 @@ from tests.docs.pages import PAGES, ROOT
 MAX_COLUMNS = 125
 MAX_CODE_COLUMNS = 120  # a block that is wider is scrolled
 HISTORY = ROOT / "docs" / "decisions.md"
-READ = [page for page in PAGES if page != HISTORY]
+READ = [*(page for page in PAGES if page != HISTORY), ROOT / "benchmarks" / "RESULTS.md"]
 
 _FENCED = re.compile(r"^```.*?^```$", re.DOTALL | re.MULTILINE)
 _CODE = re.compile(r"``.+?``|`[^`]+`", re.DOTALL)
