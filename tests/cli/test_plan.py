@@ -76,7 +76,7 @@ def test_longer_prompts_take_more(qwen_checkpoint, tmp_path):
 @pytest.mark.parametrize(
     ("text", "arguments", "says"),
     [
-        (None, (), "There is no recipe"),
+        (None, (), "There is no file"),
         ("{broken: [", (), "Expected YAML"),
         ("sources: {train: [{path: a.jsonl}]}", (), "a recipe of a data set, not of a trainer"),
         ("model_name_or_path: nobody/nothing", (), "nobody/nothing"),
@@ -102,3 +102,16 @@ def test_help_has_examples():
     result = run("--help")
     assert result.exit_code == 0
     assert "storm plan" in result.stdout.partition("Examples:")[2]
+
+
+def test_recipe_that_comes_with_the_package_goes_by_its_name(qwen_checkpoint):
+    arguments = ("--model", qwen_checkpoint, "--prompt-tokens", 64, "--json")
+    by_name, by_path = (run(recipe, *arguments) for recipe in ("lora_24gb_answer", RECIPES / "lora_24gb_answer.yaml"))
+    assert by_name.exit_code == 0, by_name.stderr
+    assert json.loads(by_name.stdout)["peak_bytes"] == json.loads(by_path.stdout)["peak_bytes"]
+
+
+def test_backbone_as_config_is_refused_with_the_form_that_is_taken():
+    result = run("lora_24gb_answer", "--config", "x")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr == "storm: `--config` of `storm plan` has become `--model`.\n"

@@ -91,7 +91,7 @@ def test_folder_is_read_and_a_storm_opened(tmp_path, qwen_checkpoint):
 
 
 def test_backbone_that_is_nowhere_is_told_with_what_to_do():
-    with pytest.raises(CheckpointError, match="--config"):
+    with pytest.raises(CheckpointError, match="--model"):
         load_backbone("nobody/no-such-model")
 
 

@@ -22,6 +22,7 @@ _RENAMED = {
         "--tasks": "`--task`, once for each: `--task videomme --task mvbench`",
         "--arms": "`--arm`, once for each: `--arm storm --arm direct`",
     },
+    "plan": {"--config": "`--model`"},
     "build": {
         "--config": "the first argument: `storm build RECIPE`",
         "--output_dir": "`--out`",

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from storm_hf.cli.options import AsJson
+from storm_hf.cli.shipped import TRAIN_RECIPES, named_file
 from storm_hf.errors import ConfigurationError
 
 
@@ -23,11 +25,11 @@ if TYPE_CHECKING:
 GIB = 2**30
 EPILOG = """Examples:
 
-[bold]storm plan trainers/recipes/lora_24gb_align.yaml[/bold]
+[bold]storm plan lora_24gb_align[/bold]
 
-[bold]storm plan trainers/recipes/paper_7b_align.yaml --num-processes 8 --zero 3 --gpu h100[/bold]
+[bold]storm plan paper_7b_align --num-processes 8 --zero 3 --gpu h100[/bold]
 
-[bold]storm plan my_recipe.yaml --config checkpoints/backbone --prompt-tokens 8192 --json[/bold]
+[bold]storm plan my_recipe.yaml --model checkpoints/backbone --prompt-tokens 8192 --json[/bold]
 
 One step of the real model runs on tensors without data (storm_hf.planning.dry_run); what processes share is arithmetic
 (storm_hf.planning.memory)."""
@@ -47,25 +49,36 @@ _STEP = {
 }
 
 
+Zero = Annotated[
+    int, typer.Option(help="ZeRO stage: 2 shards optimizer states and gradients, 3 also the weights; 0 none.")
+]
+GpuName = Annotated[
+    str | None, typer.Option(help="Answer for this GPU, such as h100: does it fit, and how long does a step take.")
+]
+Model = Annotated[
+    str | None,
+    typer.Option(
+        "--model", "-m", help="Folder or Hub name of the backbone, in place of the recipe's.", show_default=False
+    ),
+]
+
+
 def plan_recipe(
-    recipe: Annotated[Path, typer.Argument(help="YAML file for trainers/align.py or answer.py.", show_default=False)],
+    recipe: Annotated[
+        str,
+        typer.Argument(help="Recipe of a trainer: a YAML file, or the name of one of storm-hf.", show_default=False),
+    ],
     num_processes: Annotated[int, typer.Option(min=1, help="Processes, one for each GPU.")] = 1,
-    zero: Annotated[
-        int, typer.Option(help="ZeRO stage: 2 shards optimizer states and gradients, 3 also the weights; 0 none.")
-    ] = 0,
+    zero: Zero = 0,
     prompt_tokens: Annotated[
         int | None, typer.Option(min=1, help="Tokens of a prompt.  [dim]\\[default: what the clip gives][/dim]")
     ] = None,
     clip_size: Annotated[str, typer.Option(help="Width and height of the clips in pixels.")] = "640x360",
     answer_tokens: Annotated[int, typer.Option(min=1, help="Tokens of an answer.")] = 8,
-    config: Annotated[
-        str | None, typer.Option(help="Folder or Hub name of the backbone, in place of the recipe's.")
-    ] = None,
-    gpu: Annotated[
-        str | None, typer.Option(help="Answer for this GPU, such as h100: does it fit, and how long does a step take.")
-    ] = None,
+    model: Model = None,
+    gpu: GpuName = None,
     mfu: Annotated[float, typer.Option(min=0.01, max=1, help="Assumed share of the GPU's peak (MFU).")] = 0.4,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Answer whether a recipe fits a GPU: its parameters, memory and arithmetic.
 
@@ -73,10 +86,7 @@ def plan_recipe(
     """
     if zero not in (0, 2, 3):
         raise ConfigurationError(f"Expected --zero 0, 2 or 3, got {zero}.")
-    if not recipe.is_file():
-        raise ConfigurationError(
-            f"There is no recipe {recipe}. A clone has some: `storm plan trainers/recipes/lora_24gb_align.yaml`."
-        )
+    file = named_file(recipe, TRAIN_RECIPES)
     with _quiet():
         from storm_hf.optional import require
 
@@ -91,8 +101,8 @@ def plan_recipe(
             prompt_tokens=prompt_tokens,
             answer_tokens=answer_tokens,
         )
-        with _status(recipe):
-            plan = planning.plan_recipe(recipe, assumptions, config)
+        with _status(file):
+            plan = planning.plan_recipe(file, assumptions, model)
     if as_json:
         typer.echo(json.dumps(as_dict(plan, device, mfu), indent=2))
     else:

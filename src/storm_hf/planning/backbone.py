@@ -61,7 +61,7 @@ def load_backbone(name: str) -> Backbone:
     except (OSError, ValueError) as error:
         raise CheckpointError(
             f"Expected a backbone whose configuration can be read, got {name!r}, which is no folder with a `config.json`, nor "
-            "can it be reached on the Hub. Name a folder that has one with --config; without a network, these are known: "
+            "can it be reached on the Hub. Name a folder that has one with --model; without a network, these are known: "
             f"{', '.join(KNOWN)}."
         ) from error
     storm = config if config.model_type == "storm" else None

@@ -94,7 +94,7 @@ def read_recipe(path: Path, backbone: str | None = None) -> Recipe:
     name = backbone or arguments.get("model_name_or_path")
     if name is None:
         raise ConfigurationError(
-            f"Expected `model_name_or_path` in {path}, got none. Add it, or name a folder with --config."
+            f"Expected `model_name_or_path` in {path}, got none. Add it, or name a folder with --model."
         )
     for earlier in _stages_before(path, name):
         inherited = {key: earlier[key] for key in _INHERITED if key in earlier}
