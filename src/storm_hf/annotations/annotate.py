@@ -100,7 +100,7 @@ class Annotator:
         return turns_of(required(row, [self.layout.conversation], "conversation"))
 
     def _annotation(
-        self, row: Mapping[str, Any], question: Any, answer: Any, shared: dict[str, Any], suffix: str
+        self, row: Mapping[str, Any], question: object, answer: object, shared: dict[str, Any], suffix: str
     ) -> Annotation:
         question = without_placeholders(question) if self.layout.conversation else question
         text, options = self._question(row, text_of(question, "question"))

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
+from numbers import Real
 from pathlib import Path
 from typing import Any, Literal
 
@@ -194,7 +195,7 @@ def look_up(row: Mapping[str, Any], path: str) -> Any:
     return value
 
 
-def is_absent(value: Any) -> bool:
+def is_absent(value: object) -> bool:
     """Recognize an absent value: None, blank text, or the NaN of an empty table cell."""
     if isinstance(value, str):
         return not value.strip()
@@ -220,7 +221,7 @@ def required(row: Mapping[str, Any], paths: Sequence[str], what: str) -> Any:
     raise DatasetError(f"The row has no {' or '.join(map(repr, paths))}, which should be the {what}.")
 
 
-def text_of(value: Any, what: str) -> str:
+def text_of(value: object, what: str) -> str:
     """Text, without blanks around it. Numbers are written out.
 
     Raises:
@@ -238,12 +239,12 @@ def text_of(value: Any, what: str) -> str:
     return text
 
 
-def optional_text(value: Any, what: str) -> str | None:
+def optional_text(value: object, what: str) -> str | None:
     """Text, or None if the field is absent."""
     return None if is_absent(value) else text_of(value, what)
 
 
-def seconds_of(value: Any, what: str) -> float | None:
+def seconds_of(value: object, what: str) -> float | None:
     """A time in seconds, from a number or from `1:02:03.5`; None if the field is absent.
 
     Raises:
@@ -254,8 +255,8 @@ def seconds_of(value: Any, what: str) -> float | None:
     if isinstance(value, str) and (clock := _CLOCK.fullmatch(value.strip())):
         return 3600 * int(clock[1] or 0) + 60 * int(clock[2]) + float(clock[3])
     try:
-        seconds = math.nan if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError, OverflowError):
+        seconds = float(value) if isinstance(value, (str, bytes, Real)) and not isinstance(value, bool) else math.nan
+    except (ValueError, OverflowError):
         seconds = math.nan
     if not math.isfinite(seconds):
         raise DatasetError(f"The {what} should be a time in seconds but is {shown(value)}.")
@@ -264,7 +265,7 @@ def seconds_of(value: Any, what: str) -> float | None:
     return seconds
 
 
-def shown(value: Any) -> str:
+def shown(value: object) -> str:
     """A value in a message: cut where it is long, and of a list or mapping only the type."""
     if not isinstance(value, (str, bytes, int, float, type(None))):
         return f"of the type {type(value).__name__}"
@@ -278,7 +279,7 @@ _MARK = re.compile(r"<(?:video|image)>")
 _PLACEHOLDERS = re.compile(r"^(?:\s*<(?:video|image)>)+|(?:<(?:video|image)>\s*)+$")
 
 
-def turns_of(value: Any) -> list[tuple[Any, Any]]:
+def turns_of(value: object) -> list[tuple[Any, Any]]:
     """Pair the questions of a conversation with their answers.
 
     Args:
@@ -305,7 +306,7 @@ def turns_of(value: Any) -> list[tuple[Any, Any]]:
     return [(spoken[index][1], spoken[index + 1][1]) for index in range(0, len(spoken), 2)]
 
 
-def without_placeholders(question: Any) -> Any:
+def without_placeholders(question: object) -> Any:
     """Strip the placeholder of the clip from the prompt.
 
     Raises:
@@ -318,7 +319,7 @@ def without_placeholders(question: Any) -> Any:
     return _PLACEHOLDERS.sub("", question)
 
 
-def _list_of(value: Any) -> Sequence[Any]:
+def _list_of(value: object) -> Sequence[Any]:
     if isinstance(value, str):
         try:
             value = json.loads(value)
@@ -329,7 +330,7 @@ def _list_of(value: Any) -> Sequence[Any]:
     return value
 
 
-def _turn(turn: Any) -> tuple[Any, Any]:
+def _turn(turn: object) -> tuple[Any, Any]:
     if not isinstance(turn, Mapping):
         raise DatasetError(f"A turn of the conversation should say who speaks and what but is {shown(turn)}.")
     said = first_of(turn, ("value", "content"))

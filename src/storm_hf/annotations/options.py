@@ -22,7 +22,7 @@ _LONE_LETTER = re.compile(r"\(?([A-Za-z])\)?[.):]*")
 _DIGITS = re.compile(r"(\d+)")
 
 
-def parse_options(value: Any, separator: str) -> dict[str, str]:
+def parse_options(value: object, separator: str) -> dict[str, str]:
     """Read options from a list, from a mapping of labels, or from one text.
 
     Args:

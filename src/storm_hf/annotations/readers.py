@@ -126,7 +126,7 @@ def _grouped_rows(text: "_JsonText", nested: Sequence[str]) -> Iterator[Row | Re
         yield _broken(number, error)
 
 
-def _flat(value: Any, keys: Mapping[str, Any], nested: Sequence[str]) -> Iterator[Any]:
+def _flat(value: object, keys: Mapping[str, Any], nested: Sequence[str]) -> Iterator[Any]:
     """Yield the rows of a group, each with the keys that lead to it as fields."""
     if nested and isinstance(value, Mapping):
         for name, inner in value.items():
@@ -218,7 +218,7 @@ def _row_of(line: int, text: str) -> Row | Rejection:
         return Rejection(line, None, f"The line is no valid JSON: {_reason(error)}.", {})
 
 
-def _checked(line: int, content: Any) -> Row | Rejection:
+def _checked(line: int, content: object) -> Row | Rejection:
     if isinstance(content, dict):
         return Row(line, content)
     return Rejection(line, None, f"The row should be an object but is of the type {type(content).__name__}.", {})

@@ -4,12 +4,16 @@ import csv
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from storm_hf.annotations.layout import Layout
 from storm_hf.annotations.record import Rejection, Row
 from storm_hf.errors import DatasetError, one_line
 from storm_hf.optional import require
+
+
+if TYPE_CHECKING:
+    import pyarrow
 
 
 _BATCH = 256
@@ -138,7 +142,7 @@ def _header(path: Path, reader: Iterator[list[str]]) -> list[str]:
     return names
 
 
-def _row_at(batch: Any, index: int, line: int) -> Row | Rejection:
+def _row_at(batch: "pyarrow.RecordBatch", index: int, line: int) -> Row | Rejection:
     try:
         return Row(line, {name: batch.column(name)[index].as_py() for name in batch.schema.names})
     except UnicodeDecodeError:

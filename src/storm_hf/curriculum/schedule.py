@@ -173,7 +173,7 @@ class StormCurriculum:
         return {"two_stages": cls.two_stages, "growing": cls.growing, "coconut": cls.coconut}
 
 
-def _named(stages: Any) -> tuple[str, Mapping[str, Any]]:
+def _named(stages: object) -> tuple[str, Mapping[str, Any]]:
     """Take a schedule apart into its name and its arguments."""
     if isinstance(stages, Mapping) and len(stages) == 1:
         ((name, arguments),) = stages.items()

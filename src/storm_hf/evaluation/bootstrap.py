@@ -147,6 +147,26 @@ def wilson_interval(share: float, num_trials: int) -> tuple[float, float]:
     return max(0.0, middle - half), min(1.0, middle + half)
 
 
+def clustered_standard_error(
+    values: Sequence[float] | np.ndarray, clusters: Sequence[Hashable] | np.ndarray
+) -> float | None:
+    """Give the standard error of a mean when the values of a cluster belong together; `None` with less than two clusters.
+
+    Args:
+        values (`Sequence[float]` of length `num_questions`):
+            One per question.
+        clusters (`Sequence` of length `num_questions`):
+            Cluster of each question, such as the name of its video.
+    """
+    totals, sizes = _sum_by_cluster(np.asarray(values, dtype=np.float64), clusters)
+    return _standard_error(totals, sizes) if len(sizes) > 1 else None
+
+
+def _standard_error(totals: np.ndarray, sizes: np.ndarray) -> float:
+    residuals = totals - totals.sum() / sizes.sum() * sizes
+    return math.sqrt(float((residuals**2).sum())) / float(sizes.sum())
+
+
 def _bootstrap(totals: np.ndarray, sizes: np.ndarray, num_resamples: int, seed: int) -> tuple[float, float]:
     """Give the percentile interval of the mean over questions."""
     means = np.concatenate(list(_resampled_means(totals, sizes, num_resamples, seed)))  # (R,)
@@ -161,8 +181,7 @@ def _half_of_t(totals: np.ndarray, sizes: np.ndarray) -> float:
         return math.inf
     if even >= _MANY_CLUSTERS:
         return 0.0
-    residuals = totals - totals.sum() / sizes.sum() * sizes
-    error = math.sqrt(num_clusters / (num_clusters - 1) * float((residuals**2).sum())) / float(sizes.sum())
+    error = math.sqrt(num_clusters / (num_clusters - 1)) * _standard_error(totals, sizes)
     freedom = max(round(even) - 1, 1)
     return error * (_T_95[freedom - 1] if freedom <= len(_T_95) else 2.02)
 

@@ -93,11 +93,11 @@ def size_category(num_rows: int) -> str:
     return next((name for limit, name in SIZES.items() if num_rows < limit), LARGEST)
 
 
-def _shown(value: Any) -> str:
+def _shown(value: object) -> str:
     return one_line(ValueError(repr(value)))[:80]
 
 
-def _is_text(value: Any) -> bool:
+def _is_text(value: object) -> bool:
     return isinstance(value, str) and bool(value.strip())
 
 
@@ -115,7 +115,7 @@ def _among(names: Iterable[str]) -> _Check:
     return lambda value: isinstance(value, str) and value in known
 
 
-def _is_result(value: Any) -> bool:
+def _is_result(value: object) -> bool:
     """Check one entry of `model-index`, as the Hub shows evaluation results."""
     return (
         isinstance(value, dict)
@@ -131,7 +131,7 @@ def _is_result(value: Any) -> bool:
     )
 
 
-def _are_configs(value: Any) -> bool:
+def _are_configs(value: object) -> bool:
     return isinstance(value, list) and all(
         isinstance(each, dict) and _is_text(each.get("config_name")) for each in value
     )
@@ -207,7 +207,7 @@ def in_one_line(text: str) -> str:
     return " ".join("".join(each if each.isprintable() else " " for each in text).replace("`", "'").split())
 
 
-def as_words(content: Any) -> Any:
+def as_words(content: object) -> Any:
     """Escape the texts of JSON content, so that a card shows them as they are: one line each, and no markup of theirs.
 
     Args:

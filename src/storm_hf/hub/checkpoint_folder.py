@@ -187,7 +187,7 @@ def _own_code(contents: dict[str, Path | bytes]) -> dict[str, Path | bytes]:
     return {Path(file).name: Path(file) for file in [modeling, *get_relative_import_files(modeling)]}
 
 
-def _without_origins(content: Any) -> Any:
+def _without_origins(content: object) -> Any:
     if isinstance(content, dict):
         return {name: _without_origins(value) for name, value in content.items() if name not in _ORIGINS}
     return [_without_origins(value) for value in content] if isinstance(content, list) else content

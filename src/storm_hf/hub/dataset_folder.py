@@ -5,12 +5,15 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from storm_hf.atomic import read_json
 from storm_hf.errors import DatasetError
 from storm_hf.hub.known_files import files_of, inside
 
+
+if TYPE_CHECKING:
+    import pyarrow
 
 MANIFEST = "manifest.json"
 STATISTICS = "whitening.safetensors"
@@ -104,12 +107,12 @@ class DatasetFolder:
             )
         return [inside(self.path, name) for name in names]
 
-    def clips(self, table: Any) -> list["RecordedClip"]:
+    def clips(self, table: "pyarrow.Table") -> list["RecordedClip"]:
         """Read the provenance of each row's clip off the row's own columns, or off the records of its build.
 
         Args:
-            table (`Any`):
-                The [`~pyarrow.Table`] of the shard. Without provenance, the licence of a clip is unknown, unless a simulator
+            table ([`~pyarrow.Table`]):
+                Rows of the shard. Without provenance, the licence of a clip is unknown, unless a simulator
                 drew it together with the thought video.
         """
         names = ("id", "license", "thought_source", *CLIP_COLUMNS)

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
 
 from storm_hf.errors import PublicationError
 
@@ -181,7 +180,7 @@ class Preview:
         return [*left_out, *self.notes, f"Dry run: nothing was sent. {len(self.files)} files would go to {self.repo}."]
 
 
-def size_of(content: Any) -> int:
+def size_of(content: str | bytes | Path) -> int:
     """The size in bytes of a text, of bytes, or of the file of a path."""
     if isinstance(content, Path):
         return content.stat().st_size

@@ -44,7 +44,7 @@ def check_published(path: Path, name: str) -> None:
         _check_path(local_path_in_sentence(text), name)
 
 
-def check_json(content: Any, name: str) -> None:
+def check_json(content: object, name: str) -> None:
     """Look for paths of this machine in JSON content, in names of fields too. The entries of a vocabulary are no texts.
 
     Raises:
@@ -100,7 +100,7 @@ def _parsed(text: str, name: str) -> Any:
         raise PublicationError(f"Expected JSON in {name} but cannot read it: {error}. Write it again.") from error
 
 
-def _without_tokens(content: Any) -> Any:
+def _without_tokens(content: object) -> Any:
     if isinstance(content, dict):
         return {name: _without_tokens(value) for name, value in content.items() if name not in _OF_TOKENS}
     return [_without_tokens(value) for value in content] if isinstance(content, list) else content
@@ -138,7 +138,7 @@ def local_path_in_value(text: str) -> str | None:
     return text if _ABSOLUTE.match(text) else local_path_in_sentence(text)
 
 
-def texts_of(content: Any, key: str = "") -> Iterator[tuple[str, str]]:
+def texts_of(content: object, key: str = "") -> Iterator[tuple[str, str]]:
     """Yield each text of JSON content, names of fields too, with the name of its field."""
     if isinstance(content, dict):
         for name, value in content.items():
@@ -151,7 +151,7 @@ def texts_of(content: Any, key: str = "") -> Iterator[tuple[str, str]]:
         yield key, content
 
 
-def without_folders(content: Any) -> Any:
+def without_folders(content: object) -> Any:
     """Replace each absolute path in JSON content by the name of its file."""
     if isinstance(content, dict):
         return {name: without_folders(value) for name, value in content.items()}

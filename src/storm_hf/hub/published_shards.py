@@ -13,7 +13,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 from storm_hf.atomic import written_atomically
 from storm_hf.errors import DatasetError, PublicationError
@@ -22,6 +23,11 @@ from storm_hf.hub.dataset_folder import CLIP_COLUMNS, ClipOrigin, DatasetFolder,
 from storm_hf.hub.leak_checks import check_texts, last_name
 from storm_hf.hub.licenses import LicenseRule
 from storm_hf.optional import require
+
+
+if TYPE_CHECKING:
+    import datasets
+    import pyarrow
 
 
 VIDEOS = "videos"
@@ -105,7 +111,7 @@ def check_rows(plan: ShardPlan, folder: DatasetFolder, shard: str) -> None:
         if name == _FEATURES:
             continue
         place = f"the column {name} of {shard}"
-        check_texts(_texts(pyarrow, table[name].combine_chunks(), place), place)
+        check_texts(_texts(pyarrow.types, table[name].combine_chunks(), place), place)
 
 
 def write_features(plan: ShardPlan, folder: DatasetFolder, path: Path) -> None:
@@ -143,19 +149,19 @@ def _published_table(plan: ShardPlan, folder: DatasetFolder) -> Any:
     return table
 
 
-def _texts(pyarrow: Any, column: Any, place: str) -> list[str | None]:
+def _texts(types: ModuleType, column: "pyarrow.Array", place: str) -> list[str | None]:
     """All texts of a column, within lists and tables too."""
-    types, kind = pyarrow.types, column.type
+    kind = column.type
     if types.is_string(kind) or types.is_large_string(kind):
         return list(column.to_pylist())
     if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
-        return _texts(pyarrow, column.flatten(), place)
+        return _texts(types, column.flatten(), place)
     if types.is_map(kind):
-        return [*_texts(pyarrow, column.keys, place), *_texts(pyarrow, column.items, place)]
+        return [*_texts(types, column.keys, place), *_texts(types, column.items, place)]
     if types.is_struct(kind):
-        return [text for part in column.flatten() for text in _texts(pyarrow, part, place)]
+        return [text for part in column.flatten() for text in _texts(types, part, place)]
     if types.is_dictionary(kind):
-        return _texts(pyarrow, column.dictionary, place)
+        return _texts(types, column.dictionary, place)
     if types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind) or types.is_temporal(kind):
         return []
     if types.is_null(kind) or types.is_decimal(kind):
@@ -244,12 +250,12 @@ _COLUMNS = ("video", "thought_video")
 _ROWS_READ = 16  # rows whose videos are in memory at a time
 
 
-def is_published(rows: Any) -> bool:
+def is_published(rows: "datasets.Dataset") -> bool:
     """Return True if the rows of a [`~datasets.Dataset`] are features that `storm push` published."""
     return set(CLIP_COLUMNS) <= set(rows.column_names)
 
 
-def with_clips(rows: Any) -> Any:
+def with_clips(rows: "datasets.Dataset") -> "datasets.Dataset":
     """The rows of a [`~datasets.Dataset`] whose clip was published; a warning counts the others.
 
     Raises:

@@ -216,7 +216,7 @@ class Push(ABC):
         return commit
 
 
-def json_file(name: str, content: Any) -> CommitOperationAdd:
+def json_file(name: str, content: object) -> CommitOperationAdd:
     """A small JSON file of a commit.
 
     Raises:

@@ -2,8 +2,8 @@ import math
 
 import pytest
 
+from storm_hf.evaluation.bootstrap import clustered_standard_error
 from storm_hf.evaluation.results import score_readings
-from storm_hf.evaluation.results.report import clustered_standard_error
 from storm_hf.evaluation.scorers import Question, Reading
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from storm_hf.errors import DatasetError
 
@@ -109,7 +109,7 @@ class AnswerLog:
             os.fsync(file.fileno())
 
 
-def _ends_in_newline(file: Any) -> bool:
+def _ends_in_newline(file: BinaryIO) -> bool:
     file.seek(-1, os.SEEK_END)
     return file.read(1) == b"\n"
 

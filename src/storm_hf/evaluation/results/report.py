@@ -6,14 +6,13 @@ Evals", arXiv 2411.00640, equation 4): with scores s of n questions in clusters 
     SE^2 = 1/n^2 * sum over c of (sum over i in c of (s_i - m))^2
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from storm_hf.errors import DatasetError
-from storm_hf.evaluation.bootstrap import Interval
+from storm_hf.evaluation.bootstrap import Interval, clustered_standard_error
 from storm_hf.evaluation.scorers import Question, Reading
 
 
@@ -81,15 +80,6 @@ def score_readings(questions: Sequence[Question], readings: Sequence[Reading]) -
 def cluster_of(question: Question, index: int) -> str:
     """The video of a question; a question without one stands alone."""
     return question.video or f"question {index}"
-
-
-def clustered_standard_error(scores: Sequence[float], clusters: Sequence[str]) -> float | None:
-    """Standard error of the mean of `scores` when those of a cluster belong together, `None` with less than two clusters."""
-    _, members = np.unique(np.array(clusters, dtype=str), return_inverse=True)
-    if not len(members) or members.max() == 0:
-        return None
-    residuals = np.asarray(scores, dtype=np.float64) - np.mean(scores)
-    return math.sqrt(float((np.bincount(members, residuals) ** 2).sum())) / len(scores)
 
 
 @dataclass(frozen=True)
