@@ -210,7 +210,7 @@ def _sum_by_cluster(
     if len(clusters) != len(numbers):
         raise DatasetError(f"Expected a cluster for each of {len(numbers)} questions but got {len(clusters)}.")
     number_of: dict[Hashable, int] = {}
-    member = np.array([number_of.setdefault(cluster, len(number_of)) for cluster in clusters])
+    member = np.array([number_of.setdefault(cluster, len(number_of)) for cluster in clusters], dtype=np.intp)
     return np.bincount(member, numbers), np.bincount(member).astype(np.float64)
 
 
