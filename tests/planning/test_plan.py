@@ -1,7 +1,7 @@
 import pytest
 from tests.backbones import tiny_backbone_config
 
-from storm_hf.errors import BackboneError, CacheError, ConfigurationError
+from storm_hf.errors import BackboneError, ConfigurationError
 from storm_hf.planning import Assumptions, Sharing, plan_recipe
 
 
@@ -37,7 +37,7 @@ def test_backbone_whose_sizes_depend_on_data_is_refused(write):
 
 
 def test_what_a_trainer_refuses_the_plan_refuses(write):
-    with pytest.raises(CacheError, match="sliding|Sliding"):
+    with pytest.raises(ConfigurationError, match="sliding|Sliding"):
         plan_recipe(write("gemma4", gradient_checkpointing="true"), WORDS)
     with pytest.raises(ConfigurationError, match="load_in_4bit"):
         plan_recipe(write("qwen2_5_vl", use_peft="true", load_in_8bit="true"), WORDS)
