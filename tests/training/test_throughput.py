@@ -10,9 +10,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import TrainerCallback
 
 from storm_hf.errors import ConfigurationError
-from storm_hf.training import device as devices
-from storm_hf.training.flops import training_flops
-from storm_hf.training.throughput import ThroughputMeter
+from storm_hf.training.flops import attention_shape, count_parameters, training_flops
+from storm_hf.training.throughput import ThroughputMeter, peak_flops_per_second
 
 
 METRICS = {"tokens_per_second", "padding_share", "step_seconds", "data_wait_share", "peak_memory_mib"}
@@ -113,7 +112,9 @@ def test_utilisation_is_the_flops_of_the_tokens_over_those_of_the_machine(tmp_pa
     batch = trainer.data_collator(trainer.train_dataset.to_list())
     meter = ThroughputMeter(trainer.model.config)
     meter.observe([batch])
-    flops = training_flops(trainer._parameters, meter.read(lambda row: row, CPU).tokens, trainer._attention)
+    tokens = meter.read(lambda row: row, CPU).tokens
+    config = trainer.model.config
+    flops = training_flops(count_parameters(trainer.model), tokens, attention_shape(config))
     trainer.train()
     (step,) = steps_of(trainer)
     assert step["model_flops_utilisation"] == pytest.approx(flops / 1e9 / step["step_seconds"])
@@ -131,9 +132,9 @@ def test_utilisation_is_the_flops_of_the_tokens_over_those_of_the_machine(tmp_pa
 def test_peak_is_known_of_whole_devices_by_their_full_name(name, peak, monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: name)
     args = FakeArguments(torch.device("cuda"), bf16=True)
-    assert devices.peak_flops_per_second(args) == peak
-    assert devices.peak_flops_per_second(FakeArguments(torch.device("cuda"), bf16=False)) is None
-    assert devices.peak_flops_per_second(FakeArguments(CPU, bf16=True)) is None
+    assert peak_flops_per_second(args) == peak
+    assert peak_flops_per_second(FakeArguments(torch.device("cuda"), bf16=False)) is None
+    assert peak_flops_per_second(FakeArguments(CPU, bf16=True)) is None
 
 
 class FakeArguments:

@@ -10,7 +10,6 @@ Axes: N rows, K latent steps, D hidden size.
 import logging
 import os
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +21,7 @@ from storm_hf.pipeline.paths import origin_of
 from storm_hf.target_trajectory.schema import FEATURES_COLUMN
 from storm_hf.target_trajectory.shards import find_targets
 from storm_hf.target_trajectory.trajectory import FILE_NAME, TargetTrajectory
+from storm_hf.training.arguments import Rows
 
 
 DEFAULT_RANK = 16  # enough for `shuffle`; `choose_rank` finds it for other data
@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 
 def choose_targets(
-    given: TargetTrajectory | str | os.PathLike[str] | None, rows: Any, num_latents: int, args: StormAlignConfig
+    given: TargetTrajectory | str | os.PathLike[str] | None, rows: Rows, num_latents: int, args: StormAlignConfig
 ) -> TargetTrajectory:
     """Find the targets that a data set's builder saved, or fit others where there are none or `args` ask for others.
 
@@ -117,7 +117,7 @@ def saved_trajectory(
     return saved.with_num_latents(num_latents)
 
 
-def fit_trajectory(dataset: Any, num_latents: int, args: StormAlignConfig) -> TargetTrajectory:
+def fit_trajectory(dataset: Rows, num_latents: int, args: StormAlignConfig) -> TargetTrajectory:
     """Learn from a training split how its thought features become targets.
 
     Args:

@@ -10,11 +10,11 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from datasets import Dataset, DatasetDict, IterableDataset, IterableDatasetDict
 from peft import PeftConfig, PeftModel
 from torch import nn
 from transformers import (
@@ -26,6 +26,7 @@ from transformers import (
     ProcessorMixin,
     TrainerCallback,
 )
+from transformers.utils import ModelOutput
 from trl.trainer.utils import FusedCausalLMOutput
 
 from storm_hf.align.collator import AlignCollator
@@ -35,6 +36,8 @@ from storm_hf.align.targets import KnownTargets, choose_targets
 from storm_hf.inputs.collator import AnswerCollator
 from storm_hf.inputs.prompts import PromptEncoder
 from storm_hf.target_trajectory.trajectory import TargetTrajectory
+from storm_hf.training.arguments import EvaluationRows, Rows
+from storm_hf.training.throughput import Batch
 from storm_hf.training.trainer import StormTrainer
 
 
@@ -95,13 +98,8 @@ class StormAlignTrainer(StormTrainer):
         model: str | PreTrainedModel | PeftModel,
         args: StormAlignConfig | None = None,
         data_collator: DataCollator | None = None,
-        train_dataset: Dataset | IterableDataset | None = None,
-        eval_dataset: Dataset
-        | IterableDataset
-        | DatasetDict
-        | IterableDatasetDict
-        | dict[str, Dataset | IterableDataset]
-        | None = None,
+        train_dataset: Rows | None = None,
+        eval_dataset: EvaluationRows | None = None,
         processing_class: PreTrainedTokenizerBase | ProcessorMixin | None = None,
         compute_loss_func: Callable | None = None,
         compute_metrics: Callable[[EvalPrediction], dict] | None = None,
@@ -133,20 +131,27 @@ class StormAlignTrainer(StormTrainer):
             peft_config=peft_config,
             formatting_func=formatting_func,
         )
-        targets = getattr(self.data_collator, "trajectory", target_trajectory)
-        self.target_trajectory = targets if isinstance(targets, TargetTrajectory) else None
+        self.target_trajectory = self._targets_in_use()
         self._known_targets = KnownTargets(self.accelerator)
 
-    def _collator(self, prompts: PromptEncoder, rows: Any, args: Any) -> AlignCollator:
+    def _targets_in_use(self) -> TargetTrajectory | None:
+        """Find the targets of the collator; a collator of one's own may have none."""
+        targets = getattr(self.data_collator, "trajectory", self._given_targets)
+        return targets if isinstance(targets, TargetTrajectory) else None
+
+    def make_collator(self, prompts: PromptEncoder, rows: Rows, args: StormAlignConfig) -> AlignCollator:
+        """Make the collator, with targets of the latents."""
         targets = choose_targets(self._given_targets, rows, prompts.num_latents, args)
         return AlignCollator(AnswerCollator(prompts), targets)
 
-    def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> Any:
-        """Count as both stages do, and gather the targets of the whole accumulated batch."""
-        num_items = super()._get_num_items_in_batch(batch_samples, device)
-        if batch_samples:
-            self._known_targets.begin([batch["target_trajectory"].to(device) for batch in batch_samples])
-        return num_items
+    def begin_batch(self, batches: list[Batch], device: torch.device) -> None:
+        """Gather the targets of the whole accumulated batch."""
+        self._known_targets.begin([batch["target_trajectory"].to(device) for batch in batches])
+
+    def save_beside(self, folder: Path) -> None:
+        """Save the statistics that diagnostics read."""
+        if self.target_trajectory is not None:
+            self.target_trajectory.save(folder)
 
     def compute_loss(
         self,
@@ -154,7 +159,7 @@ class StormAlignTrainer(StormTrainer):
         inputs: dict[str, Any],
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | int | None = None,
-    ) -> Any:
+    ) -> torch.Tensor | tuple[torch.Tensor, ModelOutput]:
         """Add the alignment of the latents to TRL's loss of the answer."""
         inputs = dict(inputs)
         targets = inputs.pop("target_trajectory")
@@ -169,9 +174,15 @@ class StormAlignTrainer(StormTrainer):
         loss = answer_loss + self.args.align_weight * align_loss
         return (loss, outputs) if return_outputs else loss
 
-    def _answer_loss(self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool, num_items: Any) -> Any:
+    def _answer_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool,
+        num_items: torch.Tensor | int | None,
+    ) -> tuple[torch.Tensor, ModelOutput | None]:
         found = super().compute_loss(model, inputs, return_outputs=return_outputs, num_items_in_batch=num_items)
-        return found if return_outputs else (found, None)
+        return found if isinstance(found, tuple) else (found, None)
 
     def _align(self, latents: torch.Tensor, targets: torch.Tensor) -> Alignment:
         """Compare latents with their targets, and with those of the whole accumulated batch."""
@@ -186,10 +197,10 @@ class StormAlignTrainer(StormTrainer):
         body = next(module for module in whole.modules() if hasattr(module, "latent_projector"))
         latents: list[torch.Tensor] = []
 
-        def collect(module: nn.Module, args: Any, output: Any) -> None:
+        def collect(module: nn.Module, args: tuple, output: ModelOutput) -> None:
             latents.append(output.latents)
 
-        def pass_on(module: nn.Module, args: Any, output: Any) -> Any:
+        def pass_on(module: nn.Module, args: tuple, output: ModelOutput) -> ModelOutput:
             return output if "latents" in output else _AlignOutput(**output, latents=latents[-1])
 
         handles = [body.register_forward_hook(collect), whole.register_forward_hook(pass_on)]
@@ -206,7 +217,7 @@ class StormAlignTrainer(StormTrainer):
         if self.args.forcing == "rollout" or not self.model.training:
             return {}
         share = self.state.global_step / max(self.state.max_steps, 1)  # of slots that are fed the model's own latent
-        draws = np.stack([generator.random(targets.shape[1]) for generator in self._row_generators(len(targets))])
+        draws = np.stack([generator.random(targets.shape[1]) for generator in self.row_generators(len(targets))])
         is_own = torch.from_numpy(draws < share).to(targets.device)  # (B, K)
 
         def mix(step: int, latent: torch.Tensor) -> torch.Tensor:
@@ -218,7 +229,7 @@ class StormAlignTrainer(StormTrainer):
         """Targets with noise, in training: the model meets slots as wrong as its own latents will be."""
         if not self.model.training or self.args.teacher_noise == 0:
             return targets
-        generators = self._row_generators(len(targets))
+        generators = self.row_generators(len(targets))
         noise = np.stack([generator.standard_normal(targets.shape[1:], dtype=np.float32) for generator in generators])
         return targets + self.args.teacher_noise * torch.from_numpy(noise).to(targets)
 
@@ -230,9 +241,3 @@ class StormAlignTrainer(StormTrainer):
 
     def _log_parts(self, answer_loss: torch.Tensor, alignment: Alignment) -> None:
         self._log_means({"answer_loss": answer_loss, "align_loss": alignment.loss.mean(), **alignment.gauges})
-
-    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """Save the model, and beside it the statistics that diagnostics read."""
-        super().save_model(output_dir, _internal_call)
-        if self.target_trajectory is not None and self.args.should_save:
-            self.target_trajectory.save(output_dir or self.args.output_dir)

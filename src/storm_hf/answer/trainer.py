@@ -1,8 +1,9 @@
 """Stage II: cross entropy on the answer alone, with the gradient through the model's own rollout."""
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from storm_hf.answer.config import StormAnswerConfig
+from storm_hf.training.arguments import Rows
 from storm_hf.training.trainer import StormTrainer
 
 
@@ -22,16 +23,7 @@ class StormAnswerTrainer(StormTrainer):
     _config_class = StormAnswerConfig
     _tag_names: ClassVar[list[str]] = ["trl", "storm", "storm-answer"]
 
-    def _rows_of_stage(self, rows: Any) -> Any:
-        return without_thoughts(rows)
-
-
-def without_thoughts(rows: Any) -> Any:
-    """Leave out the columns that hold thought videos: this stage neither sees them nor reads them from disk.
-
-    Args:
-        rows ([`~datasets.Dataset`]):
-            Rows of a storm-thoughts data set, or of any other; what has no columns stays as it is.
-    """
-    names = [name for name in getattr(rows, "column_names", None) or () if name.startswith("thought_")]
-    return rows.remove_columns(names) if names else rows
+    def select_rows(self, rows: Rows) -> Rows:
+        """Leave out the columns that hold thought videos: this stage neither sees them nor reads them from disk."""
+        names = [name for name in getattr(rows, "column_names", None) or () if name.startswith("thought_")]
+        return rows.remove_columns(names) if names else rows

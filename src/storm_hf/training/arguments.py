@@ -2,22 +2,36 @@
 
 import copy
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
-from datasets import Dataset
-from transformers import PreTrainedConfig, ProcessorMixin, set_seed
+from datasets import Dataset, DatasetDict, IterableDataset, IterableDatasetDict
+from peft import PeftModel
+from transformers import (
+    BitsAndBytesConfig,
+    DataCollator,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    ProcessorMixin,
+    TrainingArguments,
+    set_seed,
+)
 
 from storm_hf.errors import ConfigurationError, first_line
 from storm_hf.inputs.conversation import is_filled
-from storm_hf.inputs.prompts import PromptEncoder
+from storm_hf.inputs.prompts import PromptEncoder, Row
 from storm_hf.model import StormConfig, storm_processor
 from storm_hf.model.processing_storm import PromptRecord, find_misfit, frame_sampling, write_record
 from storm_hf.training.config import StormTrainingConfig
 from storm_hf.training.loading import StormModelConfig, load_storm
+from storm_hf.video.library_backends import use_video_backend
 
+
+Rows: TypeAlias = Dataset | IterableDataset
+EvaluationRows: TypeAlias = Rows | DatasetDict | IterableDatasetDict | dict[str, Rows]
 
 _CURES = {
     "quantization_config": "Load the model with `load_storm(StormModelConfig(name, load_in_4bit=True, use_peft=True))`, which "
@@ -26,7 +40,12 @@ _CURES = {
 }
 
 
-def refuse_arguments(args: Any, config_class: type[StormTrainingConfig], **unused: Any) -> None:
+def refuse_arguments(
+    args: TrainingArguments,
+    config_class: type[StormTrainingConfig],
+    quantization_config: BitsAndBytesConfig | None = None,
+    formatting_func: Callable[[dict], str] | None = None,
+) -> None:
     """Check the configuration of a run, and refuse arguments of [`~trl.SFTTrainer`] that would do nothing.
 
     Args:
@@ -34,8 +53,10 @@ def refuse_arguments(args: Any, config_class: type[StormTrainingConfig], **unuse
             Configuration of the run.
         config_class (`type`):
             Its expected class.
-        unused:
-            Arguments by name; None if they were not given.
+        quantization_config ([`~transformers.BitsAndBytesConfig`], *optional*):
+            Refused.
+        formatting_func (`Callable`, *optional*):
+            Refused.
 
     Raises:
         ConfigurationError: If one was given, if `args` is of another class, or if several GPUs are used by one process.
@@ -45,7 +66,7 @@ def refuse_arguments(args: Any, config_class: type[StormTrainingConfig], **unuse
             f"Expected `args` to be a {config_class.__name__}, got {type(args).__name__}. It takes the same settings: "
             f"`{config_class.__name__}(output_dir=...)`."
         )
-    for name, value in unused.items():
+    for name, value in {"quantization_config": quantization_config, "formatting_func": formatting_func}.items():
         if value is not None:
             raise ConfigurationError(f"`{name}` is not used by the trainers of STORM. {_CURES[name]}")
     if args.n_gpu > 1:
@@ -56,9 +77,12 @@ def refuse_arguments(args: Any, config_class: type[StormTrainingConfig], **unuse
 
 
 def load_parts(
-    model: Any, processing_class: Any, args: StormTrainingConfig, *, has_collator: bool
-) -> tuple[Any, Any, StormTrainingConfig]:
-    """Load what a trainer was given by name, and check what it was given.
+    model: str | PreTrainedModel | PeftModel,
+    processing_class: PreTrainedTokenizerBase | ProcessorMixin | None,
+    args: StormTrainingConfig,
+    data_collator: DataCollator | None,
+) -> tuple[PreTrainedModel | PeftModel, PreTrainedTokenizerBase | ProcessorMixin, StormTrainingConfig]:
+    """Load what a trainer was given by name, the decoder of its videos included, and check what it was given.
 
     Args:
         model (`str`, [`StormForConditionalGeneration`] or [`~peft.PeftModel`]):
@@ -67,8 +91,8 @@ def load_parts(
             By default that of the model.
         args ([`StormTrainingConfig`]):
             Configuration of the run.
-        has_collator (`bool`):
-            Whether batches are made by a collator of the user's own, which may do with a tokenizer.
+        data_collator (`Callable`, *optional*):
+            A collator of the user's own, which may do with a tokenizer.
 
     Returns:
         `tuple`: The model, its processor, and the configuration, without `model_init_kwargs` where they were used.
@@ -76,6 +100,7 @@ def load_parts(
     Raises:
         ConfigurationError: If one of them is of another kind, or the processor is not to be found.
     """
+    use_video_backend(args.video_backend)
     if isinstance(model, str):
         set_seed(args.seed)  # a plain checkpoint gets a new projector
         model, found = load_storm(_model_config(model, args.model_init_kwargs), args.num_latents)
@@ -89,7 +114,7 @@ def load_parts(
         )
     if processing_class is None:
         processing_class = _processor_of(model.config)
-    if not has_collator and not isinstance(processing_class, ProcessorMixin):
+    if data_collator is None and not isinstance(processing_class, ProcessorMixin):
         raise ConfigurationError(
             f"Expected `processing_class` to be a processor that reads videos, got {type(processing_class).__name__}. Give "
             "`storm_processor(name, num_latents)`, or leave it out."
@@ -127,7 +152,9 @@ def _processor_of(config: PreTrainedConfig) -> ProcessorMixin:
 logger = logging.getLogger(__name__)
 
 
-def record_prompts(prompts: PromptEncoder, rows: Any, config: PreTrainedConfig | None = None) -> PromptRecord:
+def record_prompts(
+    prompts: PromptEncoder, rows: Rows | Sequence[Row], config: PreTrainedConfig | None = None
+) -> PromptRecord:
     """Write the form of a run's prompts into the model's configuration and the processor, and return it.
 
     A chat template that lost its latent block (as TRL's `chat_template_path` replaces it) gets it back.
@@ -168,7 +195,7 @@ def record_prompts(prompts: PromptEncoder, rows: Any, config: PreTrainedConfig |
     return record
 
 
-def question_forms(rows: Any, style: str) -> tuple[str, ...]:
+def question_forms(rows: Rows | Sequence[Row], style: str) -> tuple[str, ...]:
     """Tell whether the questions of some rows name their options, of `"options"` and `"open"`; empty where it is unknown.
 
     Args:
@@ -187,13 +214,13 @@ def question_forms(rows: Any, style: str) -> tuple[str, ...]:
     return tuple(form for form, is_there in forms.items() if is_there)
 
 
-def _column_names(rows: Any) -> Sequence[str]:
+def _column_names(rows: Rows | Sequence[Row]) -> Sequence[str]:
     if isinstance(rows, Dataset):
         return rows.column_names
     return sorted({name for row in rows for name in row}) if isinstance(rows, list) else ()
 
 
-def _has_options(rows: Any) -> np.ndarray:
+def _has_options(rows: Rows | Sequence[Row]) -> np.ndarray:
     """Mark the rows that have options."""
     if isinstance(rows, Dataset):
         batches = rows.select_columns(["options"]).with_format(None).iter(10_000)

@@ -3,7 +3,6 @@
 import os
 import resource
 import sys
-from typing import Any
 
 import torch
 
@@ -30,18 +29,9 @@ PEAK_FLOPS_PER_SECOND = {
 }
 
 
-def peak_flops_per_second(args: Any) -> float | None:
-    """Dense FLOPs per second of one device; None where it is not known.
-
-    Args:
-        args ([`StormTrainingConfig`]):
-            Its `peak_flops_per_second` comes first. The table speaks of 16-bit arithmetic only.
-    """
-    if args.peak_flops_per_second is not None:
-        return args.peak_flops_per_second
-    if args.device.type != "cuda" or not (args.bf16 or args.fp16):
-        return None
-    return PEAK_FLOPS_PER_SECOND.get(torch.cuda.get_device_name(args.device))
+def known_flops_per_second(device: torch.device) -> float | None:
+    """Look up the dense FLOPs per second of a device in 16-bit arithmetic; None where it is not known."""
+    return PEAK_FLOPS_PER_SECOND.get(torch.cuda.get_device_name(device)) if device.type == "cuda" else None
 
 
 def peak_memory_bytes(device: torch.device) -> int:

@@ -9,7 +9,11 @@ result for dense models.
 """
 
 from dataclasses import dataclass, fields
-from typing import Any
+
+from accelerate.utils import is_peft_model
+from peft import PeftModel
+from torch import nn
+from transformers import PreTrainedConfig, PreTrainedModel
 
 
 MERGER_NAMES = (
@@ -184,14 +188,14 @@ def _head(parameters: ParameterCounts) -> PartCount:
     return parameters.embeddings if parameters.is_head_tied else parameters.head
 
 
-def count_parameters(model: Any) -> ParameterCounts:
+def count_parameters(model: PreTrainedModel | PeftModel) -> ParameterCounts:
     """Count a STORM's parameters by part, on any device, also on `meta`, quantized, partitioned, or under an adapter.
 
     Args:
         model ([`StormForConditionalGeneration`]):
             The model, or the adapter around it.
     """
-    storm = model.get_base_model() if hasattr(model, "get_base_model") else model
+    storm = model.get_base_model() if is_peft_model(model) else model
     parts = {
         "embeddings": storm.get_input_embeddings(),
         "head": storm.get_output_embeddings(),
@@ -211,7 +215,7 @@ def count_parameters(model: Any) -> ParameterCounts:
     return ParameterCounts(**counts, is_head_tied=is_tied)
 
 
-def _size(parameter: Any) -> int:
+def _size(parameter: nn.Parameter) -> int:
     """Elements of a whole parameter: ZeRO-3 holds a slice of it, four bits of two elements share a byte."""
     size = getattr(parameter, "ds_numel", None) or parameter.numel()
     if type(parameter).__name__ != "Params4bit":
@@ -219,13 +223,13 @@ def _size(parameter: Any) -> int:
     return size * 2 * parameter.element_size() if getattr(parameter, "bnb_quantized", False) else size
 
 
-def is_dense(config: Any) -> bool:
+def is_dense(config: PreTrainedConfig) -> bool:
     """Check that every token passes through every weight; in a mixture of experts it does not, and the formula does not hold."""
     text = getattr(config, "vlm_config", config).get_text_config()
     return not any(getattr(text, name, None) for name in ("num_experts", "num_local_experts", "n_routed_experts"))
 
 
-def attention_shape(config: Any) -> AttentionShape:
+def attention_shape(config: PreTrainedConfig) -> AttentionShape:
     """Read the size of the attention from a STORM's or a backbone's configuration.
 
     Args:

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from peft import PeftModel
 from torch import nn
+from transformers import PreTrainedModel, TrainingArguments
 
 from storm_hf.errors import ConfigurationError
 from storm_hf.model.rollout_storm import RolloutGradient
@@ -17,7 +19,7 @@ HALF = (torch.bfloat16, torch.float16)
 logger = logging.getLogger(__name__)
 
 
-def train_whole_in_float32(model: Any, args: Any) -> None:
+def train_whole_in_float32(model: PreTrainedModel, args: TrainingArguments) -> None:
     """Cast a model to float32 if weights in 16 bits are to be trained.
 
     A step of 1e-6 is far below half of the last digit of a weight in bfloat16, so that nothing would move. Activations keep
@@ -71,7 +73,7 @@ def explain_loss(loss: float, step: int, batch: Mapping[str, Any], model: nn.Mod
     return f"Expected a finite loss, got {loss} in step {step}: {cure}"
 
 
-def _is_broken(value: Any) -> bool:
+def _is_broken(value: object) -> bool:
     return isinstance(value, torch.Tensor) and value.is_floating_point() and not bool(value.isfinite().all())
 
 
@@ -90,7 +92,9 @@ class GradientError:
     cosine: float
 
 
-def gradient_error(model: nn.Module, batch: Mapping[str, Any], gradient: RolloutGradient) -> GradientError:
+def gradient_error(
+    model: PreTrainedModel | PeftModel, batch: Mapping[str, Any], gradient: RolloutGradient
+) -> GradientError:
     """Compare a cheaper gradient with the exact one.
 
     Both are taken with respect to the latent projector and the first decoder layer that learn, which the gradient reaches through
@@ -117,7 +121,7 @@ def gradient_error(model: nn.Module, batch: Mapping[str, Any], gradient: Rollout
     )
 
 
-def _observed(model: Any) -> list[nn.Parameter]:
+def _observed(model: PreTrainedModel | PeftModel) -> list[nn.Parameter]:
     projector = next(module.latent_projector for module in model.modules() if hasattr(module, "latent_projector"))
     layer = model.get_decoder().layers[0]
     observed = [parameter for module in (projector, layer) for parameter in module.parameters()]
@@ -125,7 +129,10 @@ def _observed(model: Any) -> list[nn.Parameter]:
 
 
 def _flat_gradient(
-    model: nn.Module, batch: Mapping[str, Any], parameters: list[nn.Parameter], gradient: RolloutGradient | None
+    model: PreTrainedModel | PeftModel,
+    batch: Mapping[str, Any],
+    parameters: list[nn.Parameter],
+    gradient: RolloutGradient | None,
 ) -> torch.Tensor:
     devices = sorted({parameter.device for parameter in parameters if parameter.device.type != "cpu"}, key=str)
     with torch.random.fork_rng(devices), torch.enable_grad():

@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 from storm_hf.errors import StageError
 
 
-VISION_INPUTS = ("pixel_values", "pixel_values_videos", "video_features")  # each is encoded by a pass of its own
+_ENCODED_INPUTS = ("pixel_values", "pixel_values_videos", "video_features")  # each is encoded by a pass of its own
 _ABSENT = -1
 
 
@@ -54,13 +54,13 @@ def forward_signatures(
             Device of the collective operation.
 
     Returns:
-        `torch.Tensor` of shape `(num_batches, 2)`: The number of latent steps, and one bit for each of `VISION_INPUTS`.
+        `torch.Tensor` of shape `(num_batches, 2)`: The number of latent steps, and one bit for each of `_ENCODED_INPUTS`.
     """
     routes = torch.full((num_batches, 2), _ABSENT, device=device)
     marker = _ABSENT if latent_token_id is None else latent_token_id
     for number, batch in enumerate(batches):
         routes[number, 0] = (batch["input_ids"] == marker).sum(dim=1).max()
-        routes[number, 1] = sum(1 << bit for bit, name in enumerate(VISION_INPUTS) if batch.get(name) is not None)
+        routes[number, 1] = sum(1 << bit for bit, name in enumerate(_ENCODED_INPUTS) if batch.get(name) is not None)
     return routes
 
 
@@ -90,7 +90,7 @@ def check_ranks_match(routes: torch.Tensor) -> None:
 def _words(num_latents: int, vision: int) -> str:
     if num_latents == _ABSENT:
         return "no batch"
-    inputs = [f"`{name}`" for bit, name in enumerate(VISION_INPUTS) if vision & 1 << bit]
+    inputs = [f"`{name}`" for bit, name in enumerate(_ENCODED_INPUTS) if vision & 1 << bit]
     return f"{num_latents} latents with {' and '.join(inputs) or 'no video'}"
 
 

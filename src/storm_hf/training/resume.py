@@ -21,6 +21,7 @@ from trl import SFTConfig
 from storm_hf.atomic import read_json, write_json
 from storm_hf.errors import CheckpointError
 from storm_hf.pipeline.lock import locked
+from storm_hf.training.config import StormTrainingConfig
 
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells count
@@ -86,14 +87,14 @@ class StopOnInterrupt(TrainerCallback):
         self._previous: Any = None
 
     def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
     ) -> None:
         """Start listening."""
         if threading.current_thread() is threading.main_thread():  # the only one that signals reach
             self._previous = signal.signal(signal.SIGINT, self._note)
 
     def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
     ) -> None:
         """Save and stop if Ctrl-C was pressed."""
         self._agree(args)
@@ -101,7 +102,7 @@ class StopOnInterrupt(TrainerCallback):
             control.should_save = control.should_training_stop = True
 
     def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
     ) -> None:
         """Stop listening."""
         self.release()
@@ -131,7 +132,7 @@ class ExitOnInterrupt(StopOnInterrupt):
     """The same for a script: it ends there, with the code of an interrupted program, and saves no unfinished model."""
 
     def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
     ) -> None:
         """Stop listening, and end the program if Ctrl-C was pressed."""
         super().on_train_end(args, state, control, **kwargs)
@@ -160,7 +161,7 @@ logger = logging.getLogger(__name__)
 
 
 @contextmanager
-def claimed_run(args: Any, is_resumed: bool) -> Iterator[None]:
+def claimed_run(args: StormTrainingConfig, is_resumed: bool) -> Iterator[None]:
     """Hold the output folder of a run while it trains; on the first process alone.
 
     Args:
@@ -188,7 +189,7 @@ def claimed_run(args: Any, is_resumed: bool) -> Iterator[None]:
         yield
 
 
-def _check_start(args: Any, folder: Path, is_resumed: bool) -> None:
+def _check_start(args: StormTrainingConfig, folder: Path, is_resumed: bool) -> None:
     if is_resumed:
         _compare_settings(folder, learned_settings(args))
         return
@@ -200,7 +201,7 @@ def _check_start(args: Any, folder: Path, is_resumed: bool) -> None:
         )
 
 
-def learned_settings(args: Any) -> dict[str, Any]:
+def learned_settings(args: StormTrainingConfig) -> dict[str, Any]:
     """Settings that change what a run learns, as JSON knows them."""
     known = {field.name for field in dataclasses.fields(SFTConfig)}
     own = {field.name for field in dataclasses.fields(args)} - known - _NOT_LEARNED

@@ -1,17 +1,21 @@
-"""Batches of rows of similar length, so that little of a batch is padding.
+"""Rows of a batch: their random draws, their lengths, and an order in which neighbours are of similar length.
 
 With `train_sampling_strategy: group_by_length` (or `batch_rebalance`) `Trainer` needs the length of every row. A row of ours holds
 no tokens yet but a video and a question; its length is known or estimated here without decoding a frame.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from accelerate import Accelerator
+from av import VideoStream
+from av.container import InputContainer
 from datasets import Array2D, Array3D, Dataset
-from torch.utils.data import Sampler, SequentialSampler
-from transformers import ProcessorMixin
+from torch.utils.data import DataLoader, Sampler
+from transformers import ProcessorMixin, TrainingArguments
 from transformers.trainer_pt_utils import get_length_grouped_indices
 from transformers.trainer_utils import has_length
 
@@ -23,7 +27,38 @@ from storm_hf.video import VideoClip
 from storm_hf.video.source import open_video, pixel_aspect, shown_size
 
 
-COLUMNS_OF_A_LENGTH = (*COLUMNS_OF_A_PROMPT, "completion", "answer", CACHED_PROMPT)
+_COLUMNS_OF_A_LENGTH = (*COLUMNS_OF_A_PROMPT, "completion", "answer", CACHED_PROMPT)
+_BY_LENGTH = ("group_by_length", "batch_rebalance")  # strategies of `Trainer`
+
+_Rows = TypeVar("_Rows")
+
+
+class RowDraws:
+    """Random draws of a training step that depend on the row alone, not on how the batch was cut or the run resumed.
+
+    It numbers the rows of an accumulated batch over all processes, and gives each a generator.
+
+    Args:
+        args ([`~transformers.TrainingArguments`]):
+            Has the seed of the run.
+        accelerator ([`~accelerate.Accelerator`]):
+            Knows the processes.
+    """
+
+    def __init__(self, args: TrainingArguments, accelerator: Accelerator) -> None:
+        self._args, self._accelerator = args, accelerator
+        self._num_rows_numbered: Counter[tuple[int, ...]] = Counter()
+
+    def begin(self) -> None:
+        """Begin an accumulated batch: its rows are numbered from here."""
+        self._num_rows_numbered.clear()
+
+    def generators(self, num_rows: int, step: int, *purpose: int) -> list[np.random.Generator]:
+        """Make a generator for each row of the next micro-batch, of its own for each `purpose`. To be called once for each."""
+        numbered = self._num_rows_numbered
+        first = numbered[purpose] * self._accelerator.num_processes + self._accelerator.process_index * num_rows
+        numbered[purpose] += num_rows
+        return [np.random.default_rng([self._args.seed, step, first + row, *purpose]) for row in range(num_rows)]
 
 
 class LengthGroupedRows(Sampler[int]):
@@ -57,7 +92,7 @@ class LengthGroupedRows(Sampler[int]):
         return iter(get_length_grouped_indices(self.lengths, self.batch_size, generator=draws))
 
 
-def set_sampler_epoch(dataloader: Any, epoch: int) -> None:
+def set_sampler_epoch(dataloader: DataLoader, epoch: int) -> None:
     """Tell the innermost sampler the epoch, however often it was wrapped to share rows between processes or to skip some.
 
     Accelerate reaches through two wrappers; a run of several processes that is resumed has three.
@@ -69,13 +104,13 @@ def set_sampler_epoch(dataloader: Any, epoch: int) -> None:
         sampler = getattr(sampler, "batch_sampler", None) or getattr(sampler, "sampler", None)
 
 
-def find_prompts(collator: Any) -> PromptEncoder | None:
+def find_prompts(collator: object) -> PromptEncoder | None:
     """Find the prompt encoder in a collator of either stage; None if it is not one of ours."""
     prompts = getattr(getattr(collator, "answers", collator), "prompts", None)
     return prompts if isinstance(prompts, PromptEncoder) else None
 
 
-def prompt_encoder_of(collator: Any) -> PromptEncoder:
+def prompt_encoder_of(collator: object) -> PromptEncoder:
     """Find what encodes the prompts in a collator of either stage.
 
     Raises:
@@ -104,7 +139,7 @@ def sequence_lengths(dataset: Dataset, prompts: PromptEncoder) -> list[int]:
     Raises:
         VideoReadError: If a video cannot be opened.
     """
-    columns = [name for name in COLUMNS_OF_A_LENGTH if name in dataset.column_names]
+    columns = [name for name in _COLUMNS_OF_A_LENGTH if name in dataset.column_names]
     if CACHED_PROMPT in columns:
         columns = [name for name in columns if name != "video"]
     rows = dataset.select_columns(columns).with_format(None)
@@ -159,47 +194,29 @@ def clip_size(
         return num_sampled(num_frames, seconds, wanted_sampling(processor, sampling)), height, width
 
 
-def _seconds(container: Any, stream: Any) -> float:
-    if stream.duration is not None:
+def _seconds(container: InputContainer, stream: VideoStream) -> float:
+    if stream.duration is not None and stream.time_base is not None:
         return float(stream.duration * stream.time_base)
     return (container.duration or 0) / 1_000_000  # microseconds
 
 
-NEEDS_LENGTHS = ("group_by_length", "batch_rebalance")
+def needs_lengths(rows: object, args: TrainingArguments) -> bool:
+    """Check that a run groups its rows by length, and that they have a number."""
+    return args.train_sampling_strategy in _BY_LENGTH and has_length(rows)
 
 
-class RowReading:
-    """The part of a trainer that reads rows; stands before [`~trl.SFTTrainer`] among its bases."""
+def known_lengths(rows: Dataset, args: TrainingArguments, collator: object) -> list[int]:
+    """Read the lengths of rows from their column, or find them; see `sequence_lengths`.
 
-    def _get_dataloader(self: Any, dataset: Any, *args: Any, **kwargs: Any) -> Any:
-        return super()._get_dataloader(with_arrays(dataset), *args, **kwargs)  # type: ignore[misc]
-
-    def _get_train_sampler(self: Any, train_dataset: Dataset | None = None) -> Any:
-        rows = self.train_dataset if train_dataset is None else train_dataset
-        args = self.args
-        if args.train_sampling_strategy not in NEEDS_LENGTHS or not has_length(rows):
-            return super()._get_train_sampler(train_dataset)  # type: ignore[misc]
-        if args.length_column_name in rows.column_names:
-            lengths = list(rows[args.length_column_name])
-        else:
-            lengths = sequence_lengths(rows, prompt_encoder_of(self.data_collator))
-        if args.train_sampling_strategy == "batch_rebalance":
-            return super()._get_train_sampler(Dataset.from_dict({args.length_column_name: lengths}))  # type: ignore[misc]
-        batch_size = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
-        return LengthGroupedRows(lengths, batch_size, args.seed if args.data_seed is None else args.data_seed)
-
-    def _get_eval_sampler(self: Any, eval_dataset: Dataset) -> Any:
-        if self.args.train_sampling_strategy not in NEEDS_LENGTHS:
-            return super()._get_eval_sampler(eval_dataset)  # type: ignore[misc]
-        is_alone = self.args.world_size <= 1 and has_length(eval_dataset)
-        return SequentialSampler(eval_dataset) if is_alone else None  # as `Trainer` does for rows in random order
-
-    def _run_epoch(self: Any, **kwargs: Any) -> None:
-        set_sampler_epoch(kwargs["train_dataloader"], kwargs["epoch"])
-        super()._run_epoch(**kwargs)  # type: ignore[misc]
+    Raises:
+        ConfigurationError: If there is no column, and the collator does not know how rows are encoded.
+    """
+    if args.length_column_name in rows.column_names:
+        return list(rows[args.length_column_name])
+    return sequence_lengths(rows, prompt_encoder_of(collator))
 
 
-def with_arrays(dataset: Any) -> Any:
+def with_arrays(dataset: _Rows) -> _Rows:
     """Hand out columns of half-precision arrays as arrays, and all others as before.
 
     By default, `datasets` hands out nested lists of numbers, and the features of one long video are millions of

@@ -8,18 +8,31 @@ Axes: B batch, S sequence.
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
+from accelerate.utils import is_peft_model
+from peft import PeftModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from storm_hf.inputs.collator import IGNORED_LABEL
-from storm_hf.training.device import peak_flops_per_second, peak_memory_bytes
-from storm_hf.training.flops import TokenCounts, attention_shape, count_parameters, is_dense, training_flops
+from storm_hf.training.config import StormTrainingConfig
+from storm_hf.training.device import known_flops_per_second, peak_memory_bytes
+from storm_hf.training.flops import (
+    AttentionShape,
+    ParameterCounts,
+    TokenCounts,
+    attention_shape,
+    count_parameters,
+    is_dense,
+    training_flops,
+)
 
 
-MIB = 2**20
-MICROSECONDS = 1_000_000
-VISION_INPUTS = (("pixel_values_videos", "video_grid_thw"), ("pixel_values", "image_grid_thw"))
+Batch = dict[str, torch.Tensor]
+
+_MIB = 2**20
+_MICROSECONDS = 1_000_000
+_PIXELS_AND_GRIDS = (("pixel_values_videos", "video_grid_thw"), ("pixel_values", "image_grid_thw"))
 
 
 @dataclass(frozen=True)
@@ -58,24 +71,70 @@ class Throughput:
             "padding_share": 1 - self.tokens.decoder / self.num_cells,
             "step_seconds": self.seconds / self.num_steps,
             "data_wait_share": self.seconds_waiting / self.seconds,
-            "peak_memory_mib": self.peak_bytes / MIB,
+            "peak_memory_mib": self.peak_bytes / _MIB,
         }
+
+
+@dataclass(frozen=True)
+class Utilisation:
+    """Share of a device's arithmetic that the FLOPs of a model take.
+
+    Args:
+        parameters ([`~storm_hf.training.flops.ParameterCounts`]):
+            Of the model.
+        attention ([`~storm_hf.training.flops.AttentionShape`]):
+            Of the model.
+        peak_flops_per_second (`float`):
+            Dense FLOPs per second of one device.
+    """
+
+    parameters: ParameterCounts
+    attention: AttentionShape
+    peak_flops_per_second: float
+
+    def of(self, throughput: Throughput) -> float:
+        """Divide the model FLOPs of some steps by those that all devices could have computed in their time."""
+        flops = training_flops(self.parameters, throughput.tokens, self.attention)
+        return flops / (self.peak_flops_per_second * throughput.num_processes * throughput.seconds)
 
 
 class ThroughputMeter:
     """Counts what training steps compute on, and how long they take. It waits for the device only in `read`.
+
+    A trainer lets it run while it takes the batches of a step, stops it before what is no training, and logs its `metrics`:
+    over the steps since the last line `tokens_per_second` (of all processes, padding excluded), `padding_share`,
+    `step_seconds`, `data_wait_share` (of the time, spent waiting for the next batch) and, where the device's peak is known,
+    `model_flops_utilisation`; and `peak_memory_mib`, of the fullest process since it began.
 
     Args:
         config ([`StormConfig`]):
             Holds the ids of the tokens and the size of the patches.
         detaches_prompt (`bool`, *optional*, defaults to `False`):
             Whether prompts have no backward pass.
+        utilisation ([`Utilisation`], *optional*):
+            Also logged, if it is known.
     """
 
-    def __init__(self, config: Any, detaches_prompt: bool = False) -> None:
-        self.config, self.detaches_prompt = config, detaches_prompt
+    def __init__(
+        self, config: PreTrainedConfig, detaches_prompt: bool = False, utilisation: Utilisation | None = None
+    ) -> None:
+        self.config, self.detaches_prompt, self.utilisation = config, detaches_prompt, utilisation
         self._since: float | None = None
         self._begin()
+
+    @classmethod
+    def of_run(cls, model: PreTrainedModel | PeftModel, args: StormTrainingConfig) -> "ThroughputMeter":
+        """Make the meter of a model and of how it is trained."""
+        storm = model.get_base_model() if is_peft_model(model) else model
+        num_latents = storm.config.num_latents if args.num_latents is None else args.num_latents
+        peak = peak_flops_per_second(args) if is_dense(storm.config) else None
+        return cls(
+            storm.config,
+            detaches_prompt=not args.rollout_gradient.reaches_prompt(num_latents),
+            utilisation=None
+            if peak is None
+            else Utilisation(count_parameters(storm), attention_shape(storm.config), peak),
+        )
 
     def _begin(self) -> None:
         self.num_steps, self.seconds, self.seconds_waiting = 0, 0.0, 0.0
@@ -92,7 +151,7 @@ class ThroughputMeter:
             self.seconds += time.perf_counter() - self._since
             self._since = None
 
-    def waiting(self, batches: Iterator[Any]) -> Iterator[Any]:
+    def waiting(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         """Take batches, and time how long each one is waited for."""
         while True:
             start = time.perf_counter()
@@ -102,14 +161,14 @@ class ThroughputMeter:
                 return
             yield batch
 
-    def observe(self, batches: Sequence[dict[str, Any]]) -> None:
+    def observe(self, batches: Sequence[Batch]) -> None:
         """Count the batches of one update."""
         self.num_steps += 1
         for batch in batches:
             nothing = batch["input_ids"].new_zeros(())  # what joins it travels without the device being waited for
             self._counts.append(torch.stack([nothing + count for count in self._counts_of(batch)]))
 
-    def _counts_of(self, batch: dict[str, Any]) -> list[Any]:
+    def _counts_of(self, batch: Batch) -> list[torch.Tensor | int]:
         """Cells of the batch, then the fields of [`TokenCounts`] in order."""
         input_ids, mask = batch["input_ids"], batch["attention_mask"].long()
         is_supervised = batch["labels"] != IGNORED_LABEL  # (B, S)
@@ -137,12 +196,13 @@ class ThroughputMeter:
             return input_ids.new_zeros(len(input_ids))
         return (input_ids == self.config.latent_token_id).sum(dim=1)
 
-    def _patches_of(self, batch: dict[str, Any]) -> tuple[int, Any]:
+    def _patches_of(self, batch: Batch) -> tuple[int, torch.Tensor | int]:
         """Patches that the vision tower sees, and their pairs within a frame; none where its features are cached."""
-        patches, pairs = 0, 0
+        patches: int = 0
+        pairs: torch.Tensor | int = 0
         size = self.config.vlm_config.vision_config.patch_size
         side = size if isinstance(size, int) else size[0]
-        for name, grid in VISION_INPUTS:
+        for name, grid in _PIXELS_AND_GRIDS:
             if (pixels := batch.get(name)) is None:
                 continue
             if grid in batch:  # a row of pixels is a patch
@@ -162,12 +222,19 @@ class ThroughputMeter:
                 is_video = is_video | (input_ids == token_id)
         return is_video
 
+    def metrics(self, gather: Callable[[torch.Tensor], torch.Tensor], device: torch.device) -> dict[str, float]:
+        """Read the values to log; none if no step was taken."""
+        if (throughput := self.read(gather, device)) is None:
+            return {}
+        shares = {} if self.utilisation is None else {"model_flops_utilisation": self.utilisation.of(throughput)}
+        return throughput.metrics() | shares
+
     def read(self, gather: Callable[[torch.Tensor], torch.Tensor], device: torch.device) -> Throughput | None:
         """Reduce the counts of all ranks since the last call and reset; None if no step was taken."""
         self.stop()
         if not self._counts:
             return None
-        time_taken, time_waited = (round(MICROSECONDS * value) for value in (self.seconds, self.seconds_waiting))
+        time_taken, time_waited = (round(_MICROSECONDS * value) for value in (self.seconds, self.seconds_waiting))
         mine = torch.tensor([self.num_steps, time_taken, time_waited, peak_memory_bytes(device)], device=device)
         rows = gather(torch.cat([mine, torch.stack(self._counts).sum(dim=0).to(device)])[None]).tolist()
         self._begin()
@@ -177,59 +244,21 @@ class ThroughputMeter:
         return Throughput(
             num_processes=len(rows),
             num_steps=steps[0],
-            seconds=max(times) / MICROSECONDS,
-            seconds_waiting=sum(waits) / len(rows) / MICROSECONDS,
+            seconds=max(times) / _MICROSECONDS,
+            seconds_waiting=sum(waits) / len(rows) / _MICROSECONDS,
             peak_bytes=max(peaks),
             num_cells=num_cells,
             tokens=TokenCounts(*tokens),
         )
 
 
-class ThroughputMetrics:
-    """The part of a trainer that logs its throughput; stands before [`~trl.SFTTrainer`] among its bases.
+def peak_flops_per_second(args: StormTrainingConfig) -> float | None:
+    """Find the dense FLOPs per second of one device of a run; None where it is not known.
 
-    Over the steps since the last line it logs `tokens_per_second` (of all processes, padding excluded), `padding_share`,
-    `step_seconds`, `data_wait_share` (of the time, spent waiting for the next batch) and, where the device's peak is known,
-    `model_flops_utilisation`; and `peak_memory_mib`, of the fullest process since it began.
+    Args:
+        args ([`StormTrainingConfig`]):
+            Its `peak_flops_per_second` comes first. What is known of devices is about 16-bit arithmetic only.
     """
-
-    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        model = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
-        num_latents = model.config.num_latents if self.args.num_latents is None else self.args.num_latents
-        reaches_prompt = self.args.rollout_gradient.reaches_prompt(num_latents)
-        self._meter = ThroughputMeter(model.config, detaches_prompt=not reaches_prompt)
-        self._parameters, self._attention = count_parameters(model), attention_shape(model.config)
-        self._peak_flops = peak_flops_per_second(self.args) if is_dense(model.config) else None
-
-    def get_batch_samples(self: Any, epoch_iterator: Iterator, num_batches: int, device: torch.device) -> Any:
-        """Take the batches of one update, as `Trainer` does, and count them."""
-        self._meter.run()
-        samples, num_items = super().get_batch_samples(self._meter.waiting(epoch_iterator), num_batches, device)  # type: ignore[misc]
-        self._meter.observe(samples)
-        return samples, num_items
-
-    def log(self: Any, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Log, with the throughput beside the loss."""
-        if "loss" in logs and (throughput := self._meter.read(self.accelerator.gather, self.args.device)) is not None:
-            logs.update(throughput.metrics())
-            if self._peak_flops is not None:
-                flops = training_flops(self._parameters, throughput.tokens, self._attention)
-                machine = self._peak_flops * throughput.num_processes * throughput.seconds
-                logs["model_flops_utilisation"] = flops / machine
-        super().log(logs, start_time)  # type: ignore[misc]
-
-    def evaluate(self: Any, *args: Any, **kwargs: Any) -> Any:
-        """Evaluate, off the clock."""
-        self._meter.stop()
-        return super().evaluate(*args, **kwargs)  # type: ignore[misc]
-
-    def _save_checkpoint(self: Any, *args: Any, **kwargs: Any) -> None:
-        self._meter.stop()
-        super()._save_checkpoint(*args, **kwargs)  # type: ignore[misc]
-
-    def _init_training_state(self: Any, *args: Any, **kwargs: Any) -> Any:
-        """Go on counting `num_tokens` where a resumed run's log ends; TRL would begin at 0."""
-        progress = super()._init_training_state(*args, **kwargs)  # type: ignore[misc]
-        self._total_train_tokens = max((entry.get("num_tokens", 0) for entry in self.state.log_history), default=0)
-        return progress
+    if args.peak_flops_per_second is not None:
+        return args.peak_flops_per_second
+    return known_flops_per_second(args.device) if args.bf16 or args.fp16 else None

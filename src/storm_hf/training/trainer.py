@@ -1,14 +1,16 @@
-"""The trainer that both stages are: TRL's supervised trainer, with exact resumption and a card of our own."""
+"""Trainer of both stages: prompts, batches, losses and logs. Saving, resumption and pushes are those of its base."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from accelerate.utils import is_peft_model
-from datasets import Dataset, DatasetDict, IterableDataset, IterableDatasetDict
+from datasets import Dataset
 from peft import PeftConfig, PeftModel
 from torch import nn
+from torch.utils.data import DataLoader, Sampler, SequentialSampler
 from transformers import (
     BitsAndBytesConfig,
     DataCollator,
@@ -18,28 +20,30 @@ from transformers import (
     ProcessorMixin,
     TrainerCallback,
 )
-from trl import SFTTrainer
+from transformers.utils import ModelOutput
 
-from storm_hf.errors import CheckpointError, ConfigurationError, StageError
+from storm_hf.errors import ConfigurationError, StageError
 from storm_hf.inputs.collator import IGNORED_LABEL, AnswerCollator
 from storm_hf.inputs.prompts import PromptEncoder
 from storm_hf.model import StormConfig, add_latent_tokens
 from storm_hf.model.modeling_storm import StormForConditionalGeneration
 from storm_hf.model.processing_storm import find_misfit
 from storm_hf.model.rollout_storm import RolloutGradient
-from storm_hf.training.adapter_checkpoints import AdapterCheckpoints
-from storm_hf.training.arguments import load_parts, record_prompts, refuse_arguments
+from storm_hf.training.arguments import EvaluationRows, Rows, load_parts, record_prompts, refuse_arguments
+from storm_hf.training.checkpointing import CheckpointingTrainer
 from storm_hf.training.config import StormTrainingConfig
-from storm_hf.training.draws import RowDraws
-from storm_hf.training.peft import check_adapter_trains, complete_adapter
+from storm_hf.training.peft import complete_adapter
 from storm_hf.training.precision import explain_loss, gradient_error, train_whole_in_float32
-from storm_hf.training.publishing import Publishing
 from storm_hf.training.rank_consistency import check_ranks_match, forward_signatures, is_sharded, unshard_lm_head
-from storm_hf.training.resume import ExitOnInterrupt, StopOnInterrupt, claimed_run, newest_complete_checkpoint
-from storm_hf.training.samplers import RowReading, find_prompts
-from storm_hf.training.throughput import ThroughputMetrics
-from storm_hf.training.whole_files import WholeFiles
-from storm_hf.video.library_backends import use_video_backend
+from storm_hf.training.samplers import (
+    LengthGroupedRows,
+    RowDraws,
+    find_prompts,
+    known_lengths,
+    needs_lengths,
+    with_arrays,
+)
+from storm_hf.training.throughput import Batch, ThroughputMeter
 
 
 _BOTTLENECK = 1  # what draws are for
@@ -47,7 +51,7 @@ _BOTTLENECK = 1  # what draws are for
 logger = logging.getLogger(__name__)
 
 
-class StormTrainer(ThroughputMetrics, RowReading, RowDraws, WholeFiles, AdapterCheckpoints, Publishing, SFTTrainer):
+class StormTrainer(CheckpointingTrainer):
     """Shared part of [`StormAlignTrainer`] and [`StormAnswerTrainer`]. Parameters in the order of [`~trl.SFTTrainer`].
 
     Weights that are trained are held in float32: where the model was loaded in 16 bits, it is cast, since the steps of both
@@ -98,26 +102,25 @@ class StormTrainer(ThroughputMetrics, RowReading, RowDraws, WholeFiles, AdapterC
     checkpoint whose weights do not fit the model is an error, never a warning.
     """
 
+    # Hooks of transformers 5.24 and TRL 1.16, each overridden once, here or in CheckpointingTrainer: tests/training/test_hooks.py.
+
     _name = "STORM"
     _config_class: ClassVar[type[StormTrainingConfig]] = StormTrainingConfig
-    _tag_names: ClassVar[list[str]] = ["trl", "storm"]
     _paper: ClassVar[dict[str, str]] = {
         "title": "STORM: Internalized Modeling for Spatial-Temporal Reasoning in Video-Language Models",
         "id": "2605.26014",
     }
+
+    _num_rows_in_batch: torch.Tensor | None = None
+    _has_warned_of_error = False
 
     def __init__(
         self,
         model: str | PreTrainedModel | PeftModel,
         args: StormTrainingConfig | None = None,
         data_collator: DataCollator | None = None,
-        train_dataset: Dataset | IterableDataset | None = None,
-        eval_dataset: Dataset
-        | IterableDataset
-        | DatasetDict
-        | IterableDatasetDict
-        | dict[str, Dataset | IterableDataset]
-        | None = None,
+        train_dataset: Rows | None = None,
+        eval_dataset: EvaluationRows | None = None,
         processing_class: PreTrainedTokenizerBase | ProcessorMixin | None = None,
         compute_loss_func: Callable | None = None,
         compute_metrics: Callable[[EvalPrediction], dict] | None = None,
@@ -130,28 +133,14 @@ class StormTrainer(ThroughputMetrics, RowReading, RowDraws, WholeFiles, AdapterC
         formatting_func: Callable[[dict], str] | None = None,
     ) -> None:
         args = self._config_class(f"storm-{self._stage}") if args is None else args
-        refuse_arguments(
-            args, self._config_class, quantization_config=quantization_config, formatting_func=formatting_func
-        )
-        use_video_backend(args.video_backend)
-        model, processing_class, args = load_parts(
-            model, processing_class, args, has_collator=data_collator is not None
-        )
-        if not is_peft_model(model):  # what an adapter trains, PEFT has chosen
-            freeze_vision(model, args.freeze_vision)
-            if peft_config is None:
-                train_whole_in_float32(model, args)
-            else:
-                peft_config = complete_adapter(peft_config, model, args.freeze_vision)
-        if data_collator is None:
-            num_latents = model.config.num_latents if args.num_latents is None else args.num_latents
-            prompts = PromptEncoder(processing_class, model.config, num_latents, args.question_style)
-            data_collator = self._collator(prompts, train_dataset, args)
+        refuse_arguments(args, self._config_class, quantization_config, formatting_func)
+        model, processing_class, args = load_parts(model, processing_class, args, data_collator)
+        peft_config = choose_trained_weights(model, peft_config, args)
         super().__init__(
             model=model,
             args=args,
-            data_collator=data_collator,
-            train_dataset=self._rows_of_stage(train_dataset),
+            data_collator=data_collator or self._default_collator(model, args, processing_class, train_dataset),
+            train_dataset=self.select_rows(train_dataset),
             eval_dataset=eval_dataset,
             processing_class=processing_class,
             compute_loss_func=compute_loss_func,
@@ -163,23 +152,34 @@ class StormTrainer(ThroughputMetrics, RowReading, RowDraws, WholeFiles, AdapterC
             peft_config=peft_config,
         )
         self._agree_on_prompt()
-        if is_peft_model(self.model):
-            check_adapter_trains(self.model, args.freeze_vision)
-        if not any(isinstance(callback, StopOnInterrupt) for callback in callbacks or ()):
-            self.add_callback(ExitOnInterrupt())
-        # TRL turns this on for an adapter under ZeRO-3; the rollout would lose the gradient through its keys and values.
-        for checkpointing in (args.activation_checkpointing_kwargs, args.gradient_checkpointing_kwargs):
-            checkpointing["use_reentrant"] = False
-        self._num_rows_in_batch: torch.Tensor | int | None = None
-        self._has_warned_of_error = False
+        self._meter = ThroughputMeter.of_run(self.model, args)
+        self._row_draws = RowDraws(args, self.accelerator)
 
-    def _collator(self, prompts: PromptEncoder, rows: Any, args: Any) -> Any:
+    # --- To be extended by a stage, beside `compute_loss` and `save_beside` --------------------------------------------
+
+    def select_rows(self, rows: Rows) -> Rows:
+        """Leave out what the stage does not read of the training rows."""
+        return rows
+
+    def make_collator(self, prompts: PromptEncoder, rows: Rows, args: StormTrainingConfig) -> DataCollator:
         """Make the default collator of the stage."""
         return AnswerCollator(prompts)
 
-    def _rows_of_stage(self, rows: Any) -> Any:
-        """Leave out what the stage does not read of the training rows."""
-        return rows
+    def begin_batch(self, batches: list[Batch], device: torch.device) -> None:
+        """Prepare for an accumulated batch, of which these are the micro-batches of this process."""
+
+    # --- Prompts -----------------------------------------------------------------------------------------------------
+
+    def _default_collator(
+        self,
+        model: PreTrainedModel | PeftModel,
+        args: StormTrainingConfig,
+        processing_class: ProcessorMixin,
+        rows: Rows,
+    ) -> DataCollator:
+        num_latents = model.config.num_latents if args.num_latents is None else args.num_latents
+        prompts = PromptEncoder(processing_class, model.config, num_latents, args.question_style)
+        return self.make_collator(prompts, rows, args)
 
     def _agree_on_prompt(self) -> None:
         """Write the form of the prompts into the model's configuration and the processor, and compare their latent tokens.
@@ -201,62 +201,93 @@ class StormTrainer(ThroughputMetrics, RowReading, RowDraws, WholeFiles, AdapterC
             if misfit := find_misfit(self.processing_class, config):
                 raise ConfigurationError(misfit)
 
-    def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> Any:
-        """Train; `resume_from_checkpoint=True` means the newest complete checkpoint in `output_dir`, if there is one.
+    # --- Batches -----------------------------------------------------------------------------------------------------
 
-        Raises:
-            CheckpointError: If another training writes to `output_dir`, or it holds checkpoints that a new run would delete.
-        """
-        choice = str(resume_from_checkpoint).lower()  # a command line says "true"
-        if choice in ("true", "false"):
-            newest = newest_complete_checkpoint(self.args.output_dir) if choice == "true" else None
-            resume_from_checkpoint = None if newest is None else str(newest)
-        try:
-            with claimed_run(self.args, is_resumed=resume_from_checkpoint is not None):
-                return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
-        finally:
-            for callback in self.callback_handler.callbacks:
-                if isinstance(callback, StopOnInterrupt):
-                    callback.release()
+    def _get_dataloader(self, dataset: Rows, *args: object, **kwargs: object) -> DataLoader:
+        return super()._get_dataloader(with_arrays(dataset), *args, **kwargs)
 
-    def end(self) -> None:
-        """Finish the run: the last thing that a script calls.
+    def _get_train_sampler(self, train_dataset: Rows | None = None) -> Sampler | None:
+        """Order rows as `Trainer` does, by the lengths of rows that hold no tokens yet."""
+        rows, args = self.train_dataset if train_dataset is None else train_dataset, self.args
+        if not needs_lengths(rows, args):
+            return super()._get_train_sampler(train_dataset)
+        lengths = known_lengths(rows, args, self.data_collator)
+        if args.train_sampling_strategy == "batch_rebalance":
+            return super()._get_train_sampler(Dataset.from_dict({args.length_column_name: lengths}))
+        batch_size = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+        return LengthGroupedRows(lengths, batch_size, args.seed if args.data_seed is None else args.data_seed)
 
-        What holds the processes' group is let go before the group ends. Freed later, with the interpreter's lock held, it
-        would end the group's threads, and one that waits for the lock would never end: seen with gloo in one run of fifty.
-        """
-        self.model_wrapped = self.model
-        self.accelerator.free_memory()
-        super().end()
+    def _get_eval_sampler(self, eval_dataset: Rows) -> Sampler | None:
+        """Evaluate in the order of the rows, whatever the order of training."""
+        if not needs_lengths(eval_dataset, self.args):
+            return super()._get_eval_sampler(eval_dataset)
+        return SequentialSampler(eval_dataset) if self.args.world_size <= 1 else None
 
-    def _run_epoch(self, **kwargs: Any) -> None:
-        """Train for an epoch; nothing, when a finished run is resumed, where `Trainer` would take one more step."""
-        if self.state.global_step >= self.state.max_steps:
-            self.control.should_training_stop = True
-        else:
-            super()._run_epoch(**kwargs)
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[Batch], num_batches: int, device: torch.device
+    ) -> tuple[list[Batch], torch.Tensor | int | None]:
+        """Take the batches of one step, as `Trainer` does, and count them."""
+        self._meter.run()
+        batches, num_items = super().get_batch_samples(self._meter.waiting(epoch_iterator), num_batches, device)
+        self._meter.observe(batches)
+        return batches, num_items
 
-    def compute_loss(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
-        """TRL's loss and metrics, with no position before the first supervised one projected to the vocabulary."""
+    def _get_num_items_in_batch(self, batch_samples: list[Batch], device: torch.device) -> torch.Tensor | int | None:
+        """Count supervised tokens, as `Trainer` does, and rows, over the whole accumulated batch and all processes."""
+        self._row_draws.begin()
+        num_rows = torch.tensor([sum(len(batch["input_ids"]) for batch in batch_samples)], device=device)
+        num_batches = self.args.gradient_accumulation_steps
+        routes = forward_signatures(batch_samples, self.model.config.latent_token_id, num_batches, device)
+        of_ranks = self.accelerator.gather(torch.cat([num_rows, routes.flatten()])[None])  # one message for both
+        self._num_rows_in_batch = of_ranks[:, 0].sum()
+        if len(of_ranks) > 1 and is_sharded(self.model):
+            check_ranks_match(of_ranks[:, 1:].unflatten(1, routes.shape))
+        num_items = super()._get_num_items_in_batch(batch_samples, device)
+        if batch_samples:
+            self.begin_batch(batch_samples, device)
+        return num_items
+
+    # --- Loss --------------------------------------------------------------------------------------------------------
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> torch.Tensor | tuple[torch.Tensor, ModelOutput]:
+        """Compute TRL's loss and metrics. No position before the first supervised one is projected to the vocabulary."""
         inputs = keep_supervised(inputs)
         unshard_lm_head(self.model)
         if self.model.training and self.args.rollout_gradient != RolloutGradient():
             inputs["rollout_gradient"] = self.args.rollout_gradient
         if self.model.training and self.args.bottleneck_share:
             inputs["latent_bottleneck"] = self._bottlenecked_rows(len(inputs["input_ids"]))
-        return super().compute_loss(model, inputs, *args, **kwargs)
+        return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
 
     def _bottlenecked_rows(self, num_rows: int) -> torch.Tensor:
         """Draw the rows whose answer learns of the clip through the latents alone."""
-        draws = [generator.random() for generator in self._row_generators(num_rows, _BOTTLENECK)]
+        draws = [generator.random() for generator in self.row_generators(num_rows, _BOTTLENECK)]
         return torch.tensor(draws) < self.args.bottleneck_share
 
-    def prediction_step(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+    def row_generators(self, num_rows: int, *purpose: int) -> list[np.random.Generator]:
+        """Make a generator for each row of the micro-batch; see [`~storm_hf.training.samplers.RowDraws`]."""
+        return self._row_draws.generators(num_rows, self.state.global_step, *purpose)
+
+    def prediction_step(
+        self,
+        model: nn.Module,
+        inputs: Batch,
+        prediction_loss_only: bool,
+        ignore_keys: list[str] | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
         """Evaluate on one batch; labels are cut to the columns that logits are computed of."""
-        loss, logits, labels = super().prediction_step(model, inputs, *args, **kwargs)
+        loss, logits, labels = super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
         return loss, logits, None if labels is None else keep_supervised({"labels": labels})["labels"]
 
-    def training_step(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> torch.Tensor:
+    def training_step(
+        self, model: nn.Module, inputs: Batch, num_items_in_batch: torch.Tensor | int | None = None
+    ) -> torch.Tensor:
         """Train on one batch; before the first one, log the error of an inexact gradient.
 
         Raises:
@@ -265,7 +296,7 @@ class StormTrainer(ThroughputMetrics, RowReading, RowDraws, WholeFiles, AdapterC
         if not self._has_warned_of_error:
             self._has_warned_of_error = True
             self._warn_of_gradient_error()
-        loss = super().training_step(model, inputs, *args, **kwargs)
+        loss = super().training_step(model, inputs, num_items_in_batch)
         if not torch.isfinite(loss).all():
             raise StageError(explain_loss(float(loss), self.state.global_step + 1, inputs, self.model))
         return loss
@@ -283,31 +314,28 @@ class StormTrainer(ThroughputMetrics, RowReading, RowDraws, WholeFiles, AdapterC
             error = gradient_error(self.accelerator.unwrap_model(self.model), batch, gradient)
         self.log({"rollout_gradient_error": error.relative, "rollout_gradient_cosine": error.cosine})
 
-    def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> Any:
-        """Count supervised tokens, as `Trainer` does, and rows, over the whole accumulated batch and all processes."""
-        num_rows = torch.tensor([sum(len(batch["input_ids"]) for batch in batch_samples)], device=device)
-        num_batches = self.args.gradient_accumulation_steps
-        routes = forward_signatures(batch_samples, self.model.config.latent_token_id, num_batches, device)
-        of_ranks = self.accelerator.gather(torch.cat([num_rows, routes.flatten()])[None])  # one message for both
-        self._num_rows_in_batch = of_ranks[:, 0].sum()
-        if len(of_ranks) > 1 and is_sharded(self.model):
-            check_ranks_match(of_ranks[:, 1:].unflatten(1, routes.shape))
-        return super()._get_num_items_in_batch(batch_samples, device)
+    # --- Logs --------------------------------------------------------------------------------------------------------
 
-    def _issue_warnings_after_load(self, load_result: Any) -> None:
-        """Turn what `Trainer` would only warn of into an error: a run must not go on with half its weights."""
-        missing = set(load_result.missing_keys) - set(self.model._keys_to_ignore_on_save or ())
-        for pair in self.model.all_tied_weights_keys.items():  # of tied weights, a checkpoint holds one
-            if not missing.issuperset(pair):
-                missing.difference_update(pair)
-        unexpected = set(load_result.unexpected_keys)
-        if missing or unexpected:
-            raise CheckpointError(
-                f"The checkpoint does not fit the model: it misses {_shortened(missing)} and holds {_shortened(unexpected)} "
-                "that the model does not have. Save checkpoints with `save_original_format=False`, the default of STORM, "
-                "and resume with the backbone that made them."
-            )
-        self.model.tie_weights()
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Log, with the throughput beside the loss."""
+        if "loss" in logs:
+            logs.update(self._meter.metrics(self.accelerator.gather, self.args.device))
+        super().log(logs, start_time)
+
+    def evaluate(
+        self,
+        eval_dataset: EvaluationRows | str | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> dict[str, float]:
+        """Evaluate, off the clock."""
+        self._meter.stop()
+        return super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
+
+    def _save_checkpoint(self, model: nn.Module, trial: object) -> None:
+        """Save, off the clock."""
+        self._meter.stop()
+        super()._save_checkpoint(model, trial)
 
     def _log_means(self, values: dict[str, torch.Tensor]) -> None:
         """Log the mean of each value over processes, and over the steps until the next log; waits for the device once."""
@@ -331,9 +359,21 @@ def keep_supervised(inputs: dict[str, Any]) -> dict[str, Any]:
     return {**inputs, "labels": labels[:, start:], "states_to_keep": labels.shape[1] - start}
 
 
-def _shortened(names: set[str]) -> str:
-    shown = ", ".join(sorted(names)[:3])
-    return f"{len(names)} weights" + (f" ({shown}{', ...' if len(names) > 3 else ''})" if names else "")
+def choose_trained_weights(
+    model: PreTrainedModel | PeftModel, peft_config: PeftConfig | None, args: StormTrainingConfig
+) -> PeftConfig | None:
+    """Freeze the vision tower if it is not trained, and hold the weights that are trained in float32.
+
+    Returns:
+        [`~peft.PeftConfig`] or `None`: The configuration of the adapter to train, completed.
+    """
+    if is_peft_model(model):  # what an adapter trains, PEFT has chosen
+        return peft_config
+    freeze_vision(model, args.freeze_vision)
+    if peft_config is not None:
+        return complete_adapter(peft_config, model, args.freeze_vision)
+    train_whole_in_float32(model, args)
+    return None
 
 
 def freeze_vision(model: StormForConditionalGeneration, is_frozen: bool = True) -> None:
