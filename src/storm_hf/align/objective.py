@@ -95,19 +95,19 @@ def trajectory_alignment(
     latents, targets = latents.float(), targets.float()
     known = targets if known is None else known.float()
     rows = torch.arange(len(latents), device=latents.device)
-    similarity = cosine_similarities(latents, known)  # (K, B, N)
+    similarity = _cosine_similarities(latents, known)  # (K, B, N)
     own = similarity[:, rows, first + rows].T  # (B, K)
-    loss = alignment_loss(latents, targets, own, similarity, kind, reduction, first)
+    loss = _alignment_loss(latents, targets, own, similarity, kind, reduction, first)
     baseline, retrieval, chance = _gauges(similarity.detach(), own.detach())
     return Alignment(loss, own.mean().detach(), baseline, retrieval, chance)
 
 
-def cosine_similarities(latents: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+def _cosine_similarities(latents: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     """Cosine between every latent and every target of the same step, (K, B latents, N targets)."""
     return torch.einsum("ikd,jkd->kij", F.normalize(latents, dim=-1), F.normalize(targets, dim=-1))
 
 
-def alignment_loss(
+def _alignment_loss(
     latents: torch.Tensor,
     targets: torch.Tensor,
     own: torch.Tensor,

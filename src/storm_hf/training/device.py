@@ -7,7 +7,7 @@ import sys
 import torch
 
 
-MOST_WORKERS = 8  # for each process that trains
+_MOST_WORKERS = 8  # for each process that trains
 # Dense bf16 FLOPs per second, by the name that the driver gives the device. From the vendors' data sheets, of which some print
 # twice as much, for sparse matrices. A device that is not here, or a slice of one, gets no utilisation rather than a wrong one.
 PEAK_FLOPS_PER_SECOND = {
@@ -48,4 +48,4 @@ def workers_to_spare() -> int:
         return 0
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     num_training = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    return min(MOST_WORKERS, max(cores // num_training - 1, 0))
+    return min(_MOST_WORKERS, max(cores // num_training - 1, 0))

@@ -16,7 +16,7 @@ from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
 
-MERGER_NAMES = (
+_MERGER_NAMES = (
     "merger",
     "multi_modal_projector",
     "connector",
@@ -207,7 +207,7 @@ def count_parameters(model: PreTrainedModel | PeftModel) -> ParameterCounts:
     for name, parameter in storm.named_parameters():
         if ".original_module." in name:  # what an adapter keeps beside the copy that it trains
             continue
-        is_merger = any(word in name for word in MERGER_NAMES)
+        is_merger = any(word in name for word in _MERGER_NAMES)
         part = part_of.get(id(parameter), "merger" if is_merger else "vision")
         size = _size(parameter)
         counts[part] = counts.get(part, PartCount()) + PartCount(size, size if parameter.requires_grad else 0)

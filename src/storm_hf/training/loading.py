@@ -262,8 +262,8 @@ def quantization(args: ModelConfig, config: PreTrainedConfig) -> BitsAndBytesCon
     return quantized
 
 
-CAPTION_QUESTION = "Describe the clip."
-CAPTION_OF = {"video": "clip_caption", "thought_video": "thought_caption"}
+_CAPTION_QUESTION = "Describe the clip."
+_CAPTION_OF = {"video": "clip_caption", "thought_video": "thought_caption"}
 
 
 def caption_rows(dataset: Dataset) -> Dataset:
@@ -281,10 +281,10 @@ def caption_rows(dataset: Dataset) -> Dataset:
     Raises:
         DatasetError: If a column is missing, or a video has no caption.
     """
-    pairs = [pair for video, caption in CAPTION_OF.items() for pair in _captioned(dataset, video, caption)]
+    pairs = [pair for video, caption in _CAPTION_OF.items() for pair in _captioned(dataset, video, caption)]
     columns = {
         "video": [video for video, _ in pairs],
-        "question": [CAPTION_QUESTION] * len(pairs),
+        "question": [_CAPTION_QUESTION] * len(pairs),
         "options": [None] * len(pairs),
         "answer": [caption for _, caption in pairs],
     }

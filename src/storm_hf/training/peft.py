@@ -102,7 +102,7 @@ def complete_adapter(config: PeftConfig, model: PreTrainedModel, freeze_vision: 
     if config.target_modules is None and getattr(config, "target_parameters", None) is None:
         names = "|".join(sorted(_linear_names(model.get_decoder())))
         config.target_modules = rf"{language_model}\..*\.({names})"
-    left_out = [*_projector_names(model), *(vision_names(model) if freeze_vision else ())]
+    left_out = [*_projector_names(model), *(_vision_names(model) if freeze_vision else ())]
     pattern = "|".join(rf"{re.escape(name)}(\..*)?" for name in left_out)
     config.exclude_modules = _or_excluded(config.exclude_modules, pattern)
     return config
@@ -135,7 +135,7 @@ def check_adapter_trains(model: PeftModel, freeze_vision: bool) -> None:
             f"Expected an adapter that trains `{PROJECTOR}`, which would otherwise not be saved with it. Put it into "
             "`modules_to_save`, or give the adapter's configuration to the trainer as `peft_config`."
         )
-    tower = tuple(f"{name}." for name in vision_names(base))
+    tower = tuple(f"{name}." for name in _vision_names(base))
     if freeze_vision and (wrong := [name for name in trained if name.startswith(tower)]):
         raise ConfigurationError(
             f"Expected a vision tower that stays as it is, but the adapter trains {wrong[0]}. Leave the tower out "
@@ -165,7 +165,7 @@ def outside_decoder(model: PreTrainedModel) -> list[str]:
     return [name for name in names if name not in ways and name.rpartition(".")[0] in ways - {decoder}]
 
 
-def vision_names(model: PreTrainedModel) -> list[str]:
+def _vision_names(model: PreTrainedModel) -> list[str]:
     """Name the vision tower and its merger, whatever the backbone calls them."""
     others = {_name_of(model, model.get_output_embeddings()), *_projector_names(model)}
     return [name for name in outside_decoder(model) if name not in others]

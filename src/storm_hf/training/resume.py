@@ -44,7 +44,7 @@ def newest_complete_checkpoint(folder: str | Path) -> Path | None:
     return max(complete, key=_step, default=None)
 
 
-def remove_half_written(folder: Path) -> None:
+def _remove_half_written(folder: Path) -> None:
     """Remove the checkpoints that were not written to their end, and the unfinished files of a killed run.
 
     `Trainer` counts them for `save_total_limit`, and where a file system keeps no times of change it takes the one with the
@@ -184,7 +184,7 @@ def claimed_run(args: StormTrainingConfig, is_resumed: bool) -> Iterator[None]:
             )
         _check_start(args, folder, is_resumed)
         if (folder / FILE_NAME).exists():  # an earlier run of this package has written here
-            remove_half_written(folder)
+            _remove_half_written(folder)
         write_json(folder / FILE_NAME, learned_settings(args))
         yield
 

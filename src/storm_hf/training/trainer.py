@@ -135,7 +135,7 @@ class StormTrainer(CheckpointingTrainer):
         args = self._config_class(f"storm-{self._stage}") if args is None else args
         refuse_arguments(args, self._config_class, quantization_config, formatting_func)
         model, processing_class, args = load_parts(model, processing_class, args, data_collator)
-        peft_config = choose_trained_weights(model, peft_config, args)
+        peft_config = _choose_trained_weights(model, peft_config, args)
         super().__init__(
             model=model,
             args=args,
@@ -359,7 +359,7 @@ def keep_supervised(inputs: dict[str, Any]) -> dict[str, Any]:
     return {**inputs, "labels": labels[:, start:], "states_to_keep": labels.shape[1] - start}
 
 
-def choose_trained_weights(
+def _choose_trained_weights(
     model: PreTrainedModel | PeftModel, peft_config: PeftConfig | None, args: StormTrainingConfig
 ) -> PeftConfig | None:
     """Freeze the vision tower if it is not trained, and hold the weights that are trained in float32.
