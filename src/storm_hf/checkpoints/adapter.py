@@ -70,7 +70,7 @@ class AdapterFolder:
         return {} if self.revision is None else {"revision": self.revision}
 
 
-def find_adapter(name_or_path: str, **place: Any) -> AdapterFolder | None:
+def find_adapter(name_or_path: str, **place: object) -> AdapterFolder | None:
     """Tell whether a folder, or a repository on the Hub, is an adapter, and read what it belongs to.
 
     Args:
@@ -155,7 +155,7 @@ def with_storm(config: PreTrainedConfig, storm: Mapping[str, Any]) -> PreTrained
     return type(config)(**{**config.to_dict(), **storm})
 
 
-def load_adapted(folder: AdapterFolder, processor: ProcessorMixin, **kwargs: Any) -> StormForConditionalGeneration:
+def load_adapted(folder: AdapterFolder, processor: ProcessorMixin, **kwargs: object) -> StormForConditionalGeneration:
     """Load a base with its adapter for inference, through the adapter support of transformers.
 
     Args:

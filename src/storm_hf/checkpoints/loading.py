@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -23,7 +22,7 @@ _LOADING_ERRORS = (OSError, ValueError, TypeError, RuntimeError, SafetensorError
 
 
 def load_checkpoint(
-    name_or_path: str, device: torch.device | str | None = "cpu", *, revision: str | None = None, **kwargs: Any
+    name_or_path: str, device: torch.device | str | None = "cpu", *, revision: str | None = None, **kwargs: object
 ) -> tuple[StormForConditionalGeneration, ProcessorMixin]:
     """Load a model for inference, and its processor. Code in the checkpoint is not run: this package has its own.
 
@@ -76,7 +75,7 @@ def _compare(name_or_path: str, processor: ProcessorMixin, config: PreTrainedCon
         logger.warning(difference)
 
 
-def _load_whole(name_or_path: str, config: PreTrainedConfig, **kwargs: Any) -> StormForConditionalGeneration:
+def _load_whole(name_or_path: str, config: PreTrainedConfig, **kwargs: object) -> StormForConditionalGeneration:
     model, report = AutoModel.from_pretrained(
         name_or_path, config=config, trust_remote_code=False, output_loading_info=True, **kwargs
     )

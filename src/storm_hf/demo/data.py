@@ -4,7 +4,6 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from datasets import Dataset, concatenate_datasets, disable_progress_bars, load_from_disk
 from transformers import AutoProcessor, ProcessorMixin
@@ -124,7 +123,7 @@ def dataset(folder: DemoFolder, split: str, *, with_thoughts: bool, is_open: boo
     return concatenate_datasets([rows, cached], axis=1).with_format("numpy")
 
 
-def load(checkpoint: Path, **config: Any) -> tuple[StormForConditionalGeneration, ProcessorMixin]:
+def load(checkpoint: Path, **config: object) -> tuple[StormForConditionalGeneration, ProcessorMixin]:
     """Load a checkpoint of the demo with its processor, with other fields of its configuration if some are given."""
     model = StormForConditionalGeneration.from_pretrained(checkpoint, **config)
     return model, AutoProcessor.from_pretrained(checkpoint)

@@ -43,7 +43,7 @@ class _ReportProgress(TrainerCallback):
         self.report, self.already_done = report, already_done
 
     def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
     ) -> None:
         """Report."""
         self.report(self.already_done + state.global_step)

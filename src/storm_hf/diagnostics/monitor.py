@@ -62,7 +62,7 @@ class LatentMonitor(TrainerCallback):
         control: TrainerControl,
         logs: dict[str, Any] | None = None,
         model: object = None,
-        **kwargs: Any,
+        **kwargs: object,
     ) -> None:
         """Measure, and write the measures into the log and the history."""
         if logs is None or "loss" not in logs:

@@ -137,7 +137,7 @@ class SharedPrompts:
             for answer, own, other in zip(answers, self.own_distributions, distributions, strict=True)
         ]
 
-    def run_block(self, **arguments: Any) -> Any:
+    def run_block(self, **arguments: object) -> Any:
         """Think, and return what the model itself does, for what `generate` does not return, such as attention."""
         return self._go_on(InterventionKind.own, self._inputs(InterventionKind.own), None, **arguments)
 
@@ -211,7 +211,7 @@ class SharedPrompts:
         kind: InterventionKind,
         inputs: dict[str, torch.Tensor],
         replace: LatentIntervention | None,
-        **arguments: Any,
+        **arguments: object,
     ) -> Any:
         """Run what comes after the shared part, in one pass."""
         given = {"use_cache": True, "latent_intervention": replace, **arguments}

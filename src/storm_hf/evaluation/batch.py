@@ -114,7 +114,7 @@ def generate_greedily(
     prompts: PromptEncoder,
     inputs: Mapping[str, Any],
     max_new_tokens: int,
-    **arguments: Any,
+    **arguments: object,
 ) -> Any:
     """Generate as every answer is generated: greedily, up to the end of the turn, keeping the latents.
 

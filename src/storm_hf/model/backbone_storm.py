@@ -37,11 +37,11 @@ class FromBackboneMixin:
         name_or_path: str,
         num_latents: int = 8,
         *,
-        processor: Any = None,
+        processor: transformers.ProcessorMixin | None = None,
         latent_projector: str = "linear",
         latent_scale: float | None = None,
         latent_attention: str = "full",
-        **kwargs: Any,
+        **kwargs: object,
     ) -> Self:
         """Make a STORM of a plain video-language checkpoint: its weights, a new projector, three new tokens.
 
@@ -90,7 +90,7 @@ class FromBackboneMixin:
         return model
 
     @classmethod
-    def _with_weights_of(cls, name_or_path: str, config: StormConfig, **kwargs: Any) -> Any:
+    def _with_weights_of(cls, name_or_path: str, config: StormConfig, **kwargs: object) -> Any:
         model = cls.from_pretrained(name_or_path, config=config, key_mapping={r"^": "model.backbone."}, **kwargs)
         # save_pretrained would revert the key mapping and write names that from_pretrained cannot read back.
         model._weight_conversions = [

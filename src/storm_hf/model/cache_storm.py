@@ -260,7 +260,7 @@ class SegmentRunner:
         self.past_length = 0 if cache is None else int(cache.get_seq_length())
         self.pieces: list[ModelOutput] = []
 
-    def __call__(self, start: int, stop: int, **inputs: Any) -> torch.Tensor:
+    def __call__(self, start: int, stop: int, **inputs: object) -> torch.Tensor:
         """Run columns `start` to `stop`; return their last hidden states, (B, stop - start, D)."""
         keeps_cache = self.cache is not None
         if isinstance(self.cache, ReplayCache):

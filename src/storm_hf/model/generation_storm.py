@@ -274,7 +274,7 @@ class StormGenerationMixin(GenerationMixin):
         suppress = SuppressLatentTokens(token_ids, device=self.device)
         return LogitsProcessorList([*(processors or []), suppress])
 
-    def generate_batch(self, *args: Any, **kwargs: Any) -> NoReturn:
+    def generate_batch(self, *args: object, **kwargs: object) -> NoReturn:
         """Refuse continuous batching.
 
         Raises:
@@ -306,13 +306,13 @@ class StormGenerationMixin(GenerationMixin):
     def _prepare_position_ids_for_generation(self, inputs_tensor: torch.Tensor, model_kwargs: dict) -> torch.Tensor:
         return self.backbone._prepare_position_ids_for_generation(inputs_tensor, model_kwargs)
 
-    def _maybe_prepare_encoder_kwargs_for_generation(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+    def _maybe_prepare_encoder_kwargs_for_generation(self, *args: object, **kwargs: object) -> dict[str, Any]:
         return self.backbone._maybe_prepare_encoder_kwargs_for_generation(*args, **kwargs)
 
-    def _expand_inputs_for_generation(self, *args: Any, **kwargs: Any) -> tuple[torch.Tensor, dict[str, Any]]:
+    def _expand_inputs_for_generation(self, *args: object, **kwargs: object) -> tuple[torch.Tensor, dict[str, Any]]:
         return self.backbone._expand_inputs_for_generation(*args, **kwargs)
 
-    def _update_model_kwargs_for_generation(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+    def _update_model_kwargs_for_generation(self, *args: object, **kwargs: object) -> dict[str, Any]:
         return self.backbone._update_model_kwargs_for_generation(*args, **kwargs)
 
     def _validate_model_kwargs(self, model_kwargs: dict[str, Any]) -> None:

@@ -13,7 +13,7 @@ Axes: B batch, S sequence, L sequence after the rows were moved, K latent steps,
 import threading
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import torch
 from torch import nn
@@ -273,7 +273,7 @@ class feeding_latents:  # noqa: N801 (a context manager, used like a function)
                 f"in, but it never called this {type(self.embedding).__name__}. Use another backbone."
             )
 
-    def _put(self, module: nn.Module, args: Any, output: torch.Tensor) -> torch.Tensor | None:
+    def _put(self, module: nn.Module, args: object, output: torch.Tensor) -> torch.Tensor | None:
         if tuple(output.shape[:-1]) != self.sequence_shape or threading.get_ident() != self.thread:
             return None
         self.was_fed = True

@@ -123,7 +123,7 @@ class StormPreTrainedModel(PreTrainedModel):
         """The backbone's language model."""
         return self.backbone.get_decoder()
 
-    def resize_token_embeddings(self, *args: Any, **kwargs: Any) -> nn.Module:
+    def resize_token_embeddings(self, *args: object, **kwargs: object) -> nn.Module:
         """Resize as the backbone does, which may have further embeddings of the same tokens."""
         return self.backbone.resize_token_embeddings(*args, **kwargs)
 
@@ -138,7 +138,7 @@ class StormPreTrainedModel(PreTrainedModel):
         self._require_grads_hook, self._require_grads_hooks = hook, [hook]
 
     def save_pretrained(
-        self, save_directory: str, *args: Any, save_original_format: bool = False, **kwargs: Any
+        self, save_directory: str, *args: object, save_original_format: bool = False, **kwargs: object
     ) -> None:
         """Save weights, config and code.
 
@@ -148,7 +148,7 @@ class StormPreTrainedModel(PreTrainedModel):
         super().save_pretrained(save_directory, *args, save_original_format=save_original_format, **kwargs)
 
 
-def _require_gradient(module: nn.Module, args: Any, output: torch.Tensor) -> None:
+def _require_gradient(module: nn.Module, args: object, output: torch.Tensor) -> None:
     output.requires_grad_(True)
 
 
@@ -471,7 +471,7 @@ def _refuse_rollout(
     latent_intervention: LatentIntervention | None,
     rollout_gradient: RolloutGradient | None,
     latent_bottleneck: torch.Tensor | bool | None,
-    **_: Any,
+    **_: object,
 ) -> None:
     """Refuse what acts on latents where there are none. With a cache, the block may have come in an earlier piece."""
     if cache is None:

@@ -95,7 +95,7 @@ class PromptRecord:
         return {name: value for name in _OF_FRAMES if (value := getattr(self, name)) is not None}
 
 
-def frame_sampling(video_processor: Any) -> dict[str, Any]:
+def frame_sampling(video_processor: transformers.BaseVideoProcessor) -> dict[str, Any]:
     """Read off a video processor how many frames of a clip it samples.
 
     Args:
@@ -192,7 +192,7 @@ def _saved_record(chat_template: str) -> dict[str, Any] | None:
     return None if found is None else json.loads(found[1])
 
 
-def written_latents(processor: transformers.ProcessorMixin, **template: Any) -> int:
+def written_latents(processor: transformers.ProcessorMixin, **template: object) -> int:
     """Number of latent placeholders that the chat template writes after the assistant header."""
     text = processor.apply_chat_template(_QUESTION, tokenize=False, add_generation_prompt=True, **template)
     start, latent, end = LATENT_TOKENS
@@ -262,7 +262,7 @@ def write_record(record: PromptRecord, config: Any, processor: transformers.Proc
     add_latent_tokens(processor, record.num_latents, record)
 
 
-def storm_processor(name_or_path: str, num_latents: int = 8, **kwargs: Any) -> transformers.ProcessorMixin:
+def storm_processor(name_or_path: str, num_latents: int = 8, **kwargs: object) -> transformers.ProcessorMixin:
     """Load a backbone's processor and add the latent tokens.
 
     Args:

@@ -22,11 +22,11 @@ _INDEXED = {aten.index.Tensor, aten.index_put.default, aten.index_put_.default, 
 _NUMBERS = {aten.arange, aten.linspace, aten.scalar_tensor}  # positions are computed from them
 
 
-def _grouped_flops(left: torch.Tensor, right: torch.Tensor, *args: Any, **kwargs: Any) -> int:
+def _grouped_flops(left: torch.Tensor, right: torch.Tensor, *args: object, **kwargs: object) -> int:
     return 2 * left.numel() * right.shape[-1]
 
 
-def _attention_gradient_flops(gradient: torch.Tensor, *args: Any, out_val: Any, **kwargs: Any) -> int:
+def _attention_gradient_flops(gradient: torch.Tensor, *args: object, out_val: object, **kwargs: object) -> int:
     return 2 * sdpa_flop(*args, out_val=out_val, **kwargs)
 
 
@@ -177,13 +177,13 @@ class DryRun(LiveBytes):
             self.flops += outcome.flops
         return self._build(outcome.output, arguments)
 
-    def _outcome(self, func: Any, shapes: Any, args: Any, kwargs: Any) -> _Outcome:
+    def _outcome(self, func: object, shapes: object, args: object, kwargs: object) -> _Outcome:
         outcome = self._outcomes.get((func, shapes))
         if outcome is None:
             outcome = self._outcomes[func, shapes] = _on_meta(func, args, kwargs)
         return outcome
 
-    def _build(self, made: Any, arguments: list[torch.Tensor]) -> Any:
+    def _build(self, made: object, arguments: list[torch.Tensor]) -> Any:
         """Make the tensors of an outcome."""
         if isinstance(made, list | tuple):
             return type(made)([self._build(part, arguments) for part in made])
@@ -203,7 +203,7 @@ class DryRun(LiveBytes):
         return tensor
 
 
-def _shapes(value: Any, arguments: list[torch.Tensor]) -> Any:
+def _shapes(value: object, arguments: list[torch.Tensor]) -> Any:
     """Describe the arguments of an operation without their data, and collect the tensors among them."""
     if isinstance(value, torch.Tensor):
         arguments.append(value)
@@ -232,7 +232,7 @@ def _on_meta(func: Any, args: Any, kwargs: Any) -> _Outcome:
     metas: list[torch.Tensor] = []
     is_grouped = func.overloadpacket is aten._grouped_mm  # `meta` knows it in bfloat16 alone
 
-    def to_meta(value: Any) -> Any:
+    def to_meta(value: object) -> Any:
         if isinstance(value, torch.Tensor):
             dtype = torch.bfloat16 if is_grouped and value.is_floating_point() else value.dtype
             metas.append(torch.empty_strided(value.shape, value.stride(), dtype=dtype, device=META))
@@ -248,7 +248,7 @@ def _on_meta(func: Any, args: Any, kwargs: Any) -> _Outcome:
     return _Outcome(tree_map(lambda value: _describe(value, metas), output), flops)
 
 
-def _describe(value: Any, metas: list[torch.Tensor]) -> Any:
+def _describe(value: object, metas: list[torch.Tensor]) -> Any:
     """Describe what an operation returned, if it is a tensor, beside the arguments that it was made of."""
     if not isinstance(value, torch.Tensor):
         return value

@@ -3,7 +3,6 @@
 import copy
 from collections.abc import Callable, Collection
 from threading import Event
-from typing import Any
 
 import torch
 from tokenizers.decoders import DecodeStream
@@ -51,7 +50,7 @@ class AnswerText(StoppingCriteria):
         self._num_sent = 0
         self._has_stopped = False
 
-    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor, **kwargs: Any) -> torch.BoolTensor:
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor, **kwargs: object) -> torch.BoolTensor:
         """Decode the last of `input_ids` (1, S), and decide whether it ends the answer."""
         if not self.is_ended:  # some devices generate one token more
             token_id = int(input_ids[0, -1])

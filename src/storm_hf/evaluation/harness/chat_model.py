@@ -52,7 +52,7 @@ class StormChat(lmms):
 
     is_simple = False  # takes messages
 
-    def __init__(self, *, stays_loaded: bool = False, **arguments: Any) -> None:
+    def __init__(self, *, stays_loaded: bool = False, **arguments: object) -> None:
         super().__init__()
         asked = ChatSettings.from_arguments(arguments)
         use_video_backend(asked.video_backend)

@@ -215,7 +215,7 @@ class ChatGenerator:
         return frozenset(end for end in ends if end is not None) or frozenset({self.processor.tokenizer.eos_token_id})
 
     @torch.no_grad()
-    def _generate(self, inputs: Mapping[str, torch.Tensor], **arguments: Any) -> tuple[Any, int]:
+    def _generate(self, inputs: Mapping[str, torch.Tensor], **arguments: object) -> tuple[Any, int]:
         """Generate, and count the calls of the language model."""
         with counted_passes(self.model) as calls:
             output = self.model.generate(**inputs, **arguments, eos_token_id=sorted(self._end_ids))
