@@ -22,7 +22,7 @@ from storm_hf.settings import NonEmptyStr, check_names, check_values, make_setti
 AnswerForm = Literal["auto", "letter", "text", "index"]
 
 PLACEHOLDER = re.compile(r"{([^{}]+)}")
-PICTURES = ("image", "images")  # where conversations keep them
+_PICTURES = ("image", "images")  # where conversations keep them
 _FIELDS = (
     "id",
     "video",
@@ -134,7 +134,7 @@ class Layout:
         """The columns of a table that this layout reads, so that the others, with their videos, stay unread."""
         paths = [path for paths in self.fields.values() for path in paths]
         paths += [*self.option_fields, *self.keep, *PLACEHOLDER.findall(self.video_path)]
-        paths += [self.conversation, *PICTURES] if self.conversation else []
+        paths += [self.conversation, *_PICTURES] if self.conversation else []
         paths += [self.join.by] if self.join else []
         wanted = {*paths, *(path.partition(".")[0] for path in paths)}
         return [name for name in available if name in wanted]

@@ -40,7 +40,7 @@ def parse_options(value: object, separator: str) -> dict[str, str]:
         DatasetError: If an option is no text, empty with others behind it, alone, or there twice.
     """
     if isinstance(value, str):
-        value = parse_printed(value.strip(), separator)
+        value = _parse_printed(value.strip(), separator)
     if isinstance(value, Mapping):
         labelled = {str(label): option for label, option in value.items() if not is_absent(option)}
         return _checked(_without_labels({label: labelled[label] for label in sorted(labelled, key=_natural)}))
@@ -234,7 +234,7 @@ _TEXT = re.compile(_QUOTED, re.DOTALL)
 _BRACKETS = {"[": "]", "{": "}"}
 
 
-def parse_printed(text: str, separator: str) -> Any:
+def _parse_printed(text: str, separator: str) -> Any:
     """Read a list or a mapping from the text that it was written as.
 
     Args:

@@ -49,10 +49,10 @@ def read_annotations(source: SourceConfig) -> Iterator[Annotation | Rejection]:
 
 def _read(source: SourceConfig, layout: Layout) -> Iterator[Annotation | Rejection]:
     rows = read_rows(source, layout)
-    return _annotate(rows, annotator_of(source, layout))
+    return _annotate(rows, _annotator_of(source, layout))
 
 
-def annotator_of(source: SourceConfig, layout: Layout) -> Annotator:
+def _annotator_of(source: SourceConfig, layout: Layout) -> Annotator:
     """Reader of the rows of one source."""
     root = os.path.abspath(source.video_root or folder_of(source))
     if source.video_root and not os.path.isdir(root):

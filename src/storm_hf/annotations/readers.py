@@ -22,7 +22,7 @@ from storm_hf.optional import require
 
 _READERS: dict[str, Callable[[Path, Layout], Iterator[Row | Rejection]]] = {
     ".json": lambda path, layout: json_list(path, layout.rows, layout.nested),
-    ".jsonl": lambda path, layout: json_lines(path),
+    ".jsonl": lambda path, layout: _json_lines(path),
     ".csv": lambda path, layout: csv_rows(path, ","),
     ".tsv": lambda path, layout: csv_rows(path, "\t"),
     ".parquet": parquet_rows,
@@ -40,9 +40,9 @@ def read_rows(source: SourceConfig, layout: Layout) -> Iterator[Row | Rejection]
     reader = _READERS.get(path.suffix.lower())
     if path.is_file() and reader:
         rows = reader(path, layout)
-        return join_rows(rows, layout.join, path) if layout.join else rows
+        return _join_rows(rows, layout.join, path) if layout.join else rows
     if path.is_dir() or (not path.exists() and not reader and _HUB_NAME.fullmatch(source.path)):
-        return dataset_rows(source, layout)
+        return _dataset_rows(source, layout)
     problem = f"is of the form {path.suffix!r}" if path.exists() else "does not exist"
     raise DatasetError(
         f"Expected annotations as a {', '.join(_READERS)} file, a folder, or the name of a data set on the Hub, but "
@@ -68,7 +68,7 @@ _SOMETHING = re.compile(r"[^ \t\r\n]")
 _PARSE = JSONDecoder().raw_decode
 
 
-def json_lines(path: Path) -> Iterator[Row | Rejection]:
+def _json_lines(path: Path) -> Iterator[Row | Rejection]:
     """Yield the rows of a JSON Lines file; blank lines are none. Their numbers are those of the lines."""
     with _open(path) as file:
         for line, text in enumerate(file, start=1):
@@ -234,7 +234,7 @@ def _reason(error: Exception) -> str:
     return "nested too deeply" if isinstance(error, RecursionError) else "a number too long"
 
 
-def dataset_rows(source: SourceConfig, layout: Layout) -> Iterator[Row | Rejection]:
+def _dataset_rows(source: SourceConfig, layout: Layout) -> Iterator[Row | Rejection]:
     """Yield the rows of a split, with the columns that the layout reads. Videos stay files: nothing is decoded.
 
     Raises:
@@ -274,7 +274,7 @@ def _load(source: SourceConfig) -> Any:
     )
 
 
-def join_rows(rows: Iterator[Row | Rejection], join: Join, annotations: Path) -> Iterator[Row | Rejection]:
+def _join_rows(rows: Iterator[Row | Rejection], join: Join, annotations: Path) -> Iterator[Row | Rejection]:
     """Add the fields of the second file to each row that it knows. What a row has itself stays.
 
     Args:

@@ -42,7 +42,7 @@ from storm_hf.video import bounded_reading
 from storm_hf.video.library_backends import check_video_backend, other_backend, video_backend
 
 
-OnFinished = Callable[[Path], None]
+_OnFinished = Callable[[Path], None]
 SHARDED_PHASES = ("prompts", "thought_videos", "features")  # those that many tasks share; one does each of the others
 
 
@@ -98,7 +98,7 @@ class ThoughtsBuilder:
     generator: ThoughtVideoGenerator | None = None
     scorer_of: ScorerOf = FrozenScorer
     share: Share = field(default_factory=Share)
-    on_finished: OnFinished | None = None
+    on_finished: _OnFinished | None = None
 
     @cached_property
     def workspace(self) -> Workspace:

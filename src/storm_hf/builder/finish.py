@@ -33,7 +33,7 @@ from storm_hf.target_trajectory.shards import read_shard
 from storm_hf.thought_video import Rejected
 
 
-FINISH_STEP = "work/50_targets"
+_FINISH_STEP = "work/50_targets"
 _COUNTED = ("source", "generator", "generator_revision", "license")
 
 
@@ -119,7 +119,7 @@ def finish(
         and not _is_left_over(recipe, plan, selection, workspace)
     ):
         return report  # nothing is written: the folder may be read-only
-    with workspace.locked(FINISH_STEP, MANIFEST):
+    with workspace.locked(_FINISH_STEP, MANIFEST):
         report = ThoughtsReport.load(folder)
         if report is None or report.asked != asdict(recipe.targets):
             (folder / MANIFEST).unlink(missing_ok=True)
@@ -129,7 +129,7 @@ def finish(
     return report
 
 
-def refused_rows(plan: Plan, selection: Selection | None, workspace: Workspace) -> Iterator[Refused]:
+def _refused_rows(plan: Plan, selection: Selection | None, workspace: Workspace) -> Iterator[Refused]:
     """Every row that was rejected so far, by step and in the order of the plan."""
     paths = [workspace.shard(ANNOTATIONS, REJECTED)]
     paths += [record_path(workspace, step, shard) for step in (PROMPTS, THOUGHTS) for shard in plan.num_rows]
@@ -174,7 +174,7 @@ def _report(
     counts = _count_rows(selection, workspace)
     return ThoughtsReport(
         num_rows=dict(num_rows),
-        num_rejected=count_kinds(refused_rows(plan, selection, workspace)),
+        num_rejected=count_kinds(_refused_rows(plan, selection, workspace)),
         sources=dict(sorted(counts["of"].items())),
         clip_licenses=dict(sorted(counts["clip_license"].items())),
         thoughts={name: dict(sorted(counts[name].items())) for name in _COUNTED},
@@ -192,7 +192,7 @@ def _write_rejected(plan: Plan, selection: Selection, workspace: Workspace) -> P
     """Name every rejected row with its step and reason."""
     path = workspace.root / REJECTED
     with written_atomically(path) as unfinished, unfinished.open("w", encoding="utf-8") as file:
-        for each in refused_rows(plan, selection, workspace):
+        for each in _refused_rows(plan, selection, workspace):
             file.write(json.dumps(asdict(each) | {"step": Path(each.step).name}, sort_keys=True) + "\n")
     return path
 

@@ -51,7 +51,7 @@ def retry_rows(folder: str | Path, reason: str) -> int:
     plan = Plan.load(workspace)
     if plan is None:
         raise DatasetError(f"Expected the folder of a build but {folder} holds none that has read its annotations.")
-    count = reopen(workspace, plan, lambda refused: refused.kind == reason)
+    count = _reopen(workspace, plan, lambda refused: refused.kind == reason)
     if count == 0:
         raise DatasetError(
             f"Expected rows of {folder} that were rejected as {reason!r} but there are none in its shards. `storm build status "
@@ -62,10 +62,10 @@ def retry_rows(folder: str | Path, reason: str) -> int:
 
 def reopen_timed_out(workspace: Workspace, plan: Plan, timeout_seconds: float) -> int:
     """Take up the rows again whose clips had less time than they would have now; return how many there are."""
-    return reopen(workspace, plan, lambda refused: (refused.timeout_seconds or timeout_seconds) < timeout_seconds)
+    return _reopen(workspace, plan, lambda refused: (refused.timeout_seconds or timeout_seconds) < timeout_seconds)
 
 
-def reopen(workspace: Workspace, plan: Plan, is_passing: Callable[[Refused], bool]) -> int:
+def _reopen(workspace: Workspace, plan: Plan, is_passing: Callable[[Refused], bool]) -> int:
     """Remove the shards with rejected rows of a kind and all that was made of them; return how many such rows there are.
 
     What says that the data set is complete goes first, and what says which rows were rejected goes last, so that a process

@@ -76,7 +76,7 @@ Record = Row | Refused
 _THOUGHT_FIELDS = tuple(each.name for each in fields(ThoughtVideo) if each.name not in ("frames", "path"))
 
 
-def thought_fields(thought: ThoughtVideo, path: str) -> dict[str, Any]:
+def _thought_fields(thought: ThoughtVideo, path: str) -> dict[str, Any]:
     """Fields recorded of a thought video whose file has this path."""
     return {name: getattr(thought, name) for name in _THOUGHT_FIELDS} | {"path": path}
 
@@ -222,7 +222,7 @@ class ThoughtStep:
         return replace(
             row,
             video=relative_to(clip, self.folder),
-            thought=thought_fields(thought, relative_to(self._thought_path(row, shard), self.folder)),
+            thought=_thought_fields(thought, relative_to(self._thought_path(row, shard), self.folder)),
             frame_size=(frames.shape[1], frames.shape[2]),
             hash=perceptual_hash(frames) if self.is_hashed else "",
             scores=dict(assessed.scores),

@@ -96,7 +96,7 @@ def _records(recipe: "ThoughtsRecipe", split: str, folder: Path) -> Iterator[Rec
     for source in recipe.sources[split]:
         for outcome in read_annotations(source):
             if isinstance(outcome, Annotation):
-                yield Row(annotation=outcome, seed=row_seed(recipe.seed, outcome.id))
+                yield Row(annotation=outcome, seed=_row_seed(recipe.seed, outcome.id))
             else:
                 yield Refused(
                     step=ANNOTATIONS,
@@ -108,7 +108,7 @@ def _records(recipe: "ThoughtsRecipe", split: str, folder: Path) -> Iterator[Rec
                 )
 
 
-def row_seed(seed: int, name: str) -> int:
+def _row_seed(seed: int, name: str) -> int:
     """The seed of a row: it depends on its id, not on where it stands."""
     return int.from_bytes(sha256(f"{seed}:{name}".encode()).digest()[:4], "big")
 

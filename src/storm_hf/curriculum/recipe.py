@@ -132,7 +132,7 @@ class _Settings:
         planned = 0 if stage.kind == "base" else stage.num_latents
         if planned is not None:
             merged["num_latents"] = planned
-        check_arguments(stage.kind, merged)
+        _check_arguments(stage.kind, merged)
         if stage.num_replaced is not None and merged.get("question_style") == "letters":
             raise ConfigurationError(
                 f"Stage {number} writes a chain of thought before the answer, which `question_style: letters` cannot. Use "
@@ -180,7 +180,7 @@ def argument_records(kind: StageKind) -> tuple[type, ...]:
     return ScriptArguments, _CONFIG_OF[kind], StormModelConfig
 
 
-def check_arguments(kind: StageKind, arguments: Arguments) -> None:
+def _check_arguments(kind: StageKind, arguments: Arguments) -> None:
     """Make sure that a script will know each of its arguments, before the stages ahead of it have trained for days.
 
     Raises:

@@ -28,8 +28,8 @@ from storm_hf.pipeline.workspace import FILE_NAME, claim
 from storm_hf.training.resume import newest_complete_checkpoint
 
 
-MARKER = "finished.json"
-Launch = Callable[[str, Path, Path], Ending]
+_MARKER = "finished.json"
+_Launch = Callable[[str, Path, Path], Ending]
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class StagedRun:
     """
 
     recipe: RunRecipe
-    launch: Launch
+    launch: _Launch
     tell: Callable[[str], None] = lambda sentence: None
     patience_seconds: float = 60.0
 
@@ -67,7 +67,7 @@ class StagedRun:
             if (self.folder_of(stage) / FILE_NAME).exists():
                 self._claim(number)
         for number, stage in enumerate(self.recipe.stages):
-            if (self.folder_of(stage) / MARKER).exists():
+            if (self.folder_of(stage) / _MARKER).exists():
                 self.tell(f"{stage.name} is finished.")
             else:
                 self._claim(number)
@@ -114,7 +114,7 @@ class StagedRun:
         step, last_step = self._wait_for_last_step(stage) if ending.exit_code == 0 else (0, 1)
         if step >= last_step:
             seconds = round(time.perf_counter() - started, 3)
-            write_json(self.folder_of(stage) / MARKER, {"global_step": step, "seconds_of_last_run": seconds})
+            write_json(self.folder_of(stage) / _MARKER, {"global_step": step, "seconds_of_last_run": seconds})
         if ending.is_interrupted:
             raise KeyboardInterrupt
         if ending.exit_code != 0:

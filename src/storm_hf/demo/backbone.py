@@ -16,7 +16,7 @@ from storm_hf.model.processing_storm import LATENT_TOKENS
 
 
 PATCH_PX = 8
-SPECIAL_TOKENS = (
+_SPECIAL_TOKENS = (
     "<|endoftext|>",
     "<|im_start|>",
     "<|im_end|>",
@@ -25,7 +25,7 @@ SPECIAL_TOKENS = (
     "<|image_pad|>",
     "<|video_pad|>",
 )
-CHAT_TEMPLATE = """{%- for message in messages -%}
+_CHAT_TEMPLATE = """{%- for message in messages -%}
     {{- '<|im_start|>' + message['role'] + '\n' -}}
     {%- if message['content'] is string -%}
         {{- message['content'] -}}
@@ -92,7 +92,7 @@ def tiny_processor(words: Iterable[str], num_latents: int, frame_pixels: int) ->
         vocab_size=4096,
         min_frequency=1,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        special_tokens=list(SPECIAL_TOKENS),
+        special_tokens=list(_SPECIAL_TOKENS),
         show_progress=False,
     )
     tokenizer.train_from_iterator(corpus, trainer)
@@ -108,10 +108,10 @@ def tiny_processor(words: Iterable[str], num_latents: int, frame_pixels: int) ->
         tokenizer_object=tokenizer,
         eos_token="<|im_end|>",
         pad_token="<|endoftext|>",
-        extra_special_tokens=list(SPECIAL_TOKENS),
+        extra_special_tokens=list(_SPECIAL_TOKENS),
     )
     processor = Qwen2_5_VLProcessor(
-        image_processor=image_processor, tokenizer=fast, video_processor=video_processor, chat_template=CHAT_TEMPLATE
+        image_processor=image_processor, tokenizer=fast, video_processor=video_processor, chat_template=_CHAT_TEMPLATE
     )
     return add_latent_tokens(processor, num_latents)
 

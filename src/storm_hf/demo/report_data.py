@@ -24,11 +24,11 @@ from storm_hf.worlds import make_world
 
 
 REPORTED = ("direct", "chain_of_thought", "align", "storm")  # variants of `report.json`
-REPORTED_BY_DEPTH = ("direct", "storm")
+_REPORTED_BY_DEPTH = ("direct", "storm")
 FOLLOWS_DONOR = "follows_donor"
 INTERVENTIONS = ("own", "zero", "noise_per_dataset", "mean_over_questions", FOLLOWS_DONOR, "oracle")
 NUM_EXAMPLES = 3
-FRAMES_PER_STEP = 2
+_FRAMES_PER_STEP = 2
 # Names in runs of earlier versions.
 _RENAMED = {
     "none": "own",
@@ -170,7 +170,7 @@ class DemoReport:
             check_names("the arms of open", self.open.arms, REPORTED)
             check_names("the interventions of open", self.open.interventions, INTERVENTIONS)
         for depth, accuracy_of in self.by_depth.items():
-            check_names(f"by_depth at {depth}", accuracy_of, REPORTED_BY_DEPTH)
+            check_names(f"by_depth at {depth}", accuracy_of, _REPORTED_BY_DEPTH)
         for name, number in _numbers(asdict(self)):
             _check_number(name, number)
 
@@ -371,7 +371,7 @@ def read_report(folder: DemoFolder, recipe: DemoRecipe, out: Path) -> DemoReport
         arms={name: VariantResult.of(one) for name, one in results.items()},
         interventions=_reported(storm["interventions"]),
         by_depth={
-            depth: {name: results[name]["by_depth"][depth] for name in REPORTED_BY_DEPTH}
+            depth: {name: results[name]["by_depth"][depth] for name in _REPORTED_BY_DEPTH}
             for depth in storm["by_depth"]
         },
         retrieval=Retrieval(storm["top1_state"], recipe.num_gallery, storm["retrieval_chance"]),
@@ -419,7 +419,7 @@ def read_story(
         backbone="a randomly initialised Qwen2.5-VL",
         command=command,
         versions=versions,
-        frames_per_step=FRAMES_PER_STEP,
+        frames_per_step=_FRAMES_PER_STEP,
         extra_variants={"terse_chain": VariantResult.of(results["terse_chain"])},
         extra_by_depth={"chain_of_thought": results["chain_of_thought"]["by_depth"]},
     )
@@ -451,7 +451,7 @@ def _example(
                 for entry, similarity in zip(neighbours.index[step], neighbours.similarity[step], strict=True)
             ),
             share=float(neighbours.share[step]),
-            true_frame=thought[FRAMES_PER_STEP * step + FRAMES_PER_STEP - 1],
+            true_frame=thought[_FRAMES_PER_STEP * step + _FRAMES_PER_STEP - 1],
             true_state=row["states"][step],
         )
         for step in range(len(latents))

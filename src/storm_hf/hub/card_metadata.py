@@ -61,13 +61,13 @@ def check_card(text: str, kind: RepositoryKind) -> None:
     Raises:
         PublicationError: If the Hub would refuse it; the message names each field.
     """
-    if problems := problems_of(text, kind):
+    if problems := _problems_of(text, kind):
         raise PublicationError(
             f"Expected metadata that the Hub takes in README.md but {'; '.join(problems)}. Correct it, and push again."
         )
 
 
-def problems_of(text: str, kind: RepositoryKind) -> list[str]:
+def _problems_of(text: str, kind: RepositoryKind) -> list[str]:
     """List what the Hub would refuse in the metadata of a card; empty if nothing."""
     head = _HEAD.match(text)
     try:

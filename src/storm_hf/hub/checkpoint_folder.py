@@ -21,7 +21,7 @@ from storm_hf.hub.model_card import CARD, FACTS, ModelFacts
 from storm_hf.model import StormConfig, modeling_storm
 
 
-CONFIG, ADAPTER_CONFIG, STORM_CONFIG = "config.json", "adapter_config.json", "storm_config.json"
+_CONFIG, _ADAPTER_CONFIG, _STORM_CONFIG = "config.json", "adapter_config.json", "storm_config.json"
 _GENERATION = "generation_config.json"
 _PROCESSORS = ("processor_config.json", "preprocessor_config.json")
 _BASE = "base_model_name_or_path"
@@ -78,12 +78,12 @@ class CheckpointFolder:
     @property
     def is_adapter(self) -> bool:
         """True if it holds an adapter and no whole model."""
-        return not (self.path / CONFIG).is_file() and (self.path / ADAPTER_CONFIG).is_file()
+        return not (self.path / _CONFIG).is_file() and (self.path / _ADAPTER_CONFIG).is_file()
 
     @cached_property
     def config(self) -> dict[str, Any]:
         """The configuration of the model; of an adapter, what STORM adds to its base."""
-        name = STORM_CONFIG if self.is_adapter else CONFIG
+        name = _STORM_CONFIG if self.is_adapter else _CONFIG
         if not (self.path / name).is_file():
             raise CheckpointError(
                 f"Expected a {name} in {self.path} but there is none. Save it with storm_hf's trainers."
@@ -135,10 +135,10 @@ class CheckpointFolder:
 
     def _cleaned(self, path: Path, name: str) -> bytes:
         content = _without_origins(read_json(path))
-        if name == CONFIG:
+        if name == _CONFIG:
             named = content.get("auto_map") or StormConfig().auto_map
             content["auto_map"] = {auto: place.rpartition("--")[2] for auto, place in named.items()}
-        if name == ADAPTER_CONFIG and not is_hub_name(base := content.get(_BASE)):
+        if name == _ADAPTER_CONFIG and not is_hub_name(base := content.get(_BASE)):
             raise PublicationError(
                 f"Expected the base of the adapter to have a name on the Hub but {name} says {base!r}. Publish the base "
                 f"first, and write its name into `{_BASE}`."
@@ -153,7 +153,7 @@ class CheckpointFolder:
     def facts(self, name: str) -> ModelFacts:
         """Facts read from the folder of a checkpoint that no trainer of ours has described."""
         backbone = self.config.get("vlm_config", {}).get("model_type", "video-language")
-        base = read_json(self.path / ADAPTER_CONFIG).get(_BASE) if self.is_adapter else None
+        base = read_json(self.path / _ADAPTER_CONFIG).get(_BASE) if self.is_adapter else None
         return ModelFacts(
             name=name,
             stage="base",

@@ -64,7 +64,7 @@ def check_file(path: Path, name: str) -> str | None:
         PublicationError: If it holds a credential or a pickle, or is of a kind that cannot be looked into; the message names
             it and shows nothing of its content.
     """
-    if SECRET_NAMES.fullmatch(path.name.lower()):
+    if _SECRET_NAMES.fullmatch(path.name.lower()):
         raise credential(name)
     with path.open("rb") as file:
         head = file.read(4096)
@@ -74,7 +74,7 @@ def check_file(path: Path, name: str) -> str | None:
     if _PICKLES.fullmatch(path.name.lower()) or path.stat().st_size > _LARGEST_READ:
         raise _pickled(name)
     content = path.read_bytes()
-    if is_pickle(content):
+    if _is_pickle(content):
         raise _pickled(name)
     if head.startswith((*_ARCHIVES, b"\x93NUMPY")):
         _check_arrays(content, name)
@@ -93,9 +93,9 @@ def check_secrets(text: str, place: str) -> None:
     Raises:
         PublicationError: If it does.
     """
-    if holds_secret(text):
+    if _holds_secret(text):
         raise credential(place)
-    if any(is_pickle(decoded) for decoded in decoded_runs(text)):
+    if any(_is_pickle(decoded) for decoded in _decoded_runs(text)):
         raise _pickled(place)
 
 
@@ -113,7 +113,7 @@ def is_video(path: Path) -> bool:
     )
 
 
-def is_pickle(content: bytes) -> bool:
+def _is_pickle(content: bytes) -> bool:
     """Tell whether bytes are a pickle of any protocol, within a zip file of `torch.save` too."""
     if content[:1] == b"\x80" and content[1:2] <= b"\x05" and len(content) > 2:
         return content.rstrip(b"\x00")[-1:] == b"." or _runs_code(content)
@@ -182,7 +182,7 @@ def _check_arrays(content: bytes, name: str) -> None:
     except (ValueError, OSError, EOFError, zipfile.BadZipFile, KeyError) as error:
         pickled = "Object arrays" in str(error)
         raise (_pickled(name) if pickled else _closed(name, "is an archive")) from error
-    if holds_key(content):
+    if _holds_key(content):
         raise credential(name)
 
 
@@ -190,7 +190,7 @@ def _check_binary(content: bytes, name: str) -> None:
     is_known = content.startswith((*_PICTURES, *_VIDEOS)) or content[4:8] in _BOXES or content[:4] == b"RIFF"
     if not is_known and not name.endswith(".model"):  # of SentencePiece
         raise _closed(name, "is of no kind that is known")
-    if holds_key(content):
+    if _holds_key(content):
         raise credential(name)
     if content.startswith(_PICTURES):
         check_secrets("\n".join(_words_in_picture(content, name)), name)
@@ -228,7 +228,7 @@ def _runs_code(content: bytes) -> bool:
 
 
 # Names of files that hold credentials and nothing else.
-SECRET_NAMES = re.compile(
+_SECRET_NAMES = re.compile(
     r"\.env.*|\.?_?netrc|\.git-credentials|\.npmrc|\.pypirc|\.pgpass|\.htpasswd|kubeconfig|credentials(\..*)?|stored_tokens"
     r"|token(\.txt)?|kaggle\.json|id_(rsa|dsa|ecdsa|ed25519)(_sk)?|.*\.(pem|key|p12|pfx|jks|keystore|kdbx|ppk)"
 )
@@ -303,18 +303,18 @@ _HEX = re.compile(r"(?:[0-9a-fA-F]{2})+")
 _LONGEST_RUN = 2**20  # characters that are decoded of one run
 
 
-def holds_secret(text: str) -> bool:
+def _holds_secret(text: str) -> bool:
     """Search a text for credentials, as they are and within base64 and hexadecimal runs."""
-    return _holds(text) or any(_holds(decoded.decode("latin-1")) for decoded in decoded_runs(text))
+    return _holds(text) or any(_holds(decoded.decode("latin-1")) for decoded in _decoded_runs(text))
 
 
-def holds_key(content: bytes) -> bool:
+def _holds_key(content: bytes) -> bool:
     """Search bytes that are no text for keys that are known by how they begin."""
     text = content.decode("latin-1")
     return any(pattern.search(text) for pattern in _PATTERNS)
 
 
-def decoded_runs(text: str) -> Iterator[bytes]:
+def _decoded_runs(text: str) -> Iterator[bytes]:
     """Decode each run of base64 or hexadecimal characters that is long enough to hold a credential."""
     runs = [match[0] for match in _ENCODED.finditer(text)]
     if any(len(run) >= _SHORTEST_LINE for run in runs):

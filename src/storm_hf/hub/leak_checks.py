@@ -39,9 +39,9 @@ def check_published(path: Path, name: str) -> None:
     if name.endswith(".json"):
         check_json(_parsed(text, name), name)
     elif name.endswith((".py", ".jinja")):
-        _check_path(local_path_in_words(text), name)
+        _check_path(_local_path_in_words(text), name)
     else:
-        _check_path(local_path_in_sentence(text), name)
+        _check_path(_local_path_in_sentence(text), name)
 
 
 def check_json(content: object, name: str) -> None:
@@ -50,8 +50,8 @@ def check_json(content: object, name: str) -> None:
     Raises:
         PublicationError: If there is one; the message names the field.
     """
-    for key, value in texts_of(_without_tokens(content)):
-        if found := local_path_in_value(value):
+    for key, value in _texts_of(_without_tokens(content)):
+        if found := _local_path_in_value(value):
             raise PublicationError(
                 f"Expected no paths of this machine in what is published but `{key}` in {name} has {found!r}. Remove it, "
                 "or write a name there that means something elsewhere."
@@ -72,7 +72,7 @@ def check_texts(texts: Iterable[str | None], place: str) -> None:
     """
     joined = _BETWEEN_TEXTS.join(filter(None, texts))
     check_secrets(joined, place)
-    _check_path(local_path_in_words(joined), place)
+    _check_path(_local_path_in_words(joined), place)
 
 
 def check_document(text: str, place: str) -> None:
@@ -82,7 +82,7 @@ def check_document(text: str, place: str) -> None:
         PublicationError: If there is one.
     """
     check_secrets(text, place)
-    _check_path(local_path_in_sentence(text), place)
+    _check_path(_local_path_in_sentence(text), place)
 
 
 def _check_path(found: str | None, place: str) -> None:
@@ -121,32 +121,32 @@ _IN_SENTENCES = re.compile(
 )
 
 
-def local_path_in_words(text: str) -> str | None:
+def _local_path_in_words(text: str) -> str | None:
     """Find a path of this machine in a question, an answer or code."""
     found = _IN_WORDS.search(text)
     return found[0] if found else None
 
 
-def local_path_in_sentence(text: str) -> str | None:
+def _local_path_in_sentence(text: str) -> str | None:
     """Find a path of this machine in a card or a sentence of a configuration."""
     found = _IN_SENTENCES.search(text)
     return found[0] if found else None
 
 
-def local_path_in_value(text: str) -> str | None:
+def _local_path_in_value(text: str) -> str | None:
     """Find a path of this machine in a value of a configuration: the whole value, or a part of it."""
-    return text if _ABSOLUTE.match(text) else local_path_in_sentence(text)
+    return text if _ABSOLUTE.match(text) else _local_path_in_sentence(text)
 
 
-def texts_of(content: object, key: str = "") -> Iterator[tuple[str, str]]:
+def _texts_of(content: object, key: str = "") -> Iterator[tuple[str, str]]:
     """Yield each text of JSON content, names of fields too, with the name of its field."""
     if isinstance(content, dict):
         for name, value in content.items():
             yield key, name
-            yield from texts_of(value, f"{key}.{name}" if key else name)
+            yield from _texts_of(value, f"{key}.{name}" if key else name)
     elif isinstance(content, list):
         for value in content:
-            yield from texts_of(value, key)
+            yield from _texts_of(value, key)
     elif isinstance(content, str):
         yield key, content
 

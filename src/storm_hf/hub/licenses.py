@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 
 # Families of licences that let others pass a work on, cut or changed. A version number at their end does not matter.
-REDISTRIBUTABLE = frozenset(
+_REDISTRIBUTABLE = frozenset(
     {
         "apache",
         "bsd-2-clause",
@@ -129,7 +129,7 @@ _LICENSE_NAME_LENGTH = 64
 _VERSION = re.compile(r"-v?\d+(\.\d+)*$")
 
 
-def license_family(name: str) -> str:
+def _license_family(name: str) -> str:
     """The name of a licence without its version: `"CC BY 4.0"` is `"cc-by"`."""
     return _VERSION.sub("", re.sub(r"[\s_]+", "-", name.strip().lower()))
 
@@ -163,7 +163,7 @@ def other_license(name: str | None) -> dict[str, str]:
 
 def hub_license_of_rows(names: Iterable[str]) -> dict[str, str]:
     """Name the licence of a data set: the one of all its rows, or that each row has its own; nothing where none is known."""
-    known = {name for name in names if license_family(name) not in ("unknown", "")}
+    known = {name for name in names if _license_family(name) not in ("unknown", "")}
     if not known:
         return {}
     named = {tuple(hub_license(name).items()) for name in names}
@@ -188,7 +188,7 @@ class LicenseRule:
 
     def permits(self, *names: str) -> bool:
         """Return True if all of these licences permit redistributing a video."""
-        families = {license_family(name) for name in names}
-        denied = {license_family(name) for name in self.denied}
-        allowed = REDISTRIBUTABLE | {license_family(name) for name in self.allowed}
+        families = {_license_family(name) for name in names}
+        denied = {_license_family(name) for name in self.denied}
+        allowed = _REDISTRIBUTABLE | {_license_family(name) for name in self.allowed}
         return not families & denied and families <= allowed

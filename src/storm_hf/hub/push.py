@@ -95,7 +95,7 @@ class DatasetPush(Push):
             PublicationError: If it holds something that must not be published, or everybody would see it unasked.
             ServerError: If the upload was cut off; the same call goes on.
         """
-        remove_leftovers()
+        _remove_leftovers()
         (planned, _), further, small = self._planned(), self._further(), self._small_files()
         card_file(str(dataset_card(self.repo, self.dataset.manifest, planned)), self.kind)
         with raised_as_server_error(self):
@@ -239,7 +239,7 @@ def push_folder() -> Iterator[Path]:
         yield Path(folder)
 
 
-def remove_leftovers() -> list[Path]:
+def _remove_leftovers() -> list[Path]:
     """Remove the temporary folders of pushes on this machine whose process is gone.
 
     Returns:

@@ -16,7 +16,7 @@ from storm_hf.hub.repository import CARD, Push, Pushed, card_file, raised_as_ser
 
 
 GRADIO_VERSION = "6.31.0"  # as in constraints-app.txt
-PYTHON_VERSION = "3.11"
+_PYTHON_VERSION = "3.11"
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class SpacePush(Push):
             PublicationError: If the model is not a Hub repository id.
         """
         self._check_model()
-        card = space_card(repo, model=self.model, gradio_version=GRADIO_VERSION, python_version=PYTHON_VERSION)
+        card = space_card(repo, model=self.model, gradio_version=GRADIO_VERSION, python_version=_PYTHON_VERSION)
         page = files("storm_hf.hub").joinpath("templates/space_app.py.txt").read_text(encoding="utf-8")
         return [
             card_file(str(card), self.kind),

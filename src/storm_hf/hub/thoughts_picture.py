@@ -19,7 +19,7 @@ from storm_hf.video import read_video
 
 
 PICTURE = "assets/thoughts.png"
-NUM_ROWS = 4
+_NUM_ROWS = 4
 _NUM_FRAMES = 6
 _CELL = (152, 152)  # largest width and height of a frame; its shape is kept
 _GAP, _MARGIN, _LABELS = 6, 18, 76
@@ -57,7 +57,7 @@ def pictured_rows(plan: ShardPlan, known: Sequence[PicturedRow]) -> list[Picture
     """
     rows = list(known)
     for clip, thought, caption in _candidates(plan):
-        if len(rows) == NUM_ROWS:
+        if len(rows) == _NUM_ROWS:
             break
         if clip not in {row.clip for row in rows} and (films := _films(clip, thought)) is not None:
             rows.append(PicturedRow(clip, caption, films))

@@ -100,7 +100,7 @@ class DifferentiableCache(DynamicCache):
         ]
 
 
-Piece = tuple[torch.Tensor, torch.Tensor]  # keys and values of some columns, (B, heads, columns, head size)
+_Piece = tuple[torch.Tensor, torch.Tensor]  # keys and values of some columns, (B, heads, columns, head size)
 
 
 class _ReplayLayer(DynamicLayer):
@@ -112,8 +112,8 @@ class _ReplayLayer(DynamicLayer):
 
     def __init__(self, past: DynamicLayer) -> None:
         super().__init__()
-        self.past: tuple[Piece, ...] = ()
-        self.written: Piece | None = None
+        self.past: tuple[_Piece, ...] = ()
+        self.written: _Piece | None = None
         if isinstance(past, _ReplayLayer):
             self.past = past.past if past.written is None else (*past.past, past.written)
         elif past.is_initialized:

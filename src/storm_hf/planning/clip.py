@@ -6,8 +6,8 @@ from storm_hf.errors import BackboneError, ConfigurationError
 from storm_hf.planning.backbone import Backbone
 
 
-NUM_CHANNELS = 3
-NUM_MARKERS = 2  # around a clip
+_NUM_CHANNELS = 3
+_NUM_MARKERS = 2  # around a clip
 
 
 @dataclass(frozen=True)
@@ -84,6 +84,6 @@ def _sized(backbone: Backbone, patches: int, grids: int) -> ClipTokens:
         patches=patches,
         grids=grids,
         video=patches // vision.spatial_merge_size**2,
-        separators=backbone.tokens_around_frame * grids + NUM_MARKERS,
-        patch_pixels=NUM_CHANNELS * vision.temporal_patch_size * vision.patch_size**2,
+        separators=backbone.tokens_around_frame * grids + _NUM_MARKERS,
+        patch_pixels=_NUM_CHANNELS * vision.temporal_patch_size * vision.patch_size**2,
     )

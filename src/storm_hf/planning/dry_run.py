@@ -16,10 +16,10 @@ from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.flop_counter import flop_registry, sdpa_flop
 
 
-aten = torch.ops.aten
-CPU, META = torch.device("cpu"), torch.device("meta")
-_INDEXED = {aten.index.Tensor, aten.index_put.default, aten.index_put_.default, aten._index_put_impl_.default}
-_NUMBERS = {aten.arange, aten.linspace, aten.scalar_tensor}  # positions are computed from them
+_aten = torch.ops.aten
+CPU, _META = torch.device("cpu"), torch.device("meta")
+_INDEXED = {_aten.index.Tensor, _aten.index_put.default, _aten.index_put_.default, _aten._index_put_impl_.default}
+_NUMBERS = {_aten.arange, _aten.linspace, _aten.scalar_tensor}  # positions are computed from them
 
 
 def _grouped_flops(left: torch.Tensor, right: torch.Tensor, *args: object, **kwargs: object) -> int:
@@ -30,11 +30,11 @@ def _attention_gradient_flops(gradient: torch.Tensor, *args: object, out_val: ob
     return 2 * sdpa_flop(*args, out_val=out_val, **kwargs)
 
 
-FLOPS = {
+_FLOPS = {
     **flop_registry,
-    aten._grouped_mm: _grouped_flops,
-    aten._scaled_dot_product_flash_attention_for_cpu: sdpa_flop,
-    aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_gradient_flops,
+    _aten._grouped_mm: _grouped_flops,
+    _aten._scaled_dot_product_flash_attention_for_cpu: sdpa_flop,
+    _aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_gradient_flops,
 }
 
 
@@ -170,7 +170,7 @@ class DryRun(LiveBytes):
         elif arguments or func.overloadpacket in _NUMBERS:
             return super().__torch_dispatch__(func, types, args, kwargs)
         else:
-            outcome = self._outcome(func, shapes, args, {**kwargs, "device": META})
+            outcome = self._outcome(func, shapes, args, {**kwargs, "device": _META})
             if not outcome.output.dtype.is_floating_point:
                 return super().__torch_dispatch__(func, types, args, kwargs)
         if not self._is_again:
@@ -195,7 +195,7 @@ class DryRun(LiveBytes):
             DryTensor, made.shape, strides=made.strides, dtype=made.dtype, device=CPU
         )
         if made.argument < 0:
-            tensor.memory = torch.UntypedStorage(made.num_bytes, device=META)
+            tensor.memory = torch.UntypedStorage(made.num_bytes, device=_META)
             self._note(tensor.memory)
         else:
             argument = arguments[made.argument]
@@ -230,18 +230,18 @@ def _positions(indices: Any) -> list[torch.Tensor | None]:
 def _on_meta(func: Any, args: Any, kwargs: Any) -> _Outcome:
     """Run an operation on the `meta` device."""
     metas: list[torch.Tensor] = []
-    is_grouped = func.overloadpacket is aten._grouped_mm  # `meta` knows it in bfloat16 alone
+    is_grouped = func.overloadpacket is _aten._grouped_mm  # `meta` knows it in bfloat16 alone
 
     def to_meta(value: object) -> Any:
         if isinstance(value, torch.Tensor):
             dtype = torch.bfloat16 if is_grouped and value.is_floating_point() else value.dtype
-            metas.append(torch.empty_strided(value.shape, value.stride(), dtype=dtype, device=META))
+            metas.append(torch.empty_strided(value.shape, value.stride(), dtype=dtype, device=_META))
             return metas[-1]
-        return META if isinstance(value, torch.device) else value
+        return _META if isinstance(value, torch.device) else value
 
     meta_args, meta_kwargs = tree_map(to_meta, (args, kwargs))
     output = func(*meta_args, **meta_kwargs)
-    count = FLOPS.get(func.overloadpacket)
+    count = _FLOPS.get(func.overloadpacket)
     flops = 0 if count is None else count(*meta_args, **meta_kwargs, out_val=output)
     if is_grouped:
         output = output.to(args[0].dtype)

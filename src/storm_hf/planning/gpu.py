@@ -7,7 +7,7 @@ from storm_hf.training.device import PEAK_FLOPS_PER_SECOND
 
 
 GIB = 2**30
-RESERVED = GIB  # about what the driver and the allocator keep for themselves
+_RESERVED = GIB  # about what the driver and the allocator keep for themselves
 # From the vendors' data sheets, as those of arithmetic.
 MEMORY_GIB = {
     "NVIDIA A100-SXM4-40GB": 40,
@@ -27,7 +27,7 @@ MEMORY_GIB = {
     "NVIDIA GeForce RTX 4090": 24,
     "NVIDIA GeForce RTX 3090": 24,
 }
-SIZES_GIB = (8, 12, 16, 24, 32, 40, 48, 80, 96, 141, 180)
+_SIZES_GIB = (8, 12, 16, 24, 32, 40, 48, 80, 96, 141, 180)
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Gpu:
 
     def fits(self, num_bytes: int) -> bool:
         """Return True if there is room for `num_bytes`, beside what the driver and the allocator keep."""
-        return num_bytes + RESERVED <= self.memory_gib * GIB
+        return num_bytes + _RESERVED <= self.memory_gib * GIB
 
 
 def find_gpu(name: str) -> Gpu:
@@ -69,7 +69,7 @@ def verdict(num_bytes: int, gpu: Gpu | None = None) -> str:
     """Say whether a process of `num_bytes` fits a GPU, or which sizes it fits."""
     peak = f"{num_bytes / GIB:.1f}"
     if gpu is None:
-        enough = next((size for size in SIZES_GIB if num_bytes + RESERVED <= size * GIB), None)
+        enough = next((size for size in _SIZES_GIB if num_bytes + _RESERVED <= size * GIB), None)
         return f"{peak} GiB per process: " + (f"fits GPUs from {enough} GiB up" if enough else "fits no single GPU")
     if gpu.fits(num_bytes):
         return f"{peak} of {gpu.memory_gib} GiB: fits"

@@ -12,10 +12,10 @@ from torch import nn
 
 FLOAT32 = 4
 # Defaults of DeepSpeed, in elements: `reduce_bucket_size` and `stage3_max_live_parameters`.
-REDUCE_BUCKET = 500_000_000
-LIVE_PARAMETERS = 1_000_000_000
+_REDUCE_BUCKET = 500_000_000
+_LIVE_PARAMETERS = 1_000_000_000
 BLOCK = 64  # weights that share a scale in 4 bits, as bitsandbytes quantizes
-NESTED_BLOCK = 256  # scales that share one, where they are quantized too
+_NESTED_BLOCK = 256  # scales that share one, where they are quantized too
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Weights:
         parameters = list(model.parameters())
         trained = [parameter for parameter in parameters if parameter.requires_grad]
         in_4_bits = _count(quantized)
-        scale = 1 + FLOAT32 / NESTED_BLOCK if has_nested_scales else FLOAT32
+        scale = 1 + FLOAT32 / _NESTED_BLOCK if has_nested_scales else FLOAT32
         return cls(
             total=_count(parameters),
             trainable=_count(trained),
@@ -135,7 +135,7 @@ def held_memory(weights: Weights, sharing: Sharing, bytes_per_state: int = FLOAT
         exchanged = gradients if num_processes > 1 else 0
         return HeldMemory(weights.size, gradients, 2 * bytes_per_state * weights.trainable, exchanged)
     optimizer = (FLOAT32 + 2 * bytes_per_state) * weights.trainable
-    bucket = gradients * min(REDUCE_BUCKET, weights.trainable) // max(weights.trainable, 1)
-    gathered = weights.size * min(LIVE_PARAMETERS, weights.total) // weights.total if sharing.zero_stage == 3 else 0
+    bucket = gradients * min(_REDUCE_BUCKET, weights.trainable) // max(weights.trainable, 1)
+    gathered = weights.size * min(_LIVE_PARAMETERS, weights.total) // weights.total if sharing.zero_stage == 3 else 0
     held = -(-weights.size // num_processes) if sharing.zero_stage == 3 else weights.size
     return HeldMemory(held, -(-gradients // num_processes), -(-optimizer // num_processes), bucket + gathered)

@@ -25,7 +25,7 @@ from storm_hf.training.precision import HALF
 from storm_hf.training.trainer import freeze_vision, keep_supervised
 
 
-VIDEO_TYPE = 2  # of `mm_token_type_ids`
+_VIDEO_TYPE = 2  # of `mm_token_type_ids`
 _IMPLEMENTATIONS = ("eager", "sdpa")  # of attention; the others need a GPU, and use as much memory as the second
 
 
@@ -253,7 +253,7 @@ def _batch(
     # Positions of words: which they are does not matter here, and each backbone takes those of clips from other inputs.
     batch["position_ids"] = storm.backbone._prepare_position_ids_for_generation(input_ids, {"attention_mask": mask})
     if "mm_token_type_ids" in inspect.signature(storm.backbone.forward).parameters:
-        types = nn.functional.pad(VIDEO_TYPE * is_video, (0, tokens.total - len(is_video)))
+        types = nn.functional.pad(_VIDEO_TYPE * is_video, (0, tokens.total - len(is_video)))
         batch["mm_token_type_ids"] = types.repeat(num_rows, 1)
     batch |= _vision_inputs(clip, num_rows, config)
     batch |= _thought_inputs(storm, recipe, is_of_clip.repeat(num_rows, 1))

@@ -37,7 +37,7 @@ def read_official(question: Question, completion: str) -> Reading:
 
 def read_lmms(question: Question, completion: str) -> Reading:
     """Take the letter that lmms-eval is most confident of. Where there is none, the answer is wrong."""
-    return closed_reading(last_confident_letter(completion, _LETTERS), question)
+    return closed_reading(_last_confident_letter(completion, _LETTERS), question)
 
 
 _ENDS = ",.!?;:'\""  # taken off one after the other, each from both sides
@@ -60,7 +60,7 @@ _Place = tuple[int, int]  # trust, position
 _FORMS = (("(", ")", 6), ("", ".", 5), ("", ":", 4), ("", ")", 3), ("", " ", 2))
 
 
-def last_confident_letter(text: str, letters: str) -> str | None:
+def _last_confident_letter(text: str, letters: str) -> str | None:
     """Find the letter that a text gives as its answer, or `None`.
 
     Args:
