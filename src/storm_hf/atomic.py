@@ -55,7 +55,7 @@ def move_files(source: Path, target: Path) -> None:
         source (`Path`):
             A folder of whole files, on the disk of `target`.
         target (`Path`):
-            Where they go. Its other files stay.
+            Target folder. Its other files stay.
     """
     flush_tree(source)
     for path in sorted(path for path in source.rglob("*") if path.is_file()):

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from importlib.resources import files
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from storm_hf.app.examples import Examples
@@ -75,7 +76,7 @@ def _gradio() -> Any:
     return require("gradio")
 
 
-def _asking(gradio: Any, handlers: PageHandlers, thinking: Any) -> Any:
+def _asking(gradio: ModuleType, handlers: PageHandlers, thinking: Any) -> Any:
     """The upper row: a form, and what became of it. Returns the event of asking."""
     with gradio.Column(min_width=_COLUMN_PX):
         clip = gradio.Video(label="Clip", sources=["upload"], height=260)
@@ -107,7 +108,7 @@ def _nothing() -> str:
     return ""
 
 
-def _changing(gradio: Any, handlers: PageHandlers, thinking: Any) -> list[Any]:
+def _changing(gradio: ModuleType, handlers: PageHandlers, thinking: Any) -> list[Any]:
     """The lower row: a form, and what became of it. Returns what is emptied by the next question."""
     with gradio.Column(min_width=_COLUMN_PX):
         content = gradio.Radio(list(INTERVENTION_OF), value=next(iter(INTERVENTION_OF)), label="Feed it")
@@ -135,7 +136,7 @@ def _changing(gradio: Any, handlers: PageHandlers, thinking: Any) -> list[Any]:
     return [notice, replies]
 
 
-def _needed(gradio: Any, handlers: PageHandlers, content: str) -> tuple[Any, Any, Any]:
+def _needed(gradio: ModuleType, handlers: PageHandlers, content: str) -> tuple[Any, Any, Any]:
     """Show the fields that a content needs: which step it replaces, which one it is taken from, and another clip."""
     kind = INTERVENTION_OF[content]
     sources = handlers.step_names if kind == InterventionKind.own else [SAME_STEP, *handlers.step_names]
@@ -146,12 +147,12 @@ def _needed(gradio: Any, handlers: PageHandlers, content: str) -> tuple[Any, Any
     return gradio.update(visible=has_clip), source, gradio.update(visible=is_other)
 
 
-def _offer_change(gradio: Any, thinking: Thinking | None) -> tuple[Any, str, str]:
+def _offer_change(gradio: ModuleType, thinking: Thinking | None) -> tuple[Any, str, str]:
     """Show the lower row once something was answered, without what an earlier question left there."""
     return gradio.update(visible=thinking is not None), "", ""
 
 
-def _example_buttons(gradio: Any, caption: str, rows: Sequence[tuple[str, ...]], outputs: list[Any]) -> None:
+def _example_buttons(gradio: ModuleType, caption: str, rows: Sequence[tuple[str, ...]], outputs: list[Any]) -> None:
     """Buttons, since the rows of Gradio's own table of examples cannot be reached with the keyboard."""
     gradio.HTML(f'<p class="storm-caption"><small>{caption}</small></p>')
     with gradio.Row():

@@ -18,6 +18,7 @@ from storm_hf.inputs.prompts import PromptEncoder, Row
 from storm_hf.interventions.intervention import make_intervention
 from storm_hf.interventions.kind import InterventionKind
 from storm_hf.interventions.token_replacement import choose_donors
+from storm_hf.model import StormForConditionalGeneration
 from storm_hf.target_trajectory.schema import FEATURES_COLUMN
 from storm_hf.target_trajectory.trajectory import TargetTrajectory
 
@@ -73,7 +74,7 @@ class LatentMonitor(TrainerCallback):
             logs.update(measures)
             state.log_history[-1].update(measures)
 
-    def measure(self, model: Any) -> dict[str, float]:
+    def measure(self, model: StormForConditionalGeneration) -> dict[str, float]:
         """Answer the held-out questions twice, with the model's own latents and with a donor's."""
         was_training = model.training
         try:
@@ -81,7 +82,7 @@ class LatentMonitor(TrainerCallback):
         finally:
             model.train(was_training)
 
-    def _measure(self, model: Any) -> dict[str, float]:
+    def _measure(self, model: StormForConditionalGeneration) -> dict[str, float]:
         answers = answer_questions(model, self.prompts, self.rows, max_new_tokens=self.max_new_tokens)
         latents = np.stack([np.asarray(answer.latents) for answer in answers])
         donors = choose_donors(self.rows)

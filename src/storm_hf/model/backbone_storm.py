@@ -241,7 +241,7 @@ def keep_layout(model: PreTrainedModel) -> None:
 
 
 @torch.no_grad()
-def probe_backbone(model: Any) -> None:
+def probe_backbone(model: PreTrainedModel) -> None:
     """Try a new STORM out, and measure the factor of its backbone's head.
 
     Args:

@@ -200,7 +200,7 @@ def written_latents(processor: transformers.ProcessorMixin, **template: object) 
     return num_latents if text.endswith(start + latent * num_latents + end) else 0
 
 
-def find_misfit(processor: transformers.ProcessorMixin, config: Any) -> str | None:
+def find_misfit(processor: transformers.ProcessorMixin, config: transformers.PreTrainedConfig) -> str | None:
     """Tell why a processor cannot write the prompts of a model, in one sentence; None if it can.
 
     Args:
@@ -223,7 +223,7 @@ def find_misfit(processor: transformers.ProcessorMixin, config: Any) -> str | No
     return None
 
 
-def find_differences(processor: transformers.ProcessorMixin, config: Any) -> list[str]:
+def find_differences(processor: transformers.ProcessorMixin, config: transformers.PreTrainedConfig) -> list[str]:
     """Tell where a processor would ask in another way than the model was trained, in one sentence each.
 
     Args:
@@ -255,7 +255,9 @@ def find_differences(processor: transformers.ProcessorMixin, config: Any) -> lis
     return found
 
 
-def write_record(record: PromptRecord, config: Any, processor: transformers.ProcessorMixin) -> None:
+def write_record(
+    record: PromptRecord, config: transformers.PreTrainedConfig, processor: transformers.ProcessorMixin
+) -> None:
     """Write the form of the prompts of a training run into a model's configuration and its processor, in place."""
     config.num_latents = record.num_latents
     config.storm_prompt = record.to_dict()

@@ -62,7 +62,7 @@ class StepMemory:
         vision (`int`):
             Most that is in use before the language model begins.
         activations (`int`):
-            What the forward pass keeps for the backward pass.
+            Bytes that the forward pass keeps for the backward pass.
         forward (`int`):
             Most that is in use in the forward pass, with gradients that accumulate.
         backward (`int`):

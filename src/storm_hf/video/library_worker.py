@@ -15,6 +15,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -26,13 +27,13 @@ _FetchFrames = Callable[[list[int]], np.ndarray]
 GRACE_SECONDS = 5.0  # after which the worker ends itself, if its parent process is gone
 
 
-def open_with_decord(decord: Any, path: str) -> tuple[int, _FetchFrames]:
+def open_with_decord(decord: ModuleType, path: str) -> tuple[int, _FetchFrames]:
     """Open a file on one thread: with more, frames of damaged files come in another order."""
     reader = decord.VideoReader(path, num_threads=1)
     return len(reader), lambda positions: reader.get_batch(positions).asnumpy()
 
 
-def open_with_torchcodec(decoders: Any, path: str) -> tuple[int, _FetchFrames]:
+def open_with_torchcodec(decoders: ModuleType, path: str) -> tuple[int, _FetchFrames]:
     """Open a file in the mode that scans it whole: the other one believes headers."""
     decoder = decoders.VideoDecoder(path, dimension_order="NHWC", seek_mode="exact")
     return len(decoder), lambda positions: decoder.get_frames_at(positions).data.numpy()
