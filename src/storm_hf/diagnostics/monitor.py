@@ -62,7 +62,7 @@ class LatentMonitor(TrainerCallback):
         state: TrainerState,
         control: TrainerControl,
         logs: dict[str, Any] | None = None,
-        model: object = None,
+        model: StormForConditionalGeneration = None,
         **kwargs: object,
     ) -> None:
         """Measure, and write the measures into the log and the history."""
