@@ -62,11 +62,11 @@ class LatentMonitor(TrainerCallback):
         state: TrainerState,
         control: TrainerControl,
         logs: dict[str, Any] | None = None,
-        model: StormForConditionalGeneration = None,
+        model: StormForConditionalGeneration | None = None,
         **kwargs: object,
     ) -> None:
         """Measure, and write the measures into the log and the history."""
-        if logs is None or "loss" not in logs:
+        if logs is None or model is None or "loss" not in logs:
             return
         self._num_logs += 1
         if self._num_logs % self.every_logs == 0:
