@@ -197,5 +197,5 @@ def test_resumed_run_goes_on_counting_tokens(tmp_path):
 
 
 def test_peak_of_nothing_is_refused(tmp_path):
-    with pytest.raises(ConfigurationError, match="`peak_flops_per_second` must be positive, got 0"):
+    with pytest.raises(ConfigurationError, match="`peak_flops_per_second` must be a number above 0, got 0"):
         tiny_trainer("answer", "qwen2_5_vl", tmp_path, peak_flops_per_second=0)
