@@ -14,6 +14,7 @@ from storm_hf.settings import (
     argument_help,
     check_values,
     make_settings,
+    read_yaml,
     with_help,
 )
 
@@ -118,3 +119,11 @@ def test_only_named_settings_are_checked_if_some_are_named():
     check_values(Mutable(), ["other"])
     with pytest.raises(ConfigurationError, match="`count` must be a whole number of 1 or more, got 0"):
         check_values(Mutable())
+
+
+@pytest.mark.parametrize("text", ["- a\n- b\n", "stages: [", ""], ids=["list", "broken", "empty"])
+def test_file_that_holds_no_settings_is_named(text, tmp_path):
+    path = tmp_path / "run.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigurationError, match="run.yaml"):
+        read_yaml(path)

@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from numbers import Integral, Real
+from pathlib import Path
 from types import MappingProxyType, NoneType, UnionType
 from typing import (
     TYPE_CHECKING,
@@ -23,7 +24,9 @@ from typing import (
     get_type_hints,
 )
 
-from storm_hf.errors import ConfigurationError
+import yaml
+
+from storm_hf.errors import ConfigurationError, one_line
 
 
 if TYPE_CHECKING:
@@ -143,6 +146,23 @@ def make_settings(record: type[RecordT], content: object, what: str) -> RecordT:
         return record(**values)
     except ConfigurationError as error:
         raise ConfigurationError(f"In {what}: {error}") from error
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read a YAML file that holds a mapping.
+
+    Raises:
+        ConfigurationError: If there is no such file, or it holds something else.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigurationError(f"Expected a recipe at {path}, but it cannot be read ({error.strerror}).") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"Expected YAML in {path}, but: {one_line(error)}.") from error
+    if not isinstance(content, dict):
+        raise ConfigurationError(f"Expected a mapping of arguments in {path}, got {type(content).__name__}.")
+    return content
 
 
 def _parts(expected: Annotation) -> tuple[Any, tuple[Any, ...]]:

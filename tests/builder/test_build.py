@@ -166,6 +166,8 @@ def test_nothing_left_to_train_on_is_an_error(annotations, qwen_checkpoint, tmp_
         ({"generator": {"future": {"speed": 1}}}, "future do not fit"),
         ({"generator": {"simulator": {}}}, "needs a world"),
         ({"gates": {"beauty": {}}}, "gates among"),
+        ({"gates": {"duplicate": 3}}, "settings of the gate duplicate as a mapping but got 3"),
+        ({"prompts": {"template": "{question}"}}, "settings of prompts template as a mapping"),
     ],
 )
 def test_choice_that_does_not_exist_is_named(annotations, qwen_checkpoint, tmp_path, changes, message):

@@ -1,3 +1,5 @@
+import json
+
 import pytest
 
 from storm_hf.builder import ThoughtsRecipe
@@ -40,10 +42,37 @@ def test_recipe_is_read_with_its_changes(tmp_path):
         ({"keep_thoughts": "no"}, "`keep_thoughts` must be true or false, got 'no'"),
         ({"rows_per_shard": 0}, "`rows_per_shard` must be a whole number of 1 or more, got 0"),
         ({"reading": {"timeout_seconds": 0}}, "`timeout_seconds` must be a number above 0, got 0"),
-        ({"reading": {"limits": {"max_packets": 0}}}, "max_packets of at least 1"),
+        ({"reading": {"limits": {"max_packets": 0}}}, "`max_packets` must be a whole number of 1 or more, got 0"),
+        (
+            {"reading": {"limits": {"max_packets": "many"}}},
+            "`max_packets` must be a whole number of 1 or more, got 'many'",
+        ),
+        (
+            {"targets": {"num_latents": "four"}},
+            "In `targets`: `num_latents` must be a whole number of 1 or more, got 'four'",
+        ),
+        ({"targets": {"num_latents": 4, "rank": "full"}}, "`rank` must be a whole number of 1 or more or one of auto"),
+        (
+            {"targets": {"num_latents": 4, "pooling": "mean"}},
+            "`pooling` must be one of temporal, sequence, got 'mean'",
+        ),
         ({"reading": {"limits": {"speed": 1}}}, "got speed"),
     ],
 )
 def test_mistake_in_a_recipe_is_named(changes, message):
     with pytest.raises(ConfigurationError, match=message):
         ThoughtsRecipe.from_dict({**CONTENT, **changes})
+
+
+def test_encoder_that_is_no_mapping_is_refused_also_where_another_model_is_given(tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(json.dumps({**CONTENT, "encoder": "some/model"}))
+    with pytest.raises(ConfigurationError, match="Expected `encoder` as a mapping but got 'some/model'"):
+        ThoughtsRecipe.read(path, encoder_model="another/model")
+
+
+def test_file_that_holds_no_recipe_is_named(tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_text("output_dir: [")
+    with pytest.raises(ConfigurationError, match="Expected YAML in .*recipe.yaml"):
+        ThoughtsRecipe.read(path)

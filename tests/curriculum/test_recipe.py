@@ -3,7 +3,7 @@
 import pytest
 import yaml
 
-from storm_hf.curriculum.recipe import RunRecipe, read_yaml
+from storm_hf.curriculum.recipe import RunRecipe
 from storm_hf.errors import ConfigurationError
 
 
@@ -107,11 +107,3 @@ def test_command_line_replaces_places_too():
 def test_recipe_that_cannot_be_run_is_refused(text, overrides, message):
     with pytest.raises(ConfigurationError, match=message):
         read(text, **overrides)
-
-
-@pytest.mark.parametrize("text", ["- a\n- b\n", "stages: [", ""], ids=["list", "broken", "empty"])
-def test_file_that_is_no_recipe_is_named(text, tmp_path):
-    path = tmp_path / "run.yaml"
-    path.write_text(text)
-    with pytest.raises(ConfigurationError, match="run.yaml"):
-        read_yaml(path)

@@ -134,7 +134,7 @@ def test_picture_that_grows_over_the_limit_is_named_when_strict_and_left_out_whe
 
 @pytest.mark.parametrize("name", ["max_frame_pixels", "max_total_bytes", "max_packets"])
 def test_limit_that_no_video_keeps_is_refused(name):
-    with pytest.raises(ConfigurationError, match=f"{name} of at least 1 but got 0"):
+    with pytest.raises(ConfigurationError, match=f"`{name}` must be a whole number of 1 or more, got 0"):
         VideoLimits(**{name: 0})
 
 

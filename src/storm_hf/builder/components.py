@@ -242,7 +242,7 @@ def gates_of(
         raise ConfigurationError(f"Expected gates among {', '.join(known)} but got {', '.join(unknown)}.")
     gates: list[Gate] = []
     for kind, given in recipe.gates.items():
-        settings = dict(given or {})
+        settings = _mapping(given, f"the gate {kind}")
         if kind == "answer_free":
             settings["writer"] = TemplatePrompt(settings.pop("template", _CONTROL_TEMPLATE))
             settings["generator"] = generator or generator_of(recipe, "train")
@@ -267,7 +267,14 @@ def _one(choice: Mapping[str, Any], what: str, known: tuple[str, ...]) -> tuple[
             f"Expected one of {', '.join(known)} as {what}, with its settings, but got {dict(choice)}."
         )
     kind, settings = next(iter(choice.items()))
-    return kind, dict(settings or {})
+    return kind, _mapping(settings, f"{what} {kind}")
+
+
+def _mapping(settings: Any, what: str) -> dict[str, Any]:
+    """Copy what a recipe gives for a component; nothing given is no settings."""
+    if settings is not None and not isinstance(settings, Mapping):
+        raise ConfigurationError(f"Expected the settings of {what} as a mapping but got {settings!r}.")
+    return dict(settings or {})
 
 
 def _made(make: Callable[..., Any], settings: Mapping[str, Any], what: str) -> Any:

@@ -15,11 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
 from storm_hf.annotations import SourceConfig
 from storm_hf.errors import ConfigurationError
-from storm_hf.settings import PositiveFloat, PositiveInt, check_values, make_settings
+from storm_hf.settings import PositiveFloat, PositiveInt, check_values, make_settings, read_yaml
 from storm_hf.target_trajectory import TargetSettings
 from storm_hf.thought_video import WorldRecipe
 from storm_hf.video import VideoLimits
@@ -191,14 +189,13 @@ class ThoughtsRecipe:
                 Keys of the file to replace; None leaves one as it is. `encoder_model` replaces the model of the encoder.
 
         Raises:
-            ConfigurationError: If a key is missing or unknown, or a value out of its range.
+            ConfigurationError: If the file cannot be read, a key is missing or unknown, or a value out of its range.
         """
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
         model = changes.pop("encoder_model", None)
-        if isinstance(content, Mapping):
-            content = {**content, **{name: value for name, value in changes.items() if value is not None}}
-            if model is not None:
-                content["encoder"] = {**(content.get("encoder") or {}), "model": model}
+        content = read_yaml(Path(path)) | {name: value for name, value in changes.items() if value is not None}
+        encoder = content.get("encoder") or {}
+        if model is not None and isinstance(encoder, Mapping):
+            content["encoder"] = {**encoder, "model": model}
         try:
             return cls.from_dict(content)
         except ConfigurationError as error:

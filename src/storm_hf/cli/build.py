@@ -2,7 +2,6 @@
 
 import json
 import shlex
-from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,7 +13,8 @@ from storm_hf.cli.errors import StormCommand
 from storm_hf.cli.options import AsJson
 from storm_hf.cli.output import print_message, silence_libraries, waiting
 from storm_hf.cli.shipped import BUILD_RECIPES, named_file
-from storm_hf.errors import ConfigurationError, DatasetError
+from storm_hf.errors import DatasetError
+from storm_hf.settings import read_yaml
 
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def build_data_set(
     if slurm is not None:
         from storm_hf.builder.engines import submit_to_slurm
 
-        submit_to_slurm(settings, tasks or 1, _read_yaml(slurm))
+        submit_to_slurm(settings, tasks or 1, read_yaml(slurm))
         return
     _summarize(settings, _build_with_progress(settings, workers, tasks, ray))
 
@@ -174,7 +174,7 @@ def _build(recipe: "ThoughtsRecipe", workers: int, tasks: int | None, ray: Path 
     if ray is not None:
         from storm_hf.builder.engines import build_with_ray
 
-        return build_with_ray(recipe, tasks or 1, _read_yaml(ray))
+        return build_with_ray(recipe, tasks or 1, read_yaml(ray))
     if tasks is not None:
         from storm_hf.builder.engines import build_with_datatrove
 
@@ -195,15 +195,6 @@ def _table(recipe: "ThoughtsRecipe") -> "RenderableType":
         return status_table(build_status(recipe.output_dir))
     except DatasetError:  # nothing is there to look at yet
         return ""
-
-
-def _read_yaml(path: Path) -> Mapping[str, Any]:
-    import yaml
-
-    content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    if not isinstance(content, dict):
-        raise ConfigurationError(f"Expected a mapping in {path}, got {type(content).__name__}.")
-    return content
 
 
 def _summarize(recipe: "ThoughtsRecipe", report: "ThoughtsReport") -> None:

@@ -186,7 +186,7 @@ def _with_recipe(arguments: Sequence[str]) -> list[str]:
 
 def _check_names(stage: str, arguments: Sequence[str], options: set[str]) -> None:
     """Refuse an argument that the script does not know, on the command line or in the recipe, before any process is started."""
-    from storm_hf.curriculum.recipe import read_yaml
+    from storm_hf.settings import read_yaml
 
     for group in _groups(arguments):
         name = group[0].partition("=")[0]

@@ -16,13 +16,13 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, get_args
 
-import yaml
 from trl import ScriptArguments
 
 from storm_hf.align.config import StormAlignConfig
 from storm_hf.answer.config import StormAnswerConfig
 from storm_hf.curriculum.schedule import CurriculumStage, StageKind, StormCurriculum
-from storm_hf.errors import ConfigurationError, one_line
+from storm_hf.errors import ConfigurationError
+from storm_hf.settings import read_yaml
 from storm_hf.training.loading import StormModelConfig
 
 
@@ -156,23 +156,6 @@ class _Settings:
     def _of_one(self, number: int) -> Arguments:
         stages = self.content["stages"]
         return stages[number - 1] if isinstance(stages, list) else {}
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """Read a YAML file that holds a mapping.
-
-    Raises:
-        ConfigurationError: If there is no such file, or it holds something else.
-    """
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigurationError(f"Expected a recipe at {path}, but it cannot be read ({error.strerror}).") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"Expected YAML in {path}, but: {one_line(error)}.") from error
-    if not isinstance(content, dict):
-        raise ConfigurationError(f"Expected a mapping of arguments in {path}, got {type(content).__name__}.")
-    return content
 
 
 def argument_records(kind: StageKind) -> tuple[type, ...]:

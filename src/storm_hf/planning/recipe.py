@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from storm_hf.align.config import StormAlignConfig
-from storm_hf.curriculum.recipe import argument_records, read_yaml
+from storm_hf.curriculum.recipe import argument_records
 from storm_hf.errors import ConfigurationError
 from storm_hf.model.rollout_storm import RolloutGradient
 from storm_hf.planning.backbone import KNOWN, is_checkpoint
+from storm_hf.settings import read_yaml
 from storm_hf.training.config import StormTrainingConfig
 from storm_hf.training.loading import StormModelConfig
 
@@ -141,7 +142,7 @@ def _check_names(path: Path, arguments: dict[str, Any], stage: Stage) -> None:
     for name in arguments:
         if name not in known:
             near = difflib.get_close_matches(str(name), known, n=1)
-            hint = f" Did you mean `{near[0]}`?" if near else " `python trainers/align.py --help` lists all."
+            hint = f" Did you mean `{near[0]}`?" if near else f" `python trainers/{stage}.py --help` lists all."
             raise ConfigurationError(f"Expected arguments of `trainers/{stage}.py` in {path}, got `{name}`.{hint}")
 
 

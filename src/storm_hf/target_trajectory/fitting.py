@@ -8,6 +8,7 @@ from typing import Literal
 
 import numpy as np
 
+from storm_hf.settings import PositiveInt, check_values
 from storm_hf.target_trajectory.pool import Layout, Pooling, pool_clips
 from storm_hf.target_trajectory.rank import RankReport, choose_rank
 from storm_hf.target_trajectory.shards import iterate_features, read_shard
@@ -36,14 +37,20 @@ class TargetSettings:
             See [`WhiteningStatistics.fit`].
         seed (`int`, *optional*, defaults to `0`):
             See [`WhiteningStatistics.fit`].
+
+    Raises:
+        ConfigurationError: If a value is of another type or out of its range.
     """
 
-    num_latents: int
-    rank: int | Literal["auto"] = "auto"
+    num_latents: PositiveInt
+    rank: PositiveInt | Literal["auto"] = "auto"
     pooling: Pooling = "temporal"
     layout: Layout = "average"
     statistics: SlotStatistics = "pooled"
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_values(self)
 
 
 def fit_targets(shards: Sequence[Path], settings: TargetSettings) -> tuple[TargetTrajectory, RankReport | None]:

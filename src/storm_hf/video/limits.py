@@ -9,11 +9,12 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
 
 from storm_hf.errors import ConfigurationError, VideoReadError
+from storm_hf.settings import PositiveInt, check_values
 
 
 _CHANNELS = 3
@@ -34,18 +35,16 @@ class VideoLimits:
             Packets to look at in one pass through the file. The default is 37 hours at 30 frames per second.
 
     Raises:
-        ConfigurationError: If a limit is below 1.
+        ConfigurationError: If a limit is no whole number, or below 1.
     """
 
-    max_frame_pixels: int = 35_651_584
-    max_total_bytes: int = 4 * 2**30
-    max_packets: int = 4_000_000
+    max_frame_pixels: PositiveInt = 35_651_584
+    max_total_bytes: PositiveInt = 4 * 2**30
+    max_packets: PositiveInt = 4_000_000
 
     def __post_init__(self) -> None:
         """Refuse limits that no video keeps."""
-        for field in fields(self):
-            if getattr(self, field.name) < 1:
-                raise ConfigurationError(f"Expected {field.name} of at least 1 but got {getattr(self, field.name)}.")
+        check_values(self)
 
 
 @dataclass(frozen=True, kw_only=True)
