@@ -129,6 +129,7 @@ def test_processor_is_loaded_by_the_name_of_the_model(stage, qwen_checkpoint, tr
         ({"args": lambda path: SFTConfig("unused", use_cpu=True, bf16=False)}, "Expected `args` to be a Storm"),
         ({"formatting_func": lambda path: str}, "`formatting_func` is not used"),
         ({"quantization_config": lambda path: BitsAndBytesConfig()}, "`quantization_config` is not used"),
+        ({"train_dataset": lambda path: None}, "Expected `train_dataset`, got none"),
     ],
 )
 def test_what_a_trainer_cannot_use_is_refused_in_a_sentence(stage, given, message, qwen_checkpoint, rows, tmp_path):
@@ -136,7 +137,7 @@ def test_what_a_trainer_cannot_use_is_refused_in_a_sentence(stage, given, messag
     usual = {"model": lambda path: load_tiny(path, 3)[0], "args": lambda path: config_class(str(tmp_path), **QUIET)}
     arguments = {name: make(qwen_checkpoint) for name, make in (usual | given).items()}
     with pytest.raises(ConfigurationError, match=message):
-        trainer_class(train_dataset=rows, **arguments)
+        trainer_class(**{"train_dataset": rows} | arguments)
 
 
 def test_several_gpus_in_one_process_are_refused(tmp_path):

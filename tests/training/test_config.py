@@ -55,6 +55,8 @@ def test_documented_defaults_are_the_real_ones(config):
     [
         ({"num_latents": -1}, "`num_latents` must be a whole number of 0 or more, got -1"),
         ({"question_style": "prose"}, "`question_style` must be one of words, letters, none, got 'prose'"),
+        ({"freeze_vision": "no"}, "`freeze_vision` must be true or false, got 'no'"),
+        ({"truncate_steps": "two"}, "`truncate_steps` must be a whole number, got 'two'"),
     ],
 )
 @pytest.mark.parametrize("config", [StormAlignConfig, StormAnswerConfig])

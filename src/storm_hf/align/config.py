@@ -80,12 +80,12 @@ class StormAlignConfig(StormTrainingConfig):
             raise ConfigurationError(
                 f"`teacher_noise` needs `forcing: teacher`, got {self.teacher_noise} with `forcing: {self.forcing}`."
             )
+        super().__post_init__()
         if self.rollout_gradient != RolloutGradient() and self.forcing != "rollout":
             raise ConfigurationError(
                 "`detach_prompt`, `truncate_steps` and `jacobi_sweeps` are about a rollout, which Stage I has with `forcing: "
                 f"rollout` only; got `forcing: {self.forcing}`. Leave them to Stage II."
             )
-        super().__post_init__()
         args: Any = self  # the types of TRL's arguments are not known here
         rows = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
         if self.align_loss == "infonce" and rows == 1:

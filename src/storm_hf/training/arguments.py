@@ -43,6 +43,7 @@ _CURES = {
 def refuse_arguments(
     args: TrainingArguments,
     config_class: type[StormTrainingConfig],
+    train_dataset: Rows | None = None,
     quantization_config: BitsAndBytesConfig | None = None,
     formatting_func: Callable[[dict], str] | None = None,
 ) -> None:
@@ -53,13 +54,16 @@ def refuse_arguments(
             Configuration of the run.
         config_class (`type`):
             Its expected class.
+        train_dataset ([`~datasets.Dataset`], *optional*):
+            Rows that are trained on, which [`~trl.SFTTrainer`] needs.
         quantization_config ([`~transformers.BitsAndBytesConfig`], *optional*):
             Refused.
         formatting_func (`Callable`, *optional*):
             Refused.
 
     Raises:
-        ConfigurationError: If one was given, if `args` is of another class, or if several GPUs are used by one process.
+        ConfigurationError: If one of these was given, if `args` is of another class, if several GPUs are used by one
+            process, or if there are no rows.
     """
     if not isinstance(args, config_class):
         raise ConfigurationError(
@@ -74,6 +78,8 @@ def refuse_arguments(
             f"One process sees {args.n_gpu} GPUs, on which `Trainer` would use `nn.DataParallel`. Start the script with "
             "`accelerate launch`, or set CUDA_VISIBLE_DEVICES to one of them."
         )
+    if train_dataset is None:
+        raise ConfigurationError("Expected `train_dataset`, got none. `load_rows(name)` gives its splits.")
 
 
 def load_parts(

@@ -36,6 +36,19 @@ _WITHOUT_EFFECT: dict[str, tuple[tuple[Any, ...], str]] = {
     "eval_packing": ((None, False), "Rows are not packed."),
     "padding_free": ((False,), "Every row has a latent block at the same columns of the batch."),
 }
+# Settings that are checked against their annotations; the others have checks of their own, or are those of `Trainer`.
+_CHECKED = (
+    "num_latents",
+    "question_style",
+    "bottleneck_share",
+    "freeze_vision",
+    "detach_prompt",
+    "truncate_steps",
+    "jacobi_sweeps",
+    "overwrite_output_dir",
+    "peak_flops_per_second",
+)
+
 _WITH_OPTIMIZER = (HubStrategy.CHECKPOINT, HubStrategy.ALL_CHECKPOINTS)
 
 
@@ -131,7 +144,7 @@ class StormTrainingConfig(SFTConfig):
         given.activation_checkpointing_kwargs = given.gradient_checkpointing_kwargs = exact
 
     def _check_ranges(self) -> None:
-        check_values(self, ("num_latents", "question_style", "bottleneck_share", "peak_flops_per_second"))
+        check_values(self, _CHECKED)
         self._check_hub_strategy()
         check_video_backend(self.video_backend or video_backend())
         if not 0 <= self.bottleneck_share <= 1 or (self.bottleneck_share and self.num_latents == 0):

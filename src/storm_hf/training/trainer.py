@@ -133,7 +133,7 @@ class StormTrainer(CheckpointingTrainer):
         formatting_func: Callable[[dict], str] | None = None,
     ) -> None:
         args = self._config_class(f"storm-{self._stage}") if args is None else args
-        refuse_arguments(args, self._config_class, quantization_config, formatting_func)
+        refuse_arguments(args, self._config_class, train_dataset, quantization_config, formatting_func)
         model, processing_class, args = load_parts(model, processing_class, args, data_collator)
         peft_config = _choose_trained_weights(model, peft_config, args)
         super().__init__(
