@@ -190,3 +190,8 @@ def test_missing_videos_stay_missing(tmp_path):
     (tmp_path / "train.jsonl").write_text('{"video": "a.mp4", "thought_video": "b.mp4"}\n{"video": null}\n')
     rows = load_rows(str(tmp_path))["train"]
     assert rows["video"] == [str(tmp_path / "a.mp4"), None]
+
+
+def test_model_that_is_nowhere_is_named():
+    with pytest.raises(CheckpointError, match=r"^There is no model folder no-base, and no model of that name"):
+        load_storm(StormModelConfig(model_name_or_path="no-base"))

@@ -111,8 +111,30 @@ def place_of(revision: str | None) -> dict[str, str]:
 
 
 def _load_config(name_or_path: str, place: Mapping[str, str]) -> PreTrainedConfig:
+    config = read_config(name_or_path, **place)
+    if config.model_type != "storm":
+        raise CheckpointError(
+            f"{name_or_path} is a {config.model_type} model, not a STORM. Make one of it with "
+            "`StormForConditionalGeneration.from_backbone`, and train it."
+        )
+    return config
+
+
+def read_config(name_or_path: str, *, revision: str | None = None) -> PreTrainedConfig:
+    """Read the configuration of any model, in a folder or on the Hub.
+
+    Args:
+        name_or_path (`str`):
+            Folder of the model, or its name on the Hub.
+        revision (`str`, *optional*):
+            Branch, tag or commit of a name on the Hub.
+
+    Raises:
+        CheckpointError: If there is no such model, or its configuration is damaged.
+    """
+    check_place(name_or_path)
     try:
-        config = AutoConfig.from_pretrained(name_or_path, trust_remote_code=False, **place)
+        return AutoConfig.from_pretrained(name_or_path, trust_remote_code=False, **place_of(revision))
     except _LOADING_ERRORS as error:
         if Path(name_or_path).is_dir():
             raise CheckpointError(f"The config.json of {name_or_path} cannot be read: {first_line(error)}.") from error
@@ -120,9 +142,3 @@ def _load_config(name_or_path: str, place: Mapping[str, str]) -> PreTrainedConfi
             f"There is no model folder {name_or_path}, and no model of that name could be had from the Hub. "
             "`storm demo` trains one."
         ) from error
-    if config.model_type != "storm":
-        raise CheckpointError(
-            f"{name_or_path} is a {config.model_type} model, not a STORM. Make one of it with "
-            "`StormForConditionalGeneration.from_backbone`, and train it."
-        )
-    return config

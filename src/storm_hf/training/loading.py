@@ -12,10 +12,11 @@ from typing import Any, Literal
 import torch
 from datasets import Dataset, DatasetDict, Features, List, Value, load_dataset
 from peft import PeftModel
-from transformers import AutoConfig, AutoProcessor, BitsAndBytesConfig, PreTrainedConfig, ProcessorMixin
+from transformers import AutoProcessor, BitsAndBytesConfig, PreTrainedConfig, ProcessorMixin
 from trl import ModelConfig, get_quantization_config
 
 from storm_hf.checkpoints.adapter import AdapterFolder, base_config, find_adapter, with_storm
+from storm_hf.checkpoints.loading import read_config
 from storm_hf.errors import CheckpointError, ConfigurationError, DatasetError
 from storm_hf.hub.published_shards import fetch_videos, is_published, with_clips
 from storm_hf.model import StormConfig, StormForConditionalGeneration, add_latent_tokens, storm_processor
@@ -83,7 +84,8 @@ def load_storm(
 
     Raises:
         BackboneError: If the checkpoint is not a video-language model.
-        CheckpointError: If a STORM is asked for another projector than its own, or an adapter is not whole.
+        CheckpointError: If there is no such checkpoint, a STORM is asked for another projector than its own, or an adapter is not
+            whole.
     """
     adapter = find_adapter(args.model_name_or_path, revision=args.model_revision)
     if adapter is None:
@@ -101,7 +103,7 @@ def _load_whole(
     args: StormModelConfig, num_latents: int | None
 ) -> tuple[StormForConditionalGeneration, ProcessorMixin]:
     name, revision = args.model_name_or_path, args.model_revision
-    config = AutoConfig.from_pretrained(name, revision=revision)
+    config = read_config(name, revision=revision)
     loading = _loading(args) | {"quantization_config": quantization(args, config)}
     if config.model_type == "storm":
         config = _adapted(config, args, num_latents)
