@@ -56,7 +56,7 @@ def test_token_ids_have_their_data():
 
 
 def test_operation_that_needs_data_is_an_error():
-    with DryRun(), pytest.raises((RuntimeError, NotImplementedError)):
+    with DryRun(), pytest.raises(RuntimeError):
         torch.empty(3).nonzero()
     with DryRun(), pytest.raises(RuntimeError):
         torch.empty(()).item()

@@ -126,7 +126,7 @@ def measure_step(
             return _measure(run, recipe, backbone, tokens, clip, sharing)
     except StormError:
         raise
-    except (NotImplementedError, RuntimeError) as error:
+    except RuntimeError as error:
         reason = str(error).partition("\n")[0]
         raise BackboneError(
             f"Expected a backbone whose step can be run without data, got `{backbone.config.model_type}`: {reason} Measure a "
