@@ -1,6 +1,10 @@
+import ast
 import signal
+from pathlib import Path
 
 import pytest
+
+import storm_hf
 
 from storm_hf.processes import receiving_stops
 
@@ -19,3 +23,11 @@ def test_handlers_are_back_after_an_error():
     with pytest.raises(KeyError), receiving_stops(lambda number, frame: None):
         raise KeyError
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_modules_that_are_started_define_everything_before_they_run():
+    modules = [(path, path.read_text(encoding="utf-8")) for path in Path(storm_hf.__file__).parent.rglob("*.py")]
+    started = [(path, ast.parse(source)) for path, source in modules if "\nif __name__ ==" in source]
+    assert started
+    early = [path for path, tree in started if "__main__" not in ast.unparse(tree.body[-1])]
+    assert not early

@@ -148,21 +148,6 @@ def _missing_data(task: str, error: BaseException, root: Path) -> DatasetError:
     )
 
 
-def main() -> None:
-    """Run the job of the one argument."""
-    work = ArmTasks(**json.loads(sys.argv.pop()))
-    try:
-        run_tasks(work)
-    except StormError as error:
-        sys.stdout.flush()
-        sys.stderr.write(f"\n{SENTENCE}{one_line(error)}\n")
-        sys.exit(FAILED)
-
-
-if __name__ == "__main__":
-    main()
-
-
 VERDICT = "Incorrect. No judge was asked."
 
 
@@ -200,3 +185,18 @@ def without_judge() -> Iterator[dict[str, str]]:
             }
         finally:
             server.shutdown()
+
+
+def main() -> None:
+    """Run the job of the one argument."""
+    work = ArmTasks(**json.loads(sys.argv.pop()))
+    try:
+        run_tasks(work)
+    except StormError as error:
+        sys.stdout.flush()
+        sys.stderr.write(f"\n{SENTENCE}{one_line(error)}\n")
+        sys.exit(FAILED)
+
+
+if __name__ == "__main__":
+    main()
