@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 
 import storm_hf
-
 from storm_hf.processes import receiving_stops
 
 
