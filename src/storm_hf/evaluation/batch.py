@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from transformers import PreTrainedModel, ProcessorMixin
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
 
 from storm_hf.evaluation.scorers.option import answer_alone, read_labelled, read_last, read_last_letter, read_text
 from storm_hf.inputs.conversation import as_text, read_options
@@ -133,17 +133,23 @@ def generate_greedily(
     Returns:
         [`~transformers.generation.GenerateDecoderOnlyOutput`]: What [`read_answers`] reads.
     """
-    tokenizer = prompts.processor.tokenizer
     return model.generate(
         **inputs,
         **arguments,
-        max_new_tokens=max_new_tokens,
-        do_sample=False,
+        **greedy_settings(prompts.processor.tokenizer, max_new_tokens),
         return_dict_in_generate=True,
         output_latents=True,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
     )
+
+
+def greedy_settings(tokenizer: PreTrainedTokenizerBase, max_new_tokens: int) -> dict[str, Any]:
+    """Arguments of `generate` for greedy answers up to the end of the turn."""
+    return {
+        "max_new_tokens": max_new_tokens,
+        "do_sample": False,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
 
 
 def read_answers(output: Any, num_prompt_tokens: int, prompts: PromptEncoder, rows: Sequence[Row]) -> list[Answer]:

@@ -1,0 +1,95 @@
+"""Rule by which an answer counts as the one that was given before training."""
+
+import re
+import unicodedata
+from collections import Counter
+
+
+SMALLEST_F1 = 0.75
+_FUNCTION_WORDS = (
+    "a an the this that these those it its he she they we you i my your his her their our me him them us "
+    "is are was were be been being am do does did has have had having can could will would shall should may might must "
+    "of in on at to for from by with as into onto about over and or but so if than then there here "
+    "what which who whom whose when where why how also just very really quite sure certainly course well okay ok please "
+    "s d ll m re ve"  # left by an apostrophe
+)
+_STOP_WORDS = frozenset(_FUNCTION_WORDS.split())
+_NEGATIONS = frozenset(("not", "no", "never", "none", "nothing", "neither", "nor", "cannot"))
+_LIST_MARKER = re.compile(r"^[ \t]*(?:\d+[.)]|[-*•])\s+", re.MULTILINE)
+_END_OF_SENTENCE = re.compile(r"(?<=[.!?])[\"'”’)*]*(?:\s+|$)|(?<![:\n])\n+")
+_CONTRACTED_NOT = re.compile(r"n['’]t\b")
+_WORD = re.compile(r"\d+(?:[.,]\d+)*|[^\W_]+")
+_LOOP_OF_WORDS = re.compile(r"(?:^| )(\S+(?: \S+){0,15}?)(?: \1){2,}(?= |$)")
+_LOOP_OF_LETTERS = re.compile(r"([^\W\d]{1,8}?)\1{7,}")
+_FEWEST_LOOPED_WORDS = 6
+
+
+def same_answer(before: str, after: str, prompt: str = "") -> bool:
+    """Judge whether a model answers as it did before.
+
+    Two answers are the same if neither is empty, neither repeats itself in a loop, and one of these holds:
+
+    1. Their first sentences have the same words, whatever their case, punctuation and spaces. Marks of a list are left out, and a
+       sentence that ends in a colon includes the line that follows it.
+    2. Their first sentences have the same numbers and the same negations, and their content words agree with a token F1 of 0.75
+       or more. Content words are those that are neither function words ("the", "is", "of") nor words of the prompt. Where one of
+       the two has no others, the words of the prompt count in both.
+
+    The words of a prompt say nothing about its answer: "The capital of Italy is Rome" and "The capital of Italy is Paris" share
+    two of three content words, and "Rome" shares one of three with the correct sentence. Without them, the first pair shares
+    none, and the second all. At 0.75, answers of one to three content words have to agree in all of them. One in four may differ
+    in a longer answer, where a model says the same with another adjective. Synonyms and other languages are not known to the
+    rule, so it errs on the side of "differs".
+
+    Args:
+        before (`str`):
+            Answer before training.
+        after (`str`):
+            Answer after it.
+        prompt (`str`, *optional*):
+            The question or instruction that both answer.
+    """
+    if any(not words_of(answer) or repeats_itself(answer) for answer in (before, after)):
+        return False
+    first, second = (words_of(first_sentence(answer)) for answer in (before, after))
+    return first == second or _has_same_content(first, second, set(words_of(prompt)))
+
+
+def first_sentence(answer: str) -> str:
+    """Cut an answer after its first sentence, the marks of lists left out."""
+    text = _LIST_MARKER.sub("", answer).strip()
+    parts = (part for part in _END_OF_SENTENCE.split(text) if words_of(part))
+    return next(parts, "")
+
+
+def words_of(text: str) -> list[str]:
+    """Read the words and numbers of a text in lower case, without punctuation; "isn't" becomes "is not"."""
+    text = unicodedata.normalize("NFKC", text).casefold()
+    return _WORD.findall(_CONTRACTED_NOT.sub(" not", text))
+
+
+def repeats_itself(answer: str) -> bool:
+    """Find a loop: one to 16 words three times in a row and six words or more in all, or letters eight times in a row."""
+    text = " ".join(words_of(_LIST_MARKER.sub("", answer)))
+    loops = (match[0].split() for match in _LOOP_OF_WORDS.finditer(text))
+    return any(len(words) >= _FEWEST_LOOPED_WORDS for words in loops) or _LOOP_OF_LETTERS.search(text) is not None
+
+
+def token_f1(first: list[str], second: list[str]) -> float:
+    """Harmonic mean of the shares of words of either list that the other one has too; 0 if one is empty."""
+    num_shared = (Counter(first) & Counter(second)).total()
+    return 2 * num_shared / (len(first) + len(second)) if num_shared else 0.0
+
+
+def _has_same_content(first: list[str], second: list[str], asked: set[str]) -> bool:
+    if _fixed_words(first) != _fixed_words(second):
+        return False
+    contents = [[word for word in words if word not in _STOP_WORDS] for words in (first, second)]
+    own = [[word for word in words if word not in asked] for words in contents]
+    return token_f1(*(own if all(own) else contents)) >= SMALLEST_F1
+
+
+def _fixed_words(words: list[str]) -> tuple[set[str], bool]:
+    """The numbers of a sentence, and whether something is denied in it."""
+    numbers = {word for word in words if word[0].isdigit()}
+    return numbers, bool(_NEGATIONS.intersection(words))
