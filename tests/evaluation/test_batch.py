@@ -1,7 +1,15 @@
 import pytest
 from tests.diagnostics.thinker import NUM_LATENTS, saying
 
-from storm_hf.evaluation.batch import Answer, accuracy, answer_questions, expected_choice, read_option
+from storm_hf.evaluation.batch import (
+    Answer,
+    accuracy,
+    answer_questions,
+    expected_choice,
+    read_option,
+    read_outcome,
+    read_reply,
+)
 
 
 OPTIONS = ("red", "green", "blue", "yellow")
@@ -99,6 +107,71 @@ def test_letters_go_on_behind_the_tenth_option():
 )
 def test_correct_answer_of_a_row_is_read_as_answers_are(answer, options, choice):
     assert expected_choice({"answer": answer, "options": options}) == choice
+
+
+@pytest.mark.parametrize(
+    ("text", "choice"),
+    [
+        ("The ball is under the red cup.", "red"),
+        ("the RED cup holds it", "red"),
+        ("It is red", "red"),
+        ("I saw red first. It ends up on the blue pad.", "blue"),
+        ("The blue cup holds the ball. It is there since the third step.", "blue"),
+        ("The ball is not under the red cup.", None),
+        ("It isn't the red cup.", None),
+        ("The ball is under the red or the blue cup.", None),
+        ("The red cup, not the blue one.", None),
+        ("red/blue cup", None),
+        ("The reddish cup.", None),
+        ("The ball is under that cup.", None),
+        ("", None),
+    ],
+)
+@pytest.mark.parametrize("style", ["none", "words", "letters"])
+def test_reply_in_a_sentence_names_the_choice_that_it_speaks_of(text, choice, style):
+    assert read_outcome(text, OPTIONS, style) == choice
+
+
+@pytest.mark.parametrize(
+    ("text", "choice"),
+    [
+        ("B", "green"),
+        ("b", "green"),
+        ("B.", "green"),
+        ("b) green", "green"),
+        ("The answer is B.", "green"),
+        ("B. red", None),
+        ("A or B", None),
+        ("E", None),
+        ("A. red\nB. green", None),
+    ],
+)
+def test_reply_with_a_letter_names_the_choice_under_it(text, choice):
+    assert read_outcome(text, OPTIONS, "letters") == choice
+
+
+def test_letter_names_nothing_where_choices_have_none():
+    assert read_outcome("B", OPTIONS, "words") is None
+
+
+def test_compass_point_is_not_read_into_a_longer_one():
+    assert read_outcome("It is on the northwest field.", ["north", "west", "northwest"], "none") == "northwest"
+
+
+ASKED = {"answer": "It is red.", "options": [], "choices": list(OPTIONS), "choice_style": "none", "outcome": "red"}
+
+
+def test_row_with_a_complete_question_is_read_by_its_choices():
+    assert read_reply("The blue cup holds it.", ASKED, "letters") == "blue"
+    assert read_reply("B", ASKED, "letters") is None
+    assert read_reply("A", {**ASKED, "choice_style": "letters"}, "none") == "red"
+    assert expected_choice(ASKED) == "red"
+
+
+def test_row_with_options_is_read_in_the_style_of_its_prompt():
+    row = {**ASKED, "options": list(OPTIONS)}
+    assert [read_reply("B", row, style) for style in ("letters", "words")] == ["green", None]
+    assert read_reply("The blue cup holds it.", row, "words") is None
 
 
 def test_answer_to_an_open_question_names_no_option():

@@ -1,9 +1,19 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from storm_hf.annotations.record import Annotation
 from storm_hf.errors import ConfigurationError
-from storm_hf.thought_video import SimulatorGenerator, WorldRecipe, WorldSplit, render_world
+from storm_hf.evaluation.batch import read_outcome
+from storm_hf.thought_video import (
+    AskedExample,
+    SimulatorGenerator,
+    WorldExample,
+    WorldRecipe,
+    WorldSplit,
+    render_world,
+)
 
 
 RECIPE = WorldRecipe.from_dict(
@@ -59,6 +69,57 @@ def test_share_of_open_questions_is_drawn_by_the_seed_alone(tmp_path):
     assert [example.options == () for example in examples] == [split.is_open(one.thought.seed) for one in examples]
     assert {example.options for example in examples} == {(), recipe.world_of("train").options}
     assert all(example.answer in recipe.world_of("train").options for example in examples)
+
+
+@pytest.fixture(scope="module")
+def asked(folder):
+    """The episodes of `examples`, asked in all wordings; their videos are rendered once."""
+    wordings = {"train": "trained", "test": "held_out"}
+    splits = {name: replace(split, wordings=wordings.get(name, "usual")) for name, split in RECIPE.splits.items()}
+    return render_world(replace(RECIPE, splits=splits), folder)
+
+
+def test_examples_in_other_wordings_carry_the_complete_question_and_reply(examples, asked):
+    world = RECIPE.world_of("train")
+    for split, wordings in (("train", world.trained_wordings), ("test", world.held_out_wordings)):
+        for usual, example in zip(examples[split], asked[split], strict=True):
+            assert isinstance(example, AskedExample)
+            assert example.question.startswith(wordings)
+            assert example.options == ()
+            assert (example.usual_question, example.outcome) == (usual.question, usual.answer)
+            assert sorted(example.choices) == sorted(usual.options)
+            assert read_outcome(example.answer, example.choices, example.choice_style) == usual.answer
+
+
+def test_other_wordings_change_neither_the_videos_nor_the_states(examples, asked):
+    for split, usual in examples.items():
+        assert [(one.id, one.video, one.states) for one in usual] == [
+            (one.id, one.video, one.states) for one in asked[split]
+        ]
+
+
+def test_split_in_the_usual_wording_has_the_columns_of_the_others_beside_it(examples, asked):
+    (usual,), (example,) = examples["longer"], asked["longer"]
+    assert type(usual) is WorldExample
+    assert (example.question, example.options, example.answer) == (usual.question, usual.options, usual.answer)
+    assert (example.choices, example.outcome) == (usual.options, usual.answer)
+
+
+def test_generator_draws_what_is_asked_in_other_wordings(asked):
+    example, world = asked["test"][0], RECIPE.world_of("test")
+    drawn = SimulatorGenerator(world, wordings="held_out").generate(annotation_of(example), seed=0)
+    assert drawn.seed == example.thought.seed
+    assert SimulatorGenerator(world).generate(annotation_of(example), seed=0).kind == "other episode"
+
+
+def test_wordings_of_a_recipe_are_those_that_exist():
+    with pytest.raises(ConfigurationError, match="wordings"):
+        WorldRecipe.from_dict({"world": "shuffle", "splits": {"train": {"count": 1, "wordings": "all"}}})
+
+
+def test_share_of_open_questions_is_refused_with_other_wordings():
+    with pytest.raises(ConfigurationError, match="no open_share with the wordings trained"):
+        WorldSplit(count=1, open_share=0.5, wordings="trained")
 
 
 @pytest.mark.parametrize("share", [0.0, 0.25, 0.5, 1.0])

@@ -29,6 +29,7 @@ from storm_hf.target_trajectory.encode import ShardEncoder
 from storm_hf.thought_video import (
     AnswerFreeGate,
     AnswerScorer,
+    AskedExample,
     ChatPrompt,
     DiffusersGenerator,
     DiffusersSettings,
@@ -303,6 +304,7 @@ def load_encoder(recipe: ThoughtsRecipe, folder: Path) -> ShardEncoder:
         name=settings.model,
         batch_size=settings.batch_size,
         is_world=recipe.world is not None,
+        has_wordings=recipe.world is not None and recipe.world.has_wordings,
         keeps_thoughts=recipe.keep_thoughts,
     )
 
@@ -334,5 +336,10 @@ def example_of(row: Row, folder: Path) -> ThoughtExample:
             clip_license=annotation.license or "unknown",
             clip_file=annotation.video.name,
         )
-    words = {name: value for name, value in row.words.items() if name != "asked"}
-    return WorldExample(**question, **words | {"states": tuple(words["states"])})
+    words: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in row.words.items()
+        if name != "asked"
+    }
+    kind = AskedExample if "outcome" in words else WorldExample
+    return kind(**question, **words)

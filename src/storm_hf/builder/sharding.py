@@ -15,6 +15,7 @@ from storm_hf.builder.row_steps import Record, Row, write_records
 from storm_hf.builder.sources import write_stamps
 from storm_hf.pipeline.workspace import Workspace, hash_file
 from storm_hf.thought_video import WorldRecipe, file_stem
+from storm_hf.thought_video.record import ASKED_COLUMNS
 from storm_hf.worlds import split_seeds
 
 
@@ -36,6 +37,9 @@ def plan_parameters(recipe: "ThoughtsRecipe") -> dict[str, Any]:
         for split, each in recipe.sources.items()
     }
     world = asdict(recipe.world) if recipe.world else None
+    for split in world["splits"].values() if world else ():
+        if split["wordings"] == "usual":  # as folders say that were begun before there were others
+            del split["wordings"]
     return {"sources": sources, "world": world, "rows_per_shard": recipe.rows_per_shard, "seed": recipe.seed}
 
 
@@ -122,18 +126,21 @@ def _episodes(world_recipe: WorldRecipe, split: str, rows_per_shard: int, folder
         text = world.describe(seed, depth=depth)
         name = f"{world.name}-{seed:09d}" + ("" if depth is None else f"-d{depth}")
         clip = folder / "videos" / "worlds" / f"{split}-{number // rows_per_shard:05d}" / f"{file_stem(name)}.mp4"
+        asked = how_many.ask(world, text)
         annotation = Annotation(
             id=name,
             video=clip.absolute(),
-            question=text.question,
-            options=() if how_many.is_open(seed) else text.options,
-            answer=text.answer,
+            question=asked.question,
+            options=asked.options,
+            answer=asked.answer,
             license=_LICENSE_OF_WORLDS,
             source=world.name,
         )
         words = {column: getattr(text, column) for column in _WORLD_COLUMNS} | {
             "asked": {"seed": seed, "depth": depth}
         }
+        if world_recipe.has_wordings:
+            words |= {column: getattr(asked, column) for column in ASKED_COLUMNS}
         yield Row(annotation=annotation, seed=seed, words=words)
 
 

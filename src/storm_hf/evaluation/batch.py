@@ -12,8 +12,15 @@ from typing import Any
 import numpy as np
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
 
-from storm_hf.evaluation.scorers.option import answer_alone, read_labelled, read_last, read_last_letter, read_text
-from storm_hf.inputs.conversation import as_text, read_options
+from storm_hf.evaluation.scorers.option import (
+    answer_alone,
+    read_labelled,
+    read_last,
+    read_last_letter,
+    read_mentioned,
+    read_text,
+)
+from storm_hf.inputs.conversation import as_text, is_filled, read_choices, read_options
 from storm_hf.inputs.prompts import PromptEncoder, Row
 from storm_hf.inputs.wording import LETTERS, QuestionStyle
 from storm_hf.interventions.intervention import Intervention
@@ -171,7 +178,7 @@ def read_answers(output: Any, num_prompt_tokens: int, prompts: PromptEncoder, ro
     latents = [None] * len(rows) if output.latents is None else output.latents.float().cpu().numpy()
     token_ids = [up_to_end(row, {tokenizer.eos_token_id}) for row in new_tokens.tolist()]
     return [
-        Answer(text.strip(), read_option(text, read_options(row), prompts.question_style), latent, tokens)
+        Answer(text.strip(), read_reply(text, row, prompts.question_style), latent, tokens)
         for text, row, latent, tokens in zip(texts, rows, latents, token_ids, strict=True)
     ]
 
@@ -202,6 +209,43 @@ def read_option(text: str, options: Sequence[str] | None, style: QuestionStyle |
     return None if place is None else options[place]
 
 
+def read_outcome(reply: str, choices: Sequence[str], style: QuestionStyle) -> str | None:
+    """Read the choice that a reply names, which may be a word, a letter, a letter with its word, or a sentence.
+
+    Args:
+        reply (`str`):
+            The generated text.
+        choices (`Sequence[str]`):
+            The closed set of answers, in the order in which the question lists it; see [`~storm_hf.worlds.Asked`].
+        style (`str`):
+            Form of the choices in the question. A letter names one only where they have letters.
+
+    Returns:
+        `str` or `None`: The choice, `None` if none or several are named, or it is denied.
+    """
+    if (named := read_option(reply, choices, style)) is not None:
+        return named
+    said, texts = answer_alone(reply), [str(choice) for choice in choices]
+    place = read_mentioned(said, texts, LETTERS[: len(texts)] if style == "letters" else ())
+    return None if place is None else choices[place]
+
+
+def read_reply(text: str, row: Row, style: QuestionStyle | None = "words") -> str | None:
+    """Read the option or, in a row whose question is complete, the choice that a reply names.
+
+    Args:
+        text (`str`):
+            The generated text.
+        row (`Mapping`):
+            The row. One with `options` has a question in `style`; one without them may have `choices` and a `choice_style`.
+        style (`str`, *optional*, defaults to `"words"`):
+            Style of the options in the question.
+    """
+    if options := read_options(row):
+        return read_option(text, options, style)
+    return read_outcome(text, choices, row["choice_style"]) if (choices := read_choices(row)) else None
+
+
 def _read_words(said: str, options: Sequence[str]) -> int | None:
     named = read_text(said, options)
     return next(iter(named)) if len(named) == 1 else read_last(said, options)
@@ -216,8 +260,10 @@ def _read_letter(said: str, options: Sequence[str]) -> int | None:
 def expected_choice(row: Row) -> str:
     """The correct option of a row, or the correct answer where the question is open.
 
-    An answer may have reasoning before the option that it ends with.
+    An answer may have reasoning before the option that it ends with. A row with an `outcome` says it there.
     """
+    if is_filled(row, "outcome"):
+        return as_text(row["outcome"], "outcome")
     answer = as_text(row["answer"], "answer")
     options = read_options(row)
     return answer if answer in options else read_option(answer, options) or answer

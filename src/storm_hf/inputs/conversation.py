@@ -115,14 +115,27 @@ def read_options(row: Row) -> list[str]:
     Raises:
         DatasetError: If they are no list of texts.
     """
-    if not is_filled(row, "options"):
+    return _texts(row, "options")
+
+
+def read_choices(row: Row) -> list[str]:
+    """The closed set of answers that a complete question speaks of, in its order; empty where none is known.
+
+    Raises:
+        DatasetError: If they are no list of texts.
+    """
+    return _texts(row, "choices")
+
+
+def _texts(row: Row, name: str) -> list[str]:
+    if not is_filled(row, name):
         return []
-    options = row["options"]
-    if isinstance(options, str | bytes | Mapping) or not hasattr(options, "__len__"):
+    texts = row[name]
+    if isinstance(texts, str | bytes | Mapping) or not hasattr(texts, "__len__"):
         raise DatasetError(
-            f"Expected `options` to be a list of texts, got {type(options).__name__}: {str(options)[:60]}. Make it a list."
+            f"Expected `{name}` to be a list of texts, got {type(texts).__name__}: {str(texts)[:60]}. Make it a list."
         )
-    return [as_text(option, "options") for option in options]
+    return [as_text(text, name) for text in texts]
 
 
 def is_filled(row: Row, name: str) -> bool:

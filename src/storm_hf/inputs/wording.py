@@ -16,6 +16,10 @@ NUMBER_WORDS = (
     "seven", "eight", "nine", "ten", "eleven", "twelve", "thirteen",
     "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen", "twenty",
 )
+ORDINAL_WORDS = (
+    "zeroth", "first", "second", "third", "fourth", "fifth", "sixth",
+    "seventh", "eighth", "ninth", "tenth", "eleventh", "twelfth",
+)
 # fmt: on
 LETTERS = ascii_uppercase
 _WORD_REQUEST = "Answer with one word:"

@@ -19,7 +19,7 @@ from storm_hf.target_trajectory.fitting import TargetSettings, fit_targets
 from storm_hf.target_trajectory.rank import RankReport
 from storm_hf.target_trajectory.schema import DATA, MANIFEST
 from storm_hf.target_trajectory.shards import shard_names
-from storm_hf.thought_video import ThoughtExample, WorldExample
+from storm_hf.thought_video import AskedExample, ThoughtExample, WorldExample
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,8 @@ def build_thoughts(
         processor,
         name=encoder,
         batch_size=batch_size,
-        is_world=_is_world(splits),
+        is_world=_all_are(WorldExample, splits),
+        has_wordings=_all_are(AskedExample, splits),
         feature_shape=shape,
     )
     shards = _write_shards(shard_encoder, splits, rows_per_shard, on_finished)
@@ -148,5 +149,5 @@ def _write_shards(
     return Step(DATA, encoder.write, parameters).run(Workspace(encoder.folder), tasks, on_finished)
 
 
-def _is_world(splits: Mapping[str, Sequence[ThoughtExample]]) -> bool:
-    return all(isinstance(example, WorldExample) for examples in splits.values() for example in examples)
+def _all_are(kind: type[ThoughtExample], splits: Mapping[str, Sequence[ThoughtExample]]) -> bool:
+    return all(isinstance(example, kind) for examples in splits.values() for example in examples)

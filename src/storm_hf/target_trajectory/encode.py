@@ -24,7 +24,8 @@ from storm_hf.model.video_features_storm import to_float16
 from storm_hf.pipeline.paths import relative_to
 from storm_hf.target_trajectory.schema import CLIP_COLUMNS, FEATURES_COLUMN, storm_thoughts_features
 from storm_hf.target_trajectory.shards import write_shard
-from storm_hf.thought_video import ThoughtExample, WorldExample
+from storm_hf.thought_video import AskedExample, ThoughtExample, WorldExample
+from storm_hf.thought_video.record import ASKED_COLUMNS
 
 
 def encode_frames(
@@ -202,6 +203,9 @@ def row_of(example: ThoughtExample, folder: Path) -> dict[str, Any]:
         names = ("depth", "chain_of_thought", "terse_chain", "clip_caption", "thought_caption")
         row |= {name: getattr(example, name) for name in names}
         row["states"] = list(example.states)
+        if isinstance(example, AskedExample):
+            row |= {name: getattr(example, name) for name in ASKED_COLUMNS}
+            row["choices"] = list(example.choices)
     else:
         row |= {name: getattr(example, name) for name in CLIP_COLUMNS}
     return row
@@ -232,6 +236,8 @@ class ShardEncoder:
             Thought videos encoded together.
         is_world (`bool`, *optional*, defaults to `False`):
             Whether all examples are a world's.
+        has_wordings (`bool`, *optional*, defaults to `False`):
+            Whether all examples are [`~storm_hf.thought_video.AskedExample`]s.
         keeps_thoughts (`bool`, *optional*, defaults to `True`):
             Whether rows name the files of their thought videos.
         feature_shape (`tuple[int, int]`, *optional*):
@@ -244,6 +250,7 @@ class ShardEncoder:
     name: str
     batch_size: int = 32
     is_world: bool = False
+    has_wordings: bool = False
     keeps_thoughts: bool = True
     feature_shape: tuple[int, int] | None = None
 
@@ -282,7 +289,10 @@ class ShardEncoder:
             for example, encoded in zip(examples, features, strict=True)
         ]
         num_cells, hidden_size = self.feature_shape or features[0].shape[1:]
-        write_shard(path, rows, storm_thoughts_features(hidden_size, num_cells, is_world=self.is_world))
+        columns = storm_thoughts_features(
+            hidden_size, num_cells, is_world=self.is_world, has_wordings=self.has_wordings
+        )
+        write_shard(path, rows, columns)
 
     def _words(self, example: ThoughtExample) -> dict[str, Any]:
         row = row_of(example, self.folder) | {"encoder": self.name, "encoder_revision": self.revision}

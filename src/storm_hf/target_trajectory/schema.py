@@ -15,7 +15,9 @@ CLIP_COLUMNS = (
 )  # provenance: a copy of the shards alone determines what may be published
 
 
-def storm_thoughts_features(hidden_size: int, num_cells: int, *, is_world: bool = False) -> Any:
+def storm_thoughts_features(
+    hidden_size: int, num_cells: int, *, is_world: bool = False, has_wordings: bool = False
+) -> Any:
     """Describe the columns of a storm-thoughts data set.
 
     Args:
@@ -26,6 +28,9 @@ def storm_thoughts_features(hidden_size: int, num_cells: int, *, is_world: bool 
         is_world (`bool`, *optional*, defaults to `False`):
             Whether to add what a simulator knows besides: depth, states, both chains and both captions. It drew the clips too;
             other rows have the collection, licence and file of their clip.
+        has_wordings (`bool`, *optional*, defaults to `False`):
+            Whether to add what an [`~storm_hf.thought_video.AskedExample`] knows besides: the usual question, the choices and
+            their form, and the outcome.
 
     Returns:
         [`~datasets.Features`]: `thought_features` has the shape `(temporal patches, cells, hidden size)` and any number of
@@ -63,6 +68,8 @@ def storm_thoughts_features(hidden_size: int, num_cells: int, *, is_world: bool 
             "clip_caption": text,
             "thought_caption": text,
         }
+        if has_wordings:
+            columns |= {"usual_question": text, "choices": texts, "choice_style": text, "outcome": text}
     else:
         columns |= dict.fromkeys(CLIP_COLUMNS, text)
     return datasets.Features(columns)

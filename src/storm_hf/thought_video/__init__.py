@@ -19,7 +19,7 @@ from storm_hf.thought_video.quality import (
     assess,
     judge,
 )
-from storm_hf.thought_video.record import Rejected, ThoughtExample, ThoughtVideo, WorldExample
+from storm_hf.thought_video.record import AskedExample, Rejected, ThoughtExample, ThoughtVideo, WorldExample
 from storm_hf.thought_video.video_families import FAMILIES, VideoFamily
 from storm_hf.thought_video.visual_gain import (
     AnswerFreeGate,
@@ -43,6 +43,7 @@ __all__ = [
     "FAMILIES",
     "AnswerFreeGate",
     "AnswerScorer",
+    "AskedExample",
     "Assessment",
     "ChatPrompt",
     "DiffusersGenerator",

@@ -6,7 +6,8 @@ from typing import Any, Protocol
 
 from storm_hf.annotations.record import Annotation
 from storm_hf.thought_video.record import Rejected, ThoughtVideo, WorldExample
-from storm_hf.worlds import Episode, EpisodeFiles, World
+from storm_hf.worlds import Episode, EpisodeFiles, World, ask
+from storm_hf.worlds.asking import Wordings
 from storm_hf.worlds.render import check_canvas, on_canvas
 
 
@@ -61,6 +62,8 @@ class SimulatorGenerator:
             The world that the questions come from.
         canvas (`tuple[int, int]`, *optional*):
             Height and width that frames are padded to, in pixels before enlargement.
+        wordings (`str`, *optional*, defaults to `"usual"`):
+            Wordings of the questions; see [`~storm_hf.worlds.ask`].
 
     Raises:
         ConfigurationError: If the frames of the world do not fit on the canvas.
@@ -70,11 +73,12 @@ class SimulatorGenerator:
     revision = "1"
     license = "Apache-2.0"
 
-    def __init__(self, world: World[Any], canvas: tuple[int, int] | None = None) -> None:
+    def __init__(self, world: World[Any], canvas: tuple[int, int] | None = None, wordings: Wordings = "usual") -> None:
         if canvas is not None:
             check_canvas(world.frame_size, canvas)
         self.world = world
         self.canvas = canvas
+        self.wordings = wordings
         self.name = f"storm_hf.worlds.{world.name}"
 
     def generate(self, annotation: Annotation, *, prompt: str = "", seed: int) -> ThoughtVideo | Rejected:
@@ -93,10 +97,11 @@ class SimulatorGenerator:
         """
         seed, depth = self._episode_of(annotation.id) or (seed, None)
         episode = self.episode(seed, depth)
-        if (episode.question, episode.answer) != (annotation.question, annotation.answer):
+        asked = ask(self.world, episode, seed, self.wordings)
+        if (asked.question, asked.answer) != (annotation.question, annotation.answer):
             return Rejected(
-                f"other episode: the world {self.world.name} with the seed {seed} asks {episode.question!r}, answered "
-                f"{episode.answer!r}, but the annotation {annotation.id!r} asks {annotation.question!r}, answered "
+                f"other episode: the world {self.world.name} with the seed {seed} asks {asked.question!r}, answered "
+                f"{asked.answer!r}, but the annotation {annotation.id!r} asks {annotation.question!r}, answered "
                 f"{annotation.answer!r}"
             )
         return self._record(seed, episode.fps, frames=episode.thought)
@@ -116,7 +121,7 @@ class SimulatorGenerator:
         return replace(drawn, clip=on_canvas(drawn.clip, self.canvas), thought=on_canvas(drawn.thought, self.canvas))
 
     def example(self, files: EpisodeFiles) -> WorldExample:
-        """Describe an episode whose clip and thought video were rendered to files."""
+        """Describe an episode whose clip and thought video were rendered to files, in the usual wording."""
         return WorldExample(
             id=files.id,
             video=files.clip_path,

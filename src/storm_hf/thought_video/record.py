@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from storm_hf.errors import DatasetError, VideoReadError
+from storm_hf.inputs.wording import QuestionStyle
 from storm_hf.thought_video.clip_part import frame_times, is_before
 from storm_hf.video import read_video
 
@@ -182,3 +183,27 @@ class WorldExample(ThoughtExample):
     terse_chain: str
     clip_caption: str
     thought_caption: str
+
+
+ASKED_COLUMNS = ("usual_question", "choices", "choice_style", "outcome")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class AskedExample(WorldExample):
+    """An example whose question is complete, options and form of the reply included; see [`~storm_hf.worlds.Asked`].
+
+    Args:
+        usual_question (`str`):
+            The same question in the usual wording.
+        choices (`tuple[str, ...]`):
+            The closed set of answers, in the order in which the question lists it.
+        choice_style (`str`):
+            Form of the choices in the question: `none`, `words` or `letters`.
+        outcome (`str`):
+            The correct one of them, where `answer` may be a sentence or a letter.
+    """
+
+    usual_question: str
+    choices: tuple[str, ...]
+    choice_style: QuestionStyle
+    outcome: str

@@ -13,9 +13,20 @@ from typing import Any
 import numpy as np
 
 from storm_hf.errors import ConfigurationError
+from storm_hf.settings import check_values
 from storm_hf.thought_video.generator import SimulatorGenerator
-from storm_hf.thought_video.record import WorldExample
-from storm_hf.worlds import EpisodeFiles, World, make_world, split_seeds, write_episodes
+from storm_hf.thought_video.record import AskedExample, WorldExample
+from storm_hf.worlds import (
+    Asked,
+    EpisodeFiles,
+    EpisodeText,
+    World,
+    ask,
+    make_world,
+    split_seeds,
+    write_episodes,
+)
+from storm_hf.worlds.asking import Wordings
 
 
 VIDEOS = "videos"
@@ -36,21 +47,32 @@ class WorldSplit:
         open_share (`float`, *optional*, defaults to `0.0`):
             Share of the rows whose `options` are empty, so that their question is asked as an open one, 0 to 1. A model
             that is to answer both forms is trained on both.
+        wordings (`str`, *optional*, defaults to `"usual"`):
+            `usual` asks every question in one wording. `trained` and `held_out` draw one of the wordings of these names, a form of
+            the options and a form of the reply, see [`~storm_hf.worlds.ask`]: the `question` is complete, without `options`.
 
     Raises:
-        ConfigurationError: If not exactly one of count and depths is given, or the share is none.
+        ConfigurationError: If not exactly one of count and depths is given, the share is none or is given with other wordings
+            than the usual one, or there are no such wordings.
     """
 
     count: int | None = None
     depths: Mapping[int, int] | None = None
     knobs: Mapping[str, int] = field(default_factory=dict)
     open_share: float = 0.0
+    wordings: Wordings = "usual"
 
     def __post_init__(self) -> None:
+        check_values(self, ["wordings"])
         if (self.count is None) == (self.depths is None):
             raise ConfigurationError(f"Expected a split with either a count or depths but got {self}.")
         if not 0 <= self.open_share <= 1:
             raise ConfigurationError(f"Expected an open_share from 0 to 1 but got {self.open_share}.")
+        if self.open_share and self.wordings != "usual":
+            raise ConfigurationError(
+                f"Expected no open_share with the wordings {self.wordings}, which draw the form of the options, but got "
+                f"{self.open_share}. Leave it out."
+            )
 
     @property
     def num_episodes(self) -> int:
@@ -67,6 +89,11 @@ class WorldSplit:
     def is_open(self, seed: int) -> bool:
         """Tell if the question of an episode is asked without its options; its seed alone decides."""
         return bool(np.random.default_rng([seed, _QUESTION_FORM]).random() < self.open_share)
+
+    def ask(self, world: World[Any], episode: EpisodeText) -> Asked:
+        """Ask for the outcome of an episode as this split does; its seed alone decides how."""
+        asked = ask(world, episode, episode.seed, self.wordings)
+        return replace(asked, options=(), choice_style="none") if self.is_open(episode.seed) else asked
 
 
 @dataclass(frozen=True)
@@ -113,13 +140,18 @@ class WorldRecipe:
         """Episodes of all splits."""
         return sum(split.num_episodes for split in self.splits.values())
 
+    @property
+    def has_wordings(self) -> bool:
+        """Whether a split asks in other wordings than the usual one. Then the examples of all splits are [`AskedExample`]."""
+        return any(split.wordings != "usual" for split in self.splits.values())
+
     def world_of(self, split: str) -> World[Any]:
         """Make the world of a split."""
         return make_world(self.world, **{**self.knobs, **self.splits[split].knobs})
 
     def simulator_of(self, split: str) -> SimulatorGenerator:
         """Make what draws the episodes of a split."""
-        return SimulatorGenerator(self.world_of(split), self.canvas)
+        return SimulatorGenerator(self.world_of(split), self.canvas, self.splits[split].wordings)
 
 
 def render_world(
@@ -166,8 +198,14 @@ def render_world(
             on_finished=on_finished,
         )
         generator = SimulatorGenerator(world)
-        told = [generator.example(episode) for episode in files]
         examples[name] = [
-            replace(example, options=()) if split.is_open(example.thought.seed) else example for example in told
+            _with_question(generator.example(episode), split.ask(world, episode), recipe.has_wordings)
+            for episode in files
         ]
     return examples
+
+
+def _with_question(example: WorldExample, asked: Asked, has_wordings: bool) -> WorldExample:
+    if has_wordings:
+        return AskedExample(**{**vars(example), **vars(asked)})
+    return replace(example, options=asked.options)

@@ -8,16 +8,19 @@ from storm_hf.worlds.registry import WORLD_NAMES, make_world
 
 if TYPE_CHECKING:
     from storm_hf.inputs.wording import format_answer, format_question, split_words
+    from storm_hf.worlds.asking import Asked, ask
     from storm_hf.worlds.episode import Episode, EpisodeText
     from storm_hf.worlds.files import SPLITS, EpisodeFiles, read_episodes, split_seeds, world_of_clip, write_episodes
     from storm_hf.worlds.world import World
 
 _MODULE_OF = {
+    "Asked": "storm_hf.worlds.asking",
     "Episode": "storm_hf.worlds.episode",
     "EpisodeFiles": "storm_hf.worlds.files",
     "EpisodeText": "storm_hf.worlds.episode",
     "SPLITS": "storm_hf.worlds.files",
     "World": "storm_hf.worlds.world",
+    "ask": "storm_hf.worlds.asking",
     "format_answer": "storm_hf.inputs.wording",
     "format_question": "storm_hf.inputs.wording",
     "read_episodes": "storm_hf.worlds.files",
@@ -30,10 +33,12 @@ _MODULE_OF = {
 __all__ = [
     "SPLITS",
     "WORLD_NAMES",
+    "Asked",
     "Episode",
     "EpisodeFiles",
     "EpisodeText",
     "World",
+    "ask",
     "format_answer",
     "format_question",
     "make_world",

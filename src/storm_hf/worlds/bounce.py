@@ -12,6 +12,7 @@ from typing import ClassVar
 import numpy as np
 
 from storm_hf.inputs.wording import NUMBER_WORDS, number_pairs, wording
+from storm_hf.worlds.episode import EpisodeText
 from storm_hf.worlds.render import CELL_PX, LIME, WHITE, canvas, diagonal, distance, fill
 from storm_hf.worlds.world import DemoSettings, Training, Words, World, check_knob, check_num_steps
 
@@ -29,6 +30,29 @@ _TURNED_BY = {
 }
 _BALL_PX, _BALL_MARGIN, _BALL_SHIFT = 6, 5, 3
 _LINE = (90, 90, 90)
+_WORDINGS = (
+    "Where is the ball after {steps}?",
+    "On which field of the board does the ball lie after {steps}?",
+    "Follow the ball for {steps}. Which field does it reach?",
+    "The ball starts to roll. Where has it got to {steps} later?",
+    "Tell me the field that the ball arrives at after {steps}.",
+    "Let the ball roll on for {steps} and name the place where it is stopped.",
+    "If the ball keeps bouncing off walls and deflectors for {steps}, what is its position?",
+    "Imagine what happens next: in which part of the board will the ball be after {steps}?",
+    "Given the walls and the slanted bars, predict the place of the ball after {steps}.",
+    "Please work out the square on which the ball stands at the end of {steps}.",
+    "Suppose the ball makes {steps}. Which field is it on then?",
+    "Where will we find the ball {steps} from now?",
+    "What is the location of the ball on the grid after moving {steps}?",
+    "The picture shows how the ball sets off. Say where its path leads in {steps}.",
+    "Which of the nine fields holds the ball when it has moved for {steps}?",
+)
+_SENTENCES = (
+    "The ball is on the {answer} field.",
+    "It reaches the {answer} field.",
+    "After {steps}, the ball lies in the {answer}.",
+    "Its position is {answer}.",
+)
 
 
 @dataclass(frozen=True)
@@ -76,6 +100,9 @@ class Bounce(World[_BouncePlan]):
         },
     )
 
+    question_wordings: ClassVar[tuple[str, ...]] = _WORDINGS
+    answer_sentences: ClassVar[tuple[str, ...]] = _SENTENCES
+
     num_deflectors: int = 3
     num_steps: int = 6
     min_steps: int = 4
@@ -112,7 +139,7 @@ class Bounce(World[_BouncePlan]):
     def vocabulary(self) -> tuple[str, ...]:
         """Every word that a text of this world can use, sorted."""
         plain = "ball going board step moves to Where is the after steps?"
-        return wording(self.options, plain, *_DIRECTIONS, *_DEFLECTORS, _question(1))
+        return wording(self.options, plain, *_DIRECTIONS, *_DEFLECTORS, _WORDINGS[0].format(**_blanks(1)))
 
     def _read_frame(self, frame: np.ndarray) -> str:
         """Look for the ball where it lies when it leaves each field in each direction."""
@@ -160,13 +187,16 @@ class Bounce(World[_BouncePlan]):
         balls = [f"ball {_spoken(state)}" for state in states]
         reasons = (f"ball moves to {_spoken(state)}" for state in states)
         return Words(
-            question=_question(plan.depth),
+            question=_WORDINGS[0].format(**_blanks(plan.depth)),
             depth=plan.depth,
             clip_caption=f"ball {_spoken(plan.start)} . board {' '.join(plan.board)} .",
             thought_caption=number_pairs(balls, first=1),
             chain_of_thought=f"step {number_pairs(reasons, first=1).replace(' . ', ' . step ')}",
             terse_chain=" ".join(word for state in states for word in _parts(state)),
         )
+
+    def _blanks(self, episode: EpisodeText) -> dict[str, str]:
+        return _blanks(episode.depth)
 
     def _draw_clip(self, plan: _BouncePlan) -> np.ndarray:
         return np.stack(_ball_frames(_draw_board(plan.board), plan.start))
@@ -187,8 +217,8 @@ def _spoken(state: str) -> str:
     return " going ".join(_parts(state))
 
 
-def _question(depth: int) -> str:
-    return f"Where is the ball after {NUMBER_WORDS[depth]} {'step' if depth == 1 else 'steps'}?"
+def _blanks(depth: int) -> dict[str, str]:
+    return {"steps": f"{NUMBER_WORDS[depth]} {'step' if depth == 1 else 'steps'}"}
 
 
 def _draw_board(board: tuple[str, ...]) -> np.ndarray:

@@ -19,7 +19,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from storm_hf.inputs.wording import NUMBER_WORDS, number_pairs, wording
+from storm_hf.inputs.wording import NUMBER_WORDS, ORDINAL_WORDS, number_pairs, wording
+from storm_hf.worlds.episode import EpisodeText
 from storm_hf.worlds.render import CELL_PX, PALETTE, Colour, canvas, fill
 from storm_hf.worlds.world import DemoSettings, Training, Words, World, check_knob, check_num_steps
 
@@ -30,6 +31,30 @@ _OFF: Colour = (40, 60, 120)
 _SYLLABLES = tuple(f"{consonant}{vowel}" for consonant in "bdkm" for vowel in "aeiu")
 _NUM_ASKED = 3  # tiles of a row whose ones and zeros make the answer
 _MAX_TILES = 12  # along a side
+_WORDINGS = (
+    "Which number do the last three tiles of row {row} show at the end?",
+    "Read the three rightmost tiles of row {row} as a binary number once all operations are done. What is it?",
+    "After the last operation, what number is written in the final three tiles of the {ordinal} row?",
+    "Treat bright tiles as ones and dark tiles as zeros. What do the last three tiles of row {row} spell when nothing changes any "
+    "more?",
+    "Apply every operation to the pattern. Which value do the three tiles at the right end of row {row} have?",
+    "Please work out the number in the last three columns of row {row} in the finished pattern.",
+    "Look at row {row} of the final pattern and say which number its last three tiles form.",
+    "What do the three tiles on the far right of the {ordinal} row encode as a binary number in the end?",
+    "Follow the tiles through all changes. Name the number that closes row {row}.",
+    "The signs transform the pattern step by step. Which number results at the right edge of row {row}?",
+    "When all signs have been carried out, how much is the end of row {row} worth?",
+    "Give the number that the rightmost triple of tiles in the {ordinal} row stands for after everything.",
+    "Suppose you see the pattern after its last change: what is the binary value of the tiles that end row {row}?",
+    "Decode the bits on the right-hand side of row {row} in the resulting grid.",
+    "The video has ended. What value is formed by the three outermost tiles on the right of row {row}?",
+)
+_SENTENCES = (
+    "The tiles show {answer}.",
+    "The number is {answer}.",
+    "Those tiles stand for the number {answer}.",
+    "In the end they read {answer}.",
+)
 
 
 def _across(tiles: np.ndarray) -> np.ndarray:
@@ -140,6 +165,9 @@ class Lattice(World[LatticePlan]):
         },
     )
 
+    question_wordings: ClassVar[tuple[str, ...]] = _WORDINGS
+    answer_sentences: ClassVar[tuple[str, ...]] = _SENTENCES
+
     num_rows: int = 4
     num_columns: int = 12
     tile_px: int = 4
@@ -182,7 +210,13 @@ class Lattice(World[LatticePlan]):
     @property
     def vocabulary(self) -> tuple[str, ...]:
         """Every word that a text of this world can use, sorted."""
-        return wording(self.options, _question(0), "pattern none step on off tiles", *OPERATIONS, *_SYLLABLES)
+        return wording(
+            self.options,
+            _WORDINGS[0].format(**_blanks(0)),
+            "pattern none step on off tiles",
+            *OPERATIONS,
+            *_SYLLABLES,
+        )
 
     def _describe_states(self) -> str:
         return f"{self.num_rows * self.num_columns} ones and zeros, row by row"
@@ -220,13 +254,16 @@ class Lattice(World[LatticePlan]):
         tiles = (" ".join("on" if bit == "1" else "off" for bit in state) for state in states)
         reasons = (f"{sign} , tiles {words}" for sign, words in zip(signs, tiles, strict=True))
         return Words(
-            question=_question(plan.row),
+            question=_WORDINGS[0].format(**_blanks(plan.row)),
             depth=plan.depth,
             clip_caption=number_pairs([f"pattern {self._syllables(plan.start)}", *signs], first=0),
             thought_caption=number_pairs([f"pattern {words}" for words in said], first=1),
             chain_of_thought=f"step {number_pairs(reasons, first=1).replace(' . ', ' . step ')}",
             terse_chain=" ".join(said),
         )
+
+    def _blanks(self, episode: EpisodeText) -> dict[str, str]:
+        return _blanks(self._plan(episode.seed, episode.depth).row)
 
     def _syllables(self, state: str) -> str:
         """Say a pattern, a syllable for each block of two by two tiles: the upper two are its consonant, the lower its vowel."""
@@ -265,8 +302,8 @@ class Lattice(World[LatticePlan]):
         return canvas(height // CELL_PX, width // CELL_PX)
 
 
-def _question(row: int) -> str:
-    return f"Which number do the last three tiles of row {NUMBER_WORDS[row + 1]} show at the end?"
+def _blanks(row: int) -> dict[str, str]:
+    return {"row": NUMBER_WORDS[row + 1], "ordinal": ORDINAL_WORDS[row + 1]}
 
 
 def _state(tiles: np.ndarray) -> str:

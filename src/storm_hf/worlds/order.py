@@ -11,7 +11,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from storm_hf.inputs.wording import NUMBER_WORDS, number_pairs, wording
+from storm_hf.inputs.wording import NUMBER_WORDS, ORDINAL_WORDS, number_pairs, wording
+from storm_hf.worlds.episode import EpisodeText
 from storm_hf.worlds.render import CELL_PX, PALE, PALETTE, Colour, canvas, shape_masks, stamp
 from storm_hf.worlds.world import DemoSettings, Training, Words, World, check_knob, check_num_steps
 
@@ -21,6 +22,29 @@ _SHAPES = tuple(_MASKS)
 
 _NUM_PLACES = 4
 _MARGIN_TOP, _MARGIN_LEFT = 4, 3
+_WORDINGS = (
+    "Which shape was number {number}?",
+    "What is the {ordinal} shape that appears?",
+    "Several shapes show up one after the other. Which one comes {ordinal}?",
+    "Tell me the shape in position {number} of the sequence.",
+    "Count the shapes as they appear and name number {number}.",
+    "Looking at the order of appearance, what stands at place {number}?",
+    "Which figure is shown as the {ordinal} one in this video?",
+    "If you list all shapes in the order of the video, what is entry {number}?",
+    "Please say what kind of shape was the {ordinal} to be displayed.",
+    "Ignore the pauses and the colours. What was the {ordinal} form on the screen?",
+    "Name the object that was presented {ordinal}.",
+    "Of everything that flashes up, which shape has the rank {number}?",
+    "Remember the series of shapes. What was its {ordinal} member?",
+    "When the {ordinal} shape came into view, what was it?",
+    "Which shape would carry the label {number} if they were numbered as they arrive?",
+)
+_SENTENCES = (
+    "The shape was a {answer}.",
+    "It is the {answer}.",
+    "Number {number} was a {answer}.",
+    "The {ordinal} shape is a {answer}.",
+)
 
 
 @dataclass(frozen=True)
@@ -72,6 +96,9 @@ class Order(World[_OrderPlan]):
         },
     )
 
+    question_wordings: ClassVar[tuple[str, ...]] = _WORDINGS
+    answer_sentences: ClassVar[tuple[str, ...]] = _SENTENCES
+
     num_shapes: int = 5
     num_steps: int = 6
 
@@ -103,7 +130,7 @@ class Order(World[_OrderPlan]):
     @property
     def vocabulary(self) -> tuple[str, ...]:
         """Every word that a text of this world can use, sorted."""
-        return wording(self.options, _question(1), "shape none step number is", *PALETTE)
+        return wording(self.options, _WORDINGS[0].format(**_blanks(1)), "shape none step number is", *PALETTE)
 
     def _read_frame(self, frame: np.ndarray) -> str:
         """Compare with the recap of each shape."""
@@ -133,13 +160,16 @@ class Order(World[_OrderPlan]):
         numbers = [NUMBER_WORDS[min(step + 1, self.num_shapes)] for step in range(self.num_steps)]
         reasons = (f"number {number} is {state}" for number, state in zip(numbers, states, strict=True))
         return Words(
-            question=_question(plan.depth),
+            question=_WORDINGS[0].format(**_blanks(plan.depth)),
             depth=plan.depth,
             clip_caption=number_pairs([shown.get(step, "none none") for step in range(self.num_steps)], first=1),
             thought_caption=number_pairs([f"shape {state}" for state in states], first=1),
             chain_of_thought=f"step {number_pairs(reasons, first=1).replace(' . ', ' . step ')}",
             terse_chain=" ".join(states),
         )
+
+    def _blanks(self, episode: EpisodeText) -> dict[str, str]:
+        return _blanks(episode.depth)
 
     def _draw_clip(self, plan: _OrderPlan) -> np.ndarray:
         frames = [canvas(1, _NUM_PLACES) for _ in range(self.num_steps)]
@@ -151,8 +181,8 @@ class Order(World[_OrderPlan]):
         return np.stack([_recap_frame(state) for state in self._states(plan)]).repeat(2, axis=0)  # (T, H, W, 3)
 
 
-def _question(depth: int) -> str:
-    return f"Which shape was number {NUMBER_WORDS[depth]}?"
+def _blanks(depth: int) -> dict[str, str]:
+    return {"number": NUMBER_WORDS[depth], "ordinal": ORDINAL_WORDS[depth]}
 
 
 def _recap_frame(shape: str) -> np.ndarray:

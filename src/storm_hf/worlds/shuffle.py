@@ -21,7 +21,29 @@ from storm_hf.worlds.world import DemoSettings, Training, Words, World, check_kn
 
 _Swap = tuple[int, int]  # left cup, right cup
 
-_QUESTION = "Which cup holds the ball at the end?"
+_WORDINGS = (
+    "Which cup holds the ball at the end?",
+    "Under which cup is the ball when everything has stopped moving?",
+    "After all the swaps, where is the ball?",
+    "Tell me the colour of the pad that the ball ends up on.",
+    "Keep an eye on the ball: what colour is the pad below it in the last frame?",
+    "Where do I have to look for the ball once the cups stand still?",
+    "The cups may trade places. Which one hides the ball now?",
+    "Name the pad on which the hidden ball comes to rest.",
+    "A ball was hidden and the cups were moved around. Which colour marks its final place?",
+    "Please follow the ball through the video and say where it finishes.",
+    "Which cup should be lifted to find the ball after the shuffling is over?",
+    "What is the final location of the ball?",
+    "If all cups were taken away now, on which colour would the ball be seen?",
+    "The game is over. What colour has the pad that carries the ball?",
+    "Say which of the cups covers the ball after the last move.",
+)
+_SENTENCES = (
+    "The ball is under the {answer} cup.",
+    "It ends up on the {answer} pad.",
+    "The {answer} cup holds the ball.",
+    "The ball is on {answer} now.",
+)
 _CUP_TOP, _CUP_HEIGHT, _CUP_WIDTH = 4, 8, 10
 _PAD_TOP, _LIFT, _SHIFT = 12, 2, 2
 _BALL_TOP, _BALL_LEFT, _BALL_HEIGHT, _BALL_WIDTH = _CUP_TOP + 3, 5, 5, 6
@@ -74,6 +96,9 @@ class Shuffle(World[_ShufflePlan]):
         },
     )
 
+    question_wordings: ClassVar[tuple[str, ...]] = _WORDINGS
+    answer_sentences: ClassVar[tuple[str, ...]] = _SENTENCES
+
     num_cups: int = 4
     num_steps: int = 6
     min_swaps: int = 3
@@ -109,7 +134,7 @@ class Shuffle(World[_ShufflePlan]):
     @property
     def vocabulary(self) -> tuple[str, ...]:
         """Every word that a text of this world can use, sorted."""
-        return wording(self.options, _QUESTION, "ball swap none step at")
+        return wording(self.options, _WORDINGS[0], "ball swap none step at")
 
     def _read_frame(self, frame: np.ndarray) -> str:
         """Look for the ball where it lies under each cup."""
@@ -143,7 +168,7 @@ class Shuffle(World[_ShufflePlan]):
         balls = [f"ball {state}" for state in states]
         reasons = (f"{move} , ball at {state}" for move, state in zip(moves, states, strict=True))
         return Words(
-            question=_QUESTION,
+            question=_WORDINGS[0],
             depth=plan.depth,
             clip_caption=number_pairs([f"ball {self._start(plan)}", *moves], first=0),
             thought_caption=number_pairs(balls, first=1),

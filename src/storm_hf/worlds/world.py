@@ -94,6 +94,8 @@ class World(ABC, Generic[PlanT]):
 
     name: ClassVar[str]
     demo: ClassVar[DemoSettings]
+    question_wordings: ClassVar[tuple[str, ...]]  # the first is the usual one; the last third is held out of training
+    answer_sentences: ClassVar[tuple[str, ...]]
     num_steps: int
 
     @property
@@ -122,6 +124,16 @@ class World(ABC, Generic[PlanT]):
         """Height and width of a frame, in pixels before enlargement."""
 
     @property
+    def trained_wordings(self) -> tuple[str, ...]:
+        """The wordings of the question that a model is trained on, the usual one first."""
+        return self.question_wordings[: -len(self.question_wordings) // 3]
+
+    @property
+    def held_out_wordings(self) -> tuple[str, ...]:
+        """The wordings of the question that no model is trained on."""
+        return self.question_wordings[len(self.trained_wordings) :]
+
+    @property
     def chance(self) -> float:
         """Accuracy of guessing: every option is correct equally often."""
         return 1 / len(self.options)
@@ -148,6 +160,19 @@ class World(ABC, Generic[PlanT]):
     def describe(self, seed: int, *, depth: int | None = None) -> EpisodeText:
         """Tell an episode without drawing it: the same words as `episode`, a hundred times faster."""
         return self._text(seed, self._plan(seed, depth))
+
+    def say(self, wording: str, episode: EpisodeText, **blanks: str) -> str:
+        """Fill the blanks of a wording with what an episode asks for, such as a number of steps.
+
+        Args:
+            wording (`str`):
+                One of `question_wordings` or `answer_sentences`.
+            episode (`EpisodeText`):
+                Episode of this world.
+            blanks (`str`):
+                Words for further blanks: an `answer_sentence` has `answer`.
+        """
+        return wording.format(**self._blanks(episode), **blanks)
 
     def counterfactual(self, episode: EpisodeText | int, step: int, state: str, *, depth: int | None = None) -> str:
         """Answer as if the state after a step had been another and the clip had continued as it did.
@@ -219,6 +244,10 @@ class World(ABC, Generic[PlanT]):
     @abstractmethod
     def _words(self, plan: PlanT, states: list[str]) -> "Words":
         """Say the plan: question, captions and chains."""
+
+    def _blanks(self, episode: EpisodeText) -> Mapping[str, str]:
+        """Words for the blanks of wordings, by their names."""
+        return {}
 
     @abstractmethod
     def _draw_clip(self, plan: PlanT) -> np.ndarray:

@@ -33,6 +33,7 @@ _LISTED = r"(?:^|\s)[(\[]?{label}[)\].:]+(?=\s|$)|(?:^|\n)\W*{label}\W*(?=\n|$)"
 # A small letter counts where an announcement ends with it; `a` needs a mark behind it, since it may be an article.
 _SMALL_LETTER = re.compile(r"\banswer(?:\s+is)?\s*:?\s*[(\[]?(?:([b-z])[)\]]?\W*$|(a)[)\].!]+\s*$)", re.IGNORECASE)
 
+_SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n")
 _NEGATIONS = {
     "not",
     "no",
@@ -133,6 +134,36 @@ def read_last_letter(said: str, letters: Sequence[str]) -> int | None:
     if place is None or _words(said)[-1] != letters[place] or _labelled(said, letters, _LISTED) - {place}:
         return None
     return place
+
+
+def read_mentioned(said: str, options: Sequence[str], labels: Sequence[str] = ()) -> int | None:
+    """Read the option that the last sentence with an option in it speaks of.
+
+    Args:
+        said (`str`):
+            The answer; see [`answer_alone`].
+        options (`Sequence[str]`):
+            Texts of the options.
+        labels (`Sequence[str]`, *optional*):
+            Labels of the options. An answer that names one is none of words.
+
+    Returns:
+        `int` or `None`: Position of the option, `None` if the sentence speaks of none or several, or denies something.
+    """
+    if any(_labelled(said, labels, form) for form in (_LISTED, _ANNOUNCED, _FIRST)):
+        return None
+    parts = [_folded(_words(normal(option))) for option in options]
+    for sentence in reversed(_SENTENCE_END.split(said)):
+        words = _folded(_words(sentence.replace("/", " ")))
+        if named := [place for place, part in enumerate(parts) if _stands_in(part, words)]:
+            is_denied = any(word in _NEGATIONS or word.endswith("n't") for word in words)
+            return named[0] if len(named) == 1 and not is_denied else None
+    return None
+
+
+def _stands_in(part: Sequence[str], words: Sequence[str]) -> bool:
+    starts = range(len(words) - len(part) + 1) if part else ()
+    return any(words[start : start + len(part)] == part for start in starts)
 
 
 def _labelled(said: str, labels: Sequence[str], form: str) -> set[int]:
