@@ -8,7 +8,21 @@ from typing import Annotated
 import typer
 
 from storm_hf.cli import app as app_page
-from storm_hf.cli import ask, build, completion, demo, diagnose, env, evaluate, imagine, plan, push, serve, train
+from storm_hf.cli import (
+    ask,
+    build,
+    completion,
+    demo,
+    diagnose,
+    env,
+    evaluate,
+    imagine,
+    language,
+    plan,
+    push,
+    serve,
+    train,
+)
 from storm_hf.cli.errors import StormCommand, StormGroup
 
 
@@ -41,6 +55,7 @@ _command("diagnose", epilog=diagnose.EPILOG)(diagnose.diagnose_model)
 _command("env", epilog=env.EPILOG)(env.show_environment)
 _command("evaluate", epilog=evaluate.EPILOG)(evaluate.evaluate_model)
 _command("imagine", epilog=imagine.EPILOG)(imagine.imagine_clips)
+_command("language", epilog=language.EPILOG)(language.measure_model)
 _command("plan", epilog=plan.EPILOG)(plan.plan_recipe)
 _command("push", epilog=push.EPILOG)(push.push_folder)
 _script_command("run", epilog=train.RUN_EPILOG)(train.run)

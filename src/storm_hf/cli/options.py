@@ -11,7 +11,7 @@ from storm_hf.interventions.kind import OF_ONE_QUESTION, read_kind
 
 
 if TYPE_CHECKING:
-    from transformers import ProcessorMixin
+    from transformers import PreTrainedModel, ProcessorMixin
 
     from storm_hf.model import StormForConditionalGeneration
 
@@ -106,3 +106,24 @@ def load_model(name_or_path: str) -> "tuple[StormForConditionalGeneration, Proce
 
         silence_libraries()
         return load_checkpoint(name_or_path, torch.accelerator.current_accelerator(check_available=True) or "cpu")
+
+
+def load_any_model(name_or_path: str) -> "tuple[PreTrainedModel, ProcessorMixin]":
+    """Load a STORM or a plain checkpoint as [`load_model`] does.
+
+    Args:
+        name_or_path (`str`):
+            A folder or a name on the Hub.
+
+    Raises:
+        CheckpointError: If there is no such checkpoint, or it is not whole.
+    """
+    with waiting(f"Loading {name_or_path}"):
+        import torch
+
+        from storm_hf.checkpoints.plain import is_storm, load_plain
+
+        if is_storm(name_or_path):
+            return load_model(name_or_path)
+        silence_libraries()
+        return load_plain(name_or_path, torch.accelerator.current_accelerator(check_available=True) or "cpu")

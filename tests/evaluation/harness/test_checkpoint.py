@@ -3,8 +3,9 @@ import torch
 from peft import get_peft_model
 
 from storm_hf.checkpoints.adapter import save_storm_config
+from storm_hf.checkpoints.plain import is_storm
 from storm_hf.errors import CheckpointError, ConfigurationError
-from storm_hf.evaluation.harness.checkpoint import is_storm, load_for_harness, size_pictures
+from storm_hf.evaluation.harness.checkpoint import load_for_harness, size_pictures
 from storm_hf.evaluation.harness.settings import ChatSettings
 from storm_hf.training.peft import default_lora
 
@@ -17,7 +18,6 @@ def test_plain_checkpoint_is_loaded_as_it_is(qwen_checkpoint):
 
 
 def test_plain_checkpoint_cannot_think(qwen_checkpoint):
-    assert not is_storm(str(qwen_checkpoint))
     with pytest.raises(CheckpointError, match="plain checkpoint, which has no latents"):
         load_for_harness(ChatSettings(str(qwen_checkpoint), num_latents=4, device="cpu"))
 

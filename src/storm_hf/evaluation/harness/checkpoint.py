@@ -5,11 +5,11 @@ import os
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, PreTrainedModel, ProcessorMixin
+from transformers import PreTrainedModel, ProcessorMixin
 
-from storm_hf.checkpoints.adapter import find_adapter
-from storm_hf.checkpoints.loading import load_checkpoint, place_of
-from storm_hf.errors import CheckpointError, ConfigurationError, first_line
+from storm_hf.checkpoints.loading import load_checkpoint
+from storm_hf.checkpoints.plain import is_storm, load_plain
+from storm_hf.errors import CheckpointError, ConfigurationError
 from storm_hf.evaluation.harness.settings import ChatSettings
 from storm_hf.interventions.kind import InterventionKind
 from storm_hf.model.processing_storm import frame_sampling
@@ -38,23 +38,11 @@ def load_for_harness(settings: ChatSettings) -> tuple[PreTrainedModel, Processor
     if is_storm(settings.pretrained, settings.revision):
         model, processor = load_checkpoint(settings.pretrained, device, revision=settings.revision, **loading)
     else:
-        model, processor = _load_plain(settings, loading)
-        model = model if device is None else model.to(device)
+        model, processor = _load_plain(settings, device, loading)
     _sample_videos(processor, settings)
     _warn_of_other_frames(model, processor, settings)
     size_pictures(processor, settings)
     return model.eval(), processor
-
-
-def is_storm(name_or_path: str, revision: str | None = None) -> bool:
-    """Tell a STORM, or an adapter that makes one, from a plain checkpoint; what cannot be read is left to the loading."""
-    try:
-        if find_adapter(name_or_path, **place_of(revision)) is not None:
-            return True
-        config = AutoConfig.from_pretrained(name_or_path, trust_remote_code=False, **place_of(revision))
-        return config.model_type == STORM
-    except (OSError, ValueError):
-        return True
 
 
 def _default_device() -> str:
@@ -105,18 +93,15 @@ def size_pictures(processor: ProcessorMixin, settings: ChatSettings) -> None:
         part.size = {**size, **wanted}
 
 
-def _load_plain(settings: ChatSettings, loading: dict[str, Any]) -> tuple[PreTrainedModel, ProcessorMixin]:
+def _load_plain(
+    settings: ChatSettings, device: str | None, loading: dict[str, Any]
+) -> tuple[PreTrainedModel, ProcessorMixin]:
     if settings.wanted_latents or settings.latents not in (InterventionKind.own, InterventionKind.no_latents):
         raise CheckpointError(
             f"{settings.pretrained} is a plain checkpoint, which has no latents to think in or to replace. Evaluate it with "
             "num_latents=0, or make a STORM of it with `StormForConditionalGeneration.from_backbone`, and train it."
         )
-    try:
-        place = {"trust_remote_code": False, **place_of(settings.revision)}
-        processor = AutoProcessor.from_pretrained(settings.pretrained, **place)
-        model = AutoModelForImageTextToText.from_pretrained(settings.pretrained, **place, **loading)
-    except (OSError, ValueError, TypeError, RuntimeError) as error:
-        raise CheckpointError(f"{settings.pretrained} cannot be loaded: {first_line(error)}.") from error
+    model, processor = load_plain(settings.pretrained, device, revision=settings.revision, **loading)
     if not isinstance(processor, ProcessorMixin) or getattr(processor, "video_processor", None) is None:
         raise CheckpointError(
             f"{settings.pretrained} reads no videos: it has no video processor. Evaluate a video-language checkpoint."

@@ -58,6 +58,22 @@ class LanguageMeasure:
         """
         return cls._from_mapping(_read_json(text))
 
+    def require(self, **values: object) -> None:
+        """Refuse a measure that cannot be compared with another one.
+
+        Args:
+            values:
+                Fields that have to agree, with the values of the other measure.
+
+        Raises:
+            DatasetError: If one of them differs.
+        """
+        if others := [name for name, value in values.items() if getattr(self, name) != value]:
+            raise DatasetError(
+                f"Expected two measures over the same texts and prompts, but {' and '.join(others)} differ. Measure both models "
+                "with the same files, and with the same tokenizer."
+            )
+
     @classmethod
     def _from_mapping(cls, values: Any) -> Self:
         try:
@@ -110,11 +126,7 @@ class LanguageReport:
 
     def __post_init__(self) -> None:
         names = ("texts", "num_tokens", "prompts", "max_new_tokens")
-        if others := [name for name in names if getattr(self.before, name) != getattr(self.after, name)]:
-            raise DatasetError(
-                f"Expected two measures over the same texts and prompts, but {' and '.join(others)} differ. Measure both models "
-                "with the same files, and with the same tokenizer."
-            )
+        self.before.require(**{name: getattr(self.after, name) for name in names})
 
     @property
     def perplexity_ratio(self) -> float:
@@ -204,12 +216,11 @@ def measure_language(
         )
     answers = answer_plainly(model, processor, prompts, max_new_tokens, batch_size=batch_size, on_batch=on_batch)
     num_tokens = sum(map(len, tokenize_plainly(processor, texts)))
-    return LanguageMeasure(
-        name, found, num_tokens, _fingerprint(texts), tuple(prompts), tuple(answers), max_new_tokens
-    )
+    return LanguageMeasure(name, found, num_tokens, fingerprint(texts), tuple(prompts), tuple(answers), max_new_tokens)
 
 
-def _fingerprint(texts: Sequence[str]) -> str:
+def fingerprint(texts: Sequence[str]) -> str:
+    """Name texts by the first 16 digits of their SHA-256."""
     return hashlib.sha256("\n\n".join(texts).encode()).hexdigest()[:16]
 
 
