@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from storm_hf.curriculum.schedule import StormCurriculum
     from storm_hf.model import StormConfig, StormForConditionalGeneration, storm_processor
     from storm_hf.target_trajectory.trajectory import TargetTrajectory
+    from storm_hf.training.language import record_language
     from storm_hf.training.loading import StormModelConfig, caption_rows, load_rows, load_storm, pick_split
     from storm_hf.training.peft import peft_config
 
@@ -37,6 +38,7 @@ _MODULE_OF = {
     "load_storm": "storm_hf.training.loading",
     "peft_config": "storm_hf.training.peft",
     "pick_split": "storm_hf.training.loading",
+    "record_language": "storm_hf.training.language",
     "storm_processor": "storm_hf.model",
 }
 
@@ -56,6 +58,7 @@ __all__ = [
     "load_storm",
     "peft_config",
     "pick_split",
+    "record_language",
     "storm_processor",
 ]
 

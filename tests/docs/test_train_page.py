@@ -23,7 +23,8 @@ LOGGED = ("loss", "grad_norm", "learning_rate", "align_loss", "answer_loss", "la
 
 
 def python_block() -> str:
-    (block,) = (block for block in blocks("python") if block.page.name == "train.md")
+    of_page = (block for block in blocks("python") if block.page.name == "train.md")
+    (block,) = (block for block in of_page if "Trainer(" in block.text)
     return block.text
 
 

@@ -69,6 +69,16 @@ class TinyCollator:
         return torch.randn(self.num_latents, HIDDEN_SIZE, generator=generator)
 
 
+def plain_rows(num_rows: int = 7) -> Dataset:
+    """Plain rows of three to seven tokens, as `encode_language` leaves them; the first two are not supervised."""
+    rows = []
+    for number in range(num_rows):
+        generator = torch.Generator().manual_seed(3000 + number)
+        tokens = torch.randint(5, 90, (3 + number % 5,), generator=generator).tolist()
+        rows.append({"input_ids": tokens, "labels": [-100, -100, *tokens[2:]]})
+    return Dataset.from_list(rows)
+
+
 def stack_prompts(prompts: Sequence[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
     """Left-pad prompts to one batch and concatenate their videos."""
     batch = {name: torch.cat([prompt[name] for prompt in prompts]) for name in prompts[0] if name not in PER_TOKEN}
@@ -89,6 +99,8 @@ def tiny_trainer(
     model: Any = None,
     processing_class: Any = None,
     callbacks: list[Any] | None = None,
+    peft_config: Any = None,
+    language_dataset: Dataset | None = None,
     **config: Any,
 ) -> StormTrainer:
     """A trainer of one stage around a tiny model: two steps of batches of two, on one processor core, logging each."""
@@ -101,6 +113,8 @@ def tiny_trainer(
         processing_class=processing_class or tiny_tokenizer(),
         data_collator=TinyCollator(kind, num_latents, with_targets=stage == "align"),
         callbacks=callbacks,
+        peft_config=peft_config,
+        language_dataset=language_dataset,
     )
 
 

@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from datasets import Dataset
 from peft import PeftConfig, PeftModel
 from torch import nn
 from transformers import (
@@ -86,6 +87,8 @@ class StormAlignTrainer(StormTrainer):
             The targets, or the data set, a folder or a name on the Hub, that they were saved with. By default the one that
             `train_dataset` was loaded from by [`~storm_hf.load_rows`], and where it has none, or `args` ask for others,
             targets fitted to `train_dataset`. They are saved with the model.
+        language_dataset ([`~datasets.Dataset`] or `str`, *optional*):
+            Plain rows that keep the model's language; see [`StormTrainer`].
     """
 
     _name = "STORM Stage I"
@@ -112,6 +115,7 @@ class StormAlignTrainer(StormTrainer):
         formatting_func: Callable[[dict], str] | None = None,
         *,
         target_trajectory: TargetTrajectory | str | os.PathLike[str] | None = None,
+        language_dataset: Dataset | str | None = None,
     ) -> None:
         self._given_targets = target_trajectory
         super().__init__(
@@ -130,6 +134,7 @@ class StormAlignTrainer(StormTrainer):
             quantization_config=quantization_config,
             peft_config=peft_config,
             formatting_func=formatting_func,
+            language_dataset=language_dataset,
         )
         self.target_trajectory = self._targets_in_use()
         self._known_targets = KnownTargets(self.accelerator)
@@ -153,7 +158,7 @@ class StormAlignTrainer(StormTrainer):
         if self.target_trajectory is not None:
             self.target_trajectory.save(folder)
 
-    def compute_loss(
+    def stage_loss(
         self,
         model: nn.Module,
         inputs: dict[str, Any],
@@ -181,7 +186,7 @@ class StormAlignTrainer(StormTrainer):
         return_outputs: bool,
         num_items: torch.Tensor | int | None,
     ) -> tuple[torch.Tensor, ModelOutput | None]:
-        found = super().compute_loss(model, inputs, return_outputs=return_outputs, num_items_in_batch=num_items)
+        found = super().stage_loss(model, inputs, return_outputs, num_items)
         return found if isinstance(found, tuple) else (found, None)
 
     def _align(self, latents: torch.Tensor, targets: torch.Tensor) -> Alignment:

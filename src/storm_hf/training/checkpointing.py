@@ -109,12 +109,17 @@ class CheckpointingTrainer(SFTTrainer):
             newest = newest_complete_checkpoint(self.args.output_dir) if choice == "true" else None
             resume_from_checkpoint = None if newest is None else str(newest)
         try:
-            with claimed_run(self.args, is_resumed=resume_from_checkpoint is not None):
+            is_resumed = resume_from_checkpoint is not None
+            with claimed_run(self.args, is_resumed):
+                self.begin_run(is_resumed)
                 return super().train(resume_from_checkpoint, trial, ignore_keys_for_eval)
         finally:
             for callback in self.callback_handler.callbacks:
                 if isinstance(callback, StopOnInterrupt):
                     callback.release()
+
+    def begin_run(self, is_resumed: bool) -> None:
+        """Prepare for a run with the weights that were given, before those of a checkpoint are loaded. To be extended."""
 
     def end(self) -> None:
         """Finish the run: the last thing that a script calls.

@@ -10,7 +10,7 @@ from trl import SFTConfig
 from storm_hf.errors import ConfigurationError
 from storm_hf.inputs.wording import QuestionStyle
 from storm_hf.model.rollout_storm import RolloutGradient
-from storm_hf.settings import NonNegativeInt, PositiveFloat, check_values, with_help
+from storm_hf.settings import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, check_values, with_help
 from storm_hf.training.device import workers_to_spare
 from storm_hf.video.library_backends import check_video_backend, video_backend
 
@@ -45,6 +45,9 @@ _CHECKED = (
     "detach_prompt",
     "truncate_steps",
     "jacobi_sweeps",
+    "keep_language",
+    "language_weight",
+    "language_batch_size",
     "overwrite_output_dir",
     "peak_flops_per_second",
 )
@@ -80,6 +83,17 @@ class StormTrainingConfig(SFTConfig):
         jacobi_sweeps (`int`, *optional*):
             Parallel sweeps that find the latents, instead of K steps. Fewer passes one after the other, and exact from K - 1
             sweeps on; fewer approximate the latents in training, while inference still takes its K steps.
+        keep_language (`float`, *optional*, defaults to `0.0`):
+            Weight of KL(before || now) per token of the rows of `language_dataset`, which are plain text: how far the model has
+            moved from what it predicted before the run. See [`~storm_hf.record_language`].
+        language_weight (`float`, *optional*, defaults to `0.0`):
+            Weight of the cross entropy of the same rows, on their completions.
+        language_batch_size (`int`, *optional*, defaults to `8`):
+            Number of those rows beside each micro-batch of a device. They are read in a forward pass of their own, without
+            latents.
+        language_dataset_name (`str`, *optional*):
+            Name of the rows, unless a trainer gets them as `language_dataset`: a folder or a name on the Hub with a split
+            `train`, a `.json`, `.jsonl` or `.parquet` file, or a `.txt` file, of which every paragraph is a row.
         max_length (`int`, *optional*):
             Maximum length of a sequence in tokens. A cut would tear the tokens of a video apart, so there is none, and a value
             is refused, as are all settings of [`~trl.SFTConfig`] that prepare texts.
@@ -110,6 +124,10 @@ class StormTrainingConfig(SFTConfig):
     detach_prompt: bool = False
     truncate_steps: int | None = None
     jacobi_sweeps: int | None = None
+    keep_language: NonNegativeFloat = 0.0
+    language_weight: NonNegativeFloat = 0.0
+    language_batch_size: PositiveInt = 8
+    language_dataset_name: str | None = None
     max_length: int | None = None
     resume_from_checkpoint: str | None = "true"
     overwrite_output_dir: bool = False

@@ -32,6 +32,7 @@ from storm_hf.model.rollout_storm import RolloutGradient
 from storm_hf.training.arguments import EvaluationRows, Rows, load_parts, record_prompts, refuse_arguments
 from storm_hf.training.checkpointing import CheckpointingTrainer
 from storm_hf.training.config import StormTrainingConfig
+from storm_hf.training.language_regularizer import LanguageRegularizer, choose_language
 from storm_hf.training.peft import complete_adapter
 from storm_hf.training.precision import explain_loss, gradient_error, train_whole_in_float32
 from storm_hf.training.rank_consistency import check_ranks_match, forward_signatures, is_sharded, unshard_lm_head
@@ -93,6 +94,10 @@ class StormTrainer(CheckpointingTrainer):
             `freeze_vision`.
         formatting_func (`Callable`, *optional*):
             Refused: rows are encoded as they are.
+        language_dataset ([`~datasets.Dataset`] or `str`, *optional*):
+            Plain rows, without a clip, that keep the model's language: `prompt` and `completion`, `messages`, or `text`. Weighted by
+            `args.keep_language` and `args.language_weight`. Rows of [`~storm_hf.record_language`] hold the model to the one that
+            was recorded, others to the model that is given. By default those of `args.language_dataset_name`.
 
     Raises:
         ConfigurationError: If one of these is not what is said here, or cannot be loaded.
@@ -131,9 +136,12 @@ class StormTrainer(CheckpointingTrainer):
         quantization_config: BitsAndBytesConfig | None = None,
         peft_config: PeftConfig | None = None,
         formatting_func: Callable[[dict], str] | None = None,
+        *,
+        language_dataset: Dataset | str | None = None,
     ) -> None:
         args = self._config_class(f"storm-{self._stage}") if args is None else args
         refuse_arguments(args, self._config_class, train_dataset, quantization_config, formatting_func)
+        plain_rows = choose_language(language_dataset, args)
         model, processing_class, args = load_parts(model, processing_class, args, data_collator)
         peft_config = _choose_trained_weights(model, peft_config, args)
         super().__init__(
@@ -154,8 +162,11 @@ class StormTrainer(CheckpointingTrainer):
         self._agree_on_prompt()
         self._meter = ThroughputMeter.of_run(self.model, args)
         self._row_draws = RowDraws(args, self.accelerator)
+        self._language = LanguageRegularizer.of_run(
+            plain_rows, self.processing_class, self.model.config, args, self.accelerator
+        )
 
-    # --- To be extended by a stage, beside `compute_loss` and `save_beside` --------------------------------------------
+    # --- To be extended by a stage, beside `stage_loss` and `save_beside` ----------------------------------------------
 
     def select_rows(self, rows: Rows) -> Rows:
         """Leave out what the stage does not read of the training rows."""
@@ -167,6 +178,11 @@ class StormTrainer(CheckpointingTrainer):
 
     def begin_batch(self, batches: list[Batch], device: torch.device) -> None:
         """Prepare for an accumulated batch, of which these are the micro-batches of this process."""
+
+    def begin_run(self, is_resumed: bool) -> None:
+        """Record what the model says on plain rows before it is trained."""
+        if self._language is not None:
+            self._language.record(self.model, self.processing_class, is_resumed)
 
     # --- Prompts -----------------------------------------------------------------------------------------------------
 
@@ -235,6 +251,8 @@ class StormTrainer(CheckpointingTrainer):
     def _get_num_items_in_batch(self, batch_samples: list[Batch], device: torch.device) -> torch.Tensor | int | None:
         """Count supervised tokens, as `Trainer` does, and rows, over the whole accumulated batch and all processes."""
         self._row_draws.begin()
+        if self._language is not None:
+            self._language.begin(len(batch_samples), self.state.global_step)
         num_rows = torch.tensor([sum(len(batch["input_ids"]) for batch in batch_samples)], device=device)
         num_batches = self.args.gradient_accumulation_steps
         routes = forward_signatures(batch_samples, self.model.config.latent_token_id, num_batches, device)
@@ -250,6 +268,23 @@ class StormTrainer(CheckpointingTrainer):
     # --- Loss --------------------------------------------------------------------------------------------------------
 
     def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> torch.Tensor | tuple[torch.Tensor, ModelOutput]:
+        """Compute the loss of the stage, and in training add that of plain rows."""
+        found = self.stage_loss(model, inputs, return_outputs, num_items_in_batch)
+        if self._language is None or not self.model.training:
+            return found
+        # Not the wrapper: DistributedDataParallel would take the weights that plain rows do not use for unused.
+        whole = self.accelerator.unwrap_model(model)
+        added, losses = self._language(whole, is_accumulated=num_items_in_batch is not None)
+        self._log_means(losses)
+        return (found[0] + added, found[1]) if isinstance(found, tuple) else found + added
+
+    def stage_loss(
         self,
         model: nn.Module,
         inputs: dict[str, Any],
