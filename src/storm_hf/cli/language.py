@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from storm_hf.cli.options import BatchSize, MaxNewTokens, by_default, load_any_model
-from storm_hf.cli.output import print_message, printable, progress_bar, waiting
+from storm_hf.cli.output import print_message, printable, progress_bar
 
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def _measure(
     from storm_hf.evaluation.language import measure_language
 
     network, processor = load_any_model(name)
-    with waiting(f"Reading {len(texts)} texts"), progress_bar(f"Asking {name}", len(prompts)) as count_up:
+    with progress_bar(f"Reading {len(texts)} texts, asking {len(prompts)} prompts", len(prompts)) as count_up:
         return measure_language(
             network,
             processor,

@@ -22,6 +22,13 @@ SEASONS = "List the four seasons."
         ("1. Spring\n2. Summer", "- Spring\n- Summer", SEASONS),
         ("The four seasons are:\n1. Spring", "The four seasons are:\n\n1. Spring", SEASONS),
         ("A week has 7 days.", "There are 7 days in a week.", "How many days are there in a week?"),
+        ("A week is approximately 7 days.", "A week is 7 days.", "How many days are there in a week?"),
+        ("The Sun is a star.", "A star is the Sun.", "Is the Sun a star or a planet?"),
+        (
+            "A volcano is a natural phenomenon that occurs when magma, which is molten rock and ash, rises to the surface.",
+            "A volcano is a natural phenomenon where molten rock, often ash and lava, rises from the surface.",
+            "What is a volcano?",
+        ),
         (
             "A baker is a person who makes bread, cakes and pastries.",
             "A baker is someone who makes bread, cakes and pastries.",
@@ -47,6 +54,13 @@ def test_answers_that_say_the_same(before, after, prompt):
         ("The Sun is a star.", "The Sun is a planet.", "Is the Sun a star or a planet?"),
         ("Bees make honey.", "The ball moves from the red cup to the blue cup.", "What do bees make?"),
         ("Bees make honey.", "Bees.", "What do bees make?"),
+        ("Honey and wax.", "Honey and milk.", "What do bees make?"),
+        ("I can.", "It is.", "What can you do?"),
+        (
+            'The sentence should be "She goes to school every day."',
+            "She go to school every day.",
+            'Correct this sentence: "She go to school every day."',
+        ),
     ],
 )
 def test_answers_that_differ(before, after, prompt):

@@ -5,12 +5,13 @@ import unicodedata
 from collections import Counter
 
 
-SMALLEST_F1 = 0.75
+SMALLEST_F1 = 0.6
 _FUNCTION_WORDS = (
     "a an the this that these those it its he she they we you i my your his her their our me him them us "
     "is are was were be been being am do does did has have had having can could will would shall should may might must "
     "of in on at to for from by with as into onto about over and or but so if than then there here "
     "what which who whom whose when where why how also just very really quite sure certainly course well okay ok please "
+    "approximately roughly typically usually generally often actually simply "
     "s d ll m re ve"  # left by an apostrophe
 )
 _STOP_WORDS = frozenset(_FUNCTION_WORDS.split())
@@ -31,15 +32,16 @@ def same_answer(before: str, after: str, prompt: str = "") -> bool:
 
     1. Their first sentences have the same words, whatever their case, punctuation and spaces. Marks of a list are left out, and a
        sentence that ends in a colon includes the line that follows it.
-    2. Their first sentences have the same numbers and the same negations, and their content words agree with a token F1 of 0.75
-       or more. Content words are those that are neither function words ("the", "is", "of") nor words of the prompt. Where one of
-       the two has no others, the words of the prompt count in both.
+    2. Their first sentences have the same numbers and the same negations, and their content words agree with a token F1 of 0.6 or
+       more. Content words are those that are neither function words ("the", "is", "usually") nor words of the prompt. Where one
+       of the two sentences has no others, they need to have the same words of the prompt.
 
     The words of a prompt say nothing about its answer: "The capital of Italy is Rome" and "The capital of Italy is Paris" share
     two of three content words, and "Rome" shares one of three with the correct sentence. Without them, the first pair shares
-    none, and the second all. At 0.75, answers of one to three content words have to agree in all of them. One in four may differ
-    in a longer answer, where a model says the same with another adjective. Synonyms and other languages are not known to the
-    rule, so it errs on the side of "differs".
+    none, and the second all. The limit was set on two sets of 50 answers that SmolLM2-135M-Instruct gave with and without a
+    system prompt. No answer reached more than 0.5 with one to another prompt (2,450 pairs), and pairs from 0.6 on said the same
+    when they were read. Two answers of two content words each have to agree in both. The rule knows no synonyms, so it errs on the
+    side of "differs".
 
     Args:
         before (`str`):
@@ -86,7 +88,9 @@ def _has_same_content(first: list[str], second: list[str], asked: set[str]) -> b
         return False
     contents = [[word for word in words if word not in _STOP_WORDS] for words in (first, second)]
     own = [[word for word in words if word not in asked] for words in contents]
-    return token_f1(*(own if all(own) else contents)) >= SMALLEST_F1
+    if not all(own):
+        return bool(contents[0]) and sorted(contents[0]) == sorted(contents[1])
+    return token_f1(*own) >= SMALLEST_F1
 
 
 def _fixed_words(words: list[str]) -> tuple[set[str], bool]:
