@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from storm_hf.curriculum.schedule import StormCurriculum
     from storm_hf.model import StormConfig, StormForConditionalGeneration, storm_processor
     from storm_hf.target_trajectory.trajectory import TargetTrajectory
-    from storm_hf.training.language import record_language
+    from storm_hf.training.language import answers_before, record_language
     from storm_hf.training.loading import StormModelConfig, caption_rows, load_rows, load_storm, pick_split
     from storm_hf.training.peft import peft_config
 
@@ -33,6 +33,7 @@ _MODULE_OF = {
     "StormForConditionalGeneration": "storm_hf.model",
     "StormModelConfig": "storm_hf.training.loading",
     "TargetTrajectory": "storm_hf.target_trajectory.trajectory",
+    "answers_before": "storm_hf.training.language",
     "caption_rows": "storm_hf.training.loading",
     "load_rows": "storm_hf.training.loading",
     "load_storm": "storm_hf.training.loading",
@@ -53,6 +54,7 @@ __all__ = [
     "StormForConditionalGeneration",
     "StormModelConfig",
     "TargetTrajectory",
+    "answers_before",
     "caption_rows",
     "load_rows",
     "load_storm",

@@ -7,8 +7,9 @@ import torch
 from datasets import Dataset
 from tests.training.tiny_videos import load_tiny
 
-from storm_hf import record_language
+from storm_hf import answers_before, record_language
 from storm_hf.errors import DatasetError
+from storm_hf.evaluation.language import answer_plainly
 from storm_hf.inputs.collator import AnswerCollator
 from storm_hf.inputs.prompts import PromptEncoder
 from storm_hf.training.language import encode_language, is_recorded, load_language
@@ -139,9 +140,31 @@ def test_no_rows_are_refused(parts):
         encode(parts, [])
 
 
+def test_answers_before_are_the_models_own(parts):
+    prompts = ["What happens next?", "Where is the red ball?"]
+    rows = answers_before(*parts, prompts, max_new_tokens=6)
+    assert rows["prompt"][:] == prompts
+    assert rows["completion"][:] == answer_plainly(*parts, prompts, 6)
+
+
+def test_answer_of_the_greatest_length_counts_as_cut_off(parts, monkeypatch):
+    answers = ["The ball is up.", " ".join(["up"] * 20)]
+    monkeypatch.setattr("storm_hf.training.language.answer_plainly", lambda *args, **others: answers)
+    rows = answers_before(*parts, ["Where is it?", "Say more."], max_new_tokens=20)
+    assert rows["is_complete"][:] == [True, False]
+
+
+def test_end_of_an_answer_that_was_cut_off_is_not_supervised(parts):
+    row = {"prompt": "What happens next?", "completion": "The ball rolls"}
+    whole, cut = encode(parts, [{**row, "is_complete": True}, {**row, "is_complete": False}])
+    assert cut["input_ids"] == whole["input_ids"]
+    assert (whole["labels"][-1], cut["labels"][-1]) == (parts[1].tokenizer.eos_token_id, -100)
+    assert cut["labels"][:-1] == whole["labels"][:-1]
+
+
 def test_text_file_has_a_row_for_each_paragraph(tmp_path):
     (tmp_path / "plain.txt").write_text("One.\nStill one.\n\nTwo.\n")
-    assert [row["text"].strip() for row in load_language(str(tmp_path / "plain.txt"))] == ["One.\nStill one.", "Two."]
+    assert load_language(str(tmp_path / "plain.txt"))["text"][:] == ["One. Still one.", "Two."]
 
 
 def test_lines_of_json_are_rows(tmp_path):

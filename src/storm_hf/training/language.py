@@ -18,6 +18,8 @@ from peft import PeftModel
 from transformers import PreTrainedConfig, PreTrainedModel, ProcessorMixin
 
 from storm_hf.errors import DatasetError
+from storm_hf.evaluation.language.plain import answer_plainly, evaluating
+from storm_hf.evaluation.language.texts import read_texts
 from storm_hf.inputs.collator import IGNORED_LABEL, AnswerCollator
 from storm_hf.inputs.conversation import Row, as_text, is_filled, naming_row
 from storm_hf.inputs.prompts import PromptEncoder
@@ -30,12 +32,8 @@ _ENCODED = {"input_ids": List(Value("int32")), "labels": List(Value("int32"))}
 _RECORDED = {"before_ids": List(List(Value("int32"))), "before_log_probs": List(List(Value("float32")))}
 COLUMNS = (*_ENCODED, *_RECORDED)
 _FORMS = ("prompt", "messages", "text")
-_KIND_OF_FILE = {
-    ".txt": {"path": "text", "sample_by": "paragraph"},
-    ".json": {"path": "json"},
-    ".jsonl": {"path": "json"},
-    ".parquet": {"path": "parquet"},
-}
+_KIND_OF_FILE = {".json": "json", ".jsonl": "json", ".parquet": "parquet"}
+_END_TOKENS = 4  # decoding an answer and encoding it again may join so many
 
 
 def load_language(name_or_path: str) -> Dataset:
@@ -52,11 +50,44 @@ def load_language(name_or_path: str) -> Dataset:
     path = Path(name_or_path)
     if not path.is_file():
         return pick_split(load_rows(name_or_path), "train", "language_dataset_name")
+    if path.suffix == ".txt":
+        return Dataset.from_dict({"text": read_texts(path)})
     if path.suffix not in _KIND_OF_FILE:
         raise DatasetError(
-            f"Expected plain rows in a file of the kind {', '.join(_KIND_OF_FILE)}, got {path}. Convert it to one of them."
+            f"Expected plain rows in a file of the kind .txt, {', '.join(_KIND_OF_FILE)}, got {path}. Convert it to one of them."
         )
-    return load_dataset(**_KIND_OF_FILE[path.suffix], data_files=str(path), split="train")
+    return load_dataset(_KIND_OF_FILE[path.suffix], data_files=str(path), split="train")
+
+
+def answers_before(
+    model: PreTrainedModel | PeftModel,
+    processor: ProcessorMixin,
+    prompts: Sequence[str],
+    max_new_tokens: int = 128,
+    batch_size: int = 32,
+) -> Dataset:
+    """Have a model answer plain prompts before it is trained, to be trained on its own answers.
+
+    Args:
+        model ([`StormForConditionalGeneration`] or [`~peft.PeftModel`]):
+            The model before training.
+        processor ([`~transformers.ProcessorMixin`]):
+            Its processor.
+        prompts (`Sequence[str]`):
+            Questions and instructions, such as those of `storm_hf.evaluation.language.read_training_prompts`.
+        max_new_tokens (`int`, *optional*, defaults to `128`):
+            Longest answer; a longer one is cut off.
+        batch_size (`int`, *optional*, defaults to `32`):
+            Number of prompts that are answered together.
+
+    Returns:
+        [`~datasets.Dataset`]: Rows with `prompt`, `completion` and `is_complete`, which is False where the answer was cut off, or
+        may have been: then its end is not supervised.
+    """
+    answers = answer_plainly(model, processor, prompts, max_new_tokens, batch_size=batch_size)
+    lengths = [len(processor.tokenizer.encode(answer, add_special_tokens=False)) for answer in answers]
+    is_complete = [length < max_new_tokens - _END_TOKENS for length in lengths]
+    return Dataset.from_dict({"prompt": list(prompts), "completion": answers, "is_complete": is_complete})
 
 
 def encode_language(processor: ProcessorMixin, config: PreTrainedConfig, rows: Dataset | Sequence[Row]) -> Dataset:
@@ -69,7 +100,7 @@ def encode_language(processor: ProcessorMixin, config: PreTrainedConfig, rows: D
             Configuration of the model.
         rows ([`~datasets.Dataset`]):
             Rows with `prompt` and `completion` or with `messages`, whose answer is supervised, or with `text`, of which all
-            tokens are. Rows that are recorded stay as they are.
+            tokens are. The end of an answer with a False `is_complete` is not supervised. Rows that are recorded stay as they are.
 
     Returns:
         [`~datasets.Dataset`]: The rows with `input_ids` and `labels`.
@@ -106,6 +137,8 @@ def _encode(collator: AnswerCollator, row: Row, position: int) -> dict[str, list
         _check_plain(prompts, row, position)
         batch = collator([row])
         encoded = {name: batch[name][0].tolist() for name in _ENCODED}
+        if row.get("is_complete") is False:
+            encoded["labels"][-1] = IGNORED_LABEL
     with naming_row(row, position):
         if all(label == IGNORED_LABEL for label in encoded["labels"]):
             raise DatasetError("Expected a text of two tokens or more, got a shorter one. Leave the row out.")
@@ -166,12 +199,8 @@ def record_language(
         DatasetError: If a row is no plain row.
     """
     rows = encode_language(processor, model.config, rows)
-    is_training = model.training
-    model.eval()
-    try:
+    with evaluating(model):
         columns = _predictions(model, rows, top_k, batch_size)
-    finally:
-        model.train(is_training)
     return _with_columns(rows, columns, _RECORDED)
 
 

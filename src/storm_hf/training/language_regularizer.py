@@ -189,11 +189,12 @@ class LanguageRegularizer:
         batch = self._take(self._accelerator.device)
         with self._accelerator.autocast():
             logits, labels = supervised_logits(model, batch)
-        losses = {"language_loss": torch.nn.functional.cross_entropy(logits, labels, reduction="none")}
+        with torch.set_grad_enabled(self._args.language_weight > 0):
+            losses = {"language_loss": torch.nn.functional.cross_entropy(logits, labels, reduction="none")}
+        total = self._args.language_weight * losses["language_loss"].sum()
         if self._args.keep_language > 0:
             losses["language_kl"] = language_kl(logits, batch["before_ids"], batch["before_log_probs"])
-        weights = {"language_loss": self._args.language_weight, "language_kl": self._args.keep_language}
-        total = torch.stack([weights[name] * loss.sum() for name, loss in losses.items() if weights[name] > 0]).sum()
+            total = total + self._args.keep_language * losses["language_kl"].sum()
         scale = self._accelerator.num_processes / self._num_tokens if is_accumulated else 1 / len(labels)
         return total * scale, {name: loss.mean() for name, loss in losses.items()}
 
