@@ -12,7 +12,7 @@ import torch
 from rich.console import Console
 
 from storm_hf.checkpoints.loading import load_checkpoint
-from storm_hf.evaluation.batch import answer_questions
+from storm_hf.evaluation.batch import answer_questions, expected_choice
 from storm_hf.inputs.prompts import PromptEncoder
 from storm_hf.training.loading import load_rows
 
@@ -33,7 +33,7 @@ def main() -> None:
     answers = answer_questions(model, PromptEncoder(processor, model.config, num_latents), rows)
     right: dict[int, list[bool]] = defaultdict(list)
     for row, answer in zip(rows, answers, strict=True):
-        right[row["depth"]].append(answer.choice == row["answer"])
+        right[row["depth"]].append(answer.choice == expected_choice(row))
     out = Console(soft_wrap=True)
     out.print(
         f"{arguments.checkpoint} on {arguments.split} of {arguments.dataset}, {num_latents} latents\n", markup=False

@@ -1,3 +1,5 @@
+from dataclasses import asdict
+
 import numpy as np
 import pytest
 
@@ -6,7 +8,7 @@ from storm_hf.diagnostics.replay import Reply
 from storm_hf.evaluation import Answer
 from storm_hf.evaluation.bootstrap import Interval
 from storm_hf.interventions.intervention import Intervention
-from storm_hf.worlds import make_world
+from storm_hf.worlds import ask, make_world
 
 
 OPTIONS = ["red", "blue", "green", "yellow"]
@@ -81,19 +83,11 @@ def test_answer_that_names_no_option_is_wrong():
     assert not is_correct(reply("dog").answer, rows_of("red")[0])
 
 
-def test_counterfactual_counts_only_questions_whose_answer_it_should_change():
+@pytest.mark.parametrize("wordings", ["usual", "trained"])
+def test_counterfactual_counts_only_questions_whose_answer_it_should_change(wordings):
     world = make_world("shuffle", num_steps=3, min_swaps=1, max_swaps=3)
     told = [world.describe(seed) for seed in range(30)]
-    rows = [
-        {
-            "question": text.question,
-            "options": text.options,
-            "answer": text.answer,
-            "seed": text.seed,
-            "depth": text.depth,
-        }
-        for text in told
-    ]
+    rows = [{**asdict(ask(world, text, text.seed, wordings)), "seed": text.seed, "depth": text.depth} for text in told]
     states = np.array([text.states for text in told])
     donors = np.roll(np.arange(30), 1)
     made = table(rows, [text.answer for text in told])

@@ -34,6 +34,14 @@ def test_data_set_brings_questions_thoughts_states_and_simulator(run):
     assert found.absent == {}
 
 
+def test_questions_in_other_wordings_have_the_same_simulator_and_chance(tmp_path):
+    found = read(write_model_and_thoughts(tmp_path, wordings="held_out") / "data")
+    assert len({row["question"] for row in found.rows}) > 1
+    assert found.world.name == "shuffle"
+    assert found.chance == 0.25
+    assert found.absent == {}
+
+
 def test_run_of_the_demo_is_read_through_its_data(run):
     assert read(run).clips == read(run / "data").clips
 
@@ -76,7 +84,7 @@ def test_what_does_not_fit_the_model_is_absent_with_the_reason(run, sizes, what,
 
 def test_simulator_that_tells_another_story_is_not_believed(run, monkeypatch):
     assert read(run, world="shuffle").world is not None
-    monkeypatch.setattr("storm_hf.worlds.shuffle._QUESTION", "Where is the ball?")
+    monkeypatch.setattr("storm_hf.worlds.shuffle._WORDINGS", ("Where is the ball?",))
     found = read(run)
     assert found.world is None
     assert "does not tell these questions" in found.absent["simulator"]

@@ -7,6 +7,7 @@ from storm_hf.interventions.token_replacement import (
     shuffle_donors,
     step_replacements,
     token_replacements,
+    usual_wording,
 )
 
 
@@ -70,6 +71,16 @@ def test_donor_has_the_same_wording_and_another_answer():
         for question, donor in enumerate(donors[:7]):
             assert QUESTIONS[donor] == QUESTIONS[question]
             assert ANSWERS[donor] != ANSWERS[question]
+
+
+def test_donor_of_a_question_in_another_wording_is_the_one_of_the_usual_wording():
+    asked = [
+        {"question": f"{row['question']} {number}", "answer": f"It is {row['answer']}.", "options": []}
+        | {"usual_question": row["question"], "outcome": row["answer"]}
+        for number, row in enumerate(ROWS)
+    ]
+    assert choose_donors(asked).tolist() == choose_donors(ROWS).tolist()
+    assert [usual_wording(row) for row in asked] == [usual_wording(row) for row in ROWS]
 
 
 def test_question_without_a_donor_keeps_its_own_position():

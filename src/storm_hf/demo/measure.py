@@ -28,7 +28,7 @@ from storm_hf.evaluation.batch import Answer, accuracy, answer_questions, measur
 from storm_hf.inputs.prompts import PromptEncoder, Row
 from storm_hf.interventions.intervention import Intervention, make_intervention
 from storm_hf.interventions.kind import InterventionKind
-from storm_hf.interventions.token_replacement import choose_donors
+from storm_hf.interventions.token_replacement import choose_donors, usual_wording
 from storm_hf.model import StormForConditionalGeneration
 from storm_hf.reporting import write_atomically
 from storm_hf.target_trajectory import TargetTrajectory, load_thoughts
@@ -199,7 +199,7 @@ def _measure_interventions(
     results |= {kind: accuracy(answer_under(kind), rows) for kind in kinds}
     replies = answer_under(kind.donor)
     has_donor = [index for index, donor in enumerate(donors) if donor != index]
-    follows = [replies[index].choice == rows[donors[index]]["answer"] for index in has_donor]
+    follows = [replies[index].choice == usual_wording(rows[donors[index]])[1] for index in has_donor]
     return {**results, FOLLOWS_DONOR: float(np.mean(follows))}
 
 

@@ -35,11 +35,14 @@ from storm_hf.interventions.token_replacement import (
     shuffle_donors,
     step_replacements,
     token_replacements,
+    usual_wording,
 )
 from storm_hf.model.modeling_storm import StormForConditionalGeneration
+from storm_hf.thought_video.record import ASKED_COLUMNS
 
 
 _NUM_ATTENDED = 64
+_OF_THE_QUESTION = ("question", "options", "answer", *ASKED_COLUMNS)
 _NAMES = ("model", "dataset", "split", "command")
 
 
@@ -158,7 +161,8 @@ class _Asking:
         """Ask about each clip what was asked about another one, with that one's latents."""
         rows = self.questions.rows
         donors = shuffle_donors(len(rows), seed)
-        asked = [index for index, donor in enumerate(donors) if rows[index]["question"] != rows[donor]["question"]]
+        questions = [usual_wording(row)[0] for row in rows]
+        asked = [index for index, donor in enumerate(donors) if questions[index] != questions[donor]]
         if not asked:
             absent["donor_question"] = "All questions are worded alike, so it is the same as keeping the own question."
             return None
@@ -189,7 +193,7 @@ def _with_question_of(row: Row, donor: Row) -> Row:
     """The clip of one row with question, options and answer of another."""
     if CACHED_PROMPT in row:
         row = {name: value for name, value in row.items() if not name.startswith(("prompt_", "video_"))}
-    return {**row, **{name: donor[name] for name in ("question", "options", "answer") if name in donor}}
+    return {**row, **{name: donor[name] for name in _OF_THE_QUESTION if name in donor}}
 
 
 def _counterfactuals(

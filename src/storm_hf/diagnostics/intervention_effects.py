@@ -11,8 +11,10 @@ import numpy as np
 from storm_hf.diagnostics.replay import Reply
 from storm_hf.evaluation.batch import Answer, expected_choice
 from storm_hf.evaluation.bootstrap import Draws, Interval, mean_interval, paired_difference, share_interval
+from storm_hf.inputs.conversation import read_choices, read_options
 from storm_hf.inputs.prompts import Row
 from storm_hf.interventions.intervention import Intervention
+from storm_hf.interventions.token_replacement import usual_wording
 from storm_hf.worlds.world import World
 
 
@@ -159,8 +161,8 @@ class AnswerTable:
         """Share of answers that are the donor's, its increase over the model's own, and their number."""
         if donors is None:
             return None, None, 0
-        answers = [normalised(row["answer"]) for row in self.rows]
-        asked = [str(row["question"]) for row in self.rows]
+        asked, outcomes = zip(*map(usual_wording, self.rows), strict=True)
+        answers = [normalised(outcome) for outcome in outcomes]
         others = [
             index
             for index, donor in enumerate(donors)
@@ -199,13 +201,13 @@ class AnswerTable:
             world.counterfactual(int(row["seed"]), step + 1, str(states[donor, step]), depth=int(row["depth"]))
             for row, donor in zip(self.rows, donors, strict=True)
         ]
-        changed = [index for index, row in enumerate(self.rows) if expected[index] != str(row["answer"])]
+        changed = [index for index, row in enumerate(self.rows) if expected[index] != usual_wording(row)[1]]
         if not changed:
             return None
         clips = [self.clips[index] for index in changed]
         draws = Draws(clusters=clips, num_resamples=NUM_RESAMPLES, seed=self.seed)
         follows = [
-            is_correct(replies[index].answer, {**self.rows[index], "answer": expected[index]}) for index in changed
+            is_correct(replies[index].answer, _with_outcome(self.rows[index], expected[index])) for index in changed
         ]
         keeps = [is_correct(replies[index].answer, self.rows[index]) for index in changed]
         return CounterfactualEffect(
@@ -234,4 +236,9 @@ def _is_unreadable(answer: Answer, row: Row) -> bool:
 
 
 def _has_options(row: Row) -> bool:
-    return row.get("options") is not None and len(row["options"]) > 0
+    return bool(read_options(row) or read_choices(row))
+
+
+def _with_outcome(row: Row, outcome: str) -> Row:
+    """The row as if its answer were another."""
+    return {**row, **{name: outcome for name in ("answer", "outcome") if row.get(name) is not None}}

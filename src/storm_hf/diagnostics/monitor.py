@@ -17,7 +17,7 @@ from storm_hf.evaluation.batch import accuracy, answer_questions
 from storm_hf.inputs.prompts import PromptEncoder, Row
 from storm_hf.interventions.intervention import make_intervention
 from storm_hf.interventions.kind import InterventionKind
-from storm_hf.interventions.token_replacement import choose_donors
+from storm_hf.interventions.token_replacement import choose_donors, usual_wording
 from storm_hf.model import StormForConditionalGeneration
 from storm_hf.target_trajectory.schema import FEATURES_COLUMN
 from storm_hf.target_trajectory.trajectory import TargetTrajectory
@@ -94,7 +94,7 @@ class LatentMonitor(TrainerCallback):
             intervene=make_intervention(InterventionKind.donor, latents, donors=donors),
         )
         follows = [
-            with_donors[index].choice == self.rows[donor]["answer"]
+            with_donors[index].choice == usual_wording(self.rows[donor])[1]
             for index, donor in enumerate(donors)
             if donor != index
         ]

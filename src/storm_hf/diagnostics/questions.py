@@ -12,7 +12,9 @@ import numpy as np
 
 from storm_hf.diagnostics.verdict import FEWEST_CLIPS
 from storm_hf.errors import ConfigurationError, DatasetError, StormError, first_line
+from storm_hf.inputs.conversation import read_choices, read_options
 from storm_hf.inputs.prompts import Row
+from storm_hf.interventions.token_replacement import usual_wording
 from storm_hf.optional import require
 from storm_hf.target_trajectory.schema import FEATURES_COLUMN, MANIFEST
 from storm_hf.target_trajectory.shards import load_thoughts
@@ -56,7 +58,7 @@ class Questions:
     @property
     def chance(self) -> float | None:
         """Accuracy of guessing among the options; None if a question is open."""
-        counts = [0 if row.get("options") is None else len(row["options"]) for row in self.rows]
+        counts = [len(read_options(row) or read_choices(row)) for row in self.rows]
         return float(np.mean([1 / count for count in counts])) if all(counts) else None
 
 
@@ -226,7 +228,7 @@ def _simulator(
         return None
     for row, told in zip(rows, states.tolist(), strict=True):
         text = world.describe(int(row["seed"]), depth=int(row["depth"]))
-        if (text.question, text.answer, list(text.states)) != (str(row["question"]), str(row["answer"]), told):
+        if (text.question, text.answer, list(text.states)) != (*usual_wording(row), told):
             absent["simulator"] = f"The world {name} does not tell these questions as the data does."
             return None
     return world

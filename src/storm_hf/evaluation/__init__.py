@@ -1,7 +1,7 @@
 """Questions in, answers and accuracies out. Nothing in this folder knows what a thought video is."""
 
 from storm_hf.checkpoints.loading import load_checkpoint
-from storm_hf.evaluation.batch import Answer, answer_questions
+from storm_hf.evaluation.batch import Answer, answer_questions, read_outcome
 from storm_hf.evaluation.single import ClipQuestion, ask, ask_with_replaced_latents, read_clip
 
 
@@ -13,4 +13,5 @@ __all__ = [
     "ask_with_replaced_latents",
     "load_checkpoint",
     "read_clip",
+    "read_outcome",
 ]

@@ -71,7 +71,7 @@ def step_replacements(latents: np.ndarray, donors: np.ndarray) -> dict[str, Inte
 
 
 def choose_donors(rows: Sequence[Mapping[str, Any]], seed: int = 0) -> np.ndarray:
-    """Choose for each question another one of the same wording and another answer, so that following it can be seen.
+    """Choose for each question another one that asks the same and has another answer, so that following it can be seen.
 
     Args:
         rows (`Sequence`):
@@ -83,13 +83,19 @@ def choose_donors(rows: Sequence[Mapping[str, Any]], seed: int = 0) -> np.ndarra
         `np.ndarray` of shape `(num_questions,)`: Position of the donor; its own position where there is none.
     """
     generator = np.random.default_rng(seed)
-    wording, answer = (np.asarray([str(row[name]) for row in rows]) for name in ("question", "answer"))
+    wording, answer = np.asarray([usual_wording(row) for row in rows]).reshape(-1, 2).T
     donors = np.arange(len(answer))
     for index in range(len(answer)):
         others = np.flatnonzero((wording == wording[index]) & (answer != answer[index]))
         if len(others):
             donors[index] = generator.choice(others)
     return donors
+
+
+def usual_wording(row: Mapping[str, Any]) -> tuple[str, str]:
+    """Question and answer of a row as they are without a drawn wording; see [`~storm_hf.worlds.Asked`]."""
+    question, answer = row.get("usual_question"), row.get("outcome")
+    return str(row["question"] if question is None else question), str(row["answer"] if answer is None else answer)
 
 
 def shuffle_donors(count: int, seed: int = 0) -> np.ndarray:
