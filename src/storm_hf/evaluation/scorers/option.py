@@ -6,7 +6,7 @@ text after some reasoning. An answer that denies the option, or offers another o
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 
 _SUPERSCRIPTS = str.maketrans({power: f"^{digit}" for digit, power in enumerate("⁰¹²³⁴⁵⁶⁷⁸⁹")})
@@ -33,7 +33,6 @@ _LISTED = r"(?:^|\s)[(\[]?{label}[)\].:]+(?=\s|$)|(?:^|\n)\W*{label}\W*(?=\n|$)"
 # A small letter counts where an announcement ends with it; `a` needs a mark behind it, since it may be an article.
 _SMALL_LETTER = re.compile(r"\banswer(?:\s+is)?\s*:?\s*[(\[]?(?:([b-z])[)\]]?\W*$|(a)[)\].!]+\s*$)", re.IGNORECASE)
 
-_SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n")
 _NEGATIONS = {
     "not",
     "no",
@@ -51,6 +50,7 @@ _NEGATIONS = {
 }
 _FILLERS = {"a", "an", "the", "at", "in", "on", "to", "is", "be", "by", "really", "always"}
 _CONJUNCTIONS = {"or", "and", "nor"}
+_INSIDE = _NEGATIONS | _FILLERS | _CONJUNCTIONS  # words that no sentence ends with
 
 
 def answer_alone(completion: str) -> str:
@@ -153,12 +153,26 @@ def read_mentioned(said: str, options: Sequence[str], labels: Sequence[str] = ()
     if any(_labelled(said, labels, form) for form in (_LISTED, _ANNOUNCED, _FIRST)):
         return None
     parts = [_folded(_words(normal(option))) for option in options]
-    for sentence in reversed(_SENTENCE_END.split(said)):
-        words = _folded(_words(sentence.replace("/", " ")))
+    for sentence in reversed(_sentences(said.replace("/", " "), {word for part in parts for word in part})):
+        words = _folded(_words(sentence))
         if named := [place for place, part in enumerate(parts) if _stands_in(part, words)]:
             is_denied = any(word in _NEGATIONS or word.endswith("n't") for word in words)
             return named[0] if len(named) == 1 and not is_denied else None
     return None
+
+
+def _sentences(said: str, of_options: Collection[str]) -> list[str]:
+    """Split an answer into its sentences. One also begins with a capital behind a chain of bare words: `red blue It is blue.`"""
+    sentences: list[list[str]] = []
+    for line in said.splitlines():
+        last = "."
+        for word in line.split():
+            is_behind_chain = word[0].isupper() and last.islower() and last.isalpha() and last not in _INSIDE
+            if last.endswith((".", "!", "?")) or (is_behind_chain and word.strip(_MARKS).casefold() not in of_options):
+                sentences.append([])
+            sentences[-1].append(word)
+            last = word
+    return [" ".join(sentence) for sentence in sentences]
 
 
 def _stands_in(part: Sequence[str], words: Sequence[str]) -> bool:
