@@ -77,3 +77,13 @@ def test_only_a_rollout_passes_in_pieces(write):
 def test_what_is_no_recipe_is_told(write, text, says):
     with pytest.raises(ConfigurationError, match=says.replace("?", r"\?")):
         read_recipe(write("my_align.yaml", text))
+
+
+@pytest.mark.parametrize("text", ["align_wieght: 1.0", "align_weight: 1.0\nlearning_rate: 1.0\nforcng: teacher"])
+def test_misspelt_key_is_refused_by_name_before_a_stage_is_guessed(write, text):
+    near = {"align_wieght": "align_weight", "forcng": "forcing"}
+    given = text.rpartition("\n")[2].partition(":")[0]
+    with pytest.raises(
+        ConfigurationError, match=rf"`trainers/align.py` or .*got `{given}`. Did you mean `{near[given]}`\?"
+    ):
+        read_recipe(write("mine.yaml", f"model_name_or_path: x\n{text}"))

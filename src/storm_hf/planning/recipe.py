@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from storm_hf.align.config import StormAlignConfig
 from storm_hf.curriculum.recipe import argument_records
@@ -89,8 +89,10 @@ def read_recipe(path: Path, backbone: str | None = None) -> Recipe:
         ConfigurationError: If it is no such file, or holds what no argument is called.
     """
     arguments = _read(path)
-    stage = _stage(path, arguments)
-    _check_names(path, arguments, stage)
+    named = _stage_in_name(path)
+    _check_names(path, arguments, (named,) if named else get_args(Stage))  # a misspelt key names no stage
+    stage = named or _stage_of(arguments)
+    _check_names(path, arguments, (stage,))
     _check_numbers(path, arguments)
     name = backbone or arguments.get("model_name_or_path")
     if name is None:
@@ -117,11 +119,16 @@ def _read(path: Path) -> dict[str, Any]:
     return arguments
 
 
-def _stage(path: Path, arguments: dict[str, Any]) -> Stage:
-    """By the name of the file; another name is of Stage I if only Stage I has one of the arguments."""
+def _stage_in_name(path: Path) -> Stage | None:
+    """The stage that the name of the file ends with."""
     last_word = path.stem.rpartition("_")[2]
     if last_word in ("align", "answer", "base"):
         return "align" if last_word == "align" else "answer"
+    return None
+
+
+def _stage_of(arguments: dict[str, Any]) -> Stage:
+    """Stage I if only Stage I has one of the arguments."""
     only_align = {field.name for field in fields(StormAlignConfig)} - {
         field.name for field in fields(StormTrainingConfig)
     }
@@ -137,13 +144,15 @@ def _defaults(stage: Stage) -> dict[str, Any]:
     return defaults
 
 
-def _check_names(path: Path, arguments: dict[str, Any], stage: Stage) -> None:
-    known = _defaults(stage).keys() | _PARSER_KEYS
+def _check_names(path: Path, arguments: dict[str, Any], stages: tuple[Stage, ...]) -> None:
+    known = _PARSER_KEYS.union(*map(_defaults, stages))
+    scripts = [f"trainers/{stage}.py" for stage in stages]
     for name in arguments:
         if name not in known:
             near = difflib.get_close_matches(str(name), known, n=1)
-            hint = f" Did you mean `{near[0]}`?" if near else f" `python trainers/{stage}.py --help` lists all."
-            raise ConfigurationError(f"Expected arguments of `trainers/{stage}.py` in {path}, got `{name}`.{hint}")
+            hint = f"Did you mean `{near[0]}`?" if near else f"`python {scripts[0]} --help` lists all."
+            of_scripts = " or ".join(f"`{script}`" for script in scripts)
+            raise ConfigurationError(f"Expected arguments of {of_scripts} in {path}, got `{name}`. {hint}")
 
 
 def _check_numbers(path: Path, arguments: dict[str, Any]) -> None:
