@@ -68,7 +68,8 @@ def test_vision_tokens_are_those_of_the_backbone():
     [
         ({"num_latents": 65}, "max_num_latents"),
         ({"num_latents": -1}, "between 0 and"),
-        ({"latent_projector": "conv"}, "'linear', 'mlp', 'identity'"),
+        ({"latent_projector": "conv"}, "`latent_projector` must be one of linear, mlp, identity, got 'conv'"),
+        ({"latent_attention": "wide"}, "`latent_attention` must be one of full, step, got 'wide'"),
         ({"latent_token_id": 110}, "add_latent_tokens"),
         ({"latent_token_id": 110, "latent_start_token_id": 110, "latent_end_token_id": 112}, "three different"),
     ],

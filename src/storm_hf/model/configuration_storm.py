@@ -128,11 +128,11 @@ class StormConfig(PreTrainedConfig):
     def _check_latents(self) -> None:
         if self.latent_projector not in _PROJECTOR_KINDS:
             raise ConfigurationError(
-                f"`latent_projector` must be one of {_PROJECTOR_KINDS}, got {self.latent_projector!r}."
+                f"`latent_projector` must be one of {', '.join(_PROJECTOR_KINDS)}, got {self.latent_projector!r}."
             )
         if self.latent_attention not in _ATTENTION_KINDS:
             raise ConfigurationError(
-                f"`latent_attention` must be one of {_ATTENTION_KINDS}, got {self.latent_attention!r}."
+                f"`latent_attention` must be one of {', '.join(_ATTENTION_KINDS)}, got {self.latent_attention!r}."
             )
         if not 0 <= self.num_latents <= self.max_num_latents:
             raise ConfigurationError(
