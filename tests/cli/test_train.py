@@ -13,6 +13,7 @@ from tests.training.tiny_videos import write_thoughts
 from typer.testing import CliRunner
 
 from storm_hf.cli import app
+from storm_hf.cli.script import main as run_script
 from storm_hf.cli.script_help import documented_arguments
 from storm_hf.curriculum import launch
 from storm_hf.curriculum.launch import Ending
@@ -61,9 +62,14 @@ def test_file_is_taken_as_a_recipe_or_as_a_configuration_of_accelerate(started, 
     assert started[0][4:] == ["--config_file", str(how), *script, "--config", str(mine)]
 
 
-def test_script_is_started_as_it_is_where_tracebacks_are_wanted(started):
-    storm("--debug", "align", "--num_processes", 1)
-    assert started[0][4:] == ["--num_processes", "1", str(TRAINERS / "align.py")]
+@pytest.mark.parametrize("stage", ["align", "run"])
+def test_processes_of_scripts_are_asked_for_tracebacks_where_they_are_wanted(stage, started, monkeypatch):
+    monkeypatch.setenv("STORM_DEBUG", "")
+    monkeypatch.setattr("runpy.run_path", lambda path, run_name: None)
+    storm(stage, "--num_processes", 1)
+    assert not os.environ["STORM_DEBUG"]
+    storm("--debug", stage, "--num_processes", 1)
+    assert os.environ["STORM_DEBUG"] == "1"
 
 
 @pytest.mark.parametrize(
@@ -154,14 +160,43 @@ def on_the_cpu(model, dataset, out):
     ]  # fmt: skip
 
 
-def test_error_of_a_script_is_one_sentence(qwen_checkpoint, tmp_path):
-    places = ["--model_name_or_path", qwen_checkpoint, "--dataset_name", __file__, "--output_dir", tmp_path]
-    script = [TRAINERS / "align.py", *places, "--use_cpu", "true", "--bf16", "false", "--report_to", "none"]
-    command = [sys.executable, "-m", "storm_hf.cli.script", *script]
-    finished = subprocess.run([*map(str, command)], capture_output=True, text=True)
-    assert finished.returncode == 2
-    assert "Traceback" not in finished.stderr
-    assert finished.stderr.splitlines()[-1].startswith("storm align: Expected a built data set, ")
+@pytest.fixture
+def in_process(monkeypatch):
+    """Run the script of a stage without a process of its own; returns its exit code."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["script", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ending:
+            run_script()
+        return ending.value.code
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("dataset", "sentence"),
+    [
+        (__file__, "Expected a built data set, a folder or a name on the Hub, got the file "),
+        ("data/nope", "There is no folder data/nope, and no data set of that name could be had from the Hub."),
+    ],
+)
+def test_error_of_a_script_is_one_sentence(dataset, sentence, in_process, tmp_path, capsys):
+    places = ["--model_name_or_path", "unread", "--dataset_name", dataset, "--output_dir", tmp_path]
+    options = ["--use_cpu", "true", "--bf16", "false", "--report_to", "none"]
+    assert in_process(TRAINERS / "align.py", *places, *options) == 2
+    assert capsys.readouterr().err.splitlines()[-1].startswith(f"storm align: {sentence}")
+
+
+def test_exit_code_of_a_script_survives_a_launcher_that_makes_it_one(tmp_path, monkeypatch):
+    """As accelerate does."""
+    script = tmp_path / "align.py"
+    script.write_text("from storm_hf.errors import DatasetError\nraise DatasetError('Expected rows.')")
+    launcher = (
+        "import subprocess, sys; sys.exit(bool(subprocess.run([sys.executable, '-m', *sys.argv[2:]]).returncode))"
+    )
+    launch_stage = launch.AccelerateLauncher(tmp_path, command=(sys.executable, "-c", launcher))
+    assert launch_stage("align", tmp_path / "arguments.yaml", log := tmp_path / "log.txt") == Ending(2)
+    assert log.read_text() == "storm align: Expected rows.\n"
 
 
 @pytest.mark.slow

@@ -61,7 +61,8 @@ def test_script_gets_its_arguments_by_file_and_accelerate_its_own(tmp_path):
         tmp_path, ("--num_processes", "2"), (sys.executable, "-c", "import sys; print(*sys.argv[1:])")
     )
     assert launch_stage("align", tmp_path / "arguments.yaml", tmp_path / "log.txt") == Ending(0)
-    expected = f"--num_processes 2 {tmp_path / 'align.py'} --config {tmp_path / 'arguments.yaml'}\n"
+    script = f"--module storm_hf.cli.script {tmp_path / 'align.py'}"
+    expected = f"--num_processes 2 {script} --config {tmp_path / 'arguments.yaml'}\n"
     assert (tmp_path / "log.txt").read_text() == expected
 
 

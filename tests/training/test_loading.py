@@ -9,7 +9,7 @@ from peft import PeftModel, get_peft_model
 from tests.training.tiny_videos import load_tiny, write_thoughts
 
 from storm_hf.checkpoints.adapter import find_adapter, save_storm_config
-from storm_hf.errors import CheckpointError
+from storm_hf.errors import CheckpointError, DatasetError
 from storm_hf.model import StormForConditionalGeneration
 from storm_hf.training.loading import StormModelConfig, load_rows, load_storm
 from storm_hf.training.peft import peft_config
@@ -195,3 +195,14 @@ def test_missing_videos_stay_missing(tmp_path):
 def test_model_that_is_nowhere_is_named():
     with pytest.raises(CheckpointError, match=r"^There is no model folder no-base, and no model of that name"):
         load_storm(StormModelConfig(model_name_or_path="no-base"))
+
+
+def test_data_set_that_is_nowhere_is_named_with_the_way_to_build_one(tmp_path):
+    nowhere, empty = tmp_path / "nope", tmp_path / "empty"
+    empty.mkdir()
+    with pytest.raises(
+        DatasetError, match=f"There is no folder {nowhere}, and no data set of that name .*`storm build RECIPE`"
+    ):
+        load_rows(str(nowhere))
+    with pytest.raises(DatasetError, match=f"Expected a built data set in {empty}, got a folder without one"):
+        load_rows(str(empty))

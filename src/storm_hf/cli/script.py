@@ -8,13 +8,14 @@ import sys
 from pathlib import Path
 
 from storm_hf.cli.errors import ends_in_one_line
+from storm_hf.curriculum.launch import exit_code_passed_on
 
 
 def main() -> None:
     """Run the script that the first argument names, with the other arguments."""
     del sys.argv[0]
     script = sys.argv[0]
-    with ends_in_one_line(f"storm {Path(script).stem}"):
+    with exit_code_passed_on(), ends_in_one_line(f"storm {Path(script).stem}"):
         runpy.run_path(script, run_name="__main__")
 
 

@@ -1,5 +1,6 @@
 """`storm align`, `storm answer` and `storm run`: start the training scripts, with every argument of theirs and of accelerate."""
 
+import os
 import runpy
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from storm_hf.cli.errors import INTERRUPTED, StormCommand
+from storm_hf.cli.errors import DEBUG, INTERRUPTED, StormCommand
 from storm_hf.cli.output import print_message, waiting
 from storm_hf.cli.script_help import argument_table
 from storm_hf.cli.shipped import ACCELERATE_CONFIGS, TRAIN_RECIPES, named_file, names_in, shipped
@@ -93,6 +94,7 @@ def run(context: typer.Context) -> None:
 
     Starts trainers/run.py. Ctrl-C stops it after the running step; the same command resumes there.
     """
+    _keep_tracebacks(context)
     end = context.args.index("--") if "--" in context.args else len(context.args)
     own, launch_arguments = split_arguments(context.args[:end], _options_of("align", "answer"))
     script = str(shipped("trainers/run.py"))
@@ -102,7 +104,8 @@ def run(context: typer.Context) -> None:
 
 def _launch(stage: "StageKind", context: typer.Context) -> None:
     """Start the script of a stage, and end as it ends."""
-    arguments, has_traceback = context.args, context.find_root().params.get("debug")
+    arguments = context.args
+    _keep_tracebacks(context)
     from storm_hf.optional import require
 
     for package in ("trl", "datasets", "peft"):
@@ -115,12 +118,17 @@ def _launch(stage: "StageKind", context: typer.Context) -> None:
     own = _with_recipe(own)
     _check_names(stage, own, options)
     script = [str(shipped(f"trainers/{stage}.py")), *own]
-    started = script if has_traceback else ["--module", "storm_hf.cli.script", *script]
-    ending = run_logged([*AccelerateLauncher.command, *launch_arguments, *started])
+    ending = run_logged([*AccelerateLauncher.command, *launch_arguments, *AccelerateLauncher.runner, *script])
     if ending.is_interrupted:
         print_message("Stopped. The same command resumes from the newest checkpoint.")
         raise typer.Exit(INTERRUPTED)
     raise typer.Exit(ending.exit_code)
+
+
+def _keep_tracebacks(context: typer.Context) -> None:
+    """Ask the processes that run scripts for tracebacks too, where `storm --debug` does."""
+    if context.find_root().params.get("debug"):
+        os.environ[DEBUG] = "1"
 
 
 def split_arguments(arguments: Sequence[str], options: Iterable[str]) -> tuple[list[str], list[str]]:

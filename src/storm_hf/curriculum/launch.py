@@ -4,8 +4,10 @@ import argparse
 import os
 import signal
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from subprocess import DEVNULL, PIPE, STDOUT, Popen
 from types import FrameType
@@ -18,13 +20,29 @@ from storm_hf.errors import ConfigurationError
 from storm_hf.processes import receiving_stops
 
 
+_EXIT_CODE_FILE = "STORM_EXIT_CODE_FILE"
+
+
+@contextmanager
+def exit_code_passed_on() -> Iterator[None]:
+    """Leave the exit code of a script where `run_logged` finds it: of a script that failed, accelerate always makes 1."""
+    try:
+        yield
+    except SystemExit as ending:
+        path = os.environ.get(_EXIT_CODE_FILE)
+        if path and isinstance(ending.code, int):
+            Path(path).write_text(str(ending.code), encoding="utf-8")
+        raise
+
+
 @dataclass(frozen=True)
 class Ending:
     """Outcome of a stage.
 
     Args:
         exit_code (`int`):
-            Of the launcher, as a shell counts: 0, or what went wrong, or 128 and the signal that killed it.
+            Of the script where it chose one, else of the launcher, as a shell counts: 0, or what went wrong, or 128 and the
+            signal that killed it.
         is_interrupted (`bool`, *optional*, defaults to `False`):
             Whether the user asked it to stop.
     """
@@ -44,11 +62,14 @@ class AccelerateLauncher:
             Arguments of `accelerate launch`, such as `("--config_file", "trainers/accelerate/zero3.yaml")`.
         command (`tuple[str, ...]`, *optional*):
             Command that starts them.
+        runner (`tuple[str, ...]`, *optional*):
+            Words before a script, which run it so that an intended error ends in one sentence.
     """
 
     scripts: Path
     arguments: tuple[str, ...] = ()
     command: tuple[str, ...] = (sys.executable, "-m", "accelerate.commands.launch", "--quiet")
+    runner: tuple[str, ...] = ("--module", "storm_hf.cli.script")
 
     def __call__(self, kind: str, config: Path, log: Path) -> Ending:
         """Run the script of a stage to its end.
@@ -62,7 +83,7 @@ class AccelerateLauncher:
                 Log file. Its output is shown and appended here.
         """
         script = str(self.scripts / f"{kind}.py")
-        return run_logged([*self.command, *self.arguments, script, "--config", str(config)], log)
+        return run_logged([*self.command, *self.arguments, *self.runner, script, "--config", str(config)], log)
 
 
 def run_logged(command: list[str], log: Path | None = None) -> Ending:
@@ -71,8 +92,17 @@ def run_logged(command: list[str], log: Path | None = None) -> Ending:
     Ctrl-C, or SIGTERM, asks the processes that train to save and stop; the launcher above them would kill them before they
     have. A second Ctrl-C ends all at once.
     """
-    environment = os.environ | {"PYTHONUNBUFFERED": "1"}
+    with tempfile.TemporaryDirectory(prefix="storm-launch-") as folder:
+        passed_on = Path(folder) / "exit_code"
+        ending = _run(command, log, {"PYTHONUNBUFFERED": "1", _EXIT_CODE_FILE: str(passed_on)})
+        if ending.exit_code and passed_on.exists():
+            return replace(ending, exit_code=int(passed_on.read_text(encoding="utf-8")) or ending.exit_code)
+    return ending
+
+
+def _run(command: list[str], log: Path | None, variables: Mapping[str, str]) -> Ending:
     stdout, stderr = (None, None) if log is None else (PIPE, STDOUT)
+    environment = {**os.environ, **variables}
     interrupts = _Interrupts()
     with (
         receiving_stops(interrupts.receive),  # a signal while the launcher starts would leave a stage running

@@ -17,7 +17,7 @@ from trl import ModelConfig, get_quantization_config
 
 from storm_hf.checkpoints.adapter import AdapterFolder, base_config, find_adapter, with_storm
 from storm_hf.checkpoints.loading import read_config
-from storm_hf.errors import CheckpointError, ConfigurationError, DatasetError
+from storm_hf.errors import CheckpointError, ConfigurationError, DatasetError, first_line
 from storm_hf.hub.published_shards import fetch_videos, is_published, with_clips
 from storm_hf.model import StormConfig, StormForConditionalGeneration, add_latent_tokens, storm_processor
 from storm_hf.model.backbone_storm import keep_layout
@@ -188,7 +188,7 @@ def load_rows(name_or_path: str, config: str | None = None) -> DatasetDict:
         [`~datasets.DatasetDict`]: One data set per split.
 
     Raises:
-        DatasetError: If it is a file, such as one of annotations.
+        DatasetError: If there is no such data set, or it is a file, such as one of annotations.
     """
     if not name_or_path:
         raise DatasetError(
@@ -200,8 +200,7 @@ def load_rows(name_or_path: str, config: str | None = None) -> DatasetDict:
             "`storm build RECIPE`; Stage II alone also trains on "
             f'`load_dataset("json", data_files="{name_or_path}")` in Python.'
         )
-    splits = load_dataset(name_or_path, name=config)
-    folder = Path(name_or_path)
+    splits, folder = _load_splits(name_or_path, config), Path(name_or_path)
     if folder.is_dir():
         for name, rows in splits.items():
             splits[name] = with_absolute_paths(rows, folder.resolve())
@@ -211,6 +210,22 @@ def load_rows(name_or_path: str, config: str | None = None) -> DatasetDict:
             splits[name] = with_absolute_paths(with_clips(rows), videos)
     place = str(folder.resolve()) if folder.is_dir() else name_or_path
     return DatasetDict({name: with_origin(rows, place) for name, rows in splits.items()})
+
+
+def _load_splits(name_or_path: str, config: str | None) -> DatasetDict:
+    """Load what `datasets` finds."""
+    try:
+        return load_dataset(name_or_path, name=config)
+    except (FileNotFoundError, ConnectionError) as error:
+        if Path(name_or_path).is_dir():
+            raise DatasetError(
+                f"Expected a built data set in {name_or_path}, got a folder without one ({first_line(error)}). Build it with "
+                "`storm build RECIPE`."
+            ) from error
+        raise DatasetError(
+            f"There is no folder {name_or_path}, and no data set of that name could be had from the Hub. `storm build RECIPE` "
+            "builds one."
+        ) from error
 
 
 def pick_split(dataset: DatasetDict, name: str, argument: str = "dataset_train_split") -> Dataset:
