@@ -101,8 +101,11 @@ def test_content_of_a_file_becomes_nested_records():
         ({"name": "a", "limits": {"second": 3}}, "Expected the settings seconds in `limits` but got second"),
         ({"name": "a", "limits": {"seconds": 0}}, "In `limits`: `seconds` must be a number above 0, got 0"),
         ({"name": "a", "sources": {"train": [{"seconds": "1"}]}}, "In `sources.train`: `seconds` must be .* got '1'"),
-        ({"name": "a", "sources": ["train"]}, r"`sources` must be a mapping, got \['train'\]"),
-        ({"name": "a", "sources": {1: []}}, r"`sources` must be a mapping, got \{1: \(\)\}"),
+        (
+            {"name": "a", "sources": ["train"]},
+            r"`sources` must be a mapping from text to a list of .* got \['train'\]",
+        ),
+        ({"name": "a", "sources": {1: []}}, r"`sources` must be a mapping from text to a list of .* got \{1: \(\)\}"),
     ],
 )
 def test_mistake_is_named_with_its_key(content, message):

@@ -210,6 +210,11 @@ def _described_one(expected: Annotation) -> str:
     if origin in (tuple, Sequence):
         size = "" if origin is Sequence or of[1:] == (...,) else f"{len(of)} "
         return f"a list of {size}values, each {_described(of[0])}"
+    if is_dataclass(expected):
+        required = [each.name for each in fields(expected) if each.default is each.default_factory is MISSING]
+        return f"a mapping with {' and '.join(required)}" if required else "a mapping"
+    if origin is Mapping and of[1] is not Any:
+        return f"a mapping from {_described(of[0])} to {_described(of[1])}"
     return _WORDS.get(origin or expected, getattr(expected, "__name__", str(expected)))
 
 

@@ -233,7 +233,10 @@ def test_layout_of_ones_own_maps_nested_fields_columns_and_paths(tmp_path):
             "fields: {video: v, question: q, answer: a}\noption_fields: a0",
             "`option_fields` must be a list of values, each text, got 'a0'",
         ),
-        ("fields: {video: v, question: q, answer: 3}", "`fields` must be a mapping, got .*3"),
+        (
+            "fields: {video: v, question: q, answer: 3}",
+            "`fields` must be a mapping from text to a list of values, each text, got .*3",
+        ),
         (
             "fields: {video: v, question: q, answer: a}\njoin: {file: b.json}",
             "Expected `join` with by, which is missing: got {'file': 'b.json'}",

@@ -28,6 +28,15 @@ def test_recipe_is_read_with_its_changes(tmp_path):
     [
         ({"sources": {}}, "either sources or a world"),
         ({"sources": {"test": [{"path": "t.jsonl"}]}}, "a split called train"),
+        (
+            {"sources": {"train": "t.jsonl"}},
+            "a mapping from text to a list of values, each a mapping with path, got .*t.jsonl",
+        ),
+        ({"sources": {"train": ["t.jsonl"]}}, "Expected a source as a mapping but got 't.jsonl'"),
+        (
+            {"sources": [{"path": "t.jsonl"}]},
+            "a mapping from text to a list of values, each a mapping with path, got ",
+        ),
         ({"speed": 3}, "got speed"),
         ({"speed": 3, "encoder": None}, "got speed"),
         ({"world": "shuffle", "splits": {}}, "below `world`, and add `generator: {simulator: {}}`"),
