@@ -9,7 +9,7 @@ from tests.builder.tiny_build import clips_and_annotations, published, question,
 
 from storm_hf.builder import ThoughtsBuilder, ThoughtsRecipe
 from storm_hf.builder.retry import retry_rows
-from storm_hf.errors import StaleWorkError
+from storm_hf.errors import DatasetError, StaleWorkError
 
 
 @pytest.fixture
@@ -59,6 +59,20 @@ def test_change_of_the_annotations_is_counted_and_the_command_named(source, qwen
     assert str(error.value) == (
         f"{source} has changed since {folder} was begun: {told}. A build is not extended: give the same command with "
         f"`--out {folder}-2`, which builds all rows, or put the earlier file back."
+    )
+    assert published(folder) == before
+
+
+def test_missing_file_of_a_build_that_was_begun_is_named(source, qwen_checkpoint, tmp_path):
+    recipe = tiny_recipe(source, qwen_checkpoint, folder := tmp_path / "data")
+    ThoughtsBuilder(recipe).read_annotations()
+    before = published(folder)
+    source.unlink()
+    with pytest.raises(DatasetError) as error:
+        ThoughtsBuilder(recipe).build()
+    assert str(error.value) == (
+        f"There is no file {source} any more, which {folder} was begun with. Put it back, or take it out of the recipe and "
+        f"give `--out {folder}-2`."
     )
     assert published(folder) == before
 

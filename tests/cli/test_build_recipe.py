@@ -71,6 +71,31 @@ def test_command_builds_a_world_from_its_recipe_and_names_the_next_one(recipe, t
 
 
 @pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        (
+            {"generator": {"simulator": {}, "future": {}}},
+            "Expected one of future, folder, diffusers, simulator as generator",
+        ),
+        ({"generator": {"future": {"fps": 0}}}, "Expected a horizon that holds a frame but got 4.0 s at 0 frames"),
+        ({"generator": {"folder": {"rot": "x"}}}, "The settings of the generator folder do not fit"),
+        ({"gates": {"sharp": {}}}, "Expected gates among static, "),
+        ({"prompts": {"template": {"colour": "red"}}}, "The settings of the template do not fit"),
+        ({"encoder": {"model": "nobase"}}, "There is no model folder nobase, and no model of that name could be had"),
+    ],
+)
+def test_mistake_in_a_component_is_told_before_a_build_begins(changes, sentence, tmp_path, qwen_checkpoint):
+    content = yaml.safe_load((BUILDERS / "recipes" / "shuffle_tiny.yaml").read_text())
+    content |= {"encoder": {"model": str(qwen_checkpoint)}, "output_dir": str(tmp_path / "data"), **changes}
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(content))
+    result = build(tmp_path / "recipe.yaml")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.startswith(f"storm: {sentence}")
+    assert result.stderr.count("\n") == 1
+    assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
         (

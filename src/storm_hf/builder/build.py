@@ -19,6 +19,7 @@ from typing import Any
 from storm_hf.builder.components import (
     FrozenScorer,
     ScorerOf,
+    check_components,
     example_of,
     gates_of,
     generator_of,
@@ -132,6 +133,7 @@ class ThoughtsBuilder:
         Raises:
             StaleWorkError: If the folder was begun with other parameters; the message names what differs.
             DatasetError: If a source cannot be read, or nothing of the training split is left.
+            CheckpointError: If there is no such encoder.
             ConfigurationError: If a setting of the recipe does not exist.
             BackboneError: If the backbone cannot encode videos.
             MachineError: If the machine fails for more than some seconds, such as a mount that is away or a full disk. What is
@@ -145,8 +147,7 @@ class ThoughtsBuilder:
     def read_annotations(self) -> None:
         """Cut the annotations into shards, and take up rows again that had less time than they would have now."""
         check_video_backend(self._video_backend)
-        gates_of(self.recipe, self.generator)  # an unknown setting is raised before hours of work
-        prompts_of(self.recipe, self.workspace.root)
+        check_components(self.recipe, self.generator)
         parameters = plan_parameters(self.recipe)
         check_sources(self.recipe, self.workspace, ANNOTATIONS, parameters)
         claim(self.workspace.root, ANNOTATIONS, parameters)

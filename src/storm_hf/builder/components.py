@@ -18,6 +18,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedM
 from storm_hf.annotations import Annotation
 from storm_hf.builder.recipe import ModelSettings, ThoughtsRecipe
 from storm_hf.builder.row_steps import DUPLICATE, Row
+from storm_hf.checkpoints.loading import read_config
 from storm_hf.errors import ConfigurationError
 from storm_hf.inputs.collator import AnswerCollator, append_answers
 from storm_hf.inputs.prompts import PromptEncoder, as_prompt_error
@@ -186,6 +187,27 @@ _ASKING_GATES: Mapping[str, Callable[..., Gate]] = {
 _CONTROL_TEMPLATE = "{question} The video goes on and shows step by step what happens."
 
 
+def check_components(recipe: ThoughtsRecipe, generator: ThoughtVideoGenerator | None = None) -> None:
+    """Check the settings of a recipe's generator, gates, prompts and encoder, before hours of work. No weights are read.
+
+    Args:
+        recipe ([`ThoughtsRecipe`]):
+            The recipe.
+        generator ([`ThoughtVideoGenerator`], *optional*):
+            Makes thought videos instead of the recipe's.
+
+    Raises:
+        CheckpointError: If there is no such encoder.
+        ConfigurationError: If a component or one of its settings does not exist, or a value is out of its range.
+    """
+    if generator is None:
+        for split in recipe.splits:
+            generator_of(recipe, split)
+    gates_of(recipe, generator)
+    prompts_of(recipe, Path(recipe.output_dir))
+    read_config(recipe.encoder.model, revision=recipe.encoder.revision)
+
+
 def generator_of(recipe: ThoughtsRecipe, split: str) -> ThoughtVideoGenerator:
     """Make the generator of a split; a simulator has the knobs of its split.
 
@@ -293,9 +315,13 @@ def load_encoder(recipe: ThoughtsRecipe, folder: Path) -> ShardEncoder:
             Says which, in which dtype, and how many threads this process has from now on.
         folder (`Path`):
             The data set.
+
+    Raises:
+        CheckpointError: If there is no such model.
     """
     register()
     settings = recipe.encoder
+    read_config(settings.model, revision=settings.revision)  # names a model that is not there
     processor = AutoProcessor.from_pretrained(settings.model, revision=settings.revision)
     return ShardEncoder(
         folder,

@@ -12,7 +12,7 @@ from storm_hf.atomic import read_json, write_json
 from storm_hf.builder.progress import read_refused
 from storm_hf.builder.recipe import ThoughtsRecipe
 from storm_hf.builder.row_steps import Row, read_records
-from storm_hf.errors import StaleWorkError
+from storm_hf.errors import DatasetError, StaleWorkError
 from storm_hf.pipeline.workspace import Workspace, read_fingerprint
 
 
@@ -34,18 +34,24 @@ def check_sources(recipe: ThoughtsRecipe, workspace: Workspace, step: str, param
             Parameters that determine the rows now.
 
     Raises:
+        DatasetError: If a file is missing.
         StaleWorkError: If the contents of a file, and nothing else, have changed since. The message counts the new rows.
     """
     known = read_fingerprint(workspace.root).get(step, {}).get("parameters")
     if not known or known["sources"].keys() != parameters["sources"].keys():
         return
-    changed = [
-        new["path"]
+    hash_of = {
+        new["path"]: new["sha256"]
         for split, sources in parameters["sources"].items()
         for old, new in zip(known["sources"][split], sources, strict=False)
         if old["path"] == new["path"] and old["sha256"] != new["sha256"]
-    ]
-    if changed:
+    }
+    if missing := [path for path, found in hash_of.items() if found is None]:
+        raise DatasetError(
+            f"There is no file {' and no file '.join(missing)} any more, which {workspace.root} was begun with. Put it back, or "
+            f"take it out of the recipe and give `--out {workspace.root}-2`."
+        )
+    if changed := list(hash_of):
         raise StaleWorkError(_explanation(recipe, workspace, step, changed))
 
 
