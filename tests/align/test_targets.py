@@ -13,7 +13,7 @@ from trl import ScriptArguments, TrlParser
 
 from storm_hf import StormAlignConfig, StormAlignTrainer, StormModelConfig, TargetTrajectory, load_rows
 from storm_hf.align.targets import DEFAULT_RANK, choose_targets
-from storm_hf.errors import DatasetError
+from storm_hf.errors import DatasetError, LatentError
 from storm_hf.pipeline.paths import origin_of
 
 
@@ -75,6 +75,28 @@ def test_targets_can_be_named_by_their_data_set(given, built, unbuilt, tmp_path)
     rows = load_rows(str(unbuilt))["train"]
     targets = choose_targets(given(built), rows, NUM_LATENTS, arguments(tmp_path))
     assert targets.statistics.rank == CHOSEN_RANK
+
+
+def test_targets_of_another_number_than_the_latents_are_refused_when_the_trainer_is_made(qwen_checkpoint, tmp_path):
+    model, processor = load_tiny(qwen_checkpoint, NUM_LATENTS)
+    rows = load_rows(str(write_thoughts(tmp_path / "data", 2)))["train"]
+    four = TargetTrajectory(4, normalize="layernorm")
+    with pytest.raises(
+        LatentError, match=r"a target for each of 3 latents, got 4\. .*with_num_latents\(3\).*num_latents=4"
+    ):
+        StormAlignTrainer(
+            model=model,
+            args=arguments(tmp_path),
+            train_dataset=rows,
+            processing_class=processor,
+            target_trajectory=four,
+        )
+
+
+def test_other_number_of_latents_than_the_data_set_has_targets_is_warned_of(built, tmp_path, caplog):
+    targets = choose_targets(str(built), load_rows(str(built))["train"], 2, arguments(tmp_path))
+    assert (targets.num_latents, targets.statistics.rank) == (2, CHOSEN_RANK)
+    assert f"saved with {built} have 3 steps, but the model has 2 latents" in caplog.text
 
 
 def test_data_set_that_is_named_and_has_no_targets_is_an_error(unbuilt, tmp_path):

@@ -22,6 +22,7 @@ from storm_hf.inputs.features import cache_video_features
 from storm_hf.inputs.media import load_clip
 from storm_hf.inputs.prompts import PromptEncoder
 from storm_hf.model.processing_storm import add_latent_tokens
+from storm_hf.target_trajectory import TargetTrajectory
 from storm_hf.training.loading import load_rows
 from storm_hf.training.samplers import (
     LengthGroupedRows,
@@ -190,7 +191,9 @@ def test_encoder_is_found_in_the_collators_of_both_stages(tiny):
     encoder = prompt_encoder(*tiny)
     answers = AnswerCollator(encoder)
     assert prompt_encoder_of(answers) is encoder
-    assert prompt_encoder_of(AlignCollator(answers, trajectory=None)) is encoder
+    assert (
+        prompt_encoder_of(AlignCollator(answers, TargetTrajectory(encoder.num_latents, normalize="none"))) is encoder
+    )
 
 
 def test_collator_that_is_not_ours_needs_a_column_of_lengths(tmp_path):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from storm_hf.errors import DatasetError
+from storm_hf.errors import DatasetError, LatentError
 from storm_hf.inputs.collator import AnswerCollator
 from storm_hf.inputs.prompts import Row
 from storm_hf.target_trajectory.schema import FEATURES_COLUMN
@@ -25,10 +25,21 @@ class AlignCollator:
             Makes the rest of the batch.
         trajectory ([`~storm_hf.target_trajectory.TargetTrajectory`]):
             Pools and whitens the features of the thought videos.
+
+    Raises:
+        LatentError: If there are not as many targets as the prompts have latents.
     """
 
     answers: AnswerCollator
     trajectory: TargetTrajectory
+
+    def __post_init__(self) -> None:
+        num_latents = self.answers.prompts.num_latents
+        if self.trajectory.num_latents != num_latents:
+            raise LatentError(
+                f"Expected a target for each of {num_latents} latents, got {self.trajectory.num_latents}. Give "
+                f"`target_trajectory.with_num_latents({num_latents})`, or set `num_latents={self.trajectory.num_latents}`."
+            )
 
     def __call__(self, rows: Sequence[Row]) -> dict[str, torch.Tensor]:
         """Collate `rows`.

@@ -114,6 +114,12 @@ def saved_trajectory(
                 wanted,
             )
             return None
+    if saved.num_latents != num_latents:
+        logger.warning(
+            "The targets saved with %s have %d steps, but the model has %d latents: thought videos are pooled anew. Set "
+            "`num_latents=%d` unless that is meant.",
+            *(dataset_folder, saved.num_latents, num_latents, saved.num_latents),
+        )
     return saved.with_num_latents(num_latents)
 
 
