@@ -7,11 +7,12 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from tests.training.processes import finish_together, leave, meet, start
 from tests.training.tiny_training import STAGES, tiny_trainer
 from transformers import Trainer, TrainerState
 
+from storm_hf.errors import CheckpointError
 from storm_hf.pipeline.lock import locked
 from storm_hf.training.resume import newest_complete_checkpoint
 
@@ -74,6 +75,21 @@ def test_model_is_saved_with_nothing_unfinished_beside_it(stage, tmp_path):
         assert name not in weights or weights[name].equal(weight)
     assert {"config.json", "README.md", "modeling_storm.py", "tokenizer.json"} <= set(os.listdir(tmp_path))
     assert not [name for name in os.listdir(tmp_path) if "unfinished" in name]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_checkpoint_of_another_model_is_refused_in_a_sentence(stage, tmp_path):
+    tiny_trainer(stage, "qwen2_5_vl", tmp_path, **SAVED).train()
+    weights = tmp_path / "checkpoint-1" / "model.safetensors"
+    smaller = {name: weight[:-1] if weight.ndim == 2 else weight for name, weight in load_file(weights).items()}
+    save_file({name: weight.contiguous() for name, weight in smaller.items()}, weights, {"format": "pt"})
+    with pytest.raises(CheckpointError) as error:
+        tiny_trainer(stage, "qwen2_5_vl", tmp_path, **SAVED).train(resume_from_checkpoint=True)
+    message = str(error.value)
+    assert message.startswith(f"The checkpoint {tmp_path}/checkpoint-1 is another model's: ")
+    assert message.endswith("Give another `output_dir`, or train the model that it was saved of.")
+    assert len(message) < 400 + len(str(tmp_path))
+    assert error.value.__suppress_context__
 
 
 def test_run_waits_for_another_one_that_saves_its_model(tmp_path):

@@ -3,6 +3,7 @@
 It knows nothing of a loss. [`StormTrainer`] adds batches, losses and logs.
 """
 
+import re
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import Future
@@ -38,6 +39,7 @@ from storm_hf.training.samplers import set_sampler_epoch
 
 _UNFINISHED = ".model.unfinished"
 _LOCK = ".locks/model"
+_OTHER_SIZE = re.compile(r"size mismatch for (\S+): .*?torch\.Size\((.*?)\) from checkpoint.*?torch\.Size\((.*?)\)")
 _NOT_SENT = "training_args.bin\n"  # a pickle that other ways of uploading a folder shall leave out, too
 
 
@@ -158,11 +160,13 @@ class CheckpointingTrainer(SFTTrainer):
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         self._check_adapter(resume_from_checkpoint)
-        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        with _sizes_compared(resume_from_checkpoint):
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
 
     def _load_best_model(self) -> None:
         self._check_adapter(self.state.best_model_checkpoint)
-        super()._load_best_model()
+        with _sizes_compared(self.state.best_model_checkpoint):
+            super()._load_best_model()
 
     def _check_adapter(self, checkpoint: str) -> None:
         """Refuse an adapter that is not whole; PEFT would only warn."""
@@ -359,6 +363,22 @@ class CheckpointingTrainer(SFTTrainer):
             token=token or self.args.hub_token,
             revision=revision or self.args.hub_revision or "main",
         )
+
+
+@contextmanager
+def _sizes_compared(checkpoint: str) -> Iterator[None]:
+    """Name a checkpoint whose weights have other sizes than the model's; torch lists all of them."""
+    try:
+        yield
+    except RuntimeError as error:
+        wrong = _OTHER_SIZE.findall(str(error))
+        if not wrong:
+            raise
+        name, saved, expected = wrong[0]
+        raise CheckpointError(
+            f"The checkpoint {checkpoint} is another model's: {len(wrong)} of its weights have other sizes, the first is {name}, "
+            f"{saved} where the model has {expected}. Give another `output_dir`, or train the model that it was saved of."
+        ) from None
 
 
 def _shortened(names: set[str]) -> str:
