@@ -53,6 +53,21 @@ def test_bug_is_not_hidden(end_with):
     assert isinstance(end_with(ZeroDivisionError("a bug")).exception, ZeroDivisionError)
 
 
+@pytest.mark.parametrize(
+    ("words", "usage"),
+    [
+        (["build"], "storm build [OPTIONS] {recipe}"),
+        (["build", "status"], "storm build status [OPTIONS] {folder}"),
+        (["serve"], "storm serve [OPTIONS]"),
+        (["align"], "storm align --config RECIPE [--NAME VALUE ...]"),
+    ],
+    ids=lambda words: " ".join(words) if isinstance(words, list) else None,
+)
+def test_usage_names_the_arguments_that_can_be_given(words, usage):
+    result = CliRunner().invoke(app, [*words, "--help"], prog_name="storm")
+    assert result.stdout.splitlines()[1].strip().lower() == f"usage: {usage}".lower()
+
+
 @pytest.mark.parametrize("verb", ["ask", "demo", "env"])
 def test_every_verb_explains_itself_with_examples(verb):
     result = CliRunner().invoke(app, [verb, "--help"])

@@ -63,6 +63,21 @@ class BuildGroup(TyperGroup):
         return "" if name == BUILD else name, command, rest
 
 
+class _BuildContext(typer.Context):
+    """Context of the command without a name."""
+
+    @property
+    def command_path(self) -> str:
+        """The words that start the command, without the space before its name."""
+        return super().command_path.rstrip()
+
+
+class BuildCommand(StormCommand):
+    """The command that builds."""
+
+    context_class = _BuildContext
+
+
 Folder = Annotated[Path, typer.Argument(help="Folder of the data set.", show_default=False)]
 
 app = typer.Typer(cls=BuildGroup, rich_markup_mode="rich")
@@ -73,7 +88,7 @@ def build() -> None:
     """Build a thought-video data set, show the progress of a build, or retry its rejected rows."""
 
 
-@app.command(BUILD, cls=StormCommand, epilog=BUILD_EPILOG, hidden=True)
+@app.command(BUILD, cls=BuildCommand, epilog=BUILD_EPILOG, hidden=True)
 def build_data_set(
     recipe: Annotated[
         str, typer.Argument(help="YAML file, or the name of a recipe that comes with storm-hf.", show_default=False)
@@ -103,8 +118,10 @@ def build_data_set(
     file = named_file(recipe, BUILD_RECIPES)
     with waiting(f"Reading {file}"):
         from storm_hf.builder import ThoughtsRecipe
+        from storm_hf.builder.components import check_components
 
         settings = ThoughtsRecipe.read(file, output_dir=out, encoder_model=model)
+        check_components(settings)
     if slurm is not None:
         from storm_hf.builder.engines import submit_to_slurm
 

@@ -1,9 +1,11 @@
 """Exceptions as one-line messages on stderr and exit codes, without a traceback."""
 
+import os
 import re
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import chain
 from typing import Any
 
 import typer
@@ -15,6 +17,7 @@ from storm_hf.errors import ConfigurationError, StormError, one_line
 
 FAILED = 2
 INTERRUPTED = 130  # 128 + SIGINT, as shells count
+DEBUG = "STORM_DEBUG"  # asks scripts for tracebacks
 
 # Earlier options of each command, and what to give instead.
 _RENAMED = {
@@ -38,6 +41,14 @@ class StormCommand(TyperCommand):
         """Write the help."""
         _tidy(self, ctx)
         super().format_help(ctx, formatter)
+
+    def collect_usage_pieces(self, ctx: typer.Context) -> list[str]:  # type: ignore[override]
+        """Leave hidden arguments out of the usage line."""
+        shown = [parameter for parameter in self.get_params(ctx) if not getattr(parameter, "hidden", False)]
+        return [
+            *filter(None, [self.options_metavar]),
+            *chain.from_iterable(each.get_usage_pieces(ctx) for each in shown),
+        ]
 
 
 class StormGroup(TyperGroup):
@@ -96,6 +107,8 @@ def ends_in_one_line(program: str) -> Iterator[None]:
     try:
         yield
     except (StormError, OSError) as error:
+        if os.environ.get(DEBUG):
+            traceback.print_exc()
         typer.echo(f"{program}: {one_line(error)}", err=True)
         raise SystemExit(FAILED) from error
 
