@@ -36,6 +36,7 @@ def test_uploaded_clip_is_answered_and_nothing_is_fetched_from_elsewhere(open_pa
     assert page.locator("#replies .storm-steps li").count() == 4
     assert "guess" in page.locator("#notice").inner_text()
     assert page.strangers == []
+    assert "common." not in page.locator("body").inner_text()  # a key where a word should be
 
 
 def test_clip_cannot_be_cut_with_a_program_from_elsewhere(open_page):

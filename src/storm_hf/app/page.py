@@ -22,6 +22,7 @@ QUEUE = "model"  # one question at a time, whichever button was pressed
 _FORGET_AFTER_SECONDS = 3600
 _FONTS = ["system-ui", "sans-serif"]
 _MONO_FONTS = ["ui-monospace", "monospace"]
+_MISSING_WORDS = {"common.complete": "Done"}  # Gradio 6.31 tells a screen reader the key: no language has the word
 _COLUMN_PX = 300  # narrower windows have one column
 
 
@@ -58,7 +59,7 @@ def build_page(handlers: PageHandlers) -> Any:
 
 
 def look() -> dict[str, Any]:
-    """Theme and style sheet, as arguments of `launch`."""
+    """Theme, style sheet and missing words, as arguments of `launch`."""
     gradio = _gradio()
     theme = gradio.themes.Default(primary_hue="violet", font=_FONTS, font_mono=_MONO_FONTS).set(
         body_text_color_subdued="*neutral_500",  # what Gradio takes is too pale to read
@@ -68,7 +69,7 @@ def look() -> dict[str, Any]:
         button_primary_background_fill_hover_dark="*primary_700",
     )
     css = files("storm_hf.app").joinpath("templates/page.css").read_text(encoding="utf-8")
-    return {"theme": theme, "css": css, "footer_links": ["api"]}
+    return {"theme": theme, "css": css, "footer_links": ["api"], "i18n": gradio.I18n(en=_MISSING_WORDS)}
 
 
 def _gradio() -> Any:
