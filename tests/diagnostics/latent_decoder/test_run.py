@@ -83,6 +83,13 @@ def test_each_picture_of_the_film_shows_the_end_of_one_step_in_all_three_panels(
     assert middle[3:] == right[3:] == [48] * (len(seen) - 3)  # nothing is thought yet
 
 
+def test_wide_panels_of_the_film_lie_below_each_other():
+    wide = np.concatenate([numbered(0, 6)] * 4, axis=2)
+    film = thought_film(wide, wide + 50, wide[:3] + 100, height=16)
+    assert film.shape == (3, 3 * 16 + 2 * 8, 4 * 32, 3)
+    assert [film[:, row, 0, 0].tolist() for row in (0, 24, -1)] == [[1, 3, 5], [51, 53, 55], [100, 101, 102]]
+
+
 def test_plane_is_where_targets_differ_and_its_signs_are_fixed():
     generator = np.random.default_rng(0)
     points = generator.normal(size=(200, 5)) * [0.1, 4, 0.1, 2, 0.1] + 7

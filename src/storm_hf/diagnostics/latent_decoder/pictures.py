@@ -20,11 +20,12 @@ from storm_hf.target_trajectory.whiten import principal_components
 
 _HEIGHT_PX = 128
 _GIF_SECONDS_PER_UNIT = 1000
+_WIDE = 2.5  # times as wide as high
 _NOTHING_YET = 48  # shade of a panel while the clip shows what precedes the first step
 
 
 def thought_film(clip: np.ndarray, thought: np.ndarray, imagined: np.ndarray, height: int = _HEIGHT_PX) -> np.ndarray:
-    """Lay clip, true thought and imagined thought side by side, one frame for each step.
+    """Lay clip, true thought and imagined thought side by side, or below each other if they are wide; one frame for each step.
 
     All three show the end of the step, since a latent stands for the last frame of its slot. Clip and thought video end
     together; a shorter clip holds its first frame. What a longer clip shows before the first step closes the film, with
@@ -38,7 +39,7 @@ def thought_film(clip: np.ndarray, thought: np.ndarray, imagined: np.ndarray, he
         imagined (`np.ndarray` of shape `(num_latents, height, width, 3)`):
             Rendered latents.
         height (`int`, *optional*, defaults to `128`):
-            Of the film, in pixels.
+            Of each of the three, in pixels.
 
     Returns:
         `np.ndarray` of shape `(num_frames, height, width, 3)`: Frames for `len(imagined)` steps, then the beginning of the clip.
@@ -48,7 +49,8 @@ def thought_film(clip: np.ndarray, thought: np.ndarray, imagined: np.ndarray, he
     begin = clip[: max(0, num_before) : math.ceil(len(thought) / len(imagined))]
     films = (np.concatenate([clip[np.maximum(0, ends + num_before)], begin]), thought[ends], imagined)
     seen, true, drawn = (_to_height(film, height) for film in films)
-    return side_by_side(side_by_side(seen, _then_nothing(true, len(begin))), _then_nothing(drawn, len(begin)))
+    panels = (seen, _then_nothing(true, len(begin)), _then_nothing(drawn, len(begin)))
+    return _stacked(*panels) if seen.shape[2] > _WIDE * height else side_by_side(side_by_side(*panels[:2]), panels[2])
 
 
 def write_gif(path: Path, frames: np.ndarray, *, fps: float) -> Path:
@@ -69,6 +71,19 @@ def write_gif(path: Path, frames: np.ndarray, *, fps: float) -> Path:
 def _then_nothing(film: np.ndarray, num_frames: int) -> np.ndarray:
     empty = np.full((num_frames, *film.shape[1:]), _NOTHING_YET, dtype=np.uint8)
     return np.concatenate([film, empty])
+
+
+def _stacked(*films: np.ndarray) -> np.ndarray:
+    """Lay films (T, H, W, 3) below each other, all as wide as the first."""
+    width = films[0].shape[2]
+    first, *others = (
+        film if film.shape[2] == width else np.stack([resize(frame, film.shape[1], width) for frame in film])
+        for film in films
+    )
+    stacked = first.swapaxes(1, 2)
+    for film in others:
+        stacked = side_by_side(stacked, film.swapaxes(1, 2))
+    return stacked.swapaxes(1, 2)
 
 
 def _to_height(film: np.ndarray, height: int) -> np.ndarray:

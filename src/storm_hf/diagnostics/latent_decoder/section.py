@@ -64,7 +64,7 @@ class Scene:
         path (`str`):
             The trajectory in two dimensions, an `<svg>` element.
         film (`np.ndarray` of shape `(num_frames, height, width, 3)`):
-            Clip, true thought and imagined thought, side by side, `uint8`.
+            Clip, true thought and imagined thought, as `thought_film` lays them, `uint8`.
         fps (`float`):
             Of the film.
     """
