@@ -28,14 +28,15 @@ def evaluate(*arguments):
 
 def test_options_become_a_run(asked, tmp_path):
     result = evaluate(
-        *("--model", "m", "--task", "mmvu", "--task", "mvbench_action_count", "--arm", "storm", "--arm", "cot"),
+        *("--model", "m", "--task", "mmvu", "--task", "mvbench_action_count"),
+        *("--variant", "storm", "--variant", "cot"),
         *("--data-root", tmp_path),
         *("--num-latents", 4, "--latents", "zero", "--limit", 5, "--out", tmp_path / "out", "--scorer", "lmms"),
         *("--revision", "v1"),
     )
     assert result.exit_code == 0, result.output
     run, (scorers, judge) = asked
-    assert (run.tasks, run.arms) == (("mmvu_val", "mvbench_action_count"), ("storm", "cot"))
+    assert (run.tasks, run.variants) == (("mmvu_val", "mvbench_action_count"), ("storm", "cot"))
     assert (run.data_root, run.out, run.limit) == (tmp_path, tmp_path / "out", 5)
     assert run.arguments("storm") == {
         "pretrained": "m",
@@ -52,9 +53,10 @@ def test_options_become_a_run(asked, tmp_path):
     ("arguments", "sentence"),
     [
         (["--tasks", "mmvu,mvbench"], "`--tasks` of `storm evaluate` has become `--task`, once for each: "),
-        (["--arms=storm,cot"], "`--arms` of `storm evaluate` has become `--arm`, once for each: "),
+        (["--arms=storm,cot"], "`--arms` of `storm evaluate` has become `--variant`, once for each: "),
+        (["--arm", "cot"], "`--arm` of `storm evaluate` has become `--variant`."),
         (["--task", "mmvu,mvbench"], "Give the option once for each: `mmvu`, then again with `mvbench`."),
-        (["--arm", "storm, cot"], "Give the option once for each: `storm`, then again with `cot`."),
+        (["--variant", "storm, cot"], "Give the option once for each: `storm`, then again with `cot`."),
         (["--scorer", "lmms,strict"], "Give the option once for each: `lmms`, then again with `strict`."),
     ],
 )
@@ -75,7 +77,7 @@ def test_all_benchmarks_are_the_default(asked):
     ("arguments", "sentence"),
     [
         (["--task", "mvbenhc"], "storm: There is no benchmark 'mvbenhc'; expected videomme, "),
-        (["--arm", "latent"], "storm: There is no arm 'latent'; expected some of storm, direct, cot.\n"),
+        (["--variant", "latent"], "storm: There is no variant 'latent'; expected some of storm, direct, cot.\n"),
         (["--data-root", "."], "storm: The questions of lmms-eval/Video-MME are not in "),
     ],
 )
@@ -98,7 +100,7 @@ def test_judge_is_asked_over_its_server_and_remembers(tmp_path):
 def test_table_goes_to_stdout_and_a_second_call_runs_nothing(checkpoint, tmp_path):
     root = write_standins(tmp_path / "data")
     options = [
-        *("--task", "mmvu", "--arm", "storm", "--arm", "cot", "--scorer", "lmms", "--scorer", "strict"),
+        *("--task", "mmvu", "--variant", "storm", "--variant", "cot", "--scorer", "lmms", "--scorer", "strict"),
         *("--limit", "2", "--max-frames", "4"),
     ]
     command = [sys.executable, "-c", "from storm_hf.cli import main; main()", "evaluate", "--model", str(checkpoint)]

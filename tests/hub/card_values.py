@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from tests.hub.test_dataset_card import MANIFEST, published
 
-from storm_hf.hub.card_results import ArmCost, BenchmarkResult, CausalUse, InterventionResult, Latency
+from storm_hf.hub.card_results import BenchmarkResult, CausalUse, InterventionResult, Latency, VariantCost
 from storm_hf.hub.dataset_card import dataset_card
 from storm_hf.hub.model_card import ModelFacts, model_card
 from storm_hf.hub.space_push import space_card
@@ -66,10 +66,10 @@ ANSWER = replace(
     ),
     latency=Latency(
         costs=(
-            ArmCost(way="direct", forward_passes=1, accuracy=0.271),
-            ArmCost(way="chain of thought in sentences", forward_passes=61, accuracy=1.0),
-            ArmCost(way="chain of thought, one word a step", forward_passes=7, accuracy=1.0),
-            ArmCost(way="STORM", forward_passes=8, accuracy=1.0),
+            VariantCost(way="direct", forward_passes=1, accuracy=0.271),
+            VariantCost(way="chain of thought in sentences", forward_passes=61, accuracy=1.0),
+            VariantCost(way="chain of thought, one word a step", forward_passes=7, accuracy=1.0),
+            VariantCost(way="STORM", forward_passes=8, accuracy=1.0),
         ),
         command="python benchmarks/worlds.py --world shuffle --seeds 0",
         machine="two x86-64 cores",

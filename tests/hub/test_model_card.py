@@ -149,7 +149,7 @@ def test_report_of_benchmarks_becomes_results_and_costs():
     ]
 
 
-def test_cost_of_one_arm_alone_is_no_comparison():
+def test_cost_of_one_variant_alone_is_no_comparison():
     assert latency({**REPORT, "costs": REPORT["costs"][:1]}) is None
 
 

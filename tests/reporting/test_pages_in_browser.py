@@ -45,9 +45,9 @@ CONTRAST = """() => {
 def pages(tmp_path_factory):
     """One page of each kind, by its name."""
     folder = tmp_path_factory.mktemp("pages")
-    for arm in ("storm", "direct"):
+    for variant in ("storm", "direct"):
         rows = [(mvbench(), "(A)"), (mvbench("b.mp4"), "(B)")]
-        write_samples(folder / "evaluation", arm, "mvbench_action_count", rows)
+        write_samples(folder / "evaluation", variant, "mvbench_action_count", rows)
     report_run(folder / "evaluation", num_resamples=100)
     puppet = make_puppet(folder / "puppet")
     with puppet.thinking(uses_latents=True):

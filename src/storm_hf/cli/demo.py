@@ -75,13 +75,13 @@ def _print_summary(report: "DemoReport", recipe: "DemoRecipe", out: Path) -> Non
 
     console = Console()
     title = f"{report.num_test} held-out {recipe.deep_clips} of the {report.world} world, chance {report.chance:.0%}"
-    console.print(_arms(report, out, title), _interventions(report), sep="\n")
+    console.print(_variants(report, out, title), _interventions(report), sep="\n")
     typer.echo(f"Open {out / REPORT_PAGE}. Then:")
     for command in _next_commands(report, recipe, out):
         typer.echo(f"  {command}")
 
 
-def _arms(report: "DemoReport", out: Path, title: str) -> "Table":
+def _variants(report: "DemoReport", out: Path, title: str) -> "Table":
     from rich.table import Table
 
     from storm_hf.demo.variants import TITLES
@@ -89,19 +89,19 @@ def _arms(report: "DemoReport", out: Path, title: str) -> "Table":
     table = Table("way of answering", title=title, title_justify="left")
     for column in ("accuracy", "without options", "forward passes"):
         table.add_column(column, justify="right")
-    for name, (accuracy, asked_openly, passes) in _figures_of_arms(report, out).items():
+    for name, (accuracy, asked_openly, passes) in _figures_of_variants(report, out).items():
         cells = (f"{accuracy:.1%}", "" if asked_openly is None else f"{asked_openly:.1%}", f"{passes:.0f}")
         table.add_row(TITLES[name], *cells, style="bold" if name == "storm" else "")
     return table
 
 
-def _figures_of_arms(report: "DemoReport", out: Path) -> dict[str, tuple[float, float | None, float]]:
-    """Collect accuracy, accuracy without options and passes of each arm, also of one that the report leaves out."""
+def _figures_of_variants(report: "DemoReport", out: Path) -> dict[str, tuple[float, float | None, float]]:
+    """Collect accuracy, accuracy without options and passes of each variant, also of one that the report leaves out."""
     from storm_hf.atomic import read_json
     from storm_hf.demo import DemoFolder
 
     asked_openly = {} if report.open is None else report.open.arms
-    figures = {name: (arm.accuracy, asked_openly.get(name), arm.forward_passes) for name, arm in report.arms.items()}
+    figures = {name: (one.accuracy, asked_openly.get(name), one.forward_passes) for name, one in report.arms.items()}
     results = DemoFolder(out).variant("terse_chain") / "results.json"
     if results.is_file():
         terse = read_json(results)

@@ -23,7 +23,8 @@ DEBUG = "STORM_DEBUG"  # asks scripts for tracebacks
 _RENAMED = {
     "evaluate": {
         "--tasks": "`--task`, once for each: `--task videomme --task mvbench`",
-        "--arms": "`--arm`, once for each: `--arm storm --arm direct`",
+        "--arm": "`--variant`",
+        "--arms": "`--variant`, once for each: `--variant storm --variant direct`",
     },
     "plan": {"--config": "`--model`"},
     "build": {

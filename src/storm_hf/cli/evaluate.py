@@ -1,4 +1,4 @@
-"""`storm evaluate`: a model on the published benchmarks, in arms that differ in nothing but how they think."""
+"""`storm evaluate`: a model on the published benchmarks, in variants that differ in nothing but how they think."""
 
 import sys
 from pathlib import Path
@@ -20,16 +20,16 @@ EPILOG = """Examples:
 
 [bold]storm evaluate --model runs/answer --task mvbench --data-root data --limit 20[/bold]
 
-[bold]storm evaluate --model runs/answer --task videomme --task mmvu --arm storm --arm direct --arm cot[/bold]
+[bold]storm evaluate --model runs/answer --task videomme --task mmvu --variant storm --variant direct --variant cot[/bold]
 
-[bold]storm evaluate --model Qwen/Qwen3-VL-8B-Instruct --arm direct --arm cot --task videomme[/bold]
+[bold]storm evaluate --model Qwen/Qwen3-VL-8B-Instruct --variant direct --variant cot --task videomme[/bold]
 
 Give the same command again if it was cut off: what is finished is not run again. The table goes to stdout, everything else to
 stderr; the numbers lie in OUT/report.json, and to look at in OUT/report.html."""
 
 
 TASKS = ("videomme", "mvbench", "tempcompass", "mmvu")
-ARMS = ("storm", "direct")
+VARIANTS = ("storm", "direct")
 SCORERS = ("official", "lmms", "strict")
 _WIDTH_OF_A_FILE = 120  # names of tasks are long
 
@@ -43,25 +43,25 @@ Tasks = Annotated[
     list[str] | None,
     _once_for_each("--task", "Benchmark: videomme, videomme_w_subtitle, mvbench, tempcompass or mmvu.", TASKS),
 ]
-Arms = Annotated[
+Variants = Annotated[
     list[str] | None,
     _once_for_each(
-        "--arm",
+        "--variant",
         "storm thinks in latents; direct answers at once and cot reasons in words, both without latents.",
-        ARMS,
+        VARIANTS,
     ),
 ]
 Scorers = Annotated[
     list[str] | None, _once_for_each("--scorer", "Rule by which answers are read: official, lmms or strict.", SCORERS)
 ]
-Backbone = Annotated[str | None, typer.Option(help=by_default("Model of the arms direct and cot.", "the same"))]
+Backbone = Annotated[str | None, typer.Option(help=by_default("Model of the variants direct and cot.", "the same"))]
 Revision = Annotated[str | None, typer.Option(help=by_default("Branch, tag or commit of --model.", "main"))]
 BackboneRevision = Annotated[str | None, typer.Option(help=by_default("Branch, tag or commit of --backbone.", "main"))]
 DataRoot = Annotated[
     Path | None, typer.Option(help=by_default("Folder with a copy of the benchmarks.", "the Hub"), exists=True)
 ]
 Latents = Annotated[
-    str | None, intervention(by_default("Feed this in place of the latents of the arm storm.", "its own"))
+    str | None, intervention(by_default("Feed this in place of the latents of the variant storm.", "its own"))
 ]
 FramesPerSecond = Annotated[
     float | None,
@@ -78,7 +78,7 @@ JudgeUrl = Annotated[
 def evaluate_model(
     model: Model,
     task: Tasks = None,
-    arm: Arms = None,
+    variant: Variants = None,
     backbone: Backbone = None,
     revision: Revision = None,
     backbone_revision: BackboneRevision = None,
@@ -108,7 +108,7 @@ def evaluate_model(
         model=model,
         tasks=tuple(tasks_of(task or TASKS)),
         out=out,
-        arms=tuple(arm or ARMS),  # type: ignore[arg-type]  # `evaluate` says what is no arm
+        variants=tuple(variant or VARIANTS),  # type: ignore[arg-type]  # `evaluate` says what is no variant
         backbone=backbone,
         data_root=data_root,
         limit=limit,
@@ -121,7 +121,7 @@ def evaluate_model(
 
 
 def _answer(run: "EvaluationRun") -> None:
-    """Run what is not finished, with a bar for each arm."""
+    """Run what is not finished, with a bar for each variant."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -137,10 +137,10 @@ def _answer(run: "EvaluationRun") -> None:
     with Progress(*columns, console=Console(stderr=True)) as progress:
         bars: dict[str, Any] = {}
 
-        def show(arm: str, done: int, total: int) -> None:
-            if arm not in bars:
-                bars[arm] = progress.add_task(arm, total=total)
-            progress.update(bars[arm], completed=done)
+        def show(variant: str, done: int, total: int) -> None:
+            if variant not in bars:
+                bars[variant] = progress.add_task(variant, total=total)
+            progress.update(bars[variant], completed=done)
 
         evaluate(run, show)
 

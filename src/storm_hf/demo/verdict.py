@@ -128,7 +128,9 @@ def _uses_latents(report: DemoReport) -> bool:
 def _shortfalls(report: DemoReport, story: DemoStory) -> list[str]:
     cut = report.interventions
     storm, direct = (report.arms[name].accuracy for name in ("storm", "direct"))
-    depth, lowest = min(((depth, by_arm["storm"]) for depth, by_arm in report.by_depth.items()), key=lambda at: at[1])
+    depth, lowest = min(
+        ((depth, by_variant["storm"]) for depth, by_variant in report.by_depth.items()), key=lambda at: at[1]
+    )
     asked_openly = storm if report.open is None else report.open.arms["storm"]
     kind = max((kind for kind in CONTENT_FREE if kind in cut), key=lambda kind: cut[kind])
     storm_low, direct_high = wilson_interval(storm, report.num_test)[0], wilson_interval(direct, report.num_test)[1]

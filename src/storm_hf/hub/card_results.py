@@ -94,7 +94,7 @@ class CausalUse:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ArmCost:
+class VariantCost:
     """Cost of an answer.
 
     Args:
@@ -119,7 +119,7 @@ class Latency:
     """Cost of an answer, beside other ways of answering.
 
     Args:
-        costs (`tuple[ArmCost, ...]`):
+        costs (`tuple[VariantCost, ...]`):
             One for each way.
         command (`str`):
             Command that reproduces the table.
@@ -127,7 +127,7 @@ class Latency:
             Machine of the measurement.
     """
 
-    costs: tuple[ArmCost, ...]
+    costs: tuple[VariantCost, ...]
     command: str
     machine: str | None = None
 
@@ -162,17 +162,17 @@ def _replaced(effect: Mapping[str, Any]) -> InterventionResult:
     )
 
 
-def benchmark_results(report: Mapping[str, Any], arm: str = "storm") -> tuple[BenchmarkResult, ...]:
+def benchmark_results(report: Mapping[str, Any], variant: str = "storm") -> tuple[BenchmarkResult, ...]:
     """Read the accuracies of one way of answering out of a report of the public benchmarks.
 
     Args:
         report (`Mapping[str, Any]`):
             The contents of the `report.json` of `storm evaluate`.
-        arm (`str`, *optional*, defaults to `"storm"`):
+        variant (`str`, *optional*, defaults to `"storm"`):
             The way of answering.
 
     Raises:
-        PublicationError: If the report does not say which command made it, or has no number of this arm.
+        PublicationError: If the report does not say which command made it, or has no number of this variant.
     """
     command = _command(report)
     results = tuple(
@@ -185,34 +185,34 @@ def benchmark_results(report: Mapping[str, Any], arm: str = "storm") -> tuple[Be
             standard_error=result["score"]["standard_error"],
         )
         for result in report["results"]
-        if result["arm"] == arm and result["group"] is None and result["score"]["accuracy"] is not None
+        if result["arm"] == variant and result["group"] is None and result["score"]["accuracy"] is not None
     )
     if not results:
-        arms = sorted({result["arm"] for result in report["results"]})
+        variants = sorted({result["arm"] for result in report["results"]})
         raise PublicationError(
-            f"Expected a number of the arm {arm} in the report but it has {', '.join(arms) or 'no arm'}. "
-            f"Measure it with `storm evaluate --arm {arm}`."
+            f"Expected a number of the variant {variant} in the report but it has {', '.join(variants) or 'no variant'}. "
+            f"Measure it with `storm evaluate --variant {variant}`."
         )
     return results
 
 
 def latency(report: Mapping[str, Any]) -> Latency | None:
-    """Read what an answer costs in each arm out of a report of the public benchmarks: on the first that has it of more than one.
+    """Read what an answer costs in each variant out of a report of the public benchmarks: on the first that has it of more than one.
 
     Args:
         report (`Mapping[str, Any]`):
             The contents of the `report.json` of `storm evaluate`.
 
     Returns:
-        [`Latency`], or `None` if no two arms were measured on the same questions.
+        [`Latency`], or `None` if no two variants were measured on the same questions.
 
     Raises:
         PublicationError: If the report does not say which command made it.
     """
-    parts: dict[str, list[ArmCost]] = {}
+    parts: dict[str, list[VariantCost]] = {}
     for cost in report["costs"]:
         if cost["seconds"] is not None or cost["forward_passes"] is not None:
-            way = ArmCost(way=cost["arm"], forward_passes=cost["forward_passes"], seconds=cost["seconds"])
+            way = VariantCost(way=cost["arm"], forward_passes=cost["forward_passes"], seconds=cost["seconds"])
             parts.setdefault(cost["part"], []).append(way)
     costs = next((ways for ways in parts.values() if len(ways) > 1), None)
     return None if costs is None else Latency(costs=tuple(costs), command=_command(report))

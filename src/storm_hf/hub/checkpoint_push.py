@@ -54,8 +54,8 @@ class CheckpointPush(Push):
         diagnosis (`Path`, *optional*):
             The `diagnosis.json` of `storm diagnose`, whose table the card shows.
         evaluation (`Path`, *optional*):
-            The `report.json` of `storm evaluate`, whose results of the arm `storm` the card names, and what an answer costs
-            in each arm.
+            The `report.json` of `storm evaluate`, whose results of the variant `storm` the card names, and what an answer costs
+            in each variant.
         facts ([`ModelFacts`], *optional*):
             Facts of the card. By default those found in the folder.
         license (`str`, *optional*):

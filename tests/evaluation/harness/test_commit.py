@@ -127,7 +127,9 @@ def passed_on(monkeypatch):
     monkeypatch.setattr(run_module, "find_spec", lambda name: object())
     monkeypatch.setattr(run_module, "is_storm", lambda name, revision: True)
     monkeypatch.setattr(commit_module, "find_adapter", lambda name, **place: None)  # downloads know only the real Hub
-    monkeypatch.setattr(run_module, "_run_arm", lambda run, arm, progress: told.append((arm, run.arguments(arm))))
+    monkeypatch.setattr(
+        run_module, "_run_variant", lambda run, variant, progress: told.append((variant, run.arguments(variant)))
+    )
     return told
 
 
@@ -135,7 +137,7 @@ def test_answers_of_a_model_that_was_pushed_again_are_not_taken_for_its_own(hub,
     run = EvaluationRun(NAME, ("videomme",), tmp_path / "run")
     first = resolve_commit(NAME)
     evaluate(run)
-    assert {(arm, told["revision"]) for arm, told in passed_on} == {("storm", first), ("direct", first)}
+    assert {(variant, told["revision"]) for variant, told in passed_on} == {("storm", first), ("direct", first)}
     second = push(hub, "second")
     with pytest.raises(StaleWorkError, match=f"revision was {first} and is now {second}"):
         evaluate(run)

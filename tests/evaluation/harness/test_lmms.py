@@ -13,7 +13,7 @@ from tests.evaluation.harness.standin import TASKS
 
 from storm_hf.errors import StageError
 from storm_hf.evaluation.harness.run import EvaluationRun, evaluate
-from storm_hf.evaluation.harness.task_process import VERDICT, ArmTasks, results_file, samples_file, without_judge
+from storm_hf.evaluation.harness.task_process import VERDICT, VariantTasks, results_file, samples_file, without_judge
 from storm_hf.evaluation.results import report_run
 
 
@@ -48,12 +48,12 @@ def whole(make_run):
     return run
 
 
-def samples(run, task, arm="storm"):
-    return [json.loads(line) for line in samples_file(run.folder(arm), arm, task).read_text().splitlines()]
+def samples(run, task, variant="storm"):
+    return [json.loads(line) for line in samples_file(run.folder(variant), variant, task).read_text().splitlines()]
 
 
-def texts(run, arm="storm"):
-    return {task: [sample["filtered_resps"] for sample in samples(run, task, arm)] for task in TASKS}
+def texts(run, variant="storm"):
+    return {task: [sample["filtered_resps"] for sample in samples(run, task, variant)] for task in TASKS}
 
 
 def numbers(run, task):
@@ -62,8 +62,8 @@ def numbers(run, task):
     return {name: value for name, value in results.items() if name.endswith(",none") and "stderr" not in name}
 
 
-def answer_files(run, arm="storm"):
-    return sorted(run.folder(arm).glob("answers-*.jsonl"))
+def answer_files(run, variant="storm"):
+    return sorted(run.folder(variant).glob("answers-*.jsonl"))
 
 
 def num_logged(run):
@@ -180,7 +180,7 @@ def test_our_scorer_of_this_name_gives_the_numbers_of_lmms_eval(make_run):
     run = make_run("scripted", limit=4)
     folder = run.folder("storm")
     arguments = {**run.arguments("storm"), "answers": str(folder)}
-    work = ArmTasks("storm", TASKS, arguments, str(folder), str(run.data_root), run.limit)
+    work = VariantTasks("storm", TASKS, arguments, str(folder), str(run.data_root), run.limit)
     folder.mkdir(parents=True)
     environment = {**os.environ, "HF_HOME": str(run.data_root), "HF_DATASETS_CACHE": str(run.out / "cache")}
     subprocess.run([sys.executable, "-c", SCRIPTED, work.to_json()], env=environment, check=True)
@@ -212,7 +212,7 @@ def test_what_the_model_does_not_offer_is_said(storm_checkpoint):
 
 def _as_program(run):
     """The program that does a run."""
-    fields = {name: getattr(run, name) for name in ("model", "tasks", "arms", "settings")}
+    fields = {name: getattr(run, name) for name in ("model", "tasks", "variants", "settings")}
     return (
         "from pathlib import Path\n"
         "from storm_hf.evaluation.harness.run import EvaluationRun, evaluate\n"

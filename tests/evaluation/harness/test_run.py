@@ -43,8 +43,8 @@ def fake_lmms_eval(monkeypatch):
     return use
 
 
-def finish(run, arm, task):
-    path = samples_file(run.folder(arm), arm, task)
+def finish(run, variant, task):
+    path = samples_file(run.folder(variant), variant, task)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.touch()
 
@@ -71,11 +71,11 @@ def test_finished_pairs_are_not_run_again(run, fake_lmms_eval):
 def test_tasks_find_the_local_copy_and_models_their_cache(run, fake_lmms_eval, data_root, monkeypatch):
     monkeypatch.delenv("HF_HOME", raising=False)  # a task of TempCompass does not load without it
     commands = fake_lmms_eval("")
-    evaluate(replace(run, arms=("storm",)))
+    evaluate(replace(run, variants=("storm",)))
     environment = commands[0][1]
     assert environment["HF_HOME"] == str(data_root)
     assert environment["HF_HUB_CACHE"] == run_module.constants.HF_HUB_CACHE
-    evaluate(replace(run, arms=("direct",), data_root=None))
+    evaluate(replace(run, variants=("direct",), data_root=None))
     assert commands[1][1]["HF_HOME"] == run_module.constants.HF_HOME
 
 
@@ -85,7 +85,7 @@ def test_progress_counts_answers(run, fake_lmms_eval):
     folder.mkdir(parents=True)
     (folder / "answers-0.jsonl").write_text("{}\n{}\n")
     told = []
-    evaluate(replace(run, arms=("storm",), limit=3), lambda *news: told.append(news))
+    evaluate(replace(run, variants=("storm",), limit=3), lambda *news: told.append(news))
     assert told[-1] == ("storm", 2, 6)
 
 
@@ -154,8 +154,8 @@ def test_model_trained_further_is_refused_in_the_folder_of_the_old_one(run, fake
 @pytest.mark.parametrize(
     ("change", "error", "told"),
     [
-        ({"arms": ("storm", "latent")}, ConfigurationError, "no arm 'latent'"),
-        ({"arms": ()}, ConfigurationError, "at least one arm"),
+        ({"variants": ("storm", "latent")}, ConfigurationError, "no variant 'latent'"),
+        ({"variants": ()}, ConfigurationError, "at least one variant"),
         (
             {"tasks": ("tempcompass_captioning",), "data_root": "empty"},
             DatasetError,
@@ -174,9 +174,9 @@ def test_what_cannot_be_run_is_told_before_anything_starts(run, fake_lmms_eval, 
 def test_plain_checkpoint_is_no_storm(run, fake_lmms_eval, qwen_checkpoint):
     fake_lmms_eval("")
     plain = replace(run, model=str(qwen_checkpoint))
-    with pytest.raises(CheckpointError, match="--arm direct --arm cot"):
+    with pytest.raises(CheckpointError, match="--variant direct --variant cot"):
         evaluate(plain)
-    evaluate(replace(plain, arms=("direct", "cot")))
+    evaluate(replace(plain, variants=("direct", "cot")))
 
 
 def test_missing_lmms_eval_is_told(run, monkeypatch):

@@ -40,9 +40,9 @@ def mmvu(kind="multiple-choice", answer="B", subject="Art"):
     }
 
 
-def write_samples(run: Path, arm: str, task: str, rows, **more) -> Path:
+def write_samples(run: Path, variant: str, task: str, rows, **more) -> Path:
     """Write pairs of document and completion as samples of a task."""
-    path = run / arm / f"{arm}_samples_{task}.jsonl"
+    path = run / variant / f"{variant}_samples_{task}.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
     samples = [
         {"doc_id": number, "doc": document, "filtered_resps": [completion], **more}

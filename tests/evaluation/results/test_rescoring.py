@@ -123,7 +123,7 @@ def test_arms_are_compared_on_the_same_questions_with_videos_drawn_whole(run):
 
 
 def test_costs_are_those_that_were_logged(run):
-    costs = {(cost.arm, cost.part): cost for cost in make(run).costs}
+    costs = {(cost.variant, cost.part): cost for cost in make(run).costs}
     assert costs["storm", "videomme"].forward_passes == 10
     assert costs["storm", "videomme"].seconds == 0.5
     assert costs["direct", "videomme"].forward_passes is None

@@ -8,12 +8,12 @@ from storm_hf.evaluation.results import read_samples
 from storm_hf.evaluation.results.samples import read_document
 
 
-def test_samples_are_read_by_arm_and_task_with_their_costs(tmp_path):
+def test_samples_are_read_by_variant_and_task_with_their_costs(tmp_path):
     counts = [{"output_tokens": 3, "forward_passes": 12, "seconds": 0.5, "latents": "own"}]
     write_samples(tmp_path, "storm", "videomme", [(videomme(0), "A"), (videomme(1), "B")], token_counts=counts)
     write_samples(tmp_path, "direct", "mvbench_action_count", [(mvbench(), "(A)")], token_counts=[None])
     samples = read_samples(tmp_path)
-    assert {arm: list(tasks) for arm, tasks in samples.items()} == {
+    assert {variant: list(tasks) for variant, tasks in samples.items()} == {
         "direct": ["mvbench_action_count"],
         "storm": ["videomme"],
     }

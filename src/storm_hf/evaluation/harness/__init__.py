@@ -7,7 +7,7 @@
     generation          conversations in, answers and what they cost out
     answer_log          answers on disk, so that a killed run goes on where it was
     benchmarks          names, tasks, and where their data lies
-    run                 `storm evaluate`: arms x tasks, each finished pair once
+    run                 `storm evaluate`: variants x tasks, each finished pair once
     task_process        the process in which lmms-eval runs
 
 lmms-eval is imported by `chat_model` and `task_process` alone.

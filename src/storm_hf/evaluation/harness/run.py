@@ -1,4 +1,4 @@
-"""`storm evaluate`: every arm on every task, each finished pair once.
+"""`storm evaluate`: every variant on every task, each finished pair once.
 
 RUN/fingerprint.json                       what the run was made with
 RUN/storm/storm_samples_videomme.jsonl     the samples of a finished pair
@@ -25,14 +25,14 @@ from storm_hf.checkpoints.plain import is_storm
 from storm_hf.errors import CheckpointError, ConfigurationError, StageError
 from storm_hf.evaluation.harness.benchmarks import benchmark_of, describe_weights, num_questions, resolve_commit
 from storm_hf.evaluation.harness.settings import WITHOUT_EFFECT
-from storm_hf.evaluation.harness.task_process import FAILED, SENTENCE, ArmTasks, samples_file
+from storm_hf.evaluation.harness.task_process import FAILED, SENTENCE, VariantTasks, samples_file
 from storm_hf.optional import require
 from storm_hf.pipeline.workspace import claim
 from storm_hf.video.library_backends import other_backend
 
 
-Arm = Literal["storm", "direct", "cot"]
-ARMS: tuple[Arm, ...] = get_args(Arm)
+Variant = Literal["storm", "direct", "cot"]
+VARIANTS: tuple[Variant, ...] = get_args(Variant)
 _LOG = "lmms_eval.log"
 _LOOK_EVERY_SECONDS = 0.5
 _RETRIED = "tenacity.RetryError"
@@ -43,16 +43,16 @@ _NO_NETWORK = re.compile("ConnectError|ConnectionError|LocalEntryNotFound|Offlin
 
 @dataclass(frozen=True)
 class EvaluationRun:
-    """A model, the arms in which it answers, and the tasks.
+    """A model, the variants in which it answers, and the tasks.
 
     Args:
         model (`str`):
-            A STORM, an adapter's folder or, without the arm `storm`, a plain checkpoint.
+            A STORM, an adapter's folder or, without the variant `storm`, a plain checkpoint.
         tasks (`tuple[str, ...]`):
             Tasks of lmms-eval; see `tasks_of`.
         out (`Path`):
             Folder of the run.
-        arms (`tuple[str, ...]`, *optional*, defaults to `("storm", "direct")`):
+        variants (`tuple[str, ...]`, *optional*, defaults to `("storm", "direct")`):
             `storm` thinks in latents; `direct` answers at once and `cot` reasons in words, both without latents. Nothing else
             differs between them.
         backbone (`str`, *optional*):
@@ -66,14 +66,14 @@ class EvaluationRun:
         backbone_revision (`str`, *optional*):
             The same of `backbone`.
         settings (`Mapping[str, Any]`, *optional*):
-            Further arguments of [`~storm_hf.evaluation.harness.settings.ChatSettings`] for all arms; `num_latents` is that of the arm
+            Further arguments of [`~storm_hf.evaluation.harness.settings.ChatSettings`] for all variants; `num_latents` is that of the variant
             `storm`.
     """
 
     model: str
     tasks: tuple[str, ...]
     out: Path
-    arms: tuple[Arm, ...] = ("storm", "direct")
+    variants: tuple[Variant, ...] = ("storm", "direct")
     backbone: str | None = None
     data_root: Path | None = None
     limit: int | None = None
@@ -81,15 +81,15 @@ class EvaluationRun:
     revision: str | None = None
     backbone_revision: str | None = None
 
-    def arguments(self, arm: Arm) -> dict[str, Any]:
-        """Settings of the chat model for one arm."""
+    def arguments(self, variant: Variant) -> dict[str, Any]:
+        """Settings of the chat model for one variant."""
         shared = {name: value for name, value in (self.settings or {}).items() if value is not None}
-        is_backbone = arm != "storm" and self.backbone is not None
+        is_backbone = variant != "storm" and self.backbone is not None
         checkpoint = self.backbone if is_backbone else self.model
         revision = place_of(self.backbone_revision if is_backbone else self.revision)
-        if arm == "storm":
+        if variant == "storm":
             return {**shared, "pretrained": checkpoint, **revision}
-        own = {"num_latents": 0, "prompt": "cot" if arm == "cot" else "direct", "latents": "own"}
+        own = {"num_latents": 0, "prompt": "cot" if variant == "cot" else "direct", "latents": "own"}
         return {**shared, **own, "pretrained": checkpoint, **revision}
 
     def bound(self) -> "EvaluationRun":
@@ -105,27 +105,27 @@ class EvaluationRun:
         backbone = None if self.backbone is None else resolve_commit(self.backbone, self.backbone_revision)
         return replace(self, revision=resolve_commit(self.model, self.revision), backbone_revision=backbone)
 
-    def folder(self, arm: Arm) -> Path:
-        """Folder of an arm."""
-        return self.out.resolve() / arm
+    def folder(self, variant: Variant) -> Path:
+        """Folder of a variant."""
+        return self.out.resolve() / variant
 
-    def pending(self, arm: Arm) -> tuple[str, ...]:
-        """The tasks that an arm has not finished."""
-        return tuple(task for task in self.tasks if not samples_file(self.folder(arm), arm, task).exists())
+    def pending(self, variant: Variant) -> tuple[str, ...]:
+        """The tasks that a variant has not finished."""
+        return tuple(task for task in self.tasks if not samples_file(self.folder(variant), variant, task).exists())
 
 
-def evaluate(run: EvaluationRun, on_progress: Callable[[Arm, int, int], None] | None = None) -> None:
+def evaluate(run: EvaluationRun, on_progress: Callable[[Variant, int, int], None] | None = None) -> None:
     """Run what is not finished.
 
     Args:
         run ([`EvaluationRun`]):
             Settings of the run.
         on_progress (`Callable[[str, int, int], None]`, *optional*):
-            Called again and again with an arm, the number of its answers, and how many there will be.
+            Called again and again with a variant, the number of its answers, and how many there will be.
 
     Raises:
         DependencyError: If lmms-eval is not installed.
-        ConfigurationError: If an arm is unknown, or there is nothing to do.
+        ConfigurationError: If a variant is unknown, or there is nothing to do.
         DatasetError: If data are missing; the message says how to get them.
         StaleWorkError: If the folder holds a run with other settings.
         StageError: If lmms-eval fails; the message names its log.
@@ -134,16 +134,16 @@ def evaluate(run: EvaluationRun, on_progress: Callable[[Arm, int, int], None] | 
         require("lmms_eval")
     run = run.bound()
     _check(run)
-    for arm in run.arms:
-        claim(run.out, arm, _parameters(run, arm))
-    for arm in run.arms:
-        if run.pending(arm):
-            _run_arm(run, arm, on_progress or _nothing)
+    for variant in run.variants:
+        claim(run.out, variant, _parameters(run, variant))
+    for variant in run.variants:
+        if run.pending(variant):
+            _run_variant(run, variant, on_progress or _nothing)
 
 
-def _parameters(run: EvaluationRun, arm: Arm) -> dict[str, Any]:
-    """Everything on which the answers of an arm depend."""
-    arguments = run.arguments(arm)
+def _parameters(run: EvaluationRun, variant: Variant) -> dict[str, Any]:
+    """Everything on which the answers of a variant depend."""
+    arguments = run.arguments(variant)
     known = {name: value for name, value in arguments.items() if name not in WITHOUT_EFFECT}
     decoder = other_backend(known.pop("video_backend", None) or "auto")
     weights = describe_weights(arguments["pretrained"], arguments.get("revision"))
@@ -151,13 +151,13 @@ def _parameters(run: EvaluationRun, arm: Arm) -> dict[str, Any]:
 
 
 def _check(run: EvaluationRun) -> None:
-    if unknown := [arm for arm in run.arms if arm not in ARMS]:
-        raise ConfigurationError(f"There is no arm {unknown[0]!r}; expected some of {', '.join(ARMS)}.")
-    if not run.arms or not run.tasks:
-        raise ConfigurationError("Expected at least one arm and one task.")
-    if "storm" in run.arms:
+    if unknown := [variant for variant in run.variants if variant not in VARIANTS]:
+        raise ConfigurationError(f"There is no variant {unknown[0]!r}; expected some of {', '.join(VARIANTS)}.")
+    if not run.variants or not run.tasks:
+        raise ConfigurationError("Expected at least one variant and one task.")
+    if "storm" in run.variants:
         _check_thinks(run.model, run.revision)
-    if run.data_root is not None and any(run.pending(arm) for arm in run.arms):
+    if run.data_root is not None and any(run.pending(variant) for variant in run.variants):
         for task in run.tasks:
             benchmark_of(task).check(run.data_root)
 
@@ -165,28 +165,28 @@ def _check(run: EvaluationRun) -> None:
 def _check_thinks(model: str, revision: str | None) -> None:
     if not is_storm(model, revision):
         raise CheckpointError(
-            f"{model} is a plain checkpoint, which cannot be the arm `storm`. Evaluate it with --arm direct --arm cot."
+            f"{model} is a plain checkpoint, which cannot be the variant `storm`. Evaluate it with --variant direct --variant cot."
         )
 
 
-def _run_arm(run: EvaluationRun, arm: Arm, on_progress: Callable[[Arm, int, int], None]) -> None:
-    folder = run.folder(arm)
+def _run_variant(run: EvaluationRun, variant: Variant, on_progress: Callable[[Variant, int, int], None]) -> None:
+    folder = run.folder(variant)
     folder.mkdir(parents=True, exist_ok=True)
     root = (run.data_root or run.out).resolve()
-    arguments = {**run.arguments(arm), "answers": str(folder)}
-    work = ArmTasks(arm, run.pending(arm), arguments, str(folder), str(root), run.limit)
+    arguments = {**run.arguments(variant), "answers": str(folder)}
+    work = VariantTasks(variant, run.pending(variant), arguments, str(folder), str(root), run.limit)
     total = sum(num_questions(task, run.limit) for task in run.tasks)
     command = [sys.executable, "-P", "-m", "storm_hf.evaluation.harness.task_process", work.to_json()]
     with (folder / _LOG).open("ab") as log:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=_environment(run))
         try:
             while process.poll() is None:
-                on_progress(arm, min(_num_answers(folder), total), total)
+                on_progress(variant, min(_num_answers(folder), total), total)
                 time.sleep(_LOOK_EVERY_SECONDS)
         finally:  # Ctrl-C ends both
             process.terminate()
             exit_code = process.wait()
-    on_progress(arm, min(_num_answers(folder), total), total)
+    on_progress(variant, min(_num_answers(folder), total), total)
     if exit_code:
         raise StageError(_why(folder / _LOG, exit_code), exit_code)
 
@@ -226,5 +226,5 @@ def _cause(lines: list[str]) -> str:
     return (lines or ["it said nothing"])[-1].rstrip(".")
 
 
-def _nothing(arm: Arm, done: int, total: int) -> None:
+def _nothing(variant: Variant, done: int, total: int) -> None:
     """Show no progress."""

@@ -1,6 +1,6 @@
 """Process in which lmms-eval runs: one variant, task after task, each written once it is complete.
 
-    python -m storm_hf.evaluation.harness.task_process '{"arm": "storm", "tasks": ["videomme"], …}'
+    python -m storm_hf.evaluation.harness.task_process '{"variant": "storm", "tasks": ["videomme"], …}'
 
 A process of its own, since tasks end theirs with `sys.exit` where a video is missing, and read the environment when they are
 imported. It ends with code 2 and one sentence, in a line that begins with `storm: `, where something cannot be done.
@@ -32,18 +32,18 @@ SENTENCE = "storm: "
 
 
 @dataclass(frozen=True)
-class ArmTasks:
+class VariantTasks:
     """Work of one process.
 
     Args:
-        arm (`str`):
-            Name of the arm.
+        variant (`str`):
+            Name of the variant.
         tasks (`tuple[str, ...]`):
             Tasks of lmms-eval that are still to do.
         model_arguments (`dict[str, Any]`):
             See [`~storm_hf.evaluation.harness.settings.ChatSettings`].
         out (`str`):
-            Folder of the arm, absolute.
+            Folder of the variant, absolute.
         data_root (`str`):
             Folder with questions and videos, absolute.
         limit (`int`, *optional*):
@@ -52,7 +52,7 @@ class ArmTasks:
             Whether tasks may ask the judge of the environment, while lmms-eval scores.
     """
 
-    arm: str
+    variant: str
     tasks: tuple[str, ...]
     model_arguments: dict[str, Any]
     out: str
@@ -65,18 +65,18 @@ class ArmTasks:
         return json.dumps(asdict(self))
 
 
-def samples_file(folder: Path, arm: str, task: str) -> Path:
+def samples_file(folder: Path, variant: str, task: str) -> Path:
     """Path of the samples of a task; the file exists if and only if the task is finished."""
-    return folder / f"{arm}_samples_{task}.jsonl"
+    return folder / f"{variant}_samples_{task}.jsonl"
 
 
-def results_file(folder: Path, arm: str, task: str) -> Path:
+def results_file(folder: Path, variant: str, task: str) -> Path:
     """Path of lmms-eval's own numbers for a task."""
-    return folder / f"{arm}_results_{task}.json"
+    return folder / f"{variant}_results_{task}.json"
 
 
-def run_tasks(work: ArmTasks) -> None:
-    """Answer and score the tasks of an arm with lmms-eval.
+def run_tasks(work: VariantTasks) -> None:
+    """Answer and score the tasks of a variant with lmms-eval.
 
     Raises:
         DatasetError: If questions or videos are missing.
@@ -119,14 +119,16 @@ def _evaluate(model: object, task: str, limit: int | None, known: object, defaul
     )
 
 
-def _write(work: ArmTasks, task: str, results: dict[str, Any]) -> None:
+def _write(work: VariantTasks, task: str, results: dict[str, Any]) -> None:
     """Write lmms-eval's numbers, then the samples: their file marks the task as finished."""
     from lmms_eval.utils import handle_non_serializable
 
     folder = Path(work.out)
     numbers = {"lmms_eval_version": version("lmms-eval"), "results": results["results"]}
-    write_json(results_file(folder, work.arm, task), json.loads(json.dumps(numbers, default=handle_non_serializable)))
-    with written_atomically(samples_file(folder, work.arm, task)) as unfinished:
+    write_json(
+        results_file(folder, work.variant, task), json.loads(json.dumps(numbers, default=handle_non_serializable))
+    )
+    with written_atomically(samples_file(folder, work.variant, task)) as unfinished:
         lines = (
             json.dumps(_sample(sample), ensure_ascii=False, default=handle_non_serializable)
             for sample in results["samples"][task]
@@ -189,7 +191,7 @@ def without_judge() -> Iterator[dict[str, str]]:
 
 def main() -> None:
     """Run the job of the one argument."""
-    work = ArmTasks(**json.loads(sys.argv.pop()))
+    work = VariantTasks(**json.loads(sys.argv.pop()))
     try:
         run_tasks(work)
     except StormError as error:

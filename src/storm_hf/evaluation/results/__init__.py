@@ -3,7 +3,7 @@
 samples     what was asked and answered, read from `*_samples_*.jsonl`
 documents   a benchmark's own fields as a question of ours
 score       accuracy with its denominator, its error and what could not be read
-report      what a run shows: every arm, task, sub-score and scorer; the differences between arms
+report      what a run shows: every variant, task, sub-score and scorer; the differences between variants
 rescoring   the logged samples read by each scorer, into a report
 table       the same on a terminal
 page        the same as JSON and as HTML

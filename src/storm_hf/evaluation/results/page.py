@@ -20,10 +20,15 @@ def write_report(folder: Path, report: Report) -> None:
         report ([`Report`]):
             Results to show.
     """
-    write_atomically(folder / "report.json", json.dumps(asdict(report), indent=1) + "\n")
+    write_atomically(folder / "report.json", json.dumps(asdict(report, dict_factory=_on_disk), indent=1) + "\n")
     write_atomically(
         folder / "report.html", render_page("storm_hf.evaluation.results", "results.html.j2", **_values(report))
     )
+
+
+def _on_disk(fields: list[tuple[str, object]]) -> dict[str, object]:
+    """Name the variant `arm`, as in the files of earlier versions."""
+    return {"arm" if name == "variant" else name: value for name, value in fields}
 
 
 def _values(report: Report) -> dict[str, object]:
@@ -32,7 +37,7 @@ def _values(report: Report) -> dict[str, object]:
     parts = list(dict.fromkeys(result.part for result in whole))
     return {
         "parts": parts,
-        "arms": list(dict.fromkeys(result.arm for result in whole)),
+        "variants": list(dict.fromkeys(result.variant for result in whole)),
         "whole": [(result, _score_texts(result.score)) for result in whole],
         "detail": [(result, _score_texts(result.score)) for result in report.results if result.group is not None],
         "differences": [
@@ -65,15 +70,15 @@ def report_table(report: Report) -> Table:
         caption=f"{model_sentence(report)} {judge_sentence(report)}".strip(),
         caption_justify="left",
     )
-    for column in ("Benchmark", "Arm", "Scorer, judge"):
+    for column in ("Benchmark", "Variant", "Scorer, judge"):
         table.add_column(column, overflow="fold")
     for column in ("Accuracy", "Counted", "Asked", "Unread", "Unjudged"):
         table.add_column(column, justify="right", no_wrap=True)
-    whole = sorted((row for row in report.results if row.group is None), key=lambda row: (row.part, row.arm))
+    whole = sorted((row for row in report.results if row.group is None), key=lambda row: (row.part, row.variant))
     for row in whole:
         accuracy, error, *counts, _ = _score_texts(row.score)
         marked = accuracy if error == "-" else f"{accuracy} {error}"
-        table.add_row(row.part, row.arm, f"{row.scorer}, {row.judge or 'none'}", marked, *counts)
+        table.add_row(row.part, row.variant, f"{row.scorer}, {row.judge or 'none'}", marked, *counts)
     return table
 
 
@@ -105,11 +110,11 @@ def _signed_points(difference: float) -> str:
 
 
 def model_sentence(report: Report) -> str:
-    """The checkpoint of each arm; empty if no run recorded it."""
-    arms: dict[str, list[str]] = {}
-    for arm, model in report.models.items():
-        arms.setdefault(model, []).append(arm)
-    return " ".join(f"{model} answered as {', '.join(named)}." for model, named in arms.items())
+    """The checkpoint of each variant; empty if no run recorded it."""
+    variants: dict[str, list[str]] = {}
+    for variant, model in report.models.items():
+        variants.setdefault(model, []).append(variant)
+    return " ".join(f"{model} answered as {', '.join(named)}." for model, named in variants.items())
 
 
 def judge_sentence(report: Report) -> str:

@@ -1,4 +1,4 @@
-"""Report of a run: arms, tasks, sub-scores and scorers, the differences between arms, and how each number was made.
+"""Report of a run: variants, tasks, sub-scores and scorers, the differences between variants, and how each number was made.
 
 Standard errors are clustered by video, since questions about one video are not independent (Miller 2024, "Adding Error Bars to
 Evals", arXiv 2411.00640, equation 4): with scores s of n questions in clusters c, mean m,
@@ -87,7 +87,7 @@ class Result:
     """One number of a report.
 
     Args:
-        arm (`str`):
+        variant (`str`):
             Way of answering.
         part (`str`):
             Benchmark, or task of one.
@@ -101,7 +101,7 @@ class Result:
             The number, its denominator and its error.
     """
 
-    arm: str
+    variant: str
     part: str
     group: str | None
     scorer: str
@@ -111,13 +111,13 @@ class Result:
 
 @dataclass(frozen=True)
 class Difference:
-    """Difference in accuracy between two arms, on the questions that both count.
+    """Difference in accuracy between two variants, on the questions that both count.
 
     Args:
         first (`str`):
-            An arm.
+            A variant.
         second (`str`):
-            The arm that is subtracted.
+            The variant that is subtracted.
         part (`str`):
             Benchmark.
         scorer (`str`):
@@ -144,7 +144,7 @@ class Cost:
     """Cost of an answer, as the harness logged it; `None` for fields that it did not log.
 
     Args:
-        arm (`str`):
+        variant (`str`):
             Way of answering.
         part (`str`):
             Benchmark.
@@ -156,7 +156,7 @@ class Cost:
             Mean number of generated tokens.
     """
 
-    arm: str
+    variant: str
     part: str
     seconds: float | None
     forward_passes: float | None
@@ -173,13 +173,13 @@ class Report:
         results (`tuple[Result, ...]`):
             All numbers.
         differences (`tuple[Difference, ...]`):
-            Between each two arms.
+            Between each two variants.
         costs (`tuple[Cost, ...]`):
-            Of each arm on each benchmark.
+            Of each variant on each benchmark.
         command (`str` or `None`):
             Command that reproduces it.
         models (`Mapping[str, str]`, *optional*):
-            From each arm to its checkpoint, of a name on the Hub with its commit.
+            From each variant to its checkpoint, of a name on the Hub with its commit.
     """
 
     judge: str | None
@@ -189,14 +189,14 @@ class Report:
     command: str | None = None
     models: Mapping[str, str] = field(default_factory=dict)
 
-    def score(self, arm: str, part: str, scorer: str, group: str | None = None) -> Score:
+    def score(self, variant: str, part: str, scorer: str, group: str | None = None) -> Score:
         """Find a number.
 
         Raises:
             DatasetError: If there is none of this name.
         """
-        wanted = (arm, part, scorer, group)
+        wanted = (variant, part, scorer, group)
         for result in self.results:
-            if (result.arm, result.part, result.scorer, result.group) == wanted:
+            if (result.variant, result.part, result.scorer, result.group) == wanted:
                 return result.score
-        raise DatasetError(f"Expected an arm, part, scorer and group of the report but got {wanted}.")
+        raise DatasetError(f"Expected a variant, part, scorer and group of the report but got {wanted}.")

@@ -1,4 +1,4 @@
-"""The logged samples of a run scored again, by every scorer that the literature uses, with the differences between arms."""
+"""The logged samples of a run scored again, by every scorer that the literature uses, with the differences between variants."""
 
 import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -31,13 +31,13 @@ def report_run(
 
     Args:
         run (`Path`):
-            Folder with a folder for each arm, in which lmms-eval's files `*_samples_<task>.jsonl` lie, documents included.
+            Folder with a folder for each variant, in which lmms-eval's files `*_samples_<task>.jsonl` lie, documents included.
         scorers (`Sequence[str]`, *optional*, defaults to `("official", "lmms", "strict")`):
             Parsers of the answers.
         judge ([`~storm_hf.evaluation.judges.Judge`], *optional*):
             Judge of the answers that a scorer leaves open. Without one, the report gives the number of those answers.
         num_resamples (`int`, *optional*, defaults to `10_000`):
-            Of the bootstrap between arms.
+            Of the bootstrap between variants.
         seed (`int`, *optional*, defaults to `0`):
             Of its draws.
         command (`str`, *optional*):
@@ -58,26 +58,32 @@ def report_run(
     results: list[Result] = []
     differences: list[Difference] = []
     for scorer in scorers:
-        marked = {arm: _mark_parts(tasks, scorer, judge) for arm, tasks in samples.items()}
-        for arm, parts in marked.items():
+        marked = {variant: _mark_parts(tasks, scorer, judge) for variant, tasks in samples.items()}
+        for variant, parts in marked.items():
             results.extend(
-                Result(arm, part, group, scorer, name, _score(rows))
+                Result(variant, part, group, scorer, name, _score(rows))
                 for part, whole in parts.items()
                 for group, rows in _groups(part, whole)
             )
         differences.extend(_differences(marked, scorer, num_resamples, seed))
-    costs = tuple(_cost(arm, part, rows) for arm, tasks in samples.items() for part, rows in _parts(tasks).items())
+    costs = tuple(
+        _cost(variant, part, rows) for variant, tasks in samples.items() for part, rows in _parts(tasks).items()
+    )
     report = Report(name, tuple(results), tuple(differences), costs, command, _models(run, samples))
     write_report(run, report)
     return report
 
 
-def _models(run: Path, arms: Iterable[str]) -> dict[str, str]:
-    """The checkpoint of each arm, as the run was begun with it; none for samples that came from elsewhere."""
-    begun = {arm: step["parameters"] for arm, step in read_fingerprint(run).items() if arm in set(arms)}
+def _models(run: Path, variants: Iterable[str]) -> dict[str, str]:
+    """The checkpoint of each variant, as the run was begun with it; none for samples that came from elsewhere."""
+    begun = {
+        variant: step["parameters"] for variant, step in read_fingerprint(run).items() if variant in set(variants)
+    }
     return {
-        arm: f"{known['pretrained']} at commit {known['revision']}" if known.get("revision") else known["pretrained"]
-        for arm, known in begun.items()
+        variant: f"{known['pretrained']} at commit {known['revision']}"
+        if known.get("revision")
+        else known["pretrained"]
+        for variant, known in begun.items()
     }
 
 
@@ -136,13 +142,13 @@ def _differences(
                 yield Difference(first, second, part, scorer, interval, len(pairs), len(set(clusters)))
 
 
-def _cost(arm: str, part: str, samples: Sequence[Sample]) -> Cost:
+def _cost(variant: str, part: str, samples: Sequence[Sample]) -> Cost:
     def logged(name: str) -> list[float]:
         return [sample.cost[name] for sample in samples if name in sample.cost]
 
     seconds, passes, tokens = logged("seconds"), logged("forward_passes"), logged("output_tokens")
     return Cost(
-        arm,
+        variant,
         part,
         statistics.median(seconds) if seconds else None,
         statistics.fmean(passes) if passes else None,

@@ -37,7 +37,7 @@ class Sample:
 
     @property
     def key(self) -> tuple[str, int]:
-        """Key that identifies the same question in another arm."""
+        """Key that identifies the same question in another variant."""
         return self.task, self.number
 
 
@@ -49,24 +49,24 @@ def read_samples(run: Path) -> dict[str, dict[str, list[Sample]]]:
 
     Args:
         run (`Path`):
-            Its folder, with a folder for each arm in which files `*_samples_<task>.jsonl` lie at any depth. Of two files about
+            Its folder, with a folder for each variant in which files `*_samples_<task>.jsonl` lie at any depth. Of two files about
             one task, the one whose name sorts last counts: lmms-eval begins it with the date.
 
     Returns:
-        `dict`: From arm to task to samples, in the order of the questions.
+        `dict`: From variant to task to samples, in the order of the questions.
 
     Raises:
         DatasetError: If there are none, or a line is no sample with its document.
     """
     found: dict[str, dict[str, list[Sample]]] = {}
     for path in sorted(run.glob("*/**/*_samples_*.jsonl"), key=lambda path: path.name):
-        arm, task = path.relative_to(run).parts[0], path.stem.partition("_samples_")[2]
-        found.setdefault(arm, {})[task] = _read_file(path, task)
+        variant, task = path.relative_to(run).parts[0], path.stem.partition("_samples_")[2]
+        found.setdefault(variant, {})[task] = _read_file(path, task)
     if not found:
         raise DatasetError(
-            f"Expected files ARM/*_samples_TASK.jsonl in {run} but there are none. Run `storm evaluate` first."
+            f"Expected files VARIANT/*_samples_TASK.jsonl in {run} but there are none. Run `storm evaluate` first."
         )
-    return {arm: dict(sorted(found[arm].items())) for arm in sorted(found)}
+    return {variant: dict(sorted(found[variant].items())) for variant in sorted(found)}
 
 
 def _read_file(path: Path, task: str) -> list[Sample]:
