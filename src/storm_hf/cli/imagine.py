@@ -31,7 +31,7 @@ def imagine_clips(
     seed: Annotated[int, typer.Option(min=0, help="Seed of the questions and of the decoder's weights.")] = 0,
     video_backend: VideoBackend = None,
 ) -> None:
-    """Draw the latents of a model: clip, true thought and imagined thought side by side.
+    """Draw the latents of a model: clip, true thought and imagined thought in one film.
 
     A small decoder learns to draw from true thought videos alone, then draws what the model thought.
     """
