@@ -26,6 +26,7 @@ EXTRA_OF = {
     "diffusers": "thoughts",
     "fastapi": "serve",
     "ftfy": "thoughts",
+    "gguf": "pretrained",
     "gradio": "app",
     "httpx": "serve",
     "jinja2": "demo",

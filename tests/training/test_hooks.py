@@ -27,6 +27,7 @@ HOOKS = {  # with their parameters in these versions
     "push_to_hub": "commit_message blocking token revision private kwargs",
     "_finish_current_push": "",
     # StormTrainer
+    "create_optimizer": "model",
     "_get_dataloader": "dataset description batch_size sampler_fn is_training dataloader_key",
     "_get_train_sampler": "train_dataset",
     "_get_eval_sampler": "eval_dataset",

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
+    PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
     Qwen2_5_VLConfig,
     Qwen2_5_VLProcessor,
@@ -25,7 +26,7 @@ _SPECIAL_TOKENS = (
     "<|image_pad|>",
     "<|video_pad|>",
 )
-_CHAT_TEMPLATE = """{%- for message in messages -%}
+CHAT_TEMPLATE = """{%- for message in messages -%}
     {{- '<|im_start|>' + message['role'] + '\n' -}}
     {%- if message['content'] is string -%}
         {{- message['content'] -}}
@@ -96,24 +97,46 @@ def tiny_processor(words: Iterable[str], num_latents: int, frame_pixels: int) ->
         show_progress=False,
     )
     tokenizer.train_from_iterator(corpus, trainer)
-    size = {"shortest_edge": 4 * PATCH_PX**2, "longest_edge": frame_pixels}
-    video_processor = Qwen2VLVideoProcessor(
-        patch_size=PATCH_PX,
-        size=size,
-        do_sample_frames=False,
-        cap_pixels_per_frame=True,
-    )
-    image_processor = Qwen2VLImageProcessor(patch_size=PATCH_PX, size=size)
     fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         eos_token="<|im_end|>",
         pad_token="<|endoftext|>",
         extra_special_tokens=list(_SPECIAL_TOKENS),
     )
-    processor = Qwen2_5_VLProcessor(
-        image_processor=image_processor, tokenizer=fast, video_processor=video_processor, chat_template=_CHAT_TEMPLATE
+    return add_latent_tokens(qwen_processor(fast, frame_pixels, CHAT_TEMPLATE), num_latents)
+
+
+def qwen_processor(tokenizer: PreTrainedTokenizerBase, frame_pixels: int, chat_template: str) -> Qwen2_5_VLProcessor:
+    """Make a Qwen2.5-VL processor of small patches around a tokenizer.
+
+    Args:
+        tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
+            Knows the vision tokens of Qwen2.5-VL.
+        frame_pixels (`int`):
+            Number of pixels that a frame is resized to, its aspect kept: clips are drawn larger, for the video codec.
+        chat_template (`str`):
+            Template of its conversations.
+    """
+    size = {"shortest_edge": 4 * PATCH_PX**2, "longest_edge": frame_pixels}
+    return Qwen2_5_VLProcessor(
+        image_processor=Qwen2VLImageProcessor(patch_size=PATCH_PX, size=size),
+        tokenizer=tokenizer,
+        video_processor=Qwen2VLVideoProcessor(
+            patch_size=PATCH_PX, size=size, do_sample_frames=False, cap_pixels_per_frame=True
+        ),
+        chat_template=chat_template,
     )
-    return add_latent_tokens(processor, num_latents)
+
+
+def qwen_token_ids(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
+    """Look up the ids of the vision tokens, by their names in [`~transformers.Qwen2_5_VLConfig`]."""
+    names = {
+        "image_token_id": "<|image_pad|>",
+        "video_token_id": "<|video_pad|>",
+        "vision_start_token_id": "<|vision_start|>",
+        "vision_end_token_id": "<|vision_end|>",
+    }
+    return {name: tokenizer.convert_tokens_to_ids(token) for name, token in names.items()}
 
 
 def tiny_config(
@@ -139,17 +162,13 @@ def tiny_config(
         "eos_token_id": tokenizer.eos_token_id,
         "pad_token_id": tokenizer.pad_token_id,
     }
-    token_id = tokenizer.convert_tokens_to_ids
     backbone = Qwen2_5_VLConfig(
         text_config=text_config,
         vision_config=dict(_VISION),
-        image_token_id=token_id("<|image_pad|>"),
-        video_token_id=token_id("<|video_pad|>"),
-        vision_start_token_id=token_id("<|vision_start|>"),
-        vision_end_token_id=token_id("<|vision_end|>"),
         tie_word_embeddings=False,
+        **qwen_token_ids(tokenizer),
     )
-    start_id, latent_id, end_id = token_id(list(LATENT_TOKENS))
+    start_id, latent_id, end_id = tokenizer.convert_tokens_to_ids(list(LATENT_TOKENS))
     return StormConfig(
         vlm_config=backbone,
         num_latents=num_latents,

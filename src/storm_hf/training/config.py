@@ -42,6 +42,8 @@ _CHECKED = (
     "question_style",
     "bottleneck_share",
     "freeze_vision",
+    "projector_learning_rate",
+    "vision_learning_rate",
     "detach_prompt",
     "truncate_steps",
     "jacobi_sweeps",
@@ -74,6 +76,11 @@ class StormTrainingConfig(SFTConfig):
         freeze_vision (`bool`, *optional*, defaults to `True`):
             Whether the vision tower and its merger stay as they are. Both stages of the paper freeze them: the targets are
             made by them.
+        projector_learning_rate (`float`, *optional*):
+            Learning rate of the latent projector, which Stage I trains from nothing. By default `learning_rate`.
+        vision_learning_rate (`float`, *optional*):
+            Learning rate of the vision tower and its merger with `freeze_vision: false`. By default `learning_rate`; a tower that
+            starts from nothing beside a pretrained language model needs about ten times as much.
         detach_prompt (`bool`, *optional*, defaults to `False`):
             Whether the gradient through the rollout ends at the prompt. Saves the prompt's activations; the answer no longer
             teaches how the video is read. See [`RolloutGradient`]; the error is measured and logged once.
@@ -121,6 +128,8 @@ class StormTrainingConfig(SFTConfig):
     question_style: QuestionStyle | None = None
     bottleneck_share: float = 0.0
     freeze_vision: bool = True
+    projector_learning_rate: PositiveFloat | None = None
+    vision_learning_rate: PositiveFloat | None = None
     detach_prompt: bool = False
     truncate_steps: int | None = None
     jacobi_sweeps: int | None = None

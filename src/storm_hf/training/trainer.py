@@ -33,6 +33,7 @@ from storm_hf.training.arguments import EvaluationRows, Rows, load_parts, record
 from storm_hf.training.checkpointing import CheckpointingTrainer
 from storm_hf.training.config import StormTrainingConfig
 from storm_hf.training.language_regularizer import LanguageRegularizer, choose_language
+from storm_hf.training.learning_rates import rates_of_parts, split_parameter_groups, vision_parameters
 from storm_hf.training.peft import complete_adapter
 from storm_hf.training.precision import explain_loss, gradient_error, train_whole_in_float32
 from storm_hf.training.rank_consistency import check_ranks_match, forward_signatures, is_sharded, unshard_lm_head
@@ -216,6 +217,16 @@ class StormTrainer(CheckpointingTrainer):
             add_latent_tokens(self.processing_class, config.num_latents)
             if misfit := find_misfit(self.processing_class, config):
                 raise ConfigurationError(misfit)
+
+    # --- Optimizer ---------------------------------------------------------------------------------------------------
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """Create the optimizer as `Trainer` does, with groups for the parts that have a learning rate of their own."""
+        is_given = self.optimizer is not None
+        optimizer = super().create_optimizer(model)
+        if not is_given and (rates := rates_of_parts(self.args)):
+            split_parameter_groups(optimizer, self.accelerator.unwrap_model(self.model), rates)
+        return optimizer
 
     # --- Batches -----------------------------------------------------------------------------------------------------
 
@@ -413,10 +424,5 @@ def _choose_trained_weights(
 
 def freeze_vision(model: StormForConditionalGeneration, is_frozen: bool = True) -> None:
     """Freeze the backbone's vision tower and merger, whatever the backbone calls them."""
-    decoder = {id(parameter) for parameter in model.get_decoder().parameters()}
-    own = {id(parameter) for parameter in model.get_output_embeddings().parameters()}
-    own |= {id(parameter) for parameter in model.model.latent_projector.parameters()}
-    own |= {id(parameter) for parameter in model.get_input_embeddings().parameters()}
-    for parameter in model.parameters():
-        if id(parameter) not in decoder | own:
-            parameter.requires_grad_(not is_frozen)
+    for parameter in vision_parameters(model):
+        parameter.requires_grad_(not is_frozen)
