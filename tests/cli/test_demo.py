@@ -3,6 +3,7 @@ import shlex
 import shutil
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from tests.demo.demo_story import made_up_report
@@ -37,9 +38,15 @@ def test_defaults_and_options_reach_the_demo(run):
     _, calls = run(made_up_report())
     run(made_up_report(), "--out", "runs/x", "--world", "order", "--seed", "7", "--naive-targets")
     assert calls == [
-        {"out": Path("runs/demo"), "world": "shuffle", "seed": 0, "naive_targets": False},
-        {"out": Path("runs/x"), "world": "order", "seed": 7, "naive_targets": True},
+        {"out": Path("runs/demo"), "recipe": demo.demo_recipe()},
+        {"out": Path("runs/x"), "recipe": demo.demo_recipe("order", 7, naive_targets=True)},
     ]
+
+
+def test_pretrained_backbone_is_asked_for_by_name(run, monkeypatch):
+    monkeypatch.setitem(sys.modules, "gguf", SimpleNamespace())
+    _, calls = run(made_up_report(), "--backbone", "smollm2")
+    assert calls == [{"out": Path("runs/demo"), "recipe": demo.demo_recipe(backbone="smollm2")}]
 
 
 def test_summary_shows_arms_interventions_and_where_the_page_is(run):
@@ -112,7 +119,7 @@ def test_missing_extra_is_named_before_anything_runs(run, monkeypatch):
 def test_every_world_is_named_by_the_help_and_can_be_chosen(run, world):
     assert world in CliRunner().invoke(app, ["demo", "--help"], terminal_width=200).stdout
     result, calls = run(made_up_report(), "--world", world)
-    assert (result.exit_code, calls[0]["world"]) == (0, world)
+    assert (result.exit_code, calls[0]["recipe"].world) == (0, world)
 
 
 def test_unknown_world_is_told_with_those_there_are(run):

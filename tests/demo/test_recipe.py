@@ -11,6 +11,7 @@ import pytest
 
 from storm_hf.demo import demo_recipe
 from storm_hf.demo.data import world_recipe
+from storm_hf.demo.variants import demo_variants
 from storm_hf.errors import ConfigurationError
 from storm_hf.worlds import WORLD_NAMES, make_world, registry
 from storm_hf.worlds.bounce import Bounce
@@ -98,3 +99,22 @@ def test_no_other_file_names_a_world(name):
 def test_unknown_world_is_named_with_those_that_are_known():
     with pytest.raises(ConfigurationError, match="shuffle, bounce, order, lattice but got 'chess'"):
         demo_recipe("chess")
+
+
+@pytest.mark.parametrize("world", WORLD_NAMES)
+def test_language_model_learns_the_same_world_with_fewer_tests_and_rates_of_its_own(world):
+    tiny, pretrained = demo_recipe(world), demo_recipe(world, backbone="smollm2")
+    same = ("knobs", "deep", "whitening_rank", "target_layout", "num_latents", "frame_pixels", "num_train")
+    assert all(getattr(tiny, name) == getattr(pretrained, name) for name in same)
+    assert pretrained.test_depths.keys() == tiny.test_depths.keys()
+    assert sum(pretrained.test_depths.values()) < sum(tiny.test_depths.values())
+    variants = demo_variants(pretrained)
+    base, storm = variants["base"], variants["storm"]
+    assert base.settings["vision_learning_rate"] > base.training.learning_rate
+    assert storm.settings["projector_learning_rate"] > storm.training.learning_rate
+    assert "projector_learning_rate" not in demo_variants(tiny)["storm"].settings
+
+
+def test_backbone_that_is_not_known_is_refused():
+    with pytest.raises(ConfigurationError, match="Expected a backbone of tiny, smollm2 but got 'llama'"):
+        demo_recipe(backbone="llama")

@@ -7,11 +7,12 @@ import pytest
 from tests.demo.demo_story import made_up_report, made_up_story, result, with_naive_targets
 
 from storm_hf.demo.report import write_report
-from storm_hf.demo.report_data import REPORTED, OpenQuestions, Retrieval
+from storm_hf.demo.report_data import OpenQuestions, Retrieval
 from storm_hf.errors import DatasetError, VideoReadError
 
 
 INTERVENTIONS = made_up_report().interventions
+ARMS = tuple(made_up_report().arms)
 ONE_OF_FOUR = "Answer with one word: red, blue, green or yellow."
 VOID = {"br", "hr", "img", "input", "link", "meta"}
 
@@ -115,14 +116,14 @@ def test_folder_holds_the_two_files_and_nothing_else(story, tmp_path):
 @pytest.mark.parametrize(
     ("replaced", "message"),
     [
-        ({"arms": {"storm": result(1.0)}}, "Expected arms to name direct, chain_of_thought, align, storm"),
+        ({"arms": {"storm": result(1.0)}}, "Expected arms to name direct, align, storm"),
         ({"by_depth": {"0": {"storm": 1.0}}}, "Expected by_depth at 0 to name direct, storm"),
         ({"storm": 1.2}, r"Expected arms\.storm\.accuracy of the report to be a share from 0 to 1 but got 1\.2"),
         ({"by_depth": {"0": {"storm": -1.0, "direct": 0.0}}}, r"by_depth\.0\.storm"),
         ({"cpu_seconds": float("nan")}, "cpu_seconds of the report to be a finite number"),
         ({"retrieval": Retrieval(99.0, 256, 0.25)}, r"retrieval\.top1_state"),
         ({"open": OpenQuestions({"storm": 1.0}, INTERVENTIONS)}, "Expected the arms of open to name direct"),
-        ({"open": OpenQuestions({**dict.fromkeys(REPORTED, 0.5), "storm": 1.5}, INTERVENTIONS)}, r"open\.arms\.storm"),
+        ({"open": OpenQuestions({**dict.fromkeys(ARMS, 0.5), "storm": 1.5}, INTERVENTIONS)}, r"open\.arms\.storm"),
     ],
 )
 def test_report_that_cannot_be_true_is_refused(replaced, message):

@@ -30,6 +30,8 @@ EPILOG = """Examples:
 
 [bold]storm demo[/bold]   takes minutes; then read runs/demo/report.html
 
+[bold]storm demo --backbone smollm2 --out runs/smollm2[/bold]   a language model that speaks; an hour
+
 [bold]storm demo --world order --seed 7 --out runs/order[/bold]
 
 [bold]storm demo --naive-targets --out runs/naive[/bold]   the failure that whitening prevents
@@ -44,6 +46,9 @@ def run_demo(
     world: Annotated[
         str, typer.Option(metavar=" | ".join(WORLD_NAMES), help="Synthetic task of the videos.")
     ] = "shuffle",
+    backbone: Annotated[
+        str, typer.Option(metavar="tiny | smollm2", help="Model: a random one, or a pretrained language model.")
+    ] = "tiny",
     seed: Annotated[int, typer.Option(min=0, help="Draws clips, weights and batches.")] = 0,
     naive_targets: Annotated[
         bool, typer.Option("--naive-targets", help="Do not whiten the targets, to see what goes wrong.")
@@ -61,9 +66,11 @@ def run_demo(
         require(package)
     from storm_hf import demo
 
-    recipe = demo.demo_recipe(world, seed, naive_targets)
+    recipe = demo.demo_recipe(world, seed, naive_targets, backbone)  # type: ignore[arg-type]  # checked there
+    if backbone != "tiny":
+        require("gguf")
     try:
-        report = demo.run_demo(out=out, world=world, seed=seed, naive_targets=naive_targets)
+        report = demo.run_demo(out=out, recipe=recipe)
     except KeyboardInterrupt as interrupt:
         print_message("Interrupted. Run the same command again to continue.")
         raise typer.Exit(INTERRUPTED) from interrupt
@@ -75,19 +82,19 @@ def _print_summary(report: "DemoReport", recipe: "DemoRecipe", out: Path) -> Non
 
     console = Console()
     title = f"{report.num_test} held-out {recipe.deep_clips} of the {report.world} world, chance {report.chance:.0%}"
-    console.print(_variants(report, out, title), _interventions(report), sep="\n")
+    console.print(_variants(report, recipe, out, title), _interventions(report, recipe), sep="\n")
     typer.echo(f"Open {out / REPORT_PAGE}. Then:")
     for command in _next_commands(report, recipe, out):
         typer.echo(f"  {command}")
 
 
-def _variants(report: "DemoReport", out: Path, title: str) -> "Table":
+def _variants(report: "DemoReport", recipe: "DemoRecipe", out: Path, title: str) -> "Table":
     from rich.table import Table
 
     from storm_hf.demo.variants import TITLES
 
     table = Table("way of answering", title=title, title_justify="left")
-    for column in ("accuracy", "without options", "forward passes"):
+    for column in ("accuracy", recipe.second_form, "forward passes"):
         table.add_column(column, justify="right")
     for name, (accuracy, asked_openly, passes) in _figures_of_variants(report, out).items():
         cells = (f"{accuracy:.1%}", "" if asked_openly is None else f"{asked_openly:.1%}", f"{passes:.0f}")
@@ -96,7 +103,7 @@ def _variants(report: "DemoReport", out: Path, title: str) -> "Table":
 
 
 def _figures_of_variants(report: "DemoReport", out: Path) -> dict[str, tuple[float, float | None, float]]:
-    """Collect accuracy, accuracy without options and passes of each variant, also of one that the report leaves out."""
+    """Collect accuracy, accuracy in the second form and passes of each variant, also of one that the report leaves out."""
     from storm_hf.atomic import read_json
     from storm_hf.demo import DemoFolder
 
@@ -109,7 +116,7 @@ def _figures_of_variants(report: "DemoReport", out: Path) -> dict[str, tuple[flo
     return figures
 
 
-def _interventions(report: "DemoReport") -> "Table":
+def _interventions(report: "DemoReport", recipe: "DemoRecipe") -> "Table":
     from rich.table import Table
 
     from storm_hf.demo.report_data import FOLLOWS_DONOR
@@ -117,7 +124,7 @@ def _interventions(report: "DemoReport") -> "Table":
     table = Table("STORM, fed", title="Do the latents matter?", title_justify="left")
     columns = [("accuracy", report.interventions)]
     if report.open is not None:
-        columns.append(("without options", report.open.interventions))
+        columns.append((recipe.second_form, report.open.interventions))
     for title, _ in columns:
         table.add_column(title, justify="right")
     for kind in InterventionKind:

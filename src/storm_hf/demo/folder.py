@@ -41,6 +41,11 @@ class DemoFolder:
         return self.path / "cached"
 
     @property
+    def backbone(self) -> Path:
+        """The plain checkpoint that the base starts from, where it is pretrained."""
+        return self.path / "backbone"
+
+    @property
     def base(self) -> Path:
         """The checkpoint that has learned to see."""
         return self.path / "base"

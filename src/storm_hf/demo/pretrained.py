@@ -20,6 +20,9 @@ from transformers import (
 )
 
 from storm_hf.demo.backbone import CHAT_TEMPLATE, PATCH_PX, qwen_processor, qwen_token_ids
+from storm_hf.demo.folder import DemoFolder
+from storm_hf.demo.recipe import DemoRecipe
+from storm_hf.demo.tasks import Report
 from storm_hf.errors import CheckpointError, DependencyError
 from storm_hf.optional import require
 
@@ -44,6 +47,12 @@ _VISION = {
 }
 _NEW_TOKEN_SPREAD = 0.01  # of new embeddings around the mean of the known ones
 _NUM_COMPARED = 24  # random tokens on which both models must agree
+
+
+def convert(folder: DemoFolder, recipe: DemoRecipe, report: Report) -> None:
+    """Make the backbone of a demo. Worker."""
+    make_pretrained_backbone(folder.backbone, recipe.frame_pixels, recipe.seed)
+    report(1)
 
 
 def make_pretrained_backbone(folder: Path, frame_pixels: int, seed: int) -> None:
@@ -87,7 +96,7 @@ def _weights_folder() -> Path:
 def _make_tokenizer(source: Path) -> PreTrainedTokenizerBase:
     tokenizer = AutoTokenizer.from_pretrained(source, gguf_file=_FILE)
     tokenizer.add_special_tokens({"extra_special_tokens": list(_VISION_TOKENS)})
-    tokenizer.eos_token, tokenizer.pad_token = "<|im_end|>", "<|endoftext|>"
+    tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token = None, "<|im_end|>", "<|endoftext|>"
     return tokenizer
 
 

@@ -1,16 +1,38 @@
 """Recipes of the demo: the settings of a world, and what is the same for all worlds."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
+from storm_hf.errors import ConfigurationError
 from storm_hf.worlds import make_world
 from storm_hf.worlds.world import DemoSettings, Training
 
 
-__all__ = ["DemoRecipe", "Training", "demo_recipe"]
+__all__ = ["BACKBONES", "BackboneName", "DemoRecipe", "Training", "demo_recipe"]
 
+BackboneName = Literal["tiny", "smollm2"]
+BACKBONES: tuple[BackboneName, ...] = get_args(BackboneName)
 _OPEN_SHARE = 0.5  # trained on questions with options only, a model guesses when it is asked without them
+_SHALLOW, _DEEP = 32, 64  # test clips of a depth that a language model answers
+_PRETRAINED: Mapping[str, Any] = {  # what differs where the backbone is a pretrained language model
+    "variants": ("direct", "storm"),
+    "trainings": {
+        "base": Training(110, 2e-4),
+        "align": Training(200, 3e-4),
+        "answer": Training(20, 3e-5),
+        "direct": Training(220, 3e-4),
+        "chain_of_thought": Training(220, 3e-4),
+        "terse_chain": Training(220, 3e-4),
+    },
+    "vision_rate_factor": 10.0,
+    "projector_rate_factor": 3.0,
+    "batch_size": 24,
+    "num_gallery": 128,
+    "num_per_depth": _SHALLOW,
+    "wordings": "trained",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +60,18 @@ class DemoRecipe(DemoSettings):
             Height and width that frames are padded to; see [`WorldRecipe`].
         open_share (`float`, *optional*, defaults to `0.0`):
             Share of the training questions that are asked without their options; see [`WorldSplit`].
+        backbone (`str`, *optional*, defaults to `"tiny"`):
+            `"tiny"`, a random model, or `"smollm2"`, a pretrained language model; see [`storm_hf.demo.pretrained`].
+        variants (`tuple[str, ...]`, *optional*):
+            Variants that are trained and shown, of those that [`~storm_hf.demo.demo_variants`] knows, in the order of their start.
+        wordings (`str`, *optional*, defaults to `"usual"`):
+            Wordings of the training questions; see [`WorldSplit`]. Those that are never trained on are tested as the second form.
+        vision_rate_factor (`float`, *optional*, defaults to `1.0`):
+            Learning rate of the vision tower of the base, in units of that of the language model.
+        projector_rate_factor (`float`, *optional*, defaults to `1.0`):
+            The same of the latent projector, in both stages.
+        lora_rank (`int`, *optional*):
+            Rank of the adapter that is trained on the language model, and merged into it. By default it is trained whole.
     """
 
     world: str
@@ -50,18 +84,31 @@ class DemoRecipe(DemoSettings):
     num_latents: int = 6
     canvas: tuple[int, int] | None = None
     open_share: float = 0.0
+    backbone: BackboneName = "tiny"
+    variants: tuple[str, ...] = ("direct", "chain_of_thought", "storm", "terse_chain")  # STORM begins with Stage I
+    wordings: Literal["usual", "trained"] = "usual"
+    vision_rate_factor: float = 1.0
+    projector_rate_factor: float = 1.0
+    lora_rank: int | None = None
 
     @property
     def deep_clips(self) -> str:
         """Name the clips that variants and interventions are tested on, such as `"clips with 5 or 6 swaps"`."""
         return f"clips with {' or '.join(map(str, self.deep))} {self.depth_unit}"
 
+    @property
+    def second_form(self) -> str:
+        """Name the form in which the deep clips are asked about again, such as `"without options"`."""
+        return "without options" if self.wordings == "usual" else "in wordings never trained on"
+
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain values, to be kept beside the run."""
         return asdict(self)
 
 
-def demo_recipe(world: str = "shuffle", seed: int = 0, naive_targets: bool = False) -> DemoRecipe:
+def demo_recipe(
+    world: str = "shuffle", seed: int = 0, naive_targets: bool = False, backbone: BackboneName = "tiny"
+) -> DemoRecipe:
     """Look up what the demo does for a world.
 
     Args:
@@ -71,19 +118,32 @@ def demo_recipe(world: str = "shuffle", seed: int = 0, naive_targets: bool = Fal
             Seed of data, weights and order.
         naive_targets (`bool`, *optional*, defaults to `False`):
             Whether to leave the targets as pooled, at unit size and not whitened, to see the failure.
+        backbone (`str`, *optional*, defaults to `"tiny"`):
+            `"tiny"` or `"smollm2"`; see [`DemoRecipe`].
 
     Raises:
-        ConfigurationError: If there is no such world.
+        ConfigurationError: If there is no such world or backbone.
     """
+    if backbone not in BACKBONES:
+        raise ConfigurationError(f"Expected a backbone of {', '.join(BACKBONES)} but got {backbone!r}.")
     settings = vars(make_world(world).demo)
     drawn = make_world(world, **settings["knobs"])
     if naive_targets:
         settings = settings | {"target_layout": "average"}  # cells side by side need whitening
+    if backbone == "smollm2":
+        settings = {**settings, **_PRETRAINED, "test_depths": _few_tests(settings)}
+    else:
+        settings = settings | {"open_share": _OPEN_SHARE}
     return DemoRecipe(
         **settings,
         world=world,
         seed=seed,
         naive_targets=naive_targets,
         frame_pixels=math.prod(drawn.frame_size),
-        open_share=_OPEN_SHARE,
+        backbone=backbone,
     )
+
+
+def _few_tests(settings: Mapping[str, Any]) -> dict[int, int]:
+    """Keep fewer test clips of each depth: a pretrained model answers a hundred times slower."""
+    return {depth: _DEEP if depth in settings["deep"] else _SHALLOW for depth in settings["test_depths"]}

@@ -5,10 +5,10 @@ Axes: H height, W width, in pixels; K latent steps.
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -23,12 +23,18 @@ from storm_hf.video import read_video
 from storm_hf.worlds import make_world
 
 
-REPORTED = ("direct", "chain_of_thought", "align", "storm")  # variants of `report.json`
+REPORTED = ("direct", "align", "storm")  # variants of every `report.json`
+_ALSO_REPORTED = ("chain_of_thought",)  # where it was trained
 _REPORTED_BY_DEPTH = ("direct", "storm")
 FOLLOWS_DONOR = "follows_donor"
 INTERVENTIONS = ("own", "zero", "noise_per_dataset", "mean_over_questions", FOLLOWS_DONOR, "oracle")
 NUM_EXAMPLES = 3
 _FRAMES_PER_STEP = 2
+_BACKBONES = {
+    "tiny": "a randomly initialised Qwen2.5-VL",
+    "smollm2": "a Qwen2.5-VL whose language model is SmolLM2-135M-Instruct, pretrained on text, and whose vision tower is "
+    "randomly initialised",
+}
 # Names in runs of earlier versions.
 _RENAMED = {
     "none": "own",
@@ -37,6 +43,8 @@ _RENAMED = {
     "swap_follows_donor": FOLLOWS_DONOR,
     "without_clip": "latents_only",
 }
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +104,7 @@ class Retrieval:
 
 @dataclass(frozen=True)
 class OpenQuestions:
-    """The deep clips asked about without options.
+    """The deep clips asked about in another form: without options, or in wordings that were never trained on.
 
     Args:
         arms (`Mapping[str, float]`):
@@ -125,7 +133,7 @@ class DemoReport:
         num_latents (`int`):
             Length K of the rollout.
         arms (`Mapping[str, VariantResult]`):
-            `direct`, `chain_of_thought`, `align` and `storm`.
+            `direct`, `align` and `storm`, and `chain_of_thought` if it was trained.
         interventions (`Mapping[str, float]`):
             Accuracy of STORM under each intervention, and `follows_donor`; see [`read_interventions`].
         by_depth (`Mapping[str, Mapping[str, float]]`):
@@ -141,7 +149,7 @@ class DemoReport:
         checkpoint (`str`):
             Folder of the trained model.
         open ([`OpenQuestions`], *optional*):
-            The same clips asked about without options; all other figures are of questions with options.
+            The same clips asked about in another form; all other figures are of the usual questions, with options.
 
     Raises:
         DatasetError: If a variant is missing or superfluous, a share does not lie between 0 and 1, or a number is not
@@ -164,10 +172,10 @@ class DemoReport:
     open: OpenQuestions | None = None
 
     def __post_init__(self) -> None:
-        check_names("arms", self.arms, REPORTED)
+        check_names("arms", self.arms, REPORTED, _ALSO_REPORTED)
         check_names("interventions", self.interventions, INTERVENTIONS)
         if self.open is not None:
-            check_names("the arms of open", self.open.arms, REPORTED)
+            check_names("the arms of open", self.open.arms, tuple(self.arms))
             check_names("the interventions of open", self.open.interventions, INTERVENTIONS)
         for depth, accuracy_of in self.by_depth.items():
             check_names(f"by_depth at {depth}", accuracy_of, _REPORTED_BY_DEPTH)
@@ -179,13 +187,15 @@ class DemoReport:
         return json.dumps(asdict(self), indent=2, allow_nan=False) + "\n"
 
 
-def check_names(what: str, given: Mapping[str, object], expected: tuple[str, ...]) -> None:
-    """Make sure that a mapping names what it should and nothing else.
+def check_names(
+    what: str, given: Mapping[str, object], expected: tuple[str, ...], optional: tuple[str, ...] = ()
+) -> None:
+    """Make sure that a mapping names what it should, what it may, and nothing else.
 
     Raises:
         DatasetError: If it does not.
     """
-    if set(given) != set(expected):
+    if set(given) - set(optional) != set(expected) - set(optional):
         raise DatasetError(f"Expected {what} to name {', '.join(expected)} but got {', '.join(given) or 'nothing'}.")
 
 
@@ -360,7 +370,7 @@ def read_report(folder: DemoFolder, recipe: DemoRecipe, out: Path) -> DemoReport
         out (`Path`):
             The folder as the user named it.
     """
-    results = {name: read_json(folder.variant(name) / "results.json") for name in REPORTED}
+    results = {name: one for name, one in _results(folder, recipe).items() if name in (*REPORTED, *_ALSO_REPORTED)}
     storm, usage = results["storm"], folder.usage()
     return DemoReport(
         world=recipe.world,
@@ -408,7 +418,7 @@ def read_story(
         versions (`Mapping[str, str]`):
             From package to version.
     """
-    results = {name: read_json(folder.variant(name) / "results.json") for name in TITLES}
+    results = _results(folder, recipe)
     storm = results["storm"]
     return DemoStory(
         recipe=recipe,
@@ -416,13 +426,25 @@ def read_story(
         examples=_examples(folder, results),
         cosines=TargetCosines(raw=storm["cosine_raw"], used=storm["cosine_used"], reached=storm["cosine_reached"]),
         machine=machine,
-        backbone="a randomly initialised Qwen2.5-VL",
+        backbone=_BACKBONES[recipe.backbone],
         command=command,
         versions=versions,
         frames_per_step=_FRAMES_PER_STEP,
-        extra_variants={"terse_chain": VariantResult.of(results["terse_chain"])},
-        extra_by_depth={"chain_of_thought": results["chain_of_thought"]["by_depth"]},
+        extra_variants=_of_trained(results, "terse_chain", VariantResult.of),
+        extra_by_depth=_of_trained(results, "chain_of_thought", lambda one: one["by_depth"]),
     )
+
+
+def _results(folder: DemoFolder, recipe: DemoRecipe) -> dict[str, dict[str, Any]]:
+    """Read the results of every variant that the recipe trains, by name."""
+    trained = {"align", *recipe.variants}
+    return {name: read_json(folder.variant(name) / "results.json") for name in TITLES if name in trained}
+
+
+def _of_trained(
+    results: Mapping[str, dict[str, Any]], name: str, read: Callable[[dict[str, Any]], _T]
+) -> dict[str, _T]:
+    return {name: read(results[name])} if name in results else {}
 
 
 def _examples(folder: DemoFolder, results: Mapping[str, Any]) -> tuple[ExampleClip, ...]:

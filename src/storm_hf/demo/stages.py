@@ -11,7 +11,8 @@ from rich.console import Console
 from storm_hf.demo import data
 from storm_hf.demo.folder import DemoFolder
 from storm_hf.demo.measure import NUM_RELOADED, check_reload
-from storm_hf.demo.recipe import DemoRecipe, demo_recipe
+from storm_hf.demo.pretrained import convert
+from storm_hf.demo.recipe import BackboneName, DemoRecipe, demo_recipe
 from storm_hf.demo.report import write_report
 from storm_hf.demo.report_data import DemoReport, read_report, read_story
 from storm_hf.demo.tasks import Task, run_tasks
@@ -19,12 +20,7 @@ from storm_hf.demo.training import train_base, variant_task
 from storm_hf.demo.variants import demo_variants
 
 
-_TRAINED = (
-    "direct",
-    "chain_of_thought",
-    "storm",
-    "terse_chain",
-)  # in the order of their start; storm begins with align
+_WORKERS = 2
 _NUM_SHARED_STAGES = 3  # before the variants
 
 
@@ -34,6 +30,7 @@ def run_demo(
     world: str = "shuffle",
     seed: int = 0,
     naive_targets: bool = False,
+    backbone: BackboneName = "tiny",
     recipe: DemoRecipe | None = None,
     console: Console | None = None,
 ) -> DemoReport:
@@ -48,8 +45,10 @@ def run_demo(
             Of data, weights and order.
         naive_targets (`bool`, *optional*, defaults to `False`):
             Whether to leave the targets as pooled, at unit size, to see the failure that whitening prevents.
+        backbone (`str`, *optional*, defaults to `"tiny"`):
+            `"tiny"`, a random model, or `"smollm2"`, a pretrained language model; see [`storm_hf.demo.pretrained`].
         recipe ([`DemoRecipe`], *optional*):
-            Instead of the three above: sizes and updates of one's own.
+            Instead of the four above: sizes and updates of one's own.
         console ([`~rich.console.Console`], *optional*):
             Console that shows the progress.
 
@@ -61,12 +60,12 @@ def run_demo(
         StaleWorkError: If the folder was begun with another recipe.
         KeyboardInterrupt: If Ctrl-C was pressed; what was done is kept.
     """
-    recipe = recipe or demo_recipe(world, seed, naive_targets)
+    recipe = recipe or demo_recipe(world, seed, naive_targets, backbone)
     folder = DemoFolder(Path(out).resolve())
     console = console or Console(stderr=True)
     with folder.claimed(recipe):
         for stage, tasks in _stages(folder, recipe).items():
-            folder.once(stage, partial(run_tasks, tasks, folder.logs, workers=2, console=console))
+            folder.once(stage, partial(run_tasks, tasks, folder.logs, workers=_WORKERS, console=console))
         report = read_report(folder, recipe, Path(out))
         write_report(folder.path, report, read_story(folder, recipe, _command(recipe, out), _machine(), _versions()))
     return report
@@ -81,7 +80,7 @@ def prepare(folder: DemoFolder, recipe: DemoRecipe, console: Console | None = No
     """
     with folder.claimed(recipe):
         for stage, tasks in list(_stages(folder, recipe).items())[:_NUM_SHARED_STAGES]:
-            folder.once(stage, partial(run_tasks, tasks, folder.logs, workers=2, console=console))
+            folder.once(stage, partial(run_tasks, tasks, folder.logs, workers=_WORKERS, console=console))
 
 
 def _stages(folder: DemoFolder, recipe: DemoRecipe) -> dict[str, list[Task]]:
@@ -89,15 +88,22 @@ def _stages(folder: DemoFolder, recipe: DemoRecipe) -> dict[str, list[Task]]:
     episodes = data.world_recipe(recipe).num_episodes
     variants = demo_variants(recipe)
     base, run = variants["base"], (folder, recipe)
+    base_threads = 1 if recipe.backbone == "tiny" else _WORKERS  # small matrices are faster on one
+    backbone = (
+        [] if recipe.backbone == "tiny" else [Task("backbone", "Converting the language model", 1, convert, run)]
+    )
     asked = episodes + sum(recipe.test_depths.values())  # the test clips in both forms
     return {
-        "1_render": [Task("render", "Drawing clips and thought videos", episodes, data.render, (*run, 2))],
-        "2_base": [Task(base.name, base.title, base.num_updates, train_base, run)],
+        "1_render": [
+            *backbone,
+            Task("render", "Drawing clips and thought videos", episodes, data.render, (*run, _WORKERS)),
+        ],
+        "2_base": [Task(base.name, base.title, base.num_updates, train_base, run, base_threads)],
         "3_encode": [
             Task("thoughts", "Encoding thought videos", episodes, data.encode_thoughts, run),
             Task("clips", "Encoding question clips", asked, data.encode_clips, run),
         ],
-        "4_arms": [variant_task(folder, recipe, variants[name]) for name in _TRAINED],
+        "4_arms": [variant_task(folder, recipe, variants[name]) for name in recipe.variants],
         "5_reload": [Task("reload", "Loading without storm_hf", NUM_RELOADED, check_reload, run)],
     }
 
@@ -105,6 +111,7 @@ def _stages(folder: DemoFolder, recipe: DemoRecipe) -> dict[str, list[Task]]:
 def _command(recipe: DemoRecipe, out: str | os.PathLike[str]) -> str:
     """Write the command that makes this run again."""
     words = ["storm demo", f"--out {out}", f"--world {recipe.world}", f"--seed {recipe.seed}"]
+    words += [] if recipe.backbone == "tiny" else [f"--backbone {recipe.backbone}"]
     return " ".join([*words, "--naive-targets"] if recipe.naive_targets else words)
 
 

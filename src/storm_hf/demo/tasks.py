@@ -47,6 +47,8 @@ class Task:
             A module-level function. It gets `args` and then a function to report finished steps to.
         args (`tuple`):
             Of the work.
+        num_threads (`int`, *optional*, defaults to `1`):
+            Threads that PyTorch computes with.
     """
 
     name: str
@@ -54,6 +56,7 @@ class Task:
     total: int
     work: Callable[..., None]
     args: tuple[Any, ...]
+    num_threads: int = 1
 
 
 @dataclass
@@ -230,9 +233,9 @@ def _listen_to_parent_alone() -> None:
 
 
 def _do(task: Task, messages: "Queue[tuple[str, str, Any]]", log: Path) -> None:
-    """Run in the worker: do the work on one thread, print into the log, report."""
+    """Run in the worker: do the work, print into the log, report."""
     end_with_parent()
-    torch.set_num_threads(1)
+    torch.set_num_threads(task.num_threads)
     set_start_method("fork", force=True)  # a data loader of the task starts at once
     _listen_to_parent_alone()
     stream = log.open("a", buffering=1)

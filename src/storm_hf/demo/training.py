@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from accelerate.utils import is_peft_model
 from datasets import Dataset, concatenate_datasets, disable_progress_bars
+from peft import LoraConfig
 from transformers import ProcessorMixin, TrainerCallback, TrainerControl, TrainerState, TrainingArguments, set_seed
 
 from storm_hf.align.config import StormAlignConfig
@@ -23,16 +25,18 @@ from storm_hf.demo.recipe import DemoRecipe, Training
 from storm_hf.demo.tasks import Report, Task
 from storm_hf.demo.variants import Variant, base_variant
 from storm_hf.inputs.collator import AnswerCollator
-from storm_hf.model import StormForConditionalGeneration
+from storm_hf.model import StormForConditionalGeneration, storm_processor
 from storm_hf.reporting import write_atomically
 from storm_hf.target_trajectory import TargetTrajectory
 from storm_hf.training.config import StormTrainingConfig
+from storm_hf.training.device import computes_in_bf16
 from storm_hf.training.resume import ExitOnInterrupt, StopOnInterrupt
 from storm_hf.training.trainer import StormTrainer
 from storm_hf.worlds import make_world
 
 
 _CLOCK = "train_seconds.json"
+_VISION_TOWER = "visual"  # as Qwen2.5-VL calls it
 Part = tuple[DemoFolder, DemoRecipe]
 
 
@@ -101,7 +105,8 @@ def write_results(
     )
     results["train_seconds"] = train_seconds(trained, variant)
     results["num_updates"] = variant.num_updates
-    results["num_parameters"] = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
+    groups = trainer.optimizer.param_groups  # after training an adapter has been merged
+    results["num_parameters"] = sum(parameter.numel() for group in groups for parameter in group["params"])
     write_atomically(tested.variant(variant.name) / "results.json", json.dumps(results, indent=1) + "\n")
 
 
@@ -134,6 +139,8 @@ def train_variant(
     train(trainer)
     if variant.stage != "base":
         trainer.model.config.trained_on = [f"world:{part.world}" for _, part in parts]
+    if is_peft_model(trainer.model):
+        trainer.model = trainer.model.merge_and_unload()  # so that every checkpoint opens alone
     trainer.save_model(str(folder.checkpoint(variant.name)))
     return trainer
 
@@ -144,6 +151,12 @@ def _start(
     """Make the model that the training starts with."""
     if variant.stage != "base":
         return data.load(folder.checkpoint("base" if variant.start is None else variant.start.name), **variant.config)
+    if recipe.backbone != "tiny":
+        processor = storm_processor(str(folder.backbone), recipe.num_latents)
+        backbone = str(folder.backbone)
+        return StormForConditionalGeneration.from_backbone(
+            backbone, recipe.num_latents, processor=processor
+        ), processor
     words = {word for _, part in parts for word in make_world(part.world, **part.knobs).vocabulary}
     processor = tiny_processor(words | {"Describe", "clip"}, recipe.num_latents, recipe.frame_pixels)
     config = tiny_config(processor, recipe.num_latents, recipe.latent_scale, recipe.rope_theta)
@@ -185,8 +198,15 @@ def _make_trainer(
         train_dataset=rows,
         processing_class=processor,
         callbacks=[_ReportProgress(report, variant.num_given)],
+        peft_config=None if recipe.lora_rank is None else _make_adapter(recipe.lora_rank, variant),
         **{"target_trajectory": targets} if is_align else {"data_collator": AnswerCollator(prompts)},
     )
+
+
+def _make_adapter(rank: int, variant: Variant) -> LoraConfig:
+    """Make an adapter on the language model; the base trains its vision tower whole beside it."""
+    whole = None if variant.settings.get("freeze_vision", True) else [_VISION_TOWER]
+    return LoraConfig(r=rank, lora_alpha=2 * rank, modules_to_save=whole)
 
 
 def training_arguments(
@@ -222,7 +242,7 @@ def training_arguments(
         seed=recipe.seed,
         gradient_checkpointing=False,
         use_cpu=True,
-        bf16=False,
+        bf16=recipe.backbone != "tiny" and computes_in_bf16(),  # masters stay in float32
         report_to="none",
         disable_tqdm=True,
         **settings,

@@ -106,8 +106,10 @@ def demo_variants(recipe: DemoRecipe) -> dict[str, Variant]:
 
 def base_variant(recipe: DemoRecipe) -> Variant:
     """Make the row of the base, which all others start from."""
-    settings = {"freeze_vision": False, "dataloader_num_workers": 1}
-    return Variant("base", "Learning to see", recipe.trainings["base"], "base", settings=settings)
+    training, factor = recipe.trainings["base"], recipe.vision_rate_factor
+    own_rate = {} if factor == 1 else {"vision_learning_rate": factor * training.learning_rate}
+    settings = {"freeze_vision": False, "dataloader_num_workers": 1, **own_rate}
+    return Variant("base", "Learning to see", training, "base", settings=settings)
 
 
 def storm_variant(recipe: DemoRecipe) -> Variant:
@@ -125,7 +127,7 @@ def storm_variant(recipe: DemoRecipe) -> Variant:
         recipe.trainings["align"],
         "align",
         num_latents=recipe.num_latents,
-        settings=targets | bottleneck,
+        settings={**targets, **bottleneck, **_projector_rate(recipe, "align")},
     )
     return Variant(
         "storm",
@@ -133,6 +135,11 @@ def storm_variant(recipe: DemoRecipe) -> Variant:
         recipe.trainings["answer"],
         start=align,
         num_latents=recipe.num_latents,
-        settings=bottleneck,
+        settings={**bottleneck, **_projector_rate(recipe, "answer")},
         is_shown=True,
     )
+
+
+def _projector_rate(recipe: DemoRecipe, stage: str) -> dict[str, float]:
+    factor = recipe.projector_rate_factor
+    return {} if factor == 1 else {"projector_learning_rate": factor * recipe.trainings[stage].learning_rate}

@@ -136,7 +136,7 @@ def _shortfalls(report: DemoReport, story: DemoStory) -> list[str]:
     storm_low, direct_high = wilson_interval(storm, report.num_test)[0], wilson_interval(direct, report.num_test)[1]
     checks = [
         (storm < _GOOD_ACCURACY, f"the accuracy stays below {percent(_GOOD_ACCURACY)}"),
-        (asked_openly < _GOOD_ACCURACY, f"asked without options, STORM answers {percent(asked_openly)} right"),
+        (asked_openly < _GOOD_ACCURACY, f"asked {story.recipe.second_form}, STORM answers {percent(asked_openly)} right"),
         (lowest < _GOOD_ACCURACY, f"at {depth} {story.recipe.depth_unit} STORM answers {percent(lowest)} right"),
         (storm_low <= direct_high, "direct answering is as good within the error of the test"),
         (cut[kind] > report.chance + _ABOVE_CHANCE, f"fed {kind.phrase}, it still answers {percent(cut[kind])} right"),

@@ -3,6 +3,7 @@
 import os
 import resource
 import sys
+from typing import Any
 
 import torch
 
@@ -32,6 +33,12 @@ PEAK_FLOPS_PER_SECOND = {
 def known_flops_per_second(device: torch.device) -> float | None:
     """Look up the dense FLOPs per second of a device in 16-bit arithmetic; None where it is not known."""
     return PEAK_FLOPS_PER_SECOND.get(torch.cuda.get_device_name(device)) if device.type == "cuda" else None
+
+
+def computes_in_bf16() -> bool:
+    """Tell if this processor multiplies matrices in bfloat16 faster than in float32, as with AMX or AVX512-BF16."""
+    can: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # PyTorch 2.10 and newer
+    return bool(can.get("amx_bf16") or can.get("avx512_bf16"))
 
 
 def peak_memory_bytes(device: torch.device) -> int:
