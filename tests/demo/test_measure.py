@@ -75,8 +75,12 @@ def measured(thinker, tests, recipe, monkeypatch):
     """Measure a variant whose model always says red."""
     asked = []
 
-    def dataset(folder, split, *, with_thoughts, is_open=False):
-        asked.append((split, is_open))
+    def dataset(folder, split, *, with_thoughts):
+        asked.append(split)
+        return tests
+
+    def second_form(folder, recipe):
+        asked.append(recipe.second_form)
         return tests
 
     def measure(variant, **arguments):
@@ -86,8 +90,9 @@ def measured(thinker, tests, recipe, monkeypatch):
             )
 
     monkeypatch.setattr(data, "dataset", dataset)
+    monkeypatch.setattr(data, "tests_in_second_form", second_form)
     yield measure
-    assert asked[:2] == [("test", False), ("test", True)]
+    assert asked[:2] == ["test", "without options"]
 
 
 def test_open_questions_are_tested_on_the_deep_clips_and_read_by_the_known_options(measured):

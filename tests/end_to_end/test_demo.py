@@ -163,8 +163,11 @@ def test_half_of_the_training_questions_name_their_options_and_the_test_asks_bot
     has_options = [len(row["options"]) == 4 for row in train]
     assert 6 <= sum(has_options) <= 18  # of 24, half of them on average
     assert [names_options(row) for row in train] == has_options
-    for is_open in (False, True):
-        test = list(data.dataset(finished, "test", with_thoughts=False, is_open=is_open))
+    usual, second = (
+        data.dataset(finished, "test", with_thoughts=False),
+        data.tests_in_second_form(finished, mini_recipe()),
+    )
+    for test, is_open in ((list(usual), False), (list(second), True)):
         assert all(len(row["options"]) == 4 for row in test)  # to read answers by
         assert [names_options(row) for row in test] == [not is_open] * len(test)
 

@@ -15,17 +15,18 @@ from storm_hf.inputs.features import cache_video_features
 from storm_hf.model import StormForConditionalGeneration
 from storm_hf.target_trajectory import TargetSettings, build_thoughts, load_thoughts
 from storm_hf.thought_video import WorldExample, WorldRecipe, WorldSplit, render_world
+from storm_hf.thought_video.record import ASKED_COLUMNS
 from storm_hf.training.loading import caption_rows
 
 
 _ROWS_PER_SHARD = 512
-_OPEN_TEST = "test_open"  # the test clips again, with open questions
+_SECOND_FORM = "test_open"  # the test clips again, asked in the second form of the recipe
 
 
 def world_recipe(recipe: DemoRecipe) -> WorldRecipe:
     """The episodes that the demo needs: train, validation (the gallery), test (so many of each depth)."""
     splits = {
-        "train": WorldSplit(count=recipe.num_train, open_share=recipe.open_share),
+        "train": WorldSplit(count=recipe.num_train, open_share=recipe.open_share, wordings=recipe.wordings),
         "validation": WorldSplit(count=recipe.num_gallery),
         "test": WorldSplit(depths=dict(recipe.test_depths)),
     }
@@ -47,6 +48,15 @@ def render(folder: DemoFolder, recipe: DemoRecipe, workers: int, report: Report)
 def examples_of(folder: DemoFolder, recipe: DemoRecipe) -> dict[str, list[WorldExample]]:
     """The rendered episodes of each split."""
     return render_world(world_recipe(recipe), folder.data)
+
+
+def in_second_form(folder: DemoFolder, recipe: DemoRecipe) -> Sequence[WorldExample]:
+    """The test clips, asked about without options or, where there are several wordings, in those never trained on."""
+    asked = world_recipe(recipe)
+    if recipe.wordings == "usual":
+        return [replace(example, options=()) for example in render_world(asked, folder.data)["test"]]
+    held_out = replace(asked.splits["test"], wordings="held_out")
+    return render_world(replace(asked, splits={"test": held_out}), folder.data)["test"]
 
 
 def captions(examples: Sequence[WorldExample]) -> Dataset:
@@ -82,12 +92,12 @@ def encode_thoughts(folder: DemoFolder, recipe: DemoRecipe, report: Report) -> N
 
 
 def encode_clips(folder: DemoFolder, recipe: DemoRecipe, report: Report) -> None:
-    """Encode the question clips once, those of the test with open questions too. Worker."""
+    """Encode the question clips once, those of the test in both forms. Worker."""
     disable_progress_bars()
     model, processor = load(folder.base)
     done = 0
     splits = examples_of(folder, recipe)
-    splits[_OPEN_TEST] = [replace(example, options=()) for example in splits["test"]]
+    splits[_SECOND_FORM] = in_second_form(folder, recipe)
     for split, examples in splits.items():
         rows = [
             {
@@ -103,7 +113,7 @@ def encode_clips(folder: DemoFolder, recipe: DemoRecipe, report: Report) -> None
         report(done)
 
 
-def dataset(folder: DemoFolder, split: str, *, with_thoughts: bool, is_open: bool = False) -> Dataset:
+def dataset(folder: DemoFolder, split: str, *, with_thoughts: bool) -> Dataset:
     """Rows of a split: the thought-video data set with the encoded question clips beside it.
 
     Args:
@@ -113,14 +123,28 @@ def dataset(folder: DemoFolder, split: str, *, with_thoughts: bool, is_open: boo
             `train`, `validation` or `test`.
         with_thoughts (`bool`):
             Whether to keep the columns of the thought videos. Only Stage I trains with them.
-        is_open (`bool`, *optional*, defaults to `False`):
-            Whether the encoded prompts of `test` ask without options. The column `options` stays, to read answers by.
     """
     rows = load_thoughts(folder.data)[split]
     if not with_thoughts:
         rows = rows.remove_columns([name for name in rows.column_names if name.startswith("thought_")])
-    cached = load_from_disk(folder.cached / (_OPEN_TEST if is_open else split))
-    return concatenate_datasets([rows, cached], axis=1).with_format("numpy")
+    return concatenate_datasets([rows, load_from_disk(folder.cached / split)], axis=1).with_format("numpy")
+
+
+def tests_in_second_form(folder: DemoFolder, recipe: DemoRecipe) -> Dataset:
+    """Rows of `test` with thoughts, whose encoded prompts ask in the second form.
+
+    Asked without options, rows keep their column `options`, to read answers by; in other wordings they have the columns of an
+    [`~storm_hf.thought_video.AskedExample`] instead.
+    """
+    rows, prompts = load_thoughts(folder.data)["test"], load_from_disk(folder.cached / _SECOND_FORM)
+    if recipe.wordings != "usual":
+        asked = [_columns_of(example) for example in in_second_form(folder, recipe)]
+        rows = concatenate_datasets([rows.remove_columns(list(asked[0])), Dataset.from_list(asked)], axis=1)
+    return concatenate_datasets([rows, prompts], axis=1).with_format("numpy")
+
+
+def _columns_of(example: WorldExample) -> dict[str, object]:
+    return {name: getattr(example, name) for name in ("question", "options", "answer", *ASKED_COLUMNS)}
 
 
 def load(checkpoint: Path, **config: object) -> tuple[StormForConditionalGeneration, ProcessorMixin]:

@@ -46,6 +46,11 @@ class DemoFolder:
         return self.path / "backbone"
 
     @property
+    def language(self) -> Path:
+        """What a pretrained backbone said before training: plain rows with its predictions, and its measure."""
+        return self.path / "language"
+
+    @property
     def base(self) -> Path:
         """The checkpoint that has learned to see."""
         return self.path / "base"

@@ -24,7 +24,13 @@ from storm_hf.demo.tasks import Report
 from storm_hf.demo.variants import Variant
 from storm_hf.diagnostics import ThoughtGallery
 from storm_hf.errors import CheckpointError
-from storm_hf.evaluation.batch import Answer, accuracy, answer_questions, measure_cost, read_option
+from storm_hf.evaluation.batch import (
+    Answer,
+    accuracy,
+    answer_questions,
+    measure_cost,
+    read_option,
+)
 from storm_hf.inputs.prompts import PromptEncoder, Row
 from storm_hf.interventions.intervention import Intervention, make_intervention
 from storm_hf.interventions.kind import InterventionKind
@@ -80,7 +86,7 @@ def measure_variant(
     trajectory: TargetTrajectory | None = None,
     with_interventions: bool = True,
 ) -> dict[str, Any]:
-    """Test a variant on all test clips, and on the deep ones without options and with replaced latents.
+    """Test a variant on all test clips, and on the deep ones in the second form and with replaced latents.
 
     Args:
         folder ([`DemoFolder`]):
@@ -99,17 +105,17 @@ def measure_variant(
             Whether latents are replaced, if it has any.
 
     Returns:
-        `dict[str, Any]`: As [`measure_accuracy`], and `open` with the `accuracy` on the deep clips asked without options. In both,
+        `dict[str, Any]`: As [`measure_accuracy`], and `open` with the `accuracy` on the deep clips asked in the second form. In both,
         `interventions` has the accuracy under each kind, and `follows_donor`, the share of answers that become the donor's. For a
         variant that the page shows there are also its retrieval accuracy and the cosines of its targets.
     """
     rows = list(data.dataset(folder, "test", with_thoughts=True))
     deep = deep_indices(rows, recipe)
-    open_tests = data.dataset(folder, "test", with_thoughts=True, is_open=True)
+    open_tests = data.tests_in_second_form(folder, recipe)
     open_rows = [open_tests[index] for index in deep]
-    examinee = Examinee(
-        model, variant.make_prompts(processor, model.config), _longest_answer(variant, rows, processor)
-    )
+    asked_in_all = rows if recipe.wordings == "usual" else [*rows, *open_rows]
+    longest = _longest_answer(recipe, variant, asked_in_all, processor)
+    examinee = Examinee(model, variant.make_prompts(processor, model.config), longest)
     answers, open_answers = examinee.answer(rows), examinee.answer(open_rows)
     results = measure_accuracy(examinee, rows, answers, recipe)
     results["open"] = {"accuracy": accuracy(open_answers, open_rows)}
@@ -125,9 +131,9 @@ def measure_variant(
     return results
 
 
-def _longest_answer(variant: Variant, rows: Sequence[Row], processor: ProcessorMixin) -> int:
+def _longest_answer(recipe: DemoRecipe, variant: Variant, rows: Sequence[Row], processor: ProcessorMixin) -> int:
     """Count the tokens of the longest answer, with a few to spare."""
-    if variant.has_latents:
+    if variant.has_latents and recipe.wordings == "usual":
         return _ANSWER_TOKENS
     texts = [str(row["answer"]) if variant.chain is None else f"{row[variant.chain]} {row['answer']}" for row in rows]
     return max(len(ids) for ids in processor.tokenizer(texts, add_special_tokens=False)["input_ids"]) + 4

@@ -20,9 +20,6 @@ from transformers import (
 )
 
 from storm_hf.demo.backbone import CHAT_TEMPLATE, PATCH_PX, qwen_processor, qwen_token_ids
-from storm_hf.demo.folder import DemoFolder
-from storm_hf.demo.recipe import DemoRecipe
-from storm_hf.demo.tasks import Report
 from storm_hf.errors import CheckpointError, DependencyError
 from storm_hf.optional import require
 
@@ -47,12 +44,6 @@ _VISION = {
 }
 _NEW_TOKEN_SPREAD = 0.01  # of new embeddings around the mean of the known ones
 _NUM_COMPARED = 24  # random tokens on which both models must agree
-
-
-def convert(folder: DemoFolder, recipe: DemoRecipe, report: Report) -> None:
-    """Make the backbone of a demo. Worker."""
-    make_pretrained_backbone(folder.backbone, recipe.frame_pixels, recipe.seed)
-    report(1)
 
 
 def make_pretrained_backbone(folder: Path, frame_pixels: int, seed: int) -> None:

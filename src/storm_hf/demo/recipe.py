@@ -32,6 +32,7 @@ _PRETRAINED: Mapping[str, Any] = {  # what differs where the backbone is a pretr
     "num_gallery": 128,
     "num_per_depth": _SHALLOW,
     "wordings": "trained",
+    "keep_language": 1.0,
 }
 
 
@@ -72,6 +73,10 @@ class DemoRecipe(DemoSettings):
             The same of the latent projector, in both stages.
         lora_rank (`int`, *optional*):
             Rank of the adapter that is trained on the language model, and merged into it. By default it is trained whole.
+        keep_language (`float`, *optional*, defaults to `0.0`):
+            Weight of the divergence from the backbone on plain rows, in every training; see [`StormTrainingConfig`].
+        language_batch_size (`int`, *optional*, defaults to `8`):
+            Plain rows beside each batch of clips.
     """
 
     world: str
@@ -90,6 +95,8 @@ class DemoRecipe(DemoSettings):
     vision_rate_factor: float = 1.0
     projector_rate_factor: float = 1.0
     lora_rank: int | None = None
+    keep_language: float = 0.0
+    language_batch_size: int = 8
 
     @property
     def deep_clips(self) -> str:

@@ -14,10 +14,12 @@ import numpy as np
 
 from storm_hf.atomic import read_json
 from storm_hf.demo.folder import DemoFolder
+from storm_hf.demo.language import read_language, recorded_rows
 from storm_hf.demo.recipe import DemoRecipe
 from storm_hf.demo.variants import TITLES
 from storm_hf.diagnostics import ThoughtGallery
 from storm_hf.errors import DatasetError
+from storm_hf.evaluation.language import LanguageReport
 from storm_hf.target_trajectory import load_thoughts
 from storm_hf.video import read_video
 from storm_hf.worlds import make_world
@@ -344,6 +346,10 @@ class DemoStory:
         extra_by_depth (`Mapping[str, Mapping[str, float]]`, *optional*):
             From a variant that the report does not list by depth to its accuracy at each depth, such as
             `{"chain_of_thought": {"0": 1.0}}`.
+        language (`Mapping[str, LanguageReport]`, *optional*):
+            From a variant to its plain language beside that of the pretrained backbone; empty where nothing was pretrained.
+        num_plain_rows (`int`, *optional*, defaults to `0`):
+            Number of plain rows that held it to the backbone.
     """
 
     recipe: DemoRecipe
@@ -357,6 +363,8 @@ class DemoStory:
     frames_per_step: int = 2
     extra_variants: Mapping[str, VariantResult] = field(default_factory=dict)
     extra_by_depth: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    language: Mapping[str, LanguageReport] = field(default_factory=dict)
+    num_plain_rows: int = 0
 
 
 def read_report(folder: DemoFolder, recipe: DemoRecipe, out: Path) -> DemoReport:
@@ -432,6 +440,8 @@ def read_story(
         frames_per_step=_FRAMES_PER_STEP,
         extra_variants=_of_trained(results, "terse_chain", VariantResult.of),
         extra_by_depth=_of_trained(results, "chain_of_thought", lambda one: one["by_depth"]),
+        language={name: read_language(one) for name, one in results.items() if "language" in one},
+        num_plain_rows=len(recorded_rows(folder, recipe) or ()),
     )
 
 

@@ -11,12 +11,11 @@ from rich.console import Console
 from storm_hf.demo import data
 from storm_hf.demo.folder import DemoFolder
 from storm_hf.demo.measure import NUM_RELOADED, check_reload
-from storm_hf.demo.pretrained import convert
 from storm_hf.demo.recipe import BackboneName, DemoRecipe, demo_recipe
 from storm_hf.demo.report import write_report
 from storm_hf.demo.report_data import DemoReport, read_report, read_story
 from storm_hf.demo.tasks import Task, run_tasks
-from storm_hf.demo.training import train_base, variant_task
+from storm_hf.demo.training import make_backbone, train_base, variant_task
 from storm_hf.demo.variants import demo_variants
 
 
@@ -90,7 +89,9 @@ def _stages(folder: DemoFolder, recipe: DemoRecipe) -> dict[str, list[Task]]:
     base, run = variants["base"], (folder, recipe)
     base_threads = 1 if recipe.backbone == "tiny" else _WORKERS  # small matrices are faster on one
     backbone = (
-        [] if recipe.backbone == "tiny" else [Task("backbone", "Converting the language model", 1, convert, run)]
+        []
+        if recipe.backbone == "tiny"
+        else [Task("backbone", "Converting and recording SmolLM2", 2, make_backbone, run)]
     )
     asked = episodes + sum(recipe.test_depths.values())  # the test clips in both forms
     return {

@@ -20,7 +20,9 @@ from storm_hf.curriculum.reasoning import replace_reasoning
 from storm_hf.demo import data
 from storm_hf.demo.backbone import tiny_config, tiny_processor
 from storm_hf.demo.folder import DemoFolder
+from storm_hf.demo.language import compare_language, record_backbone, recorded_rows
 from storm_hf.demo.measure import measure_variant
+from storm_hf.demo.pretrained import make_pretrained_backbone
 from storm_hf.demo.recipe import DemoRecipe, Training
 from storm_hf.demo.tasks import Report, Task
 from storm_hf.demo.variants import Variant, base_variant
@@ -105,9 +107,20 @@ def write_results(
     )
     results["train_seconds"] = train_seconds(trained, variant)
     results["num_updates"] = variant.num_updates
+    if recipe.backbone != "tiny" and trained == tested:
+        results["language"] = json.loads(
+            compare_language(trained, trained.checkpoint(variant.name), variant.name).to_json()
+        )
     groups = trainer.optimizer.param_groups  # after training an adapter has been merged
     results["num_parameters"] = sum(parameter.numel() for group in groups for parameter in group["params"])
     write_atomically(tested.variant(variant.name) / "results.json", json.dumps(results, indent=1) + "\n")
+
+
+def make_backbone(folder: DemoFolder, recipe: DemoRecipe, report: Report) -> None:
+    """Make the pretrained backbone of a demo and record its language. Worker."""
+    make_pretrained_backbone(folder.backbone, recipe.frame_pixels, recipe.seed)
+    report(1)
+    record_backbone(folder, recipe)
 
 
 def train_base(folder: DemoFolder, recipe: DemoRecipe, report: Report, parts: Sequence[Part] = ()) -> None:
@@ -187,6 +200,8 @@ def _make_trainer(
         (StormAlignTrainer, StormAlignConfig) if is_align else (StormAnswerTrainer, StormAnswerConfig)
     )
     settings = dict(variant.settings)
+    if recipe.keep_language:
+        settings |= {"keep_language": recipe.keep_language, "language_batch_size": recipe.language_batch_size}
     if variant.num_latents != model.config.num_latents:
         settings["num_latents"] = variant.num_latents
     prompts = variant.make_prompts(processor, model.config)
@@ -198,6 +213,7 @@ def _make_trainer(
         train_dataset=rows,
         processing_class=processor,
         callbacks=[_ReportProgress(report, variant.num_given)],
+        language_dataset=recorded_rows(folder, recipe),
         peft_config=None if recipe.lora_rank is None else _make_adapter(recipe.lora_rank, variant),
         **{"target_trajectory": targets} if is_align else {"data_collator": AnswerCollator(prompts)},
     )

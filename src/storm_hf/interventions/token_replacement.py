@@ -75,7 +75,8 @@ def choose_donors(rows: Sequence[Mapping[str, Any]], seed: int = 0) -> np.ndarra
 
     Args:
         rows (`Sequence`):
-            Rows of a storm-thoughts data set.
+            Rows of a storm-thoughts data set. Where questions come in several wordings, the columns `usual_question` and
+            `outcome` say what is asked and what is correct.
         seed (`int`, *optional*, defaults to `0`):
             Of the choice.
 
