@@ -97,7 +97,7 @@ def encode_clips(folder: DemoFolder, recipe: DemoRecipe, report: Report) -> None
     model, processor = load(folder.base)
     done = 0
     splits = examples_of(folder, recipe)
-    splits[_SECOND_FORM] = in_second_form(folder, recipe)
+    splits[_SECOND_FORM] = list(in_second_form(folder, recipe))
     for split, examples in splits.items():
         rows = [
             {
