@@ -10,6 +10,7 @@ from storm_hf.errors import BackboneError
 from storm_hf.model.video_features_storm import VideoFeatures, flatten_features, unflatten_features
 
 
+STORED = ("video_features", "video_deepstack")
 GRIDS = torch.tensor([[2, 4, 4], [1, 4, 4]])  # with two by two merging, 8 and 4 tokens
 
 
@@ -109,3 +110,13 @@ def test_deepstack_travels_only_where_the_backbone_has_it():
         "qwen3_vl": {"video_features": (16, 32), "video_deepstack": (2, 16, 32)},
         "qwen3_5": {"video_features": (16, 32)},
     }
+
+
+@torch.no_grad()
+def test_features_as_they_are_stored_generate_under_autocast_to_bfloat16(pixels_and_features):
+    """They lie in float16, which autocast to bfloat16 does not take on a CPU."""
+    model, _, features = pixels_and_features
+    stored = {name: value.half() if name in STORED else value for name, value in features.items()}
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        replies = model.generate(**stored, max_new_tokens=2, do_sample=False)
+    assert replies.shape[1] == features["input_ids"].shape[1] + 2

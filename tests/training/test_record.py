@@ -166,6 +166,16 @@ def test_forms_are_read_off_the_rows(options, style, forms, store):
     assert question_forms(store([{"question": "?", "options": each} for each in options]), style) == forms
 
 
+@pytest.mark.parametrize("style", ["words", "none"])
+@pytest.mark.parametrize(
+    ("styles", "forms"),
+    [(["words", "none", "letters"], ("options", "open")), (["words", "letters"], ("options",)), (["none"], ("open",))],
+)
+def test_complete_questions_say_in_which_form_they_are(styles, forms, style):
+    rows = [{"question": "?", "options": [], "choice_style": each} for each in styles]
+    assert question_forms(Dataset.from_list(rows), style) == question_forms(rows, style) == forms
+
+
 @pytest.mark.parametrize(
     ("rows", "forms"),
     [

@@ -100,7 +100,7 @@ def write_results(
         tested,
         recipe,
         variant,
-        trainer.model,
+        trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False),  # tested without autocast
         trainer.processing_class,
         trajectory=None if stage_one is None else TargetTrajectory.load(trained.variant(stage_one.name)),
         with_interventions=with_interventions,

@@ -176,7 +176,10 @@ class StormGenerationMixin(GenerationMixin):
             kwargs["input_ids"] = prompt
         if "video_features" in kwargs:
             features, deepstack = kwargs.pop("video_features"), kwargs.pop("video_deepstack", None)
-            kwargs["mm_encoder_outputs"] = unflatten_features(features, kwargs.get("video_grid_thw"), deepstack)
+            dtype = self.get_input_embeddings().weight.dtype
+            kwargs["mm_encoder_outputs"] = unflatten_features(
+                features, kwargs.get("video_grid_thw"), deepstack, dtype=dtype
+            )
         if kwargs.get("cache") is None:  # the whole prompt is here; `forward` may see it chunked
             self._check_block(kwargs, num_latents, latent_intervention, latent_bottleneck)
         recorder = LatentRecorder(latent_intervention)

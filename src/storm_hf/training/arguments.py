@@ -33,6 +33,8 @@ from storm_hf.video.library_backends import use_video_backend
 Rows: TypeAlias = Dataset | IterableDataset
 EvaluationRows: TypeAlias = Rows | DatasetDict | IterableDatasetDict | dict[str, Rows]
 
+_CHOICE_STYLE = "choice_style"  # of a question that is complete; see `AskedExample`
+_OPTION_COLUMNS = {"options", _CHOICE_STYLE}
 _CURES = {
     "quantization_config": "Load the model with `load_storm(StormModelConfig(name, load_in_4bit=True, use_peft=True))`, which "
     "quantizes the language model alone.",
@@ -213,9 +215,9 @@ def question_forms(rows: Rows | Sequence[Row], style: str) -> tuple[str, ...]:
     names = _column_names(rows)
     if "question" not in names or {"prompt", "messages"} & set(names):
         return ()
-    if style == "none" or "options" not in names:
+    if not _OPTION_COLUMNS & set(names) or (style == "none" and _CHOICE_STYLE not in names):
         return ("open",)
-    has_options = _has_options(rows)
+    has_options = _has_options(rows, style)
     forms = {"options": has_options.any(), "open": (~has_options).any()}
     return tuple(form for form, is_there in forms.items() if is_there)
 
@@ -226,9 +228,18 @@ def _column_names(rows: Rows | Sequence[Row]) -> Sequence[str]:
     return sorted({name for row in rows for name in row}) if isinstance(rows, list) else ()
 
 
-def _has_options(rows: Rows | Sequence[Row]) -> np.ndarray:
-    """Mark the rows that have options."""
+def _has_options(rows: Rows | Sequence[Row], style: str) -> np.ndarray:
+    """Mark the rows whose question names its options: those that have some, or a question that is complete with them."""
     if isinstance(rows, Dataset):
-        batches = rows.select_columns(["options"]).with_format(None).iter(10_000)
-        rows = [{"options": options} for batch in batches for options in batch["options"]]
-    return np.array([is_filled(row, "options") and len(row["options"]) > 0 for row in rows], dtype=bool)
+        names = sorted(_OPTION_COLUMNS & set(rows.column_names))
+        batches = rows.select_columns(names).with_format(None).iter(10_000)
+        rows = [
+            dict(zip(batch, values, strict=True)) for batch in batches for values in zip(*batch.values(), strict=True)
+        ]
+    return np.array([_names_options(row, style) for row in rows], dtype=bool)
+
+
+def _names_options(row: Row, style: str) -> bool:
+    if style != "none" and is_filled(row, "options") and len(row["options"]) > 0:
+        return True
+    return is_filled(row, _CHOICE_STYLE) and row[_CHOICE_STYLE] != "none"
