@@ -20,6 +20,8 @@ def answer_in(thinker, text, choice):
         ("blue red green", "green", 2),
         (CHAIN, "green", 10),
         ("ball at red.", "red", 2),
+        ("at red , ball at green cup swap none", "green", 5),
+        ("B", "green", 0),
         ("ball at cup", None, 2),
     ],
 )

@@ -317,7 +317,9 @@ def passes_until_first_token(num_passes: int, num_tokens: int) -> int:
 
 def tokens_before_answer(answer: Answer, processor: ProcessorMixin) -> int:
     """Number of generated tokens before the first one of the answer word: the written reasoning."""
-    start = len(answer.text) - len(answer.choice or "")
+    choice = answer.choice or ""
+    place = answer.text.lower().rfind(choice.lower()) if choice else -1  # in a sentence, more may follow
+    start = place if place >= 0 else len(answer.text) - len(choice)
     texts = (
         processor.tokenizer.decode(answer.token_ids[: count + 1], skip_special_tokens=True).strip()
         for count in range(len(answer.token_ids))

@@ -119,7 +119,7 @@ def read_options(row: Row) -> list[str]:
 
 
 def read_choices(row: Row) -> list[str]:
-    """The closed set of answers that a complete question speaks of, in its order; empty where none is known.
+    """Read the closed set of answers of a complete question, in its order; empty where none is known.
 
     Raises:
         DatasetError: If they are no list of texts.

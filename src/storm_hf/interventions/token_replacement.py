@@ -94,7 +94,7 @@ def choose_donors(rows: Sequence[Mapping[str, Any]], seed: int = 0) -> np.ndarra
 
 
 def usual_wording(row: Mapping[str, Any]) -> tuple[str, str]:
-    """Question and answer of a row as they are without a drawn wording; see [`~storm_hf.worlds.Asked`]."""
+    """Read question and answer of a row as they are in the usual wording; see [`~storm_hf.worlds.Asked`]."""
     question, answer = row.get("usual_question"), row.get("outcome")
     return str(row["question"] if question is None else question), str(row["answer"] if answer is None else answer)
 

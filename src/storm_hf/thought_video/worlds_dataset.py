@@ -142,7 +142,7 @@ class WorldRecipe:
 
     @property
     def has_wordings(self) -> bool:
-        """Whether a split asks in other wordings than the usual one. Then the examples of all splits are [`AskedExample`]."""
+        """True if a split asks in other wordings than the usual one. Then the examples of all splits are [`AskedExample`]s."""
         return any(split.wordings != "usual" for split in self.splits.values())
 
     def world_of(self, split: str) -> World[Any]:

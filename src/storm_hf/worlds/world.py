@@ -246,7 +246,7 @@ class World(ABC, Generic[PlanT]):
         """Say the plan: question, captions and chains."""
 
     def _blanks(self, episode: EpisodeText) -> Mapping[str, str]:
-        """Words for the blanks of wordings, by their names."""
+        """Give the words for the blanks of wordings, by their names."""
         return {}
 
     @abstractmethod
