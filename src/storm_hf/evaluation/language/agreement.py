@@ -17,6 +17,8 @@ _FUNCTION_WORDS = (
 _STOP_WORDS = frozenset(_FUNCTION_WORDS.split())
 _NEGATIONS = frozenset(("not", "no", "never", "none", "nothing", "neither", "nor", "cannot"))
 _LIST_MARKER = re.compile(r"^[ \t]*(?:\d+[.)]|[-*•])\s+", re.MULTILINE)
+_FIRST_ITEM = re.compile(r"\A(?:\d+[.)]|[-*•])[ \t]+")
+_NEXT_ITEM = re.compile(r"\n+[ \t]*(?:\d+[.)]|[-*•])[ \t]+")
 _END_OF_SENTENCE = re.compile(r"(?<=[.!?])[\"'”’)*]*(?:\s+|$)|(?<![:\n])\n+")
 _CONTRACTED_NOT = re.compile(r"n['’]t\b")
 _WORD = re.compile(r"\d+(?:[.,]\d+)*|[^\W_]+")
@@ -30,18 +32,18 @@ def same_answer(before: str, after: str, prompt: str = "") -> bool:
 
     Two answers are the same if neither is empty, neither repeats itself in a loop, and one of these holds:
 
-    1. Their first sentences have the same words, whatever their case, punctuation and spaces. Marks of a list are left out, and a
-       sentence that ends in a colon includes the line that follows it.
-    2. Their first sentences have the same numbers and the same negations, and their content words agree with a token F1 of 0.6 or
-       more. Content words are those that are neither function words ("the", "is", "usually") nor words of the prompt. Where one
-       of the two sentences has no others, they need to have the same words of the prompt.
+    1. Their first sentences have the same words, whatever their case, punctuation and spaces. The items of a list are one
+       sentence, and a sentence that ends in a colon includes the line that follows it.
+    2. Their first sentences agree in whether something is denied, and have the same content: all content words of one are in the
+       other, or both have the same numbers and a token F1 of their content words of 0.6 or more. Content words are those that are
+       neither function words ("the", "is", "usually") nor words of the prompt. Where one of the two sentences has no others, they
+       need to have the same words of the prompt.
 
     The words of a prompt say nothing about its answer: "The capital of Italy is Rome" and "The capital of Italy is Paris" share
     two of three content words, and "Rome" shares one of three with the correct sentence. Without them, the first pair shares
     none, and the second all. The limit was set on two sets of 50 answers that SmolLM2-135M-Instruct gave with and without a
     system prompt. No answer reached more than 0.5 with one to another prompt (2,450 pairs), and pairs from 0.6 on said the same
-    when they were read. Two answers of two content words each have to agree in both. The rule knows no synonyms, so it errs on the
-    side of "differs".
+    when they were read. The rule knows no synonyms, so it errs on the side of "differs".
 
     Args:
         before (`str`):
@@ -58,8 +60,8 @@ def same_answer(before: str, after: str, prompt: str = "") -> bool:
 
 
 def first_sentence(answer: str) -> str:
-    """Cut an answer after its first sentence, the marks of lists left out."""
-    text = _LIST_MARKER.sub("", answer).strip()
+    """Cut an answer after its first sentence. The items of a list are joined, their marks left out."""
+    text = _NEXT_ITEM.sub("; ", _FIRST_ITEM.sub("", answer.strip()))
     parts = (part for part in _END_OF_SENTENCE.split(text) if words_of(part))
     return next(parts, "")
 
@@ -84,16 +86,19 @@ def token_f1(first: list[str], second: list[str]) -> float:
 
 
 def _has_same_content(first: list[str], second: list[str], asked: set[str]) -> bool:
-    if _fixed_words(first) != _fixed_words(second):
+    if _is_denied(first) != _is_denied(second):
         return False
     contents = [[word for word in words if word not in _STOP_WORDS] for words in (first, second)]
     own = [[word for word in words if word not in asked] for words in contents]
     if not all(own):
         return bool(contents[0]) and sorted(contents[0]) == sorted(contents[1])
-    return token_f1(*own) >= SMALLEST_F1
+    shorter, longer = sorted(map(set, own), key=len)
+    return shorter <= longer or (_numbers(first) == _numbers(second) and token_f1(*own) >= SMALLEST_F1)
 
 
-def _fixed_words(words: list[str]) -> tuple[set[str], bool]:
-    """The numbers of a sentence, and whether something is denied in it."""
-    numbers = {word for word in words if word[0].isdigit()}
-    return numbers, bool(_NEGATIONS.intersection(words))
+def _is_denied(words: list[str]) -> bool:
+    return bool(_NEGATIONS.intersection(words))
+
+
+def _numbers(words: list[str]) -> set[str]:
+    return {word for word in words if word[0].isdigit()}
