@@ -9,7 +9,7 @@ from tests.training.tiny_training import STAGES, tiny_trainer
 
 from storm_hf.errors import CheckpointError
 from storm_hf.pipeline.lock import locked
-from storm_hf.training.resume import claimed_run, learned_settings
+from storm_hf.training.resume import FILE_NAME, claimed_run, learned_settings
 
 
 SAVED = {"save_strategy": "steps", "save_steps": 1}
@@ -97,6 +97,14 @@ def test_run_that_goes_on_with_other_settings_says_which(begun, changed, caplog)
 def test_run_that_goes_on_with_its_own_settings_says_nothing_of_them(begun, caplog):
     tiny_trainer("answer", "qwen2_5_vl", begun, max_steps=1, **SAVED).train(resume_from_checkpoint=True)
     assert "goes on with other settings" not in caplog.text
+
+
+def test_setting_that_a_run_of_before_did_not_know_had_its_default(begun, caplog):
+    known = json.loads((begun / FILE_NAME).read_text())
+    (begun / FILE_NAME).write_text(json.dumps({name: known[name] for name in known if "language" not in name}))
+    arguments = tiny_trainer("answer", "qwen2_5_vl", begun, max_steps=1, **SAVED).args
+    with claimed_run(arguments, is_resumed=True):
+        assert "goes on with other settings" not in caplog.text
 
 
 def test_settings_of_places_and_logs_are_not_those_that_are_learned(tmp_path):

@@ -87,7 +87,7 @@ class StormAlignTrainer(StormTrainer):
             The targets, or the data set, a folder or a name on the Hub, that they were saved with. By default the one that
             `train_dataset` was loaded from by [`~storm_hf.load_rows`], and where it has none, or `args` ask for others,
             targets fitted to `train_dataset`. They are saved with the model.
-        language_dataset ([`~datasets.Dataset`] or `str`, *optional*):
+        language_dataset ([`~datasets.Dataset`], `str` or `os.PathLike`, *optional*):
             Plain rows that keep the model's language; see [`StormTrainer`].
     """
 
@@ -115,7 +115,7 @@ class StormAlignTrainer(StormTrainer):
         formatting_func: Callable[[dict], str] | None = None,
         *,
         target_trajectory: TargetTrajectory | str | os.PathLike[str] | None = None,
-        language_dataset: Dataset | str | None = None,
+        language_dataset: Dataset | str | os.PathLike[str] | None = None,
     ) -> None:
         self._given_targets = target_trajectory
         super().__init__(

@@ -4,6 +4,7 @@ Axes: N supervised tokens, k recorded tokens of the vocabulary.
 """
 
 import logging
+import os
 from pathlib import Path
 
 import numpy as np
@@ -37,11 +38,11 @@ _SHARDED = (DistributedType.DEEPSPEED, DistributedType.FSDP)
 logger = logging.getLogger(__name__)
 
 
-def choose_language(rows: Dataset | str | None, args: StormTrainingConfig) -> Dataset | None:
+def choose_language(rows: Dataset | str | os.PathLike[str] | None, args: StormTrainingConfig) -> Dataset | None:
     """Take the plain rows of a run, and check that they and the settings go together.
 
     Args:
-        rows ([`~datasets.Dataset`] or `str`, *optional*):
+        rows ([`~datasets.Dataset`], `str` or `os.PathLike`, *optional*):
             The rows, or the name of a data set of them. By default `args.language_dataset_name`.
         args ([`StormTrainingConfig`]):
             Configuration of the run.
@@ -64,7 +65,7 @@ def choose_language(rows: Dataset | str | None, args: StormTrainingConfig) -> Da
             "`language_dataset` is given, but `keep_language` and `language_weight` are both 0, so that it would not be used. "
             "Set one of them, such as `keep_language: 1.0`, or leave the rows out."
         )
-    rows = load_language(rows) if isinstance(rows, str) else rows
+    rows = load_language(os.fspath(rows)) if isinstance(rows, str | os.PathLike) else rows
     if not isinstance(rows, Dataset):
         raise ConfigurationError(
             f"Expected `language_dataset` to be a `datasets.Dataset` or the name of one, got {type(rows).__name__}. Make one with "

@@ -191,7 +191,7 @@ def claimed_run(args: StormTrainingConfig, is_resumed: bool) -> Iterator[None]:
 
 def _check_start(args: StormTrainingConfig, folder: Path, is_resumed: bool) -> None:
     if is_resumed:
-        _compare_settings(folder, learned_settings(args))
+        _compare_settings(folder, args)
         return
     newest = newest_complete_checkpoint(folder)
     if newest is not None and not args.overwrite_output_dir:
@@ -209,9 +209,12 @@ def learned_settings(args: StormTrainingConfig) -> dict[str, Any]:
     return {name: settings[name] for name in sorted({*_SETTINGS, *own}) if name in settings}
 
 
-def _compare_settings(folder: Path, settings: dict[str, Any]) -> None:
-    path = folder / FILE_NAME
-    before = read_json(path) if path.exists() else settings
+def _compare_settings(folder: Path, args: StormTrainingConfig) -> None:
+    path, settings = folder / FILE_NAME, learned_settings(args)
+    defaults = {field.name: field.default for field in dataclasses.fields(args) if field.name in settings}
+    before = (
+        {**defaults, **read_json(path)} if path.exists() else settings
+    )  # a run of before a setting had its default
     names = sorted(name for name in {*before, *settings} if before.get(name) != settings.get(name))
     if names:
         changes = ", ".join(f"{name} was {before.get(name)} and is now {settings.get(name)}" for name in names)

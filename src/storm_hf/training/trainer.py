@@ -1,6 +1,7 @@
 """Trainer of both stages: prompts, batches, losses and logs. Saving, resumption and pushes are those of its base."""
 
 import logging
+import os
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
@@ -95,7 +96,7 @@ class StormTrainer(CheckpointingTrainer):
             `freeze_vision`.
         formatting_func (`Callable`, *optional*):
             Refused: rows are encoded as they are.
-        language_dataset ([`~datasets.Dataset`] or `str`, *optional*):
+        language_dataset ([`~datasets.Dataset`], `str` or `os.PathLike`, *optional*):
             Plain rows, without a clip, that keep the model's language: `prompt` and `completion`, `messages`, or `text`. Weighted by
             `args.keep_language` and `args.language_weight`. Rows of [`~storm_hf.record_language`] hold the model to the one that
             was recorded, others to the model that is given. By default those of `args.language_dataset_name`.
@@ -138,7 +139,7 @@ class StormTrainer(CheckpointingTrainer):
         peft_config: PeftConfig | None = None,
         formatting_func: Callable[[dict], str] | None = None,
         *,
-        language_dataset: Dataset | str | None = None,
+        language_dataset: Dataset | str | os.PathLike[str] | None = None,
     ) -> None:
         args = self._config_class(f"storm-{self._stage}") if args is None else args
         refuse_arguments(args, self._config_class, train_dataset, quantization_config, formatting_func)
