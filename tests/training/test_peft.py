@@ -145,6 +145,19 @@ def test_float32_projector_thinks_among_states_of_low_precision_without_autocast
     assert adapted.generate(**inputs, max_new_tokens=2).shape[1] > inputs["input_ids"].shape[1]
 
 
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+def test_vision_tower_that_is_trained_whole_beside_an_adapter_sees_as_before(precision):
+    model = tiny_storm("qwen2_5_vl").to(precision)
+    config = complete_adapter(LoraConfig(r=2, modules_to_save=["visual"]), model, freeze_vision=False)
+    adapted = get_peft_model(model, config).eval()
+    inputs = tiny_inputs("qwen2_5_vl")
+    before = adapted(**inputs)
+    train_in_float32(adapted, {})
+    torch.testing.assert_close(adapted(**inputs).logits, before.logits, rtol=0.05, atol=0.05)
+    trained = {name for name, weight in adapted.named_parameters() if weight.requires_grad}
+    assert any(".visual.modules_to_save.default." in name for name in trained)
+
+
 def test_small_steps_move_float32_weights_and_not_those_of_bfloat16():
     """A step of Stage II is below half of the last digit of a weight in bfloat16."""
     for dtype, moves in ((torch.float32, True), (torch.bfloat16, False)):

@@ -18,6 +18,7 @@ from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model, get_peft_mod
 from peft.utils import SAFETENSORS_WEIGHTS_NAME, ModulesToSaveWrapper
 from safetensors import safe_open
 from torch import nn
+from torch.utils._pytree import tree_leaves, tree_map
 from transformers import PreTrainedModel
 from trl import ModelConfig, get_peft_config
 
@@ -258,9 +259,8 @@ def train_in_float32(model: PeftModel, exact: dict[str, Any]) -> None:
     for module in model.modules():
         if isinstance(module, ModulesToSaveWrapper):
             frozen = next(module.original_module.parameters(), None)
-            _take_any_precision(
-                module.modules_to_save[_ADAPTER_NAME], torch.float32 if frozen is None else frozen.dtype
-            )
+            dtype = torch.float32 if frozen is None else frozen.dtype
+            _take_any_precision(module.modules_to_save[_ADAPTER_NAME], dtype)
 
 
 def _take_any_precision(module: nn.Module, dtype: torch.dtype) -> None:
@@ -268,18 +268,27 @@ def _take_any_precision(module: nn.Module, dtype: torch.dtype) -> None:
 
     Args:
         module (`nn.Module`):
-            The trained copy: the projector, the token embeddings, ...
+            The trained copy: the projector, the token embeddings, the vision tower, ...
         dtype (`torch.dtype`):
-            Precision of the original, which embeddings return; others return that of their states.
+            Precision of the original, which is returned where no real numbers come, as to embeddings; else theirs is.
     """
     forward = module.forward
 
-    def cast(states: torch.Tensor) -> torch.Tensor:
-        if not states.is_floating_point():  # token ids
-            return forward(states).to(dtype)
-        return forward(states.float()).to(states.dtype)
+    def cast(*states: object, **options: object) -> object:
+        given = [value.dtype for value in tree_leaves((states, options)) if _is_real(value)]
+        states, options = _with_reals((states, options), torch.float32)
+        return _with_reals(forward(*states, **options), given[0] if given else dtype)
 
     module.forward = cast
+
+
+def _with_reals(values: Any, dtype: torch.dtype) -> Any:
+    """Cast the tensors of real numbers among some values, in tuples, mappings and outputs of models too."""
+    return tree_map(lambda value: value.to(dtype) if _is_real(value) else value, values)
+
+
+def _is_real(value: object) -> bool:
+    return isinstance(value, torch.Tensor) and value.is_floating_point()
 
 
 def _plain_name(name: str) -> str:
