@@ -185,7 +185,7 @@ def record_language(
         processor ([`~transformers.ProcessorMixin`]):
             Its processor.
         rows ([`~datasets.Dataset`]):
-            Plain rows; see [`encode_language`]. An earlier record is replaced.
+            Plain rows: `prompt` and `completion`, `messages`, or `text`. An earlier record is replaced.
         top_k (`int`, *optional*, defaults to `64`):
             Number of recorded tokens of the vocabulary at each position. All others are recorded as one, so that a divergence
             computed from the record is a lower bound of the exact one, and equal to it where `top_k` is the vocabulary.
