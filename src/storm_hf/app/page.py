@@ -22,7 +22,7 @@ QUEUE = "model"  # one question at a time, whichever button was pressed
 _FORGET_AFTER_SECONDS = 3600
 _FONTS = ["system-ui", "sans-serif"]
 _MONO_FONTS = ["ui-monospace", "monospace"]
-_MISSING_WORDS = {"common.complete": "Done"}  # Gradio 6.31 tells a screen reader the key: no language has the word
+_MISSING_WORDS = {"common.complete": "Done"}  # Gradio 6.31 reads the key aloud: no language has the word
 _COLUMN_PX = 300  # narrower windows have one column
 
 
