@@ -241,7 +241,8 @@ def test_failing_stage_ends_the_run_with_one_sentence(tmp_path):
     recipe.write_text(yaml.safe_dump(content))
     run = start_run(recipe)
     _, err = run.communicate(timeout=120)
-    assert run.returncode == 1
+    assert run.returncode == 2
     log = tmp_path / "run" / "1-align" / "log.txt"
-    assert err.splitlines()[-1] == f"run.py: 1-align failed with exit code 1; see {log}."
-    assert "nothing" in log.read_text()
+    assert err.splitlines()[-1] == f"run.py: 1-align failed with exit code 2; see {log}."
+    assert f"storm align: There is no folder {tmp_path / 'nothing'}, and no data set of that name" in log.read_text()
+    assert "Traceback" not in log.read_text()
