@@ -1,27 +1,25 @@
 """Language of a pretrained backbone: what it says before training, rows that keep it, and what is left afterwards."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from datasets import Dataset, disable_progress_bars
-from transformers import AutoProcessor, ProcessorMixin
+from transformers import AutoProcessor
 
 from storm_hf.demo.folder import DemoFolder
 from storm_hf.demo.recipe import DemoRecipe
 from storm_hf.evaluation.language import (
     LanguageMeasure,
     LanguageReport,
-    answer_plainly,
     measure_language,
     read_training_prompts,
     read_training_texts,
 )
-from storm_hf.inputs.conversation import Row
 from storm_hf.model import StormForConditionalGeneration, storm_processor
 from storm_hf.reporting import write_atomically
-from storm_hf.training.language import load_language, record_language
+from storm_hf.training.language import answers_before, load_language, record_language
 
 
 _ROWS, _BEFORE = "rows.parquet", "before.json"
@@ -39,20 +37,11 @@ def record_backbone(folder: DemoFolder, recipe: DemoRecipe) -> None:
         str(folder.backbone), recipe.num_latents, processor=processor
     ).eval()
     before = measure_language(model, processor, name=recipe.backbone)
-    rows = record_language(model, processor, list(_plain_rows(model, processor)))
+    answers = answers_before(model, processor, read_training_prompts(), max_new_tokens=_ANSWER_TOKENS)
+    rows = record_language(model, processor, [*answers, *({"text": text} for text in read_training_texts())])
     folder.language.mkdir(parents=True, exist_ok=True)
     rows.to_parquet(folder.language / _ROWS)
     write_atomically(folder.language / _BEFORE, before.to_json())
-
-
-def _plain_rows(model: StormForConditionalGeneration, processor: ProcessorMixin) -> Iterator[Row]:
-    prompts = read_training_prompts()
-    answers = answer_plainly(model, processor, prompts, _ANSWER_TOKENS)
-    for prompt, answer in zip(prompts, answers, strict=True):
-        if answer:
-            yield {"prompt": prompt, "completion": answer}
-    for text in read_training_texts():
-        yield {"text": text}
 
 
 def recorded_rows(folder: DemoFolder, recipe: DemoRecipe) -> Dataset | None:
