@@ -202,6 +202,8 @@ def _make_trainer(
     settings = dict(variant.settings)
     if recipe.keep_language:
         settings |= {"keep_language": recipe.keep_language, "language_batch_size": recipe.language_batch_size}
+    if recipe.wordings != "usual" and variant.stage != "base":  # encoded rows of unequal length
+        settings["train_sampling_strategy"] = "group_by_length"
     if variant.num_latents != model.config.num_latents:
         settings["num_latents"] = variant.num_latents
     prompts = variant.make_prompts(processor, model.config)
