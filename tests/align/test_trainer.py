@@ -80,9 +80,8 @@ def test_given_trajectory_is_used_and_kept(qwen_checkpoint, rows, tmp_path):
 
 
 def test_trajectory_of_another_length_is_refused(qwen_checkpoint, rows, tmp_path):
-    trainer = align(qwen_checkpoint, rows, tmp_path, trajectory=TargetTrajectory(2, normalize="none"))
-    with pytest.raises(LatentError):
-        trainer.train()
+    with pytest.raises(LatentError, match="Expected a target for each of 3 latents, got 2"):
+        align(qwen_checkpoint, rows, tmp_path, trajectory=TargetTrajectory(2, normalize="none"))
 
 
 def test_alignment_is_learned(tmp_path):

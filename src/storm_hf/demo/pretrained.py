@@ -11,10 +11,10 @@ from pathlib import Path
 
 import torch
 from transformers import (
-    AutoTokenizer,
     LlamaConfig,
     LlamaForCausalLM,
     PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
 )
@@ -85,7 +85,7 @@ def _weights_folder() -> Path:
 
 
 def _make_tokenizer(source: Path) -> PreTrainedTokenizerBase:
-    tokenizer = AutoTokenizer.from_pretrained(source, gguf_file=_FILE)
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(source, gguf_file=_FILE)
     tokenizer.add_special_tokens({"extra_special_tokens": list(_VISION_TOKENS)})
     tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token = None, "<|im_end|>", "<|endoftext|>"
     return tokenizer
