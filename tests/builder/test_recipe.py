@@ -26,7 +26,9 @@ def test_recipe_is_read_with_its_changes(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"sources": {}}, "either sources or a world"),
+        ({"sources": {}}, "either sources or a world or films"),
+        ({"films": {"splits": {"train": {"folder": "films", "count": 1}}}}, "and one of them only"),
+        ({"sources": {}, "films": {"splits": {"test": {"folder": "f", "count": 1}}}}, "a split called train"),
         ({"sources": {"test": [{"path": "t.jsonl"}]}}, "a split called train"),
         (
             {"sources": {"train": "t.jsonl"}},

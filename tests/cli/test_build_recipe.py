@@ -75,7 +75,7 @@ def test_command_builds_a_world_from_its_recipe_and_names_the_next_one(recipe, t
     [
         (
             {"generator": {"simulator": {}, "future": {}}},
-            "Expected one of future, folder, diffusers, simulator as generator",
+            "Expected one of future, folder, diffusers, simulator, segments as generator",
         ),
         ({"generator": {"future": {"fps": 0}}}, "Expected a horizon that holds a frame but got 4.0 s at 0 frames"),
         ({"generator": {"folder": {"rot": "x"}}}, "The settings of the generator folder do not fit"),

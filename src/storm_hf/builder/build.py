@@ -1,6 +1,6 @@
 """From a recipe to a data set of thoughts, by any number of processes at once.
 
-    folder/  data/train-00000-of-00002.parquet …  videos/{worlds,clips,thoughts}/train-00000/…  rejected.jsonl
+    folder/  data/train-00000-of-00002.parquet …  videos/{worlds,films,clips,thoughts}/…  rejected.jsonl
              whitening.safetensors  fingerprint.json  manifest.json
              work/  10_annotations/  20_prompts/  30_thought_videos/  35_selection/      one file of records per shard
 
@@ -20,6 +20,7 @@ from storm_hf.builder.components import (
     FrozenScorer,
     ScorerOf,
     check_components,
+    clip_writer_of,
     example_of,
     gates_of,
     generator_of,
@@ -159,10 +160,7 @@ class ThoughtsBuilder:
     def write_prompts(self) -> None:
         """Write the prompt of each row."""
         writer = prompts_of(self.recipe, self.workspace.root / "work" / "chat")
-        world = self.recipe.world
-        steps = {
-            split: PromptStep(writer, world.simulator_of(split) if world else None) for split in self.recipe.splits
-        }
+        steps = {split: PromptStep(writer, clip_writer_of(self.recipe, split)) for split in self.recipe.splits}
         step = Step(PROMPTS, self._records_writer(ANNOTATIONS, steps), _prompt_parameters(self.recipe, writer))
         self._run(step, self._record_tasks())
 

@@ -7,9 +7,9 @@ Axes: B batch (one question), S sequence, R tokens of a reply, V vocabulary, T f
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -34,6 +34,7 @@ from storm_hf.thought_video import (
     ChatPrompt,
     DiffusersGenerator,
     DiffusersSettings,
+    FilmRecipe,
     FirstFrameGate,
     FolderGenerator,
     FutureGenerator,
@@ -48,8 +49,10 @@ from storm_hf.thought_video import (
     ThoughtVideoGenerator,
     VisualGainGate,
     WorldExample,
+    WorldRecipe,
 )
 from storm_hf.thought_video.clip_part import frame_times, read_seen, seen_frames
+from storm_hf.thought_video.generator import ClipWriter
 from storm_hf.video import VideoClip
 from storm_hf.video.sample import evenly_spaced
 
@@ -199,6 +202,7 @@ def check_components(recipe: ThoughtsRecipe, generator: ThoughtVideoGenerator | 
     Raises:
         CheckpointError: If there is no such encoder.
         ConfigurationError: If a component or one of its settings does not exist, or a value is out of its range.
+        DatasetError: If there are no films where the recipe names some, or a film is in two splits.
     """
     if generator is None:
         for split in recipe.splits:
@@ -209,17 +213,34 @@ def check_components(recipe: ThoughtsRecipe, generator: ThoughtVideoGenerator | 
 
 
 def generator_of(recipe: ThoughtsRecipe, split: str) -> ThoughtVideoGenerator:
-    """Make the generator of a split; a simulator has the knobs of its split.
+    """Make the generator of a split: a simulator has its knobs, and `segments` its films.
 
     Raises:
         ConfigurationError: If there is no such generator, or it has no such setting.
+        DatasetError: If there are no films where it needs some, or a film is in two splits.
     """
-    kind, settings = _one(recipe.generator, "generator", (*_GENERATORS, "simulator"))
-    if kind != "simulator":
-        return _made(_GENERATORS[kind], settings, f"the generator {kind}")
-    if recipe.world is None:
-        raise ConfigurationError("The generator simulator needs a world, but the recipe has sources. Use another one.")
-    return recipe.world.simulator_of(split)
+    kind, settings = _one(recipe.generator, "generator", (*_GENERATORS, "simulator", "segments"))
+    if kind == "simulator":
+        return _drawn_by(recipe.world, kind, "a world").simulator_of(split)
+    make = _GENERATORS.get(kind) or partial(_drawn_by(recipe.films, kind, "films").generator_of, split)
+    return _made(make, settings, f"the generator {kind}")
+
+
+def clip_writer_of(recipe: ThoughtsRecipe, split: str) -> ClipWriter | None:
+    """Make the writer of a split's clips, or None where clips come with annotations."""
+    if recipe.world is not None:
+        return recipe.world.simulator_of(split)
+    return recipe.films.generator_of(split) if recipe.films is not None else None
+
+
+_DrawnT = TypeVar("_DrawnT", bound=FilmRecipe | WorldRecipe)
+
+
+def _drawn_by(drawn: _DrawnT | None, kind: str, what: str) -> _DrawnT:
+    """Return what a generator makes its videos of, which a recipe with other questions has not."""
+    if drawn is None:
+        raise ConfigurationError(f"The generator {kind} needs {what}, but the recipe has none. Use another one.")
+    return drawn
 
 
 def prompts_of(recipe: ThoughtsRecipe, cache: Path) -> PromptWriter:

@@ -2,6 +2,7 @@
 
 output_dir: data/thoughts
 sources: {train: [{path: train.jsonl, video_root: clips}]}     or  world: {world: shuffle, splits: {train: {count: 512}}}
+                                                               or  films: {splits: {train: {folder: films, count: 512}}}
 prompts: {template: {template: "..."}}
 generator: {future: {horizon_seconds: 4}}
 gates: {static: {}, scene_break: {}, duplicate: {}}
@@ -19,7 +20,7 @@ from storm_hf.annotations import SourceConfig
 from storm_hf.errors import ConfigurationError
 from storm_hf.settings import PositiveFloat, PositiveInt, check_values, make_settings, read_yaml
 from storm_hf.target_trajectory import TargetSettings
-from storm_hf.thought_video import WorldRecipe
+from storm_hf.thought_video import FilmRecipe, WorldRecipe
 from storm_hf.video import VideoLimits
 from storm_hf.video.library_backends import check_backend_name
 
@@ -104,11 +105,13 @@ class ThoughtsRecipe:
         targets ([`TargetSettings`]):
             Settings of the target trajectories.
         generator (`Mapping[str, Any]`):
-            Its kind, `simulator`, `future`, `folder` or `diffusers`, and the settings of it.
+            Its kind, `simulator`, `future`, `segments`, `folder` or `diffusers`, and the settings of it.
         sources (`Mapping[str, tuple[SourceConfig, ...]]`, *optional*):
             Annotations of each split.
         world ([`WorldRecipe`], *optional*):
-            Episodes instead of annotations. Of sources and world exactly one is given.
+            Episodes instead of annotations.
+        films ([`FilmRecipe`], *optional*):
+            Questions about parts of films instead of annotations. Of sources, world and films exactly one is given.
         prompts (`Mapping[str, Any]`, *optional*):
             Its kind, and the settings of it: `template`, a [`TemplatePrompt`]; `chat`, a [`ServedChat`] behind a server of
             OpenAI's kind; `pipeline`, a [`PipelineChat`] in each process of the build. By default the template.
@@ -138,6 +141,7 @@ class ThoughtsRecipe:
     generator: Mapping[str, Any]
     sources: Mapping[str, tuple[SourceConfig, ...]] = field(default_factory=dict)
     world: WorldRecipe | None = None
+    films: FilmRecipe | None = None
     prompts: Mapping[str, Any] = field(default_factory=lambda: {"template": {}})
     gates: Mapping[str, Any] = field(default_factory=dict)
     reading: ReadingSettings = field(default_factory=ReadingSettings)
@@ -149,8 +153,10 @@ class ThoughtsRecipe:
 
     def __post_init__(self) -> None:
         check_values(self)
-        if bool(self.sources) == (self.world is not None):
-            raise ConfigurationError("Expected a recipe with either sources or a world, not both or neither.")
+        if sum(map(bool, (self.sources, self.world, self.films))) != 1:
+            raise ConfigurationError(
+                "Expected a recipe with either sources or a world or films, and one of them only."
+            )
         if "train" not in self.splits:
             raise ConfigurationError(
                 f"Expected a split called train, to learn the whitening on, but got {sorted(self.splits)}."
@@ -161,7 +167,8 @@ class ThoughtsRecipe:
     @property
     def splits(self) -> tuple[str, ...]:
         """Names of the splits, in the order of the recipe."""
-        return tuple(self.world.splits if self.world else self.sources)
+        drawn = self.world or self.films
+        return tuple(drawn.splits if drawn else self.sources)
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> "ThoughtsRecipe":

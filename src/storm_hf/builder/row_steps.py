@@ -17,7 +17,6 @@ from storm_hf.thought_video import (
     Gate,
     PromptWriter,
     Rejected,
-    SimulatorGenerator,
     ThoughtVideo,
     ThoughtVideoGenerator,
     assess,
@@ -26,6 +25,7 @@ from storm_hf.thought_video import (
     question_clip,
 )
 from storm_hf.thought_video.clip_part import cropped_to
+from storm_hf.thought_video.generator import ClipWriter
 from storm_hf.video import read_video, write_video
 
 
@@ -138,24 +138,24 @@ def refuse(row: Row, step: str, split: str, rejected: Rejected) -> Refused:
 
 @dataclass(frozen=True)
 class PromptStep:
-    """Writes the prompts of rows, and draws the clips of a world.
+    """Writes the prompts of rows, and the clips of a world or of parts of films.
 
     Args:
         writer ([`PromptWriter`]):
-            Writes.
-        simulator ([`SimulatorGenerator`], *optional*):
-            Draws the clips, where the rows come from a world.
+            Writes prompts.
+        clip_writer ([`ClipWriter`], *optional*):
+            Writes clips, where questions are made together with them.
     """
 
     writer: PromptWriter
-    simulator: SimulatorGenerator | None = None
+    clip_writer: ClipWriter | None = None
 
     def __call__(self, row: Row, shard: str) -> Record:
-        """Write one prompt, or refuse the row."""
-        if self.simulator is not None:
-            asked = row.words["asked"]
-            episode = self.simulator.episode(asked["seed"], asked["depth"])
-            write_video(row.annotation.video, episode.clip, fps=episode.fps)
+        """Write one prompt, and the clip if there is none, or refuse the row."""
+        if self.clip_writer is not None:
+            rejected = self.clip_writer.write_clip(row.annotation, row.seed)
+            if rejected is not None:
+                return refuse(row, PROMPTS, split_of(shard), rejected)
         try:
             return replace(row, prompt=self.writer.write(row.annotation))
         except VideoReadError as error:

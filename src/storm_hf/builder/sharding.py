@@ -14,7 +14,7 @@ from storm_hf.builder.progress import ANNOTATIONS, INDEX, REJECTED, Refused
 from storm_hf.builder.row_steps import Record, Row, write_records
 from storm_hf.builder.sources import write_stamps
 from storm_hf.pipeline.workspace import Workspace, hash_file
-from storm_hf.thought_video import WorldRecipe, file_stem
+from storm_hf.thought_video import FilmRecipe, WorldRecipe, file_stem
 from storm_hf.thought_video.record import ASKED_COLUMNS
 from storm_hf.worlds import split_seeds
 
@@ -28,7 +28,7 @@ _LICENSE_OF_WORLDS = "Apache-2.0"
 
 
 def plan_parameters(recipe: "ThoughtsRecipe") -> dict[str, Any]:
-    """Parameters that determine the rows: sources with a hash of each file, and the size of shards."""
+    """Parameters that determine the rows: sources with a hash of each file, world or films, and the size of shards."""
     sources = {
         split: [
             source.to_dict() | {"sha256": _hash_of(source), "layout": asdict(load_layout(source.layout))}
@@ -40,7 +40,14 @@ def plan_parameters(recipe: "ThoughtsRecipe") -> dict[str, Any]:
     for split in world["splits"].values() if world else ():
         if split["wordings"] == "usual":  # as folders say that were begun before there were others
             del split["wordings"]
-    return {"sources": sources, "world": world, "rows_per_shard": recipe.rows_per_shard, "seed": recipe.seed}
+    parameters = {"sources": sources, "world": world, "rows_per_shard": recipe.rows_per_shard, "seed": recipe.seed}
+    return parameters if recipe.films is None else parameters | {"films": _film_parameters(recipe.films)}
+
+
+def _film_parameters(films: FilmRecipe) -> dict[str, Any]:
+    """Settings of questions about films, and the films with their sizes: reading terabytes to hash them would take hours."""
+    sizes = {split: {name: path.stat().st_size for name, path in each.items()} for split, each in films.find().items()}
+    return asdict(films) | {"bytes": sizes}
 
 
 def write_plan(recipe: "ThoughtsRecipe", workspace: Workspace) -> None:
@@ -60,7 +67,7 @@ def write_plan(recipe: "ThoughtsRecipe", workspace: Workspace) -> None:
                 for number, batch in enumerate(_batches(rows, recipe.rows_per_shard)):
                     name = f"{split}-{number:05d}"
                     _write(workspace.shard(ANNOTATIONS, f"{name}.jsonl"), batch, workspace.root)
-                    if recipe.world is None:  # which draws its own clips
+                    if recipe.sources:  # worlds and films make clips of their own
                         write_stamps(workspace, name, batch)
                     num_rows[name] = len(batch)
         _write(workspace.shard(ANNOTATIONS, REJECTED), refused, workspace.root)
@@ -96,6 +103,9 @@ def _repeated(row: Row, split: str) -> Refused:
 def _records(recipe: "ThoughtsRecipe", split: str, folder: Path) -> Iterator[Record]:
     if recipe.world is not None:
         yield from _episodes(recipe.world, split, recipe.rows_per_shard, folder)
+        return
+    if recipe.films is not None:
+        yield from _segments(recipe.films, split, recipe.seed, folder)
         return
     for source in recipe.sources[split]:
         for outcome in read_annotations(source):
@@ -142,6 +152,13 @@ def _episodes(world_recipe: WorldRecipe, split: str, rows_per_shard: int, folder
         if world_recipe.has_wordings:
             words |= {column: getattr(asked, column) for column in ASKED_COLUMNS}
         yield Row(annotation=annotation, seed=seed, words=words)
+
+
+def _segments(films: FilmRecipe, split: str, seed: int, folder: Path) -> Iterator[Row]:
+    """Draw the questions about films; the next step cuts the clips."""
+    clips = (folder / "videos" / "films" / split).absolute()
+    for annotation in films.annotations(split, clips, lambda name: _row_seed(seed, name)):
+        yield Row(annotation=annotation, seed=_row_seed(seed, annotation.id))
 
 
 def _batches(rows: Iterator[Row], size: int) -> Iterator[list[Row]]:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from storm_hf.optional import first_use
 from storm_hf.thought_video.diffusers_generator import DiffusersSettings
 from storm_hf.thought_video.duplicates import DuplicateGate, find_duplicates, perceptual_hash
+from storm_hf.thought_video.films import FilmRecipe, FilmSplit
 from storm_hf.thought_video.folder import FolderGenerator, file_stem, question_clip
 from storm_hf.thought_video.future import FutureGenerator
 from storm_hf.thought_video.generator import SimulatorGenerator, ThoughtVideoGenerator
@@ -20,6 +21,8 @@ from storm_hf.thought_video.quality import (
     judge,
 )
 from storm_hf.thought_video.record import AskedExample, Rejected, ThoughtExample, ThoughtVideo, WorldExample
+from storm_hf.thought_video.segment_questions import SegmentQuestion, SegmentSettings
+from storm_hf.thought_video.segments import SegmentsGenerator
 from storm_hf.thought_video.video_families import FAMILIES, VideoFamily
 from storm_hf.thought_video.visual_gain import (
     AnswerFreeGate,
@@ -49,6 +52,8 @@ __all__ = [
     "DiffusersGenerator",
     "DiffusersSettings",
     "DuplicateGate",
+    "FilmRecipe",
+    "FilmSplit",
     "FirstFrameGate",
     "FolderGenerator",
     "FutureGenerator",
@@ -59,6 +64,9 @@ __all__ = [
     "QualityReport",
     "Rejected",
     "SceneBreakGate",
+    "SegmentQuestion",
+    "SegmentSettings",
+    "SegmentsGenerator",
     "SimulatorGenerator",
     "StaticGate",
     "TemplatePrompt",

@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 from storm_hf.annotations.record import Annotation
 from storm_hf.thought_video.record import Rejected, ThoughtVideo, WorldExample
+from storm_hf.video import write_video
 from storm_hf.worlds import Episode, EpisodeFiles, World, ask
 from storm_hf.worlds.asking import Wordings
 from storm_hf.worlds.render import check_canvas, on_canvas
@@ -19,7 +20,7 @@ class ThoughtVideoGenerator(Protocol):
 
     @property
     def source(self) -> str:
-        """Its kind: `simulator`, `future`, `folder`, or the family of a model."""
+        """Its kind: `simulator`, `future`, `segments`, `folder`, or the family of a model."""
         ...
 
     @property
@@ -50,6 +51,24 @@ class ThoughtVideoGenerator(Protocol):
 
         Returns:
             [`ThoughtVideo`], or [`Rejected`] where this question cannot be shown: its clip is broken or too short.
+        """
+        ...
+
+
+class ClipWriter(Protocol):
+    """Draws the clip of a question, where questions are made together with their clips."""
+
+    def write_clip(self, annotation: Annotation, seed: int) -> Rejected | None:
+        """Write the clip of a question to the path that the annotation names.
+
+        Args:
+            annotation ([`Annotation`]):
+                The question.
+            seed (`int`):
+                Seed that it was drawn from.
+
+        Returns:
+            [`Rejected`], *optional*: The reason where no clip could be written.
         """
         ...
 
@@ -105,6 +124,12 @@ class SimulatorGenerator:
                 f"{annotation.answer!r}"
             )
         return self._record(seed, episode.fps, frames=episode.thought)
+
+    def write_clip(self, annotation: Annotation, seed: int) -> None:
+        """Draw the clip of an episode; arguments as those of `generate`."""
+        seed, depth = self._episode_of(annotation.id) or (seed, None)
+        episode = self.episode(seed, depth)
+        write_video(annotation.video, episode.clip, fps=episode.fps)
 
     def episode(self, seed: int, depth: int | None = None) -> Episode:
         """Draw an episode on the canvas.

@@ -22,7 +22,8 @@ class ThoughtVideo:
         fps (`float`):
             Frames shown per second.
         source (`str`):
-            Kind of generator: `simulator`, `future` (the real clip's own continuation), or the family of a model.
+            Kind of generator: `simulator`, `future` (the real clip's own continuation), `segments` (parts of a film in their true
+            order), or the family of a model.
         generator (`str`):
             Name of what made it.
         generator_revision (`str`):
