@@ -122,6 +122,7 @@ def placeholders(recipe: DemoRecipe, name: str, title: str, num_latents: int) ->
 def controls(recipe: DemoRecipe) -> dict[str, Variant]:
     """Make every variant with STORM's number of updates, and STORM as the last."""
     storm, num_latents = storm_variant(recipe), recipe.num_latents
+    title = "text, verbose" if recipe.wordings == "usual" else "text, sentences"
     assert storm.start is not None
     rows = (
         plain_variant(recipe, "direct_equal", "direct"),
@@ -132,7 +133,7 @@ def controls(recipe: DemoRecipe) -> dict[str, Variant]:
         naive_variant(recipe),
         paper_variant(recipe),
         plain_variant(recipe, "terse_equal", "text, terse", chain="terse_chain"),
-        plain_variant(recipe, "verbose_equal", "text, verbose", chain="chain_of_thought"),
+        plain_variant(recipe, "verbose_equal", title, chain=recipe.chain_in_sentences),
         storm,
     )
     return {variant.name: variant for variant in rows}

@@ -48,10 +48,11 @@ def test_rows_in_other_wordings_are_those_of_the_rendered_world(tmp_path):
     for row, example in zip(plan(world, tmp_path), rendered, strict=True):
         assert (row.annotation.question, row.annotation.answer) == (example.question, example.answer)
         assert row.annotation.options == example.options == ()
-        assert {name: row.words[name] for name in ("usual_question", "choice_style", "outcome")} == {
+        assert {name: row.words[name] for name in ("usual_question", "choice_style", "outcome", "spoken_chain")} == {
             "usual_question": example.usual_question,
             "choice_style": example.choice_style,
             "outcome": example.outcome,
+            "spoken_chain": example.spoken_chain,
         }
         assert row.words["choices"] == list(example.choices)
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from storm_hf.builder import ThoughtsBuilder, ThoughtsRecipe
+from storm_hf.curriculum.reasoning import split_steps
 from storm_hf.evaluation.batch import expected_choice, read_reply
 from storm_hf.target_trajectory import load_thoughts
 from storm_hf.thought_video import WorldRecipe, render_world
@@ -32,6 +33,7 @@ def test_data_set_in_other_wordings_is_read_by_its_outcome(tmp_path, qwen_checkp
     rows = load_thoughts(tmp_path)
     for row in rows["train"]:
         assert row["options"] == []
+        assert len(split_steps(row["spoken_chain"])) == len(row["states"]) == 6
         assert row["usual_question"] == "Which cup holds the ball at the end?"
         assert read_reply(row["answer"], row) == expected_choice(row) == row["outcome"]
     (usual,) = rows["test"]

@@ -43,6 +43,18 @@ def test_storm_is_trained_as_the_recipe_says(recipe):
     assert storm.start.settings["bottleneck_share"] == storm.settings["bottleneck_share"] == recipe.bottleneck_share
 
 
+@pytest.mark.parametrize(
+    ("backbone", "column", "title"),
+    [("tiny", "chain_of_thought", "text, verbose"), ("smollm2", "spoken_chain", "text, sentences")],
+)
+def test_text_baseline_of_a_language_model_writes_sentences_of_its_own_language(recipe, backbone, column, title):
+    recipe = demo_recipe(recipe.world, backbone=backbone)
+    variants, known = demo_variants(recipe), controls(recipe)
+    assert variants["chain_of_thought"].chain == known["verbose_equal"].chain == recipe.chain_in_sentences == column
+    assert known["verbose_equal"].title == title
+    assert variants["terse_chain"].chain == known["terse_equal"].chain == "terse_chain"
+
+
 def test_naive_targets_are_not_whitened():
     normalize = {
         storm_variant(demo_recipe(naive_targets=is_naive)).start.settings["target_normalize"]

@@ -149,6 +149,13 @@ def test_reply_in_a_sentence_names_the_choice_that_it_speaks_of(text, choice, st
         ("A or B", None),
         ("E", None),
         ("A. red\nB. green", None),
+        ("It stays on red, then it moves to green. B. green", "green"),
+        ("red blue red green (B) green", "green"),
+        ("red blue b) green", None),  # a small letter is one in parentheses
+        ("It moves to red. B. red", None),
+        ("It is not B. green", None),
+        ("It is A or B. green", None),
+        ("It is red or B) green", None),
     ],
 )
 def test_reply_with_a_letter_names_the_choice_under_it(text, choice):

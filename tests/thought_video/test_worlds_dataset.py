@@ -88,6 +88,7 @@ def test_examples_in_other_wordings_carry_the_complete_question_and_reply(exampl
             assert example.options == ()
             assert (example.usual_question, example.outcome) == (usual.question, usual.answer)
             assert sorted(example.choices) == sorted(usual.options)
+            assert example.spoken_chain != example.chain_of_thought == usual.chain_of_thought
             assert read_outcome(example.answer, example.choices, example.choice_style) == usual.answer
 
 

@@ -139,7 +139,8 @@ def tests_in_second_form(folder: DemoFolder, recipe: DemoRecipe) -> Dataset:
     rows, prompts = load_thoughts(folder.data)["test"], load_from_disk(folder.cached / _SECOND_FORM)
     if recipe.wordings != "usual":
         asked = [_columns_of(example) for example in in_second_form(folder, recipe)]
-        rows = concatenate_datasets([rows.remove_columns(list(asked[0])), Dataset.from_list(asked)], axis=1)
+        usual = rows.select_columns([name for name in rows.column_names if name not in asked[0]])
+        rows = concatenate_datasets([usual, Dataset.from_list(asked)], axis=1)
     return concatenate_datasets([rows, prompts], axis=1).with_format("numpy")
 
 

@@ -108,6 +108,11 @@ class DemoRecipe(DemoSettings):
         """Name the form in which the deep clips are asked about again, such as `"without options"`."""
         return "without options" if self.wordings == "usual" else "in wordings never trained on"
 
+    @property
+    def chain_in_sentences(self) -> str:
+        """Name the column of the reasoning in sentences: one of a small vocabulary, or one that a language model would write."""
+        return "chain_of_thought" if self.wordings == "usual" else "spoken_chain"
+
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain values, to be kept beside the run."""
         return asdict(self)

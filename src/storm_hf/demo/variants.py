@@ -2,7 +2,7 @@
 
 base               captions of clips and of thought videos: a random backbone learns to see
 direct             answers at once
-chain_of_thought   writes the state after each step in words, then answers
+chain_of_thought   writes what each step changes and the state after it in sentences, then answers
 terse_chain        writes one word a step, then answers
 align              Stage I
 storm              Stage II, from the weights of Stage I
@@ -99,7 +99,8 @@ def demo_variants(recipe: DemoRecipe) -> dict[str, Variant]:
     """Make the table of the demo, by name."""
     trainings, storm = recipe.trainings, storm_variant(recipe)
     direct = Variant("direct", TITLES["direct"], trainings["direct"])
-    chains = [Variant(name, TITLES[name], trainings[name], chain=name) for name in ("chain_of_thought", "terse_chain")]
+    columns = {"chain_of_thought": recipe.chain_in_sentences, "terse_chain": "terse_chain"}
+    chains = [Variant(name, TITLES[name], trainings[name], chain=column) for name, column in columns.items()]
     assert storm.start is not None
     return {variant.name: variant for variant in (base_variant(recipe), direct, *chains, storm.start, storm)}
 

@@ -16,6 +16,7 @@ from storm_hf.evaluation.scorers.option import (
     answer_alone,
     read_labelled,
     read_last,
+    read_last_item,
     read_last_letter,
     read_mentioned,
     read_text,
@@ -254,7 +255,8 @@ def _read_words(said: str, options: Sequence[str]) -> int | None:
 def _read_letter(said: str, options: Sequence[str]) -> int | None:
     letters = LETTERS[: len(options)]
     place = read_labelled(said, options, letters)
-    return read_last_letter(said, letters) if place is None else place
+    place = read_last_letter(said, letters) if place is None else place
+    return read_last_item(said, options, letters) if place is None else place
 
 
 def expected_choice(row: Row) -> str:

@@ -30,7 +30,7 @@ def storm_thoughts_features(
             other rows have the collection, licence and file of their clip.
         has_wordings (`bool`, *optional*, defaults to `False`):
             Whether to add what an [`~storm_hf.thought_video.AskedExample`] knows besides: the usual question, the choices and
-            their form, and the outcome.
+            their form, the outcome, and the reasoning as a language model would write it.
 
     Returns:
         [`~datasets.Features`]: `thought_features` has the shape `(temporal patches, cells, hidden size)` and any number of
@@ -69,7 +69,14 @@ def storm_thoughts_features(
             "thought_caption": text,
         }
         if has_wordings:
-            columns |= {"usual_question": text, "choices": texts, "choice_style": text, "outcome": text}
+            asked = {
+                "usual_question": text,
+                "choices": texts,
+                "choice_style": text,
+                "outcome": text,
+                "spoken_chain": text,
+            }
+            columns |= asked
     else:
         columns |= dict.fromkeys(CLIP_COLUMNS, text)
     return datasets.Features(columns)

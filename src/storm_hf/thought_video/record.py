@@ -186,7 +186,7 @@ class WorldExample(ThoughtExample):
     thought_caption: str
 
 
-ASKED_COLUMNS = ("usual_question", "choices", "choice_style", "outcome")
+ASKED_COLUMNS = ("usual_question", "choices", "choice_style", "outcome", "spoken_chain")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -202,9 +202,12 @@ class AskedExample(WorldExample):
             Form of the choices in the question: `none`, `words` or `letters`.
         outcome (`str`):
             The correct one of them, where `answer` may be a sentence or a letter.
+        spoken_chain (`str`):
+            The reasoning in sentences as a language model would write it, where `chain_of_thought` has the words of a small vocabulary.
     """
 
     usual_question: str
     choices: tuple[str, ...]
     choice_style: QuestionStyle
     outcome: str
+    spoken_chain: str

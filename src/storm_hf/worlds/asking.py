@@ -72,6 +72,8 @@ class Asked:
             Form of the choices in the question: `none`, `words` or `letters`.
         outcome (`str`):
             The correct one of them.
+        spoken_chain (`str`):
+            The reasoning in sentences as a language model would write it, one sentence a step.
     """
 
     question: str
@@ -81,6 +83,7 @@ class Asked:
     choices: tuple[str, ...]
     choice_style: QuestionStyle
     outcome: str
+    spoken_chain: str
 
 
 def ask(world: World[Any], episode: EpisodeText, seed: int, wordings: Wordings) -> Asked:
@@ -102,12 +105,14 @@ def ask(world: World[Any], episode: EpisodeText, seed: int, wordings: Wordings) 
     Raises:
         ConfigurationError: If the wordings are none of these.
     """
+    chain, options = world.say_chain(episode, seed), episode.options
     if wordings == "usual":
-        options = episode.options
-        return _asked(episode, episode.question, episode.answer, options=options, choices=options, style="words")
+        return _asked(
+            episode, episode.question, episode.answer, chain, options=options, choices=options, style="words"
+        )
     generator = np.random.default_rng([seed, _STREAM])
     question = world.say(_draw(generator, _wordings_of(world, wordings)), episode)
-    choices = tuple(generator.permutation(episode.options).tolist())
+    choices = tuple(generator.permutation(options).tolist())
     style = _draw(generator, _STYLES)
     if style != "none" and generator.random() < _USUAL_SHARE:
         turn = format_question(question, choices, style), format_answer(episode.answer, choices, style)
@@ -116,13 +121,14 @@ def ask(world: World[Any], episode: EpisodeText, seed: int, wordings: Wordings) 
         listed = question + _draw_list(generator, choices, style, item, between)
         request, reply = _draw_reply(generator, world, episode, choices, style, item)
         turn = (listed + request).rstrip(), reply
-    return _asked(episode, *turn, options=(), choices=choices, style=style)
+    return _asked(episode, *turn, chain, options=(), choices=choices, style=style)
 
 
 def _asked(
     episode: EpisodeText,
     question: str,
     answer: str,
+    spoken_chain: str,
     *,
     options: tuple[str, ...],
     choices: tuple[str, ...],
@@ -136,6 +142,7 @@ def _asked(
         choices=choices,
         choice_style=style,
         outcome=episode.answer,
+        spoken_chain=spoken_chain,
     )
 
 

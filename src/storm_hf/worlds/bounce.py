@@ -7,6 +7,7 @@ Axes: T frames, H height, W width, in pixels before enlargement.
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import ClassVar
 
 import numpy as np
@@ -14,6 +15,7 @@ import numpy as np
 from storm_hf.inputs.wording import NUMBER_WORDS, number_pairs, wording
 from storm_hf.worlds.episode import EpisodeText
 from storm_hf.worlds.render import CELL_PX, LIME, WHITE, canvas, diagonal, distance, fill
+from storm_hf.worlds.spoken_chain import SpokenChain, fill_ways
 from storm_hf.worlds.world import DemoSettings, Training, Words, World, check_knob, check_num_steps
 
 
@@ -52,6 +54,29 @@ _SENTENCES = (
     "It reaches the {answer} field.",
     "After {steps}, the ball lies in the {answer}.",
     "Its position is {answer}.",
+)
+_BARS = {"slash": "rising", "back": "falling"}
+_STARTS = (
+    "the ball starts on the {field} field, going {heading};",
+    "at first the ball is on the {field} field and goes {heading};",
+)
+_ROLLED = (
+    "in step {step}, the ball moves {way} to the {field} field and {leaves}",
+    "moving {way}, the ball reaches the {field} field in step {step} and {leaves}",
+    "step {step} takes the ball {way} to the {field} field, where it {leaves}",
+)
+_BOUNCED = (
+    "in step {step}, the ball bounces off the wall, moves {way} to the {field} field and {leaves}",
+    "thrown back by the wall and moving {way}, the ball reaches the {field} field in step {step} and {leaves}",
+    "step {step} turns the ball round at the wall and takes it {way} to the {field} field, where it {leaves}",
+)
+_WAITED = (
+    "the question ends after {steps}, so in step {step} the ball stays on the {field} field, going {heading}",
+    "step {step} is beyond the {steps} asked for, which leaves the ball on the {field} field, going {heading}",
+)
+_ENDS = (
+    "; after {steps}, the ball is on the {answer} field",
+    "; its field after {steps} is {answer}",
 )
 
 
@@ -171,12 +196,9 @@ class Bounce(World[_BouncePlan]):
     def _advance(self, plan: _BouncePlan, step: int, state: str) -> str:
         if step >= plan.depth:
             return state
-        field, direction = _parts(state)
-        row, column = divmod(FIELDS.index(field), _SIDE)
+        direction = _way(state)
+        row, column = divmod(FIELDS.index(_parts(state)[0]), _SIDE)
         down, right = _DIRECTIONS[direction]
-        if not (0 <= row + down < _SIDE and 0 <= column + right < _SIDE):
-            direction = _OPPOSITE[direction]
-            down, right = _DIRECTIONS[direction]
         reached = _SIDE * (row + down) + column + right
         return f"{FIELDS[reached]}-{_TURNED_BY[plan.board[reached]][direction]}"
 
@@ -195,6 +217,15 @@ class Bounce(World[_BouncePlan]):
             terse_chain=" ".join(word for state in states for word in _parts(state)),
         )
 
+    def _say_chain(self, plan: _BouncePlan, states: list[str]) -> SpokenChain:
+        field, heading = _parts(plan.start)
+        moves = enumerate(pairwise([plan.start, *states]), start=1)
+        return SpokenChain(
+            starts=fill_ways(_STARTS, field=field, heading=heading),
+            steps=tuple(_say_step(plan, step, *places) for step, places in moves),
+            ends=fill_ways(_ENDS, answer=self._answer(plan, states), **_blanks(plan.depth)),
+        )
+
     def _blanks(self, episode: EpisodeText) -> dict[str, str]:
         return _blanks(episode.depth)
 
@@ -211,6 +242,25 @@ class Bounce(World[_BouncePlan]):
 def _parts(state: str) -> tuple[str, str]:
     field, direction = state.split("-")
     return field, direction
+
+
+def _way(state: str) -> str:
+    """Give the direction in which a ball moves on: it turns round where it faces a wall."""
+    field, direction = _parts(state)
+    row, column = divmod(FIELDS.index(field), _SIDE)
+    down, right = _DIRECTIONS[direction]
+    is_on_board = 0 <= row + down < _SIDE and 0 <= column + right < _SIDE
+    return direction if is_on_board else _OPPOSITE[direction]
+
+
+def _say_step(plan: _BouncePlan, step: int, before: str, after: str) -> tuple[str, ...]:
+    field, heading = _parts(after)
+    if step > plan.depth:
+        return fill_ways(_WAITED, step=NUMBER_WORDS[step], field=field, heading=heading, **_blanks(plan.depth))
+    way, bar = _way(before), plan.board[FIELDS.index(field)]
+    leaves = f"keeps going {heading}" if bar == "empty" else f"is turned {heading} by the {_BARS[bar]} bar"
+    ways = _ROLLED if way == _parts(before)[1] else _BOUNCED
+    return fill_ways(ways, step=NUMBER_WORDS[step], way=way, field=field, leaves=leaves)
 
 
 def _spoken(state: str) -> str:

@@ -5,8 +5,8 @@ after each operation. Two operations shift all tiles round the edges; two turn a
 a few of them a tile depends on many others. All of them can be undone, so that a pattern keeps all its bits, 48 by default, at every
 step: a word that a small vocabulary has holds four of them.
 
-Texts have two ways to say a pattern: tile by tile (`chain_of_thought`), and a syllable for each block of two by two tiles, of which
-there are sixteen (`terse_chain`, captions). A ratio of lengths is one to that encoding. Working backwards from the question
+Texts have two ways to say a pattern: tile by tile (`chain_of_thought`, `spoken_chain`), and a syllable for each block of two by two
+tiles, of which there are sixteen (`terse_chain`, captions). A ratio of lengths is one to that encoding. Working backwards from the question
 needs fewer tiles than all of them as long as few operations mix.
 
 Axes: T frames, H height, W width, in pixels before enlargement; R rows, C columns of tiles.
@@ -22,6 +22,7 @@ import numpy as np
 from storm_hf.inputs.wording import NUMBER_WORDS, ORDINAL_WORDS, number_pairs, wording
 from storm_hf.worlds.episode import EpisodeText
 from storm_hf.worlds.render import CELL_PX, PALETTE, Colour, canvas, fill
+from storm_hf.worlds.spoken_chain import SpokenChain, fill_ways
 from storm_hf.worlds.world import DemoSettings, Training, Words, World, check_knob, check_num_steps
 
 
@@ -55,6 +56,25 @@ _SENTENCES = (
     "Those tiles stand for the number {answer}.",
     "In the end they read {answer}.",
 )
+_STARTS = ("the rows start as {rows};", "at first the rows are {rows};")
+_CHANGED = (
+    "step {step} {changes}, so the rows are now {rows}",
+    "in step {step}, the sign {changes}, which gives the rows {rows}",
+)
+_KEPT = (
+    "step {step} changes nothing, so the rows are still {rows}",
+    "in step {step}, no sign is shown, which leaves the rows {rows}",
+)
+_ENDS = (
+    "; row {row} ends in {bits}, which is binary for {answer}",
+    "; the last three tiles of row {row} are {bits}, the binary number {answer}",
+)
+_CHANGES = {  # by each operation
+    "left": "rotates every row one tile to the left",
+    "down": "rotates every column one tile down",
+    "across": "turns over every tile whose left neighbour was on",
+    "below": "turns over every tile whose upper neighbour was on",
+}
 
 
 def _across(tiles: np.ndarray) -> np.ndarray:
@@ -245,8 +265,11 @@ class Lattice(World[LatticePlan]):
         return state if operation is None else _state(_OPERATIONS[operation](self._tiles(state)))
 
     def _answer(self, plan: LatticePlan, states: list[str]) -> str:
-        asked = self._tiles(states[-1])[plan.row, -_NUM_ASKED:]
-        return NUMBER_WORDS[int("".join(map(str, asked)), 2)]
+        return NUMBER_WORDS[int(self._asked(plan, states), 2)]
+
+    def _asked(self, plan: LatticePlan, states: list[str]) -> str:
+        """Give the tiles that the question asks for after the last step, as ones and zeros."""
+        return "".join(map(str, self._tiles(states[-1])[plan.row, -_NUM_ASKED:]))
 
     def _words(self, plan: LatticePlan, states: list[str]) -> Words:
         signs = [operation or "none" for operation in plan.operations]
@@ -261,6 +284,25 @@ class Lattice(World[LatticePlan]):
             chain_of_thought=f"step {number_pairs(reasons, first=1).replace(' . ', ' . step ')}",
             terse_chain=" ".join(said),
         )
+
+    def _say_chain(self, plan: LatticePlan, states: list[str]) -> SpokenChain:
+        return SpokenChain(
+            starts=fill_ways(_STARTS, rows=self._say_rows(plan.start)),
+            steps=tuple(self._say_step(plan, step, state) for step, state in enumerate(states)),
+            ends=fill_ways(
+                _ENDS, bits=self._asked(plan, states), answer=self._answer(plan, states), **_blanks(plan.row)
+            ),
+        )
+
+    def _say_step(self, plan: LatticePlan, step: int, state: str) -> tuple[str, ...]:
+        operation, said = plan.operations[step], {"step": NUMBER_WORDS[step + 1], "rows": self._say_rows(state)}
+        return (
+            fill_ways(_KEPT, **said) if operation is None else fill_ways(_CHANGED, changes=_CHANGES[operation], **said)
+        )
+
+    def _say_rows(self, state: str) -> str:
+        rows = ["".join(map(str, row)) for row in self._tiles(state).tolist()]
+        return f"{', '.join(rows[:-1])} and {rows[-1]}"
 
     def _blanks(self, episode: EpisodeText) -> dict[str, str]:
         return _blanks(self._plan(episode.seed, episode.depth).row)

@@ -14,6 +14,7 @@ import numpy as np
 from storm_hf.inputs.wording import NUMBER_WORDS, ORDINAL_WORDS, number_pairs, wording
 from storm_hf.worlds.episode import EpisodeText
 from storm_hf.worlds.render import CELL_PX, PALE, PALETTE, Colour, canvas, shape_masks, stamp
+from storm_hf.worlds.spoken_chain import SpokenChain, fill_ways
 from storm_hf.worlds.world import DemoSettings, Training, Words, World, check_knob, check_num_steps
 
 
@@ -45,6 +46,16 @@ _SENTENCES = (
     "Number {number} was a {answer}.",
     "The {ordinal} shape is a {answer}.",
 )
+_APPEARED = (
+    "number {number} is a {shape}",
+    "the {ordinal} shape is a {shape}",
+    "a {shape} comes {ordinal}",
+)
+_STAYED = (
+    "no further shape appears, so the last one is still the {shape}",
+    "after that nothing new is shown, and the last shape remains the {shape}",
+)
+_ENDS = ("; the {ordinal} one was the {answer}", "; number {number} of them is the {answer}")
 
 
 @dataclass(frozen=True)
@@ -167,6 +178,15 @@ class Order(World[_OrderPlan]):
             chain_of_thought=f"step {number_pairs(reasons, first=1).replace(' . ', ' . step ')}",
             terse_chain=" ".join(states),
         )
+
+    def _say_chain(self, plan: _OrderPlan, states: list[str]) -> SpokenChain:
+        appeared = (
+            fill_ways(_APPEARED, shape=shape, **_blanks(number))
+            for number, shape in enumerate(states[: self.num_shapes], start=1)
+        )
+        stayed = (fill_ways(_STAYED, shape=shape) for shape in states[self.num_shapes :])
+        ends = fill_ways(_ENDS, answer=self._answer(plan, states), **_blanks(plan.depth))
+        return SpokenChain(steps=(*appeared, *stayed), ends=ends)
 
     def _blanks(self, episode: EpisodeText) -> dict[str, str]:
         return _blanks(episode.depth)

@@ -14,8 +14,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from storm_hf.inputs.wording import number_pairs, wording
+from storm_hf.inputs.wording import NUMBER_WORDS, number_pairs, wording
 from storm_hf.worlds.render import BACKGROUND, CELL_PX, GREY, ORANGE, PALETTE, canvas, distance, fill, open_box
+from storm_hf.worlds.spoken_chain import SpokenChain, fill_ways
 from storm_hf.worlds.world import DemoSettings, Training, Words, World, check_knob, check_num_steps
 
 
@@ -44,6 +45,23 @@ _SENTENCES = (
     "The {answer} cup holds the ball.",
     "The ball is on {answer} now.",
 )
+_STARTS = ("the ball starts on {start};", "at first the ball is under the {start} cup;")
+_CARRIED = (
+    "in step {step}, the {left} and the {right} cup change places, so the ball moves from {before} to {after}",
+    "in step {step}, {left} and {right} trade places, which takes the ball to {after}",
+    "step {step} swaps the {left} cup with the {right} one, carrying the ball to {after}",
+)
+_PASSED = (
+    "in step {step}, the {left} and the {right} cup change places, so the ball stays on {after}",
+    "in step {step}, {left} and {right} trade places, which leaves the ball on {after}",
+    "step {step} swaps the {left} cup with the {right} one, leaving the ball on {after}",
+)
+_RESTED = (
+    "in step {step}, all cups stay where they are, so the ball stays on {after}",
+    "in step {step}, nothing is moved, which leaves the ball on {after}",
+    "step {step} changes nothing, and the ball remains on {after}",
+)
+_ENDS = (", its final place", ", where it ends")
 _CUP_TOP, _CUP_HEIGHT, _CUP_WIDTH = 4, 8, 10
 _PAD_TOP, _LIFT, _SHIFT = 12, 2, 2
 _BALL_TOP, _BALL_LEFT, _BALL_HEIGHT, _BALL_WIDTH = _CUP_TOP + 3, 5, 5, 6
@@ -175,6 +193,21 @@ class Shuffle(World[_ShufflePlan]):
             chain_of_thought=f"step {number_pairs(reasons, first=1).replace(' . ', ' . step ')}",
             terse_chain=" ".join(states),
         )
+
+    def _say_chain(self, plan: _ShufflePlan, states: list[str]) -> SpokenChain:
+        start = self._start(plan)
+        moves = zip(plan.swaps, pairwise([start, *states]), strict=True)
+        steps = (
+            self._say_step(NUMBER_WORDS[step], swap, *places) for step, (swap, places) in enumerate(moves, start=1)
+        )
+        return SpokenChain(starts=fill_ways(_STARTS, start=start), steps=tuple(steps), ends=_ENDS)
+
+    def _say_step(self, step: str, swap: _Swap | None, before: str, after: str) -> tuple[str, ...]:
+        if swap is None:
+            return fill_ways(_RESTED, step=step, after=after)
+        left, right = (self.options[cup] for cup in swap)
+        ways = _PASSED if before == after else _CARRIED
+        return fill_ways(ways, step=step, left=left, right=right, before=before, after=after)
 
     def _swap_words(self, swap: _Swap | None) -> str:
         return "none none" if swap is None else " ".join(self.options[cup] for cup in swap)

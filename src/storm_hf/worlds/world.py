@@ -19,6 +19,7 @@ from storm_hf.errors import ConfigurationError
 from storm_hf.inputs.wording import NUMBER_WORDS
 from storm_hf.worlds.episode import Episode, EpisodeText
 from storm_hf.worlds.render import enlarge, shrink
+from storm_hf.worlds.spoken_chain import SpokenChain
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,7 @@ class DemoSettings:
     num_train: int = 3000
 
 
+_CHAIN_STREAM = zlib.crc32(b"chain of thought in sentences")  # so that it is drawn apart from the episode
 FPS = 2.0  # two frames are a step, a second, and one temporal patch of Qwen-VL
 
 PlanT = TypeVar("PlanT")
@@ -174,6 +176,18 @@ class World(ABC, Generic[PlanT]):
         """
         return wording.format(**self._blanks(episode), **blanks)
 
+    def say_chain(self, episode: EpisodeText, seed: int) -> str:
+        """Write the reasoning as a language model would, one sentence a step; the last one leads to the answer.
+
+        Args:
+            episode (`EpisodeText`):
+                Episode of this world.
+            seed (`int`):
+                Seed of the wording, 0 or more. Every wording names what each step changes and the state after it.
+        """
+        plan = self._plan(episode.seed, episode.depth)
+        return self._say_chain(plan, self._states(plan)).draw(np.random.default_rng([seed, _CHAIN_STREAM]))
+
     def counterfactual(self, episode: EpisodeText | int, step: int, state: str, *, depth: int | None = None) -> str:
         """Answer as if the state after a step had been another and the clip had continued as it did.
 
@@ -244,6 +258,10 @@ class World(ABC, Generic[PlanT]):
     @abstractmethod
     def _words(self, plan: PlanT, states: list[str]) -> "Words":
         """Say the plan: question, captions and chains."""
+
+    @abstractmethod
+    def _say_chain(self, plan: PlanT, states: list[str]) -> SpokenChain:
+        """Say the reasoning in sentences."""
 
     def _blanks(self, episode: EpisodeText) -> Mapping[str, str]:
         """Give the words for the blanks of wordings, by their names."""

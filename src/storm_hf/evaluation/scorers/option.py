@@ -29,6 +29,7 @@ _ANNOUNCED = (
     r"[(\[]?{label}[)\]]?(?:(?=\s*(?:$|[.,;:!)\]\n]))|" + _REASON + ")"
 )
 _FIRST = r"^[(\[]?{label}(?:[)\].:]+(?=\s|$)|\s+[-–—]\s|\s*\n|" + _REASON + ")"
+_LAST_ITEM = r"(?:^|\s)[(\[]?{label}[)\].:]+\s+(?i:{option})\W*$"
 _LISTED = r"(?:^|\s)[(\[]?{label}[)\].:]+(?=\s|$)|(?:^|\n)\W*{label}\W*(?=\n|$)"
 # A small letter counts where an announcement ends with it; `a` needs a mark behind it, since it may be an article.
 _SMALL_LETTER = re.compile(r"\banswer(?:\s+is)?\s*:?\s*[(\[]?(?:([b-z])[)\]]?\W*$|(a)[)\].!]+\s*$)", re.IGNORECASE)
@@ -134,6 +135,21 @@ def read_last_letter(said: str, letters: Sequence[str]) -> int | None:
     if place is None or _words(said)[-1] != letters[place] or _labelled(said, letters, _LISTED) - {place}:
         return None
     return place
+
+
+def read_last_item(said: str, options: Sequence[str], labels: Sequence[str]) -> int | None:
+    """Read the option that an answer ends with behind its label, `B. red`, if no other label is listed."""
+    listed = _labelled(said, labels, _LISTED)
+    if len(listed) != 1:
+        return None
+    (place,) = listed
+    item = _LAST_ITEM.replace("{label}", _pattern(labels[place])).replace(
+        "{option}", re.escape(normal(options[place]))
+    )
+    if (match := re.search(item, said)) is None:
+        return None
+    before, others = said[: match.start()].split(), [_words(normal(other)) for other in (*options, *labels)]
+    return None if _is_denied(before) or _is_joined(before, others) else place
 
 
 def read_mentioned(said: str, options: Sequence[str], labels: Sequence[str] = ()) -> int | None:
