@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -136,13 +137,16 @@ class StormAlignTrainer(StormTrainer):
             formatting_func=formatting_func,
             language_dataset=language_dataset,
         )
-        self.target_trajectory = self._targets_in_use()
-        self._known_targets = KnownTargets(self.accelerator)
 
-    def _targets_in_use(self) -> TargetTrajectory | None:
-        """Find the targets of the collator; a collator of one's own may have none."""
+    @property
+    def target_trajectory(self) -> TargetTrajectory | None:
+        """Targets of the collator; a collator of one's own may have none."""
         targets = getattr(self.data_collator, "trajectory", self._given_targets)
         return targets if isinstance(targets, TargetTrajectory) else None
+
+    @cached_property
+    def _known_targets(self) -> KnownTargets:
+        return KnownTargets(self.accelerator)
 
     def make_collator(self, prompts: PromptEncoder, rows: Rows, args: StormAlignConfig) -> AlignCollator:
         """Make the collator, with targets of the latents."""

@@ -47,7 +47,7 @@ class DemoFolder:
 
     @property
     def language(self) -> Path:
-        """What a pretrained backbone said before training: plain rows with its predictions, and its measure."""
+        """Plain rows with the predictions of a pretrained backbone, and the measure of its language before training."""
         return self.path / "language"
 
     @property

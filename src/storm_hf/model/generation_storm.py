@@ -174,12 +174,7 @@ class StormGenerationMixin(GenerationMixin):
             kwargs = self._with_num_latents(prompt, num_latents, kwargs)
         elif prompt is not None:
             kwargs["input_ids"] = prompt
-        if "video_features" in kwargs:
-            features, deepstack = kwargs.pop("video_features"), kwargs.pop("video_deepstack", None)
-            dtype = self.get_input_embeddings().weight.dtype
-            kwargs["mm_encoder_outputs"] = unflatten_features(
-                features, kwargs.get("video_grid_thw"), deepstack, dtype=dtype
-            )
+        kwargs = self._with_encoder_output(kwargs)
         if kwargs.get("cache") is None:  # the whole prompt is here; `forward` may see it chunked
             self._check_block(kwargs, num_latents, latent_intervention, latent_bottleneck)
         recorder = LatentRecorder(latent_intervention)
@@ -216,6 +211,15 @@ class StormGenerationMixin(GenerationMixin):
             )
         if num_latents is None and prompt is not None:
             _warn_of_another_length(0 if block is None else block.num_latents, self.config)
+
+    def _with_encoder_output(self, kwargs: dict[str, Any]) -> dict[str, Any]:
+        """Take flat video features, if there are any, as the output of the backbone's encoder."""
+        features, deepstack = kwargs.pop("video_features", None), kwargs.pop("video_deepstack", None)
+        if features is None:
+            return kwargs
+        dtype = self.get_input_embeddings().weight.dtype
+        encoded = unflatten_features(features, kwargs.get("video_grid_thw"), deepstack, dtype=dtype)
+        return {**kwargs, "mm_encoder_outputs": encoded}
 
     def _with_num_latents(
         self, prompt: torch.Tensor | None, num_latents: int, kwargs: dict[str, Any]

@@ -108,9 +108,8 @@ def build_thoughts(
         processor,
         name=encoder,
         batch_size=batch_size,
-        is_world=_all_are(WorldExample, splits),
-        has_wordings=_all_are(AskedExample, splits),
         feature_shape=shape,
+        **_kinds_of(splits),
     )
     shards = _write_shards(shard_encoder, splits, rows_per_shard, on_finished)
     (folder / MANIFEST).unlink(missing_ok=True)  # until the statistics are those of these settings
@@ -149,5 +148,10 @@ def _write_shards(
     return Step(DATA, encoder.write, parameters).run(Workspace(encoder.folder), tasks, on_finished)
 
 
-def _all_are(kind: type[ThoughtExample], splits: Mapping[str, Sequence[ThoughtExample]]) -> bool:
-    return all(isinstance(example, kind) for examples in splits.values() for example in examples)
+def _kinds_of(splits: Mapping[str, Sequence[ThoughtExample]]) -> dict[str, bool]:
+    """Tell which columns all rows have besides those of any."""
+
+    def all_are(kind: type[ThoughtExample]) -> bool:
+        return all(isinstance(example, kind) for examples in splits.values() for example in examples)
+
+    return {"is_world": all_are(WorldExample), "has_wordings": all_are(AskedExample)}

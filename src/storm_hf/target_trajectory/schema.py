@@ -3,6 +3,7 @@
 from typing import Any
 
 from storm_hf.optional import require
+from storm_hf.thought_video.record import ASKED_COLUMNS
 
 
 DATA = "data"
@@ -13,6 +14,9 @@ CLIP_COLUMNS = (
     "clip_license",
     "clip_file",
 )  # provenance: a copy of the shards alone determines what may be published
+
+
+_TOLD = ("chain_of_thought", "terse_chain", "clip_caption", "thought_caption")  # by a world
 
 
 def storm_thoughts_features(
@@ -59,24 +63,9 @@ def storm_thoughts_features(
         "encoder_revision": text,
         "license": text,
     }
-    if is_world:
-        columns |= {
-            "depth": datasets.Value("int32"),
-            "states": texts,
-            "chain_of_thought": text,
-            "terse_chain": text,
-            "clip_caption": text,
-            "thought_caption": text,
-        }
-        if has_wordings:
-            asked = {
-                "usual_question": text,
-                "choices": texts,
-                "choice_style": text,
-                "outcome": text,
-                "spoken_chain": text,
-            }
-            columns |= asked
-    else:
-        columns |= dict.fromkeys(CLIP_COLUMNS, text)
+    if not is_world:
+        return datasets.Features(columns | dict.fromkeys(CLIP_COLUMNS, text))
+    columns |= {"depth": datasets.Value("int32"), "states": texts, **dict.fromkeys(_TOLD, text)}
+    if has_wordings:
+        columns |= {name: texts if name == "choices" else text for name in ASKED_COLUMNS}
     return datasets.Features(columns)

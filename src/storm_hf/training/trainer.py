@@ -145,7 +145,6 @@ class StormTrainer(CheckpointingTrainer):
         refuse_arguments(args, self._config_class, train_dataset, quantization_config, formatting_func)
         plain_rows = choose_language(language_dataset, args)
         model, processing_class, args = load_parts(model, processing_class, args, data_collator)
-        peft_config = _choose_trained_weights(model, peft_config, args)
         super().__init__(
             model=model,
             args=args,
@@ -159,14 +158,17 @@ class StormTrainer(CheckpointingTrainer):
             optimizers=optimizers,
             optimizer_cls_and_kwargs=optimizer_cls_and_kwargs,
             preprocess_logits_for_metrics=preprocess_logits_for_metrics,
-            peft_config=peft_config,
+            peft_config=_choose_trained_weights(model, peft_config, args),
         )
+        self._make_ready(plain_rows)
+
+    def _make_ready(self, plain_rows: Dataset | None) -> None:
+        """Write the form of the prompts, and make the meter, the draws of rows, and what keeps the language."""
         self._agree_on_prompt()
+        config, args, accelerator = self.model.config, self.args, self.accelerator
         self._meter = ThroughputMeter.of_run(self.model, args)
-        self._row_draws = RowDraws(args, self.accelerator)
-        self._language = LanguageRegularizer.of_run(
-            plain_rows, self.processing_class, self.model.config, args, self.accelerator
-        )
+        self._row_draws = RowDraws(args, accelerator)
+        self._language = LanguageRegularizer.of_run(plain_rows, self.processing_class, config, args, accelerator)
 
     # --- To be extended by a stage, beside `stage_loss` and `save_beside` ----------------------------------------------
 
