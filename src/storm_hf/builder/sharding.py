@@ -13,9 +13,9 @@ from storm_hf.atomic import write_json, written_atomically
 from storm_hf.builder.progress import ANNOTATIONS, INDEX, REJECTED, Refused
 from storm_hf.builder.row_steps import Record, Row, write_records
 from storm_hf.builder.sources import write_stamps
+from storm_hf.inputs.wording import ASKED_COLUMNS
 from storm_hf.pipeline.workspace import Workspace, hash_file
 from storm_hf.thought_video import FilmRecipe, WorldRecipe, file_stem
-from storm_hf.thought_video.record import ASKED_COLUMNS
 from storm_hf.worlds import split_seeds
 
 

@@ -12,10 +12,10 @@ from storm_hf.demo.folder import DemoFolder
 from storm_hf.demo.recipe import DemoRecipe
 from storm_hf.demo.tasks import Report
 from storm_hf.inputs.features import cache_video_features
+from storm_hf.inputs.wording import ASKED_COLUMNS
 from storm_hf.model import StormForConditionalGeneration
 from storm_hf.target_trajectory import TargetSettings, build_thoughts, load_thoughts
 from storm_hf.thought_video import WorldExample, WorldRecipe, WorldSplit, render_world
-from storm_hf.thought_video.record import ASKED_COLUMNS
 from storm_hf.training.loading import caption_rows
 
 

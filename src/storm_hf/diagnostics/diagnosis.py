@@ -28,6 +28,7 @@ from storm_hf.diagnostics.verdict import judge
 from storm_hf.errors import BackboneError, ConfigurationError
 from storm_hf.evaluation.batch import answer_questions
 from storm_hf.inputs.prompts import CACHED_PROMPT, PromptEncoder, Row
+from storm_hf.inputs.wording import ASKED_COLUMNS
 from storm_hf.interventions.intervention import Intervention
 from storm_hf.interventions.kind import InterventionKind
 from storm_hf.interventions.token_replacement import (
@@ -38,7 +39,6 @@ from storm_hf.interventions.token_replacement import (
     usual_wording,
 )
 from storm_hf.model.modeling_storm import StormForConditionalGeneration
-from storm_hf.thought_video.record import ASKED_COLUMNS
 
 
 _NUM_ATTENDED = 64

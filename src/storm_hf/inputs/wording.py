@@ -22,6 +22,8 @@ ORDINAL_WORDS = (
 )
 # fmt: on
 LETTERS = ascii_uppercase
+# Columns of a row whose question is complete, besides those of any: `storm_hf.worlds.Asked`.
+ASKED_COLUMNS = ("usual_question", "choices", "choice_style", "outcome", "spoken_chain")
 _WORD_REQUEST = "Answer with one word:"
 _LETTER_REQUEST = "Answer with the letter of one option."
 _TOKEN = re.compile(r"\w+|[^\w\s]")

@@ -20,12 +20,12 @@ from transformers.image_utils import ChannelDimension
 from transformers.video_utils import VideoMetadata
 
 from storm_hf.errors import BackboneError, LatentError
+from storm_hf.inputs.wording import ASKED_COLUMNS
 from storm_hf.model.video_features_storm import to_float16
 from storm_hf.pipeline.paths import relative_to
 from storm_hf.target_trajectory.schema import CLIP_COLUMNS, FEATURES_COLUMN, storm_thoughts_features
 from storm_hf.target_trajectory.shards import write_shard
 from storm_hf.thought_video import AskedExample, ThoughtExample, WorldExample
-from storm_hf.thought_video.record import ASKED_COLUMNS
 
 
 def encode_frames(

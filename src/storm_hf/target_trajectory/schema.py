@@ -2,8 +2,8 @@
 
 from typing import Any
 
+from storm_hf.inputs.wording import ASKED_COLUMNS
 from storm_hf.optional import require
-from storm_hf.thought_video.record import ASKED_COLUMNS
 
 
 DATA = "data"

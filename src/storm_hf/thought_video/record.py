@@ -186,9 +186,6 @@ class WorldExample(ThoughtExample):
     thought_caption: str
 
 
-ASKED_COLUMNS = ("usual_question", "choices", "choice_style", "outcome", "spoken_chain")
-
-
 @dataclass(frozen=True, kw_only=True, eq=False)
 class AskedExample(WorldExample):
     """An example whose question is complete, options and form of the reply included; see [`~storm_hf.worlds.Asked`].
