@@ -65,7 +65,7 @@ class AdapterFolder:
     storm: Mapping[str, Any]
 
     @property
-    def place(self) -> dict[str, str]:
+    def place(self) -> dict[str, Any]:
         """Name or folder of the base, as `from_pretrained` takes it."""
         return {} if self.revision is None else {"revision": self.revision}
 
@@ -155,7 +155,7 @@ def with_storm(config: PreTrainedConfig, storm: Mapping[str, Any]) -> PreTrained
     return type(config)(**{**config.to_dict(), **storm})
 
 
-def load_adapted(folder: AdapterFolder, processor: ProcessorMixin, **kwargs: object) -> StormForConditionalGeneration:
+def load_adapted(folder: AdapterFolder, processor: ProcessorMixin, **kwargs: Any) -> StormForConditionalGeneration:
     """Load a base with its adapter for inference, through the adapter support of transformers.
 
     Args:

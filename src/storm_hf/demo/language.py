@@ -44,9 +44,9 @@ def record_backbone(folder: DemoFolder, recipe: DemoRecipe) -> None:
     write_atomically(folder.language / _BEFORE, before.to_json())
 
 
-def recorded_rows(folder: DemoFolder, recipe: DemoRecipe) -> Dataset | None:
-    """Load the rows that keep the language; None where there is none to keep."""
-    return load_language(str(folder.language / _ROWS)) if recipe.keep_language else None
+def recorded_rows(folder: DemoFolder) -> Dataset:
+    """Load the rows that keep the language."""
+    return load_language(str(folder.language / _ROWS))
 
 
 def compare_language(folder: DemoFolder, checkpoint: Path, name: str) -> LanguageReport:

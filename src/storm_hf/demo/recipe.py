@@ -70,6 +70,9 @@ class DemoRecipe(DemoSettings):
             Learning rate of the vision tower of the base, in units of that of the language model.
         projector_rate_factor (`float`, *optional*, defaults to `1.0`):
             The same of the latent projector, in both stages.
+        thought_adapter_rank (`int`, *optional*):
+            Rank of the adapter that variants with latents train, and nothing else; see [`StormConfig`]. The base then trains its
+            vision tower alone, and what has no latents is trained as the next argument says.
         lora_rank (`int`, *optional*):
             Rank of the adapter that is trained on the language model, and merged into it. By default it is trained whole.
         keep_language (`float`, *optional*, defaults to `0.0`):
@@ -93,6 +96,7 @@ class DemoRecipe(DemoSettings):
     wordings: Literal["usual", "trained"] = "usual"
     vision_rate_factor: float = 1.0
     projector_rate_factor: float = 1.0
+    thought_adapter_rank: int | None = None
     lora_rank: int | None = None
     keep_language: float = 0.0
     language_batch_size: int = 8

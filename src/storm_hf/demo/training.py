@@ -25,13 +25,14 @@ from storm_hf.demo.measure import measure_variant
 from storm_hf.demo.pretrained import make_pretrained_backbone
 from storm_hf.demo.recipe import DemoRecipe, Training
 from storm_hf.demo.tasks import Report, Task
-from storm_hf.demo.variants import Variant, base_variant
+from storm_hf.demo.variants import Variant, base_variant, leaves_language, trains_thought_adapter
 from storm_hf.inputs.collator import AnswerCollator
 from storm_hf.model import StormForConditionalGeneration, storm_processor
 from storm_hf.reporting import write_atomically
 from storm_hf.target_trajectory import TargetTrajectory
 from storm_hf.training.config import StormTrainingConfig
 from storm_hf.training.device import computes_in_bf16
+from storm_hf.training.loading import thought_settings
 from storm_hf.training.resume import ExitOnInterrupt, StopOnInterrupt
 from storm_hf.training.trainer import StormTrainer
 from storm_hf.worlds import make_world
@@ -148,6 +149,9 @@ def train_variant(
     disable_progress_bars()
     parts = parts or ((folder, recipe),)
     model, processor = _start(folder, recipe, variant, parts)
+    rank = recipe.thought_adapter_rank
+    if rank is not None and trains_thought_adapter(recipe, variant) and model.config.thought_adapter is None:
+        model.add_thought_adapter(**thought_settings(rank))
     trainer = _make_trainer(folder, recipe, variant, model, processor, _rows(variant, parts), report)
     train(trainer)
     if variant.stage != "base":
@@ -200,7 +204,8 @@ def _make_trainer(
         (StormAlignTrainer, StormAlignConfig) if is_align else (StormAnswerTrainer, StormAnswerConfig)
     )
     settings = dict(variant.settings)
-    if recipe.keep_language:
+    keeps_language = recipe.keep_language > 0 and not leaves_language(recipe, variant)
+    if keeps_language:
         settings |= {"keep_language": recipe.keep_language, "language_batch_size": recipe.language_batch_size}
     if recipe.wordings != "usual" and variant.stage != "base":  # encoded rows of unequal length
         settings["train_sampling_strategy"] = "group_by_length"
@@ -215,16 +220,18 @@ def _make_trainer(
         train_dataset=rows,
         processing_class=processor,
         callbacks=[_ReportProgress(report, variant.num_given)],
-        language_dataset=recorded_rows(folder, recipe),
-        peft_config=None if recipe.lora_rank is None else _make_adapter(recipe.lora_rank, variant),
+        language_dataset=recorded_rows(folder) if keeps_language else None,
+        peft_config=_make_adapter(recipe, variant),
         **{"target_trajectory": targets} if is_align else {"data_collator": AnswerCollator(prompts)},
     )
 
 
-def _make_adapter(rank: int, variant: Variant) -> LoraConfig:
-    """Make an adapter on the language model; the base trains its vision tower whole beside it."""
+def _make_adapter(recipe: DemoRecipe, variant: Variant) -> LoraConfig | None:
+    """Make an adapter on the language model, if it is neither trained whole nor left as it is."""
+    if recipe.lora_rank is None or leaves_language(recipe, variant):
+        return None
     whole = None if variant.settings.get("freeze_vision", True) else [_VISION_TOWER]
-    return LoraConfig(r=rank, lora_alpha=2 * rank, modules_to_save=whole)
+    return LoraConfig(r=recipe.lora_rank, lora_alpha=2 * recipe.lora_rank, modules_to_save=whole)
 
 
 def training_arguments(

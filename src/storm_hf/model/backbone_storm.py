@@ -20,6 +20,7 @@ from transformers.models.mixtral.modeling_mixtral import load_balancing_loss_fun
 from .configuration_storm import StormConfig
 from .errors_storm import BackboneError, StormError
 from .processing_storm import LATENT_TOKENS, add_latent_tokens
+from .thought_adapter_storm import insert_thought_adapter
 
 
 _NUM_SAMPLED_TOKENS = 4096
@@ -30,6 +31,8 @@ class FromBackboneMixin:
     """Gives a model `from_backbone`."""
 
     from_pretrained: Callable[..., Any]
+    get_decoder: Callable[..., Any]
+    config: StormConfig
 
     @classmethod
     def from_backbone(
@@ -41,6 +44,7 @@ class FromBackboneMixin:
         latent_projector: str = "linear",
         latent_scale: float | None = None,
         latent_attention: str = "full",
+        thought_adapter: dict[str, Any] | None = None,
         **kwargs: object,
     ) -> Self:
         """Make a STORM of a plain video-language checkpoint: its weights, a new projector, three new tokens.
@@ -57,6 +61,8 @@ class FromBackboneMixin:
             latent_scale (`float`, *optional*):
                 See [`StormConfig`]. By default the root mean square of embedded tokens, and 1 for `latent_projector="identity"`.
             latent_attention (`str`, *optional*, defaults to `"full"`):
+                See [`StormConfig`].
+            thought_adapter (`dict`, *optional*):
                 See [`StormConfig`].
             kwargs:
                 Passed to `from_pretrained`; a `revision` and what else says where the checkpoint lies also holds for its
@@ -87,7 +93,25 @@ class FromBackboneMixin:
             model.resize_token_embeddings(len(tokenizer))
         if can_probe(model):
             probe_backbone(model)
+        if thought_adapter is not None:
+            model.add_thought_adapter(**thought_adapter)
         return model
+
+    def add_thought_adapter(self, **settings: Any) -> None:
+        """Put low-rank updates on the language model that act from `<|latent_start|>` on; the trainers then train them.
+
+        At first they change nothing. Without a latent block they never do: there the model stays its backbone, to the last bit.
+
+        Args:
+            settings:
+                Arguments of [`~peft.LoraConfig`], such as `r` and `lora_alpha`. By default they are on every linear projection.
+
+        Raises:
+            DependencyError: If `peft` is not installed.
+            ConfigurationError: If these are no such arguments, or there is a thought adapter.
+        """
+        insert_thought_adapter(self.get_decoder(), settings)
+        self.config.thought_adapter = settings
 
     @classmethod
     def _with_weights_of(cls, name_or_path: str, config: StormConfig, **kwargs: object) -> Any:

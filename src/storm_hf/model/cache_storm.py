@@ -8,6 +8,7 @@ Axes: B batch, S sequence, D hidden size, H attention heads.
 """
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +20,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import ModelOutput
 
 from .errors_storm import ConfigurationError
+from .thought_adapter_storm import acting
 
 
 @dataclass
@@ -32,11 +34,14 @@ class RolloutState:
             Number of latents of an unfinished block that the cache holds.
         is_seen_later (`torch.BoolTensor` of shape `(batch_size, sequence_length)`, *optional*):
             True where later tokens may look, with `latent_attention="step"`.
+        adapter_acts (`bool`, *optional*, defaults to `False`):
+            Whether the thought adapter acts on what comes next.
     """
 
     last_hidden_state: torch.Tensor | None = None
     num_thought: int = 0
     is_seen_later: torch.Tensor | None = None
+    adapter_acts: bool = False
 
     def keep(self, hidden_states: torch.Tensor, num_thought: int = 0) -> None:
         """Keep the last of some hidden states (B, S, D) and the length of an unfinished block."""
@@ -241,6 +246,10 @@ class SegmentRunner:
             Positions of the whole sequence.
         options (`dict`):
             Options passed to every chunk: `output_hidden_states` and the like.
+        thought_layers (`Sequence[nn.Module]`, *optional*):
+            Layers with a thought adapter.
+        thought_start (`int`, *optional*, defaults to `0`):
+            First column that it acts on: that of `<|latent_start|>`. No chunk lies across it.
     """
 
     def __init__(
@@ -250,12 +259,15 @@ class SegmentRunner:
         attention_mask: _AttentionMask,
         position_ids: torch.Tensor,
         options: dict[str, Any],
+        thought_layers: Sequence[nn.Module] = (),
+        thought_start: int = 0,
     ) -> None:
         self.body = body
         self.cache = cache
         self.attention_mask = attention_mask
         self.position_ids = position_ids
         self.options = options
+        self.thought_layers, self.thought_start = thought_layers, thought_start
         # A static cache returns the counter itself, which moves.
         self.past_length = 0 if cache is None else int(cache.get_seq_length())
         self.pieces: list[ModelOutput] = []
@@ -266,15 +278,16 @@ class SegmentRunner:
         if isinstance(self.cache, ReplayCache):
             self.cache = self.cache.fork()
             keeps_cache = False  # checkpointed layers warn about use_cache=True, and write to the cache all the same
-        piece = self.body(
-            attention_mask=self._mask(self.attention_mask, start, stop),
-            position_ids=self.position_ids[..., start:stop],
-            cache=self.cache,
-            use_cache=keeps_cache,
-            return_dict=True,
-            **self.options,
-            **inputs,
-        )
+        with acting(self.thought_layers, start >= self.thought_start):
+            piece = self.body(
+                attention_mask=self._mask(self.attention_mask, start, stop),
+                position_ids=self.position_ids[..., start:stop],
+                cache=self.cache,
+                use_cache=keeps_cache,
+                return_dict=True,
+                **self.options,
+                **inputs,
+            )
         self.pieces.append(piece)
         return piece.last_hidden_state
 

@@ -98,6 +98,10 @@ class StormConfig(PreTrainedConfig):
     latent_attention (`str`, *optional*, defaults to `"full"`):
         Context of a latent: `"full"`, everything before it, or `"step"`, its own stretch of the clip and the latent
         before. With `"step"`, which assumes that steps are spread evenly over the clip, a model thinks for longer than trained.
+    thought_adapter (`dict`, *optional*):
+        Arguments of a [`~peft.LoraConfig`], such as `r` and `lora_alpha`, for low-rank updates of the language model that act
+        from `<|latent_start|>` on: the trainers then train them and the projector alone, and without a latent block the
+        model is its backbone.
     storm_prompt (`dict`, *optional*):
         Form of the prompts that the model was trained on, written by the trainers; see [`PromptRecord`].
     """
@@ -116,6 +120,7 @@ class StormConfig(PreTrainedConfig):
     latent_scale: float = 1.0
     logits_scale: float | None = None
     latent_attention: str = "full"
+    thought_adapter: dict | None = None
     storm_prompt: dict | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:

@@ -38,8 +38,15 @@ from .cache_storm import rollout_state
 from .configuration_storm import StormConfig
 from .generation_storm import StormGenerationMixin
 from .latent_block_storm import LatentBlock, find_latent_block, refuse_embedded_block, refuse_without_block
-from .rollout_storm import LatentForward, LatentIntervention, RolloutGradient, StormModelOutput
+from .rollout_storm import (
+    LatentForward,
+    LatentIntervention,
+    RolloutGradient,
+    StormModelOutput,
+    read_to_thought,
+)
 from .step_mask_storm import check_layers, hide_thought, hides_thought
+from .thought_adapter_storm import acting, insert_thought_adapter, thought_layers
 from .video_features_storm import flatten_features, unflatten_features
 
 
@@ -318,6 +325,8 @@ class StormModel(StormPreTrainedModel):
     def __init__(self, config: StormConfig) -> None:
         super().__init__(config)
         self.backbone = build_backbone(config)
+        if config.thought_adapter is not None:
+            insert_thought_adapter(self.get_decoder(), config.thought_adapter)
         if config.latent_attention == "step":
             check_layers(self.get_decoder())
         self.latent_projector = LatentProjector(config)
@@ -433,16 +442,7 @@ class StormModel(StormPreTrainedModel):
             if position_ids is None:
                 position_ids = self._positions(read, attention_mask, cache, inputs)
             attention_mask = hide_thought(attention_mask, cache, read.shape[1])
-        output = self.backbone.base_model(
-            input_ids=input_ids,
-            attention_mask=attention_mask,
-            position_ids=position_ids,
-            cache=cache,
-            inputs_embeds=inputs_embeds,
-            use_cache=use_cache,
-            return_dict=True,
-            **inputs,
-        )
+        output = self._read(input_ids, attention_mask, position_ids, cache, inputs_embeds, use_cache, inputs)
         if output.cache is not None and output.last_hidden_state.shape[1] > 1 and not torch.is_grad_enabled():
             rollout_state(output.cache).keep(output.last_hidden_state)
         return StormModelOutput(
@@ -452,6 +452,40 @@ class StormModel(StormPreTrainedModel):
             attentions=output.get("attentions"),
             router_logits=output.get("router_logits"),
         )
+
+    def _read(
+        self,
+        input_ids: torch.Tensor | None,
+        attention_mask: torch.Tensor | None,
+        position_ids: torch.Tensor | None,
+        cache: Cache | None,
+        inputs_embeds: torch.Tensor | None,
+        use_cache: bool | None,
+        inputs: dict[str, Any],
+    ) -> ModelOutput:
+        """The backbone, with the thought adapter, if there is one, once its thought has begun."""
+        layers = thought_layers(self.get_decoder())
+        has_begun = cache is not None and rollout_state(cache).adapter_acts
+        if layers and cache is not None and input_ids is not None and not has_begun and self._opens_thought(input_ids):
+            if position_ids is None:
+                position_ids = self._positions(input_ids, attention_mask, cache, inputs)
+            return read_to_thought(self, cache, input_ids, attention_mask, position_ids, inputs)
+        with acting(layers, has_begun):
+            return self.backbone.base_model(
+                input_ids=input_ids,
+                attention_mask=attention_mask,
+                position_ids=position_ids,
+                cache=cache,
+                inputs_embeds=inputs_embeds,
+                use_cache=use_cache,
+                return_dict=True,
+                **inputs,
+            )
+
+    def _opens_thought(self, input_ids: torch.Tensor) -> bool:
+        """Whether a piece of a prompt ends where its latents begin."""
+        start_id = self.config.latent_start_token_id
+        return start_id is not None and bool(input_ids[:, -1].eq(start_id).all())
 
     def _positions(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None, cache: Cache | None, inputs: dict[str, Any]

@@ -20,6 +20,7 @@ from .cache_storm import ReplayCache, SegmentRunner, by_row, checkpointing_with_
 from .errors_storm import ConfigurationError, LatentError
 from .latent_block_storm import LatentBlock, RowAlignment, feeding_latents
 from .step_mask_storm import as_mask, check_unchunked, step_attention
+from .thought_adapter_storm import thought_layers, without_checkpointing
 
 
 LatentIntervention = Callable[[int, torch.Tensor], torch.Tensor]
@@ -192,6 +193,7 @@ class LatentForward:
         self.block, self.cache = block, cache
         self.forced_latents, self.intervene = forced_latents, intervene
         self.gradient = gradient or RolloutGradient()
+        self.thought_layers = thought_layers(model.get_decoder())
         self._check(forced_latents)
         self._check_gradient()
 
@@ -259,20 +261,22 @@ class LatentForward:
             check_unchunked(self.block, input_ids, self.cache)
             sees, is_seen_later = step_attention(input_ids, attention_mask, self.block, self.config)
             attention_mask = as_mask(sees, self.model.get_decoder())
-        if self.forced_latents is None:
-            runner, latents = self._roll_out(input_ids, attention_mask, position_ids, inputs)
-        else:
-            keeps_cache = use_cache is not False and not torch.is_grad_enabled()
-            runner, latents = self._force(
-                self.forced_latents, input_ids, attention_mask, position_ids, inputs, keeps_cache
-            )
+        with without_checkpointing(self.model.get_decoder() if self.thought_layers else None):
+            if self.forced_latents is None:
+                runner, latents = self._roll_out(input_ids, attention_mask, position_ids, inputs)
+            else:
+                keeps_cache = use_cache is not False and not torch.is_grad_enabled()
+                runner, latents = self._force(
+                    self.forced_latents, input_ids, attention_mask, position_ids, inputs, keeps_cache
+                )
         if not torch.is_grad_enabled():
             is_cut = self.block.stop == input_ids.shape[1]  # the block may go on in the next piece of the prompt
             num_thought = self._num_thought() + self.block.num_latents if is_cut else 0
             if runner.cache is not None:
                 rollout_state(runner.cache).keep(runner.pieces[-1].last_hidden_state, num_thought)
         if runner.cache is not None:
-            rollout_state(runner.cache).is_seen_later = is_seen_later
+            state = rollout_state(runner.cache)
+            state.is_seen_later, state.adapter_acts = is_seen_later, bool(self.thought_layers)
         return StormModelOutput(
             last_hidden_state=runner.last_hidden_state,
             cache=None if use_cache is False or isinstance(runner.cache, ReplayCache) else runner.cache,
@@ -286,6 +290,26 @@ class LatentForward:
         text_config = self.config.get_text_config(decoder=True)
         return open_cache(text_config, torch.is_grad_enabled(), is_checkpointing)
 
+    def _open(
+        self,
+        cache: Cache | None,
+        input_ids: torch.Tensor,
+        mask: torch.Tensor | None,
+        positions: torch.Tensor,
+        inputs: dict[str, Any],
+    ) -> tuple[SegmentRunner, Tokens]:
+        """The backbone as a function of columns, and its inputs of some; leaves those of the whole prompt in `inputs`."""
+        per_token = {name: inputs.pop(name) for name in PER_TOKEN_INPUTS if name in inputs}
+        options = {name: inputs.pop(name) for name in _PER_SEGMENT_INPUTS if name in inputs}
+        body = self.model.backbone.base_model
+        runner = SegmentRunner(body, cache, mask, positions, options, self.thought_layers, self.block.start - 1)
+
+        def tokens(first: int, last: int) -> dict[str, torch.Tensor]:
+            sliced = {name: value[..., first:last] for name, value in per_token.items()}
+            return {"input_ids": input_ids[:, first:last], **sliced}
+
+        return runner, tokens
+
     def _force(
         self,
         forced_latents: torch.Tensor,
@@ -295,12 +319,21 @@ class LatentForward:
         inputs: dict[str, Any],
         keeps_cache: bool,
     ) -> tuple[SegmentRunner, torch.Tensor]:
-        """Teacher forcing: every slot is fed what is given, in one pass, and each latent is read off the slot before."""
+        """Teacher forcing: every slot is fed what is given, in one pass, and each latent is read off the slot before.
+
+        With a thought adapter, which the prompt before its block is read without, in two.
+        """
         self.fed_latents = forced_latents
-        cache = self._open_cache(is_checkpointing=False) if self.cache is None and keeps_cache else self.cache
-        runner = SegmentRunner(self.model.backbone.base_model, cache, mask, positions, {})
-        inputs = {"input_ids": input_ids, **inputs}
-        hidden_states = self._run_fed(runner, 0, input_ids.shape[1], forced_latents, inputs)
+        is_cached = keeps_cache or bool(self.thought_layers)
+        cache = self._open_cache(is_checkpointing=False) if self.cache is None and is_cached else self.cache
+        runner, tokens = self._open(cache, input_ids, mask, positions, inputs)
+        num_columns, first = input_ids.shape[1], 0
+        if self.thought_layers and self.block.start > 1:
+            first = self.block.start - 1
+            runner(0, first, **tokens(0, first), **inputs)
+            inputs = {}
+        self._run_fed(runner, first, num_columns, forced_latents, {**tokens(first, num_columns), **inputs})
+        hidden_states = runner.last_hidden_state
         before = torch.arange(self.block.start - 1, self.block.stop - 1, device=hidden_states.device)
         return runner, self.model.latent_projector(hidden_states[:, before])
 
@@ -309,20 +342,13 @@ class LatentForward:
     ) -> tuple[SegmentRunner, torch.Tensor]:
         """The bounded rollout: the prompt, K single-token steps, the rest."""
         layers = self._checkpointed_layers()
-        per_token = {name: inputs.pop(name) for name in PER_TOKEN_INPUTS if name in inputs}
-        options = {name: inputs.pop(name) for name in _PER_SEGMENT_INPUTS if name in inputs}
         cache = self._open_cache(is_checkpointing=bool(layers)) if self.cache is None else self.cache
-        runner = SegmentRunner(self.model.backbone.base_model, cache, mask, positions, options)
-        start, stop = self.block.start, self.block.stop
-
-        def tokens(first: int, last: int) -> dict[str, torch.Tensor]:
-            sliced = {name: value[..., first:last] for name, value in per_token.items()}
-            return {"input_ids": input_ids[:, first:last], **sliced}
-
+        runner, tokens = self._open(cache, input_ids, mask, positions, inputs)
+        stop = self.block.stop
         with checkpointing_with_cache(layers):
             reaches_prompt = self.gradient.reaches_prompt(self.block.num_latents)
             with torch.set_grad_enabled(torch.is_grad_enabled() and reaches_prompt):
-                state = runner(0, start, **tokens(0, start), **inputs)[:, -1] if start else self._kept_state()
+                state = self._read_prompt(runner, tokens, inputs)
             if self.gradient.jacobi_sweeps is None:
                 latents = self._step_by_step(runner, state, tokens)
                 if stop < input_ids.shape[1]:
@@ -330,6 +356,16 @@ class LatentForward:
             else:
                 latents = self._in_parallel(runner, state, self.gradient.jacobi_sweeps, tokens)
         return runner, latents
+
+    def _read_prompt(self, runner: SegmentRunner, tokens: Tokens, inputs: dict[str, Any]) -> torch.Tensor:
+        """Run the prompt; with a thought adapter `<|latent_start|>`, where it begins to act, by itself."""
+        start = self.block.start
+        if start == 0:
+            return self._kept_state()
+        if not self.thought_layers or start == 1:
+            return runner(0, start, **tokens(0, start), **inputs)[:, -1]
+        runner(0, start - 1, **tokens(0, start - 1), **inputs)
+        return runner(start - 1, start, **tokens(start - 1, start))[:, -1]
 
     def _step_by_step(self, runner: SegmentRunner, state: torch.Tensor, tokens: Tokens) -> torch.Tensor:
         """K single-token steps."""
@@ -410,6 +446,44 @@ class LatentForward:
     def _num_thought(self) -> int:
         """Number of latents of this block that an earlier piece of the prompt held."""
         return 0 if self.block.start or self.cache is None else rollout_state(self.cache).num_thought
+
+
+def read_to_thought(
+    model: PreTrainedModel,
+    cache: Cache,
+    input_ids: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    position_ids: torch.Tensor,
+    inputs: dict[str, Any],
+) -> StormModelOutput:
+    """Run a piece of a prompt that ends in `<|latent_start|>`, the first token that a thought adapter acts on.
+
+    Args:
+        model ([`StormModel`]):
+            The model.
+        cache ([`~transformers.Cache`]):
+            Cache that the piece is written to.
+        input_ids (`torch.LongTensor` of shape `(batch_size, sequence_length)`):
+            The piece.
+        attention_mask (`torch.Tensor`, *optional*):
+            Of the whole prompt so far.
+        position_ids (`torch.LongTensor`):
+            Of the piece.
+        inputs (`dict`):
+            All else that the backbone takes.
+    """
+    block = LatentBlock(first=(input_ids.shape[1],) * len(input_ids), num_latents=0)
+    think = LatentForward(model, block, cache, None, None)
+    runner, tokens = think._open(cache, input_ids, attention_mask, position_ids, inputs)
+    think._read_prompt(runner, tokens, inputs)
+    rollout_state(cache).adapter_acts = True
+    return StormModelOutput(
+        last_hidden_state=runner.last_hidden_state,
+        cache=cache,
+        hidden_states=runner.hidden_states,
+        attentions=runner.attentions,
+        router_logits=runner.router_logits,
+    )
 
 
 def _move_back(output: StormModelOutput, rows: RowAlignment) -> StormModelOutput:

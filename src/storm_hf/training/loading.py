@@ -43,6 +43,9 @@ class StormModelConfig(ModelConfig):
         latent_attention (`str`, *optional*):
             Context of a latent, `"full"` or `"step"`; see [`StormConfig`]. By default the checkpoint's own, and for a plain
             one `"full"`.
+        thought_adapter_rank (`int`, *optional*):
+            Rank of an adapter that acts from `<|latent_start|>` on, and is trained instead of the language model, which stays as it
+            is where it does not think; see [`StormConfig`]. A checkpoint that has one keeps it.
         num_frames (`int`, *optional*):
             Number of frames that are read of each clip, saved with the processor. By default what the processor says.
 
@@ -52,6 +55,7 @@ class StormModelConfig(ModelConfig):
     latent_projector: Literal["linear", "mlp", "identity"] | None = None
     latent_scale: float | None = None
     latent_attention: Literal["full", "step"] | None = None
+    thought_adapter_rank: PositiveInt | None = None
     num_frames: PositiveInt | None = None
 
     def __post_init__(self) -> None:
@@ -60,6 +64,11 @@ class StormModelConfig(ModelConfig):
             raise ConfigurationError(
                 "`load_in_4bit` and `load_in_8bit` need `use_peft: true`, got false: no gradient reaches quantized weights, so "
                 "an adapter beside them has to learn. Add `use_peft: true`, or leave the quantization out."
+            )
+        if self.thought_adapter_rank is not None and self.use_peft:
+            raise ConfigurationError(
+                "`thought_adapter_rank` and `use_peft: true` are two adapters, of which the first alone leaves the language model as "
+                "it is. Leave one of them out."
             )
         super().__post_init__()
 
@@ -92,11 +101,34 @@ def load_storm(
         model, processor = _load_whole(args, num_latents)
     else:
         model, processor = _load_adapter(args, adapter, num_latents)
+    _add_thought_adapter(model, args.thought_adapter_rank)
     keep_layout(model)  # an evaluation between two steps of training changes no weights
     if args.num_frames is not None:
         sampler = processor.video_processor
         sampler.do_sample_frames, sampler.num_frames, sampler.fps = True, args.num_frames, None
     return model, processor
+
+
+def _add_thought_adapter(model: StormForConditionalGeneration | PeftModel, rank: int | None) -> None:
+    """Put a thought adapter on a model that shall have one, unless a run before did.
+
+    Raises:
+        ConfigurationError: If it has one of another rank.
+    """
+    known = model.config.thought_adapter
+    if rank is None or (known or {}).get("r") == rank:
+        return
+    if known is not None:
+        raise ConfigurationError(
+            f"Expected `thought_adapter_rank: {known.get('r')}`, which the checkpoint has, got {rank}. Leave it out, or start from a "
+            "checkpoint without a thought adapter."
+        )
+    model.add_thought_adapter(**thought_settings(rank))
+
+
+def thought_settings(rank: int) -> dict[str, int]:
+    """Choose the arguments of a thought adapter of some rank."""
+    return {"r": rank, "lora_alpha": 2 * rank}
 
 
 def _load_whole(

@@ -260,10 +260,10 @@ def train_in_float32(model: PeftModel, exact: dict[str, Any]) -> None:
         if isinstance(module, ModulesToSaveWrapper):
             frozen = next(module.original_module.parameters(), None)
             dtype = torch.float32 if frozen is None else frozen.dtype
-            _take_any_precision(module.modules_to_save[_ADAPTER_NAME], dtype)
+            take_any_precision(module.modules_to_save[_ADAPTER_NAME], dtype)
 
 
-def _take_any_precision(module: nn.Module, dtype: torch.dtype) -> None:
+def take_any_precision(module: nn.Module, dtype: torch.dtype) -> None:
     """Let a float32 module stand among states of lower precision, also where there is no autocast, as in `generate`.
 
     Args:

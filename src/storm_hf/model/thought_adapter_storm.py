@@ -1,0 +1,105 @@
+"""Thought adapter: low-rank updates of the language model that act from `<|latent_start|>` on, and nowhere before it.
+
+What a model knew is what it still knows: without a latent block it computes what its backbone computes, to the last bit, and the
+prompt before a block is read by the backbone's own weights, so that its keys and values are the backbone's own. This is an
+activated LoRA (arXiv 2504.12397) whose invocation token is `<|latent_start|>`, kept inside the checkpoint as Phi-4-Multimodal keeps
+its own (arXiv 2503.01743). The layers are PEFT's; what is here says when they act.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from torch import nn
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.utils import is_peft_available
+
+from .errors_storm import ConfigurationError, DependencyError
+
+
+ADAPTER_NAME = "thought"
+
+
+def insert_thought_adapter(decoder: nn.Module, settings: dict[str, Any]) -> None:
+    """Put low-rank updates beside projections of a language model, idle until [`acting`] lets them act.
+
+    Args:
+        decoder (`nn.Module`):
+            The language model; changed in place.
+        settings (`dict`):
+            Arguments of [`~peft.LoraConfig`], such as `r` and `lora_alpha`. Without `target_modules`, every linear projection.
+
+    Raises:
+        DependencyError: If `peft` is not installed.
+        ConfigurationError: If these are no arguments of a `LoraConfig`, or the language model has one of these adapters.
+    """
+    if not is_peft_available():
+        raise DependencyError(
+            "This model has a thought adapter, whose layers are PEFT's. Install it: `pip install peft`."
+        )
+    try:
+        from peft import LoraConfig, inject_adapter_in_model
+    except ImportError as error:
+        raise DependencyError(f"PEFT is installed and cannot be loaded: {error}") from error
+    if thought_layers(decoder):
+        raise ConfigurationError(
+            "Expected a language model without a thought adapter, got one that has it. Train that one."
+        )
+    names = sorted(
+        {name.rpartition(".")[2] for name, module in decoder.named_modules() if isinstance(module, nn.Linear)}
+    )
+    try:
+        config = LoraConfig(**{"target_modules": names, **settings})
+        inject_adapter_in_model(config, decoder, adapter_name=ADAPTER_NAME)
+    except (TypeError, ValueError) as error:
+        raise ConfigurationError(
+            f"`thought_adapter` must hold arguments of a LoraConfig, got {settings}: {error}"
+        ) from error
+    layers = thought_layers(decoder)
+    _switch(layers, is_acting=False)
+    for weight in (weight for layer in layers for weight in adapter_weights(layer)):
+        vars(weight)["_is_hf_initialized"] = True  # drawn, and zero where it has to be
+
+
+def thought_layers(decoder: nn.Module) -> list[nn.Module]:
+    """The layers of a language model that a thought adapter was put on; none if it has none."""
+    return [module for module in decoder.modules() if ADAPTER_NAME in getattr(module, "lora_A", ())]
+
+
+def adapter_weights(layer: nn.Module) -> list[nn.Parameter]:
+    """The weights of a layer's thought adapter."""
+    return [weight for name, weight in layer.named_parameters() if f".{ADAPTER_NAME}" in name]
+
+
+@contextmanager
+def acting(layers: Sequence[nn.Module], is_acting: bool) -> Iterator[None]:
+    """Let the adapter of some layers act, or not, for a while. PEFT's own switch would also freeze it."""
+    _switch(layers, is_acting)
+    try:
+        yield
+    finally:
+        _switch(layers, is_acting=False)
+
+
+def _switch(layers: Sequence[nn.Module], is_acting: bool) -> None:
+    for layer in layers:
+        vars(layer)["_disable_adapters"] = not is_acting
+
+
+@contextmanager
+def without_checkpointing(decoder: nn.Module | None) -> Iterator[None]:
+    """Keep activations for a while, if a language model is given.
+
+    A layer that is recomputed in the backward pass would not know whether its adapter acted. Nothing is lost: of a prompt that is
+    read by frozen weights nothing is kept, and the latents and the answer are short.
+    """
+    modules = () if decoder is None else decoder.modules()
+    layers = [module for module in modules if isinstance(module, GradientCheckpointingLayer)]
+    before = [layer.gradient_checkpointing for layer in layers]
+    for layer in layers:
+        layer.gradient_checkpointing = False
+    try:
+        yield
+    finally:
+        for layer, was_on in zip(layers, before, strict=True):
+            layer.gradient_checkpointing = was_on
