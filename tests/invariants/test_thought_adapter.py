@@ -2,12 +2,15 @@
 
 import pytest
 import torch
+from datasets import Dataset
+from peft import LoraConfig
 from tests.reference import append, pad_on_the_right, row_of
-from tests.tiny import KINDS, LATENT, LATENT_END, LATENT_START, VISION_TOKENS, tiny_inputs, tiny_storm
+from tests.tiny import KINDS, LATENT, LATENT_END, LATENT_START, VISION_TOKENS, tiny_inputs, tiny_processor, tiny_storm
 from tests.training.tiny_training import NUM_LATENTS, STAGES, logged, plain_rows, tiny_trainer
 from torch.testing import assert_close
 from transformers import set_seed
 
+from storm_hf import StormAnswerConfig, StormAnswerTrainer
 from storm_hf.errors import ConfigurationError
 from storm_hf.model import StormForConditionalGeneration
 from storm_hf.model.thought_adapter_storm import ADAPTER_NAME, thought_layers
@@ -200,19 +203,47 @@ def test_half_a_model_trains_its_adapter_in_float32(tmp_path):
     assert model.eval().generate(**halved, **GREEDY).shape[1] == inputs["input_ids"].shape[1] + NUM_TOKENS
 
 
+def test_vision_tower_trains_beside_the_adapter_where_it_shall(tmp_path):
+    model = trained_storm("qwen2_5_vl", num_latents=NUM_LATENTS)
+    trainer = tiny_trainer("answer", "qwen2_5_vl", tmp_path, model=model, freeze_vision=False)
+    before = {name: weight.detach().clone() for name, weight in model.named_parameters()}
+    trainer.train()
+    changed = {name for name, weight in model.named_parameters() if not torch.equal(weight, before[name])}
+    assert any("visual" in name for name in changed)
+    assert not any("language_model" in name and f".{ADAPTER_NAME}." not in name for name in changed)
+
+
 @pytest.mark.parametrize(
     "config",
-    [
-        {"freeze_vision": False},
-        {"freeze_vision": False, "freeze_language_model": True},
-        {"keep_language": 1.0, "language_dataset": plain_rows()},
-    ],
+    [{"keep_language": 1.0, "language_dataset": plain_rows()}, {"peft_config": LoraConfig(r=2)}],
     ids=lambda config: next(reversed(config)),
 )
 def test_run_that_would_train_something_else_is_refused(config, tmp_path):
     model = trained_storm("qwen2_5_vl", num_latents=NUM_LATENTS)
     with pytest.raises(ConfigurationError, match="thought adapter"):
         tiny_trainer("answer", "qwen2_5_vl", tmp_path, model=model, **config)
+
+
+def test_run_without_latents_is_refused(tmp_path):
+    model = trained_storm("qwen2_5_vl", num_latents=NUM_LATENTS)
+    args = StormAnswerConfig(str(tmp_path), num_latents=0, use_cpu=True, report_to="none")
+    rows = Dataset.from_list([{"question": "who", "answer": "me"}])
+    with pytest.raises(ConfigurationError, match="num_latents: 0"):
+        StormAnswerTrainer(model, args, train_dataset=rows, processing_class=tiny_processor())
+
+
+@torch.no_grad()
+def test_merged_adapter_acts_everywhere(kind, inputs):
+    model = trained_storm(kind)
+    layers = thought_layers(model.get_decoder())
+    for layer in layers:
+        layer._disable_adapters = False
+    plain = tiny_inputs(kind, num_latents=0, suffix=(7, 8))
+    expected = model.backbone(**plain).logits
+    model.merge_thought_adapter()
+    assert thought_layers(model.get_decoder()) == []
+    assert_close(model(**plain).logits, expected, **CLOSE)
+    assert_close(model(**inputs).logits, model(**inputs, forced_latents=model(**inputs).latents).logits, **CLOSE)
 
 
 @pytest.mark.parametrize("settings", [{"rank": 4}, {"r": 4, "target_modules": ["no_proj"]}, {"r": 0}], ids=str)

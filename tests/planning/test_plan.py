@@ -51,6 +51,16 @@ def test_weights_that_train_are_held_in_float32(write):
     assert adapted.size == 2 * (adapted.total - adapted.trainable) + 4 * adapted.trainable
 
 
+def test_thought_adapter_trains_alone_and_keeps_nothing_of_the_prompt(write):
+    half = {"dtype": "bfloat16", "bf16": "true"}
+    adapted = plan_recipe(write("qwen2_5_vl", thought_adapter_rank=2, **half), WORDS)
+    weights = adapted.weights
+    assert 0 < weights.trainable < weights.total / 4
+    assert weights.size == 2 * (weights.total - weights.trainable) + 4 * weights.trainable
+    lora = plan_recipe(write("qwen2_5_vl", use_peft="true", lora_r=2, **half), WORDS)
+    assert adapted.step.activations < lora.step.activations / 2
+
+
 def test_gradients_that_accumulate_are_there_in_the_forward_pass(write):
     one, two = (plan_recipe(write("qwen2_5_vl", gradient_accumulation_steps=number), WORDS) for number in (1, 2))
     assert two.step.forward - one.step.forward == one.held.gradients

@@ -9,7 +9,7 @@ from peft import PeftModel, get_peft_model
 from tests.training.tiny_videos import load_tiny, write_thoughts
 
 from storm_hf.checkpoints.adapter import find_adapter, save_storm_config
-from storm_hf.errors import CheckpointError, DatasetError
+from storm_hf.errors import CheckpointError, ConfigurationError, DatasetError
 from storm_hf.model import StormForConditionalGeneration
 from storm_hf.training.loading import StormModelConfig, load_rows, load_storm
 from storm_hf.training.peft import peft_config
@@ -68,6 +68,21 @@ def test_storm_keeps_its_attention_unless_told_otherwise(storm_checkpoint):
     kept, _ = load_storm(StormModelConfig(model_name_or_path=str(storm_checkpoint)))
     changed, _ = load_storm(StormModelConfig(model_name_or_path=str(storm_checkpoint), latent_attention="step"))
     assert (kept.config.latent_attention, changed.config.latent_attention) == ("full", "step")
+
+
+def test_thought_adapter_is_put_on_once_and_kept(qwen_checkpoint, tmp_path):
+    name = {"model_name_or_path": str(qwen_checkpoint)}
+    model, processor = load_storm(StormModelConfig(**name, thought_adapter_rank=2), 3)
+    assert model.config.thought_adapter == {"r": 2, "lora_alpha": 4}
+    model.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    for rank in (None, 2):
+        again, _ = load_storm(StormModelConfig(model_name_or_path=str(tmp_path), thought_adapter_rank=rank))
+        assert again.config.thought_adapter == model.config.thought_adapter
+    with pytest.raises(ConfigurationError, match="`thought_adapter_rank: 2`, which the checkpoint has"):
+        load_storm(StormModelConfig(model_name_or_path=str(tmp_path), thought_adapter_rank=3))
+    with pytest.raises(ConfigurationError, match="two adapters"):
+        StormModelConfig(**name, thought_adapter_rank=2, use_peft=True)
 
 
 def test_number_of_frames_is_saved_with_the_processor(qwen_checkpoint, tmp_path):

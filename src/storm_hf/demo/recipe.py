@@ -71,8 +71,8 @@ class DemoRecipe(DemoSettings):
         projector_rate_factor (`float`, *optional*, defaults to `1.0`):
             The same of the latent projector, in both stages.
         thought_adapter_rank (`int`, *optional*):
-            Rank of the adapter that variants with latents train, and nothing else; see [`StormConfig`]. The base then trains its
-            vision tower alone, and what has no latents is trained as the next argument says.
+            Rank of the adapter that variants with latents train, and with its vision tower the base; see [`StormConfig`]. What has
+            no latents begins with the adapter merged, and is trained as the next argument says.
         lora_rank (`int`, *optional*):
             Rank of the adapter that is trained on the language model, and merged into it. By default it is trained whole.
         keep_language (`float`, *optional*, defaults to `0.0`):

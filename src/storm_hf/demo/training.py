@@ -25,7 +25,7 @@ from storm_hf.demo.measure import measure_variant
 from storm_hf.demo.pretrained import make_pretrained_backbone
 from storm_hf.demo.recipe import DemoRecipe, Training
 from storm_hf.demo.tasks import Report, Task
-from storm_hf.demo.variants import Variant, base_variant, leaves_language, trains_thought_adapter
+from storm_hf.demo.variants import Variant, base_variant, trains_thought_adapter
 from storm_hf.inputs.collator import AnswerCollator
 from storm_hf.model import StormForConditionalGeneration, storm_processor
 from storm_hf.reporting import write_atomically
@@ -149,9 +149,7 @@ def train_variant(
     disable_progress_bars()
     parts = parts or ((folder, recipe),)
     model, processor = _start(folder, recipe, variant, parts)
-    rank = recipe.thought_adapter_rank
-    if rank is not None and trains_thought_adapter(recipe, variant) and model.config.thought_adapter is None:
-        model.add_thought_adapter(**thought_settings(rank))
+    _prepare_adapter(model, recipe, variant)
     trainer = _make_trainer(folder, recipe, variant, model, processor, _rows(variant, parts), report)
     train(trainer)
     if variant.stage != "base":
@@ -181,6 +179,18 @@ def _start(
     return StormForConditionalGeneration(config), processor
 
 
+def _prepare_adapter(model: StormForConditionalGeneration, recipe: DemoRecipe, variant: Variant) -> None:
+    """Give a variant the thought adapter that it trains; one without latents sees by the weights that it is merged into."""
+    rank = recipe.thought_adapter_rank
+    if rank is None:
+        return
+    has_adapter, trains_it = model.config.thought_adapter is not None, trains_thought_adapter(recipe, variant)
+    if trains_it and not has_adapter:
+        model.add_thought_adapter(**thought_settings(rank))
+    elif has_adapter and not trains_it:
+        model.merge_thought_adapter()
+
+
 def _rows(variant: Variant, parts: Sequence[Part]) -> Dataset:
     """Load the rows that the variant is trained on."""
     if variant.stage == "base":
@@ -204,7 +214,7 @@ def _make_trainer(
         (StormAlignTrainer, StormAlignConfig) if is_align else (StormAnswerTrainer, StormAnswerConfig)
     )
     settings = dict(variant.settings)
-    keeps_language = recipe.keep_language > 0 and not leaves_language(recipe, variant)
+    keeps_language = recipe.keep_language > 0 and not trains_thought_adapter(recipe, variant)
     if keeps_language:
         settings |= {"keep_language": recipe.keep_language, "language_batch_size": recipe.language_batch_size}
     if recipe.wordings != "usual" and variant.stage != "base":  # encoded rows of unequal length
@@ -228,7 +238,7 @@ def _make_trainer(
 
 def _make_adapter(recipe: DemoRecipe, variant: Variant) -> LoraConfig | None:
     """Make an adapter on the language model, if it is neither trained whole nor left as it is."""
-    if recipe.lora_rank is None or leaves_language(recipe, variant):
+    if recipe.lora_rank is None or trains_thought_adapter(recipe, variant):
         return None
     whole = None if variant.settings.get("freeze_vision", True) else [_VISION_TOWER]
     return LoraConfig(r=recipe.lora_rank, lora_alpha=2 * recipe.lora_rank, modules_to_save=whole)

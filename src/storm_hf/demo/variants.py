@@ -110,19 +110,14 @@ def base_variant(recipe: DemoRecipe) -> Variant:
     training, factor = recipe.trainings["base"], recipe.vision_rate_factor
     own_rate = {} if factor == 1 else {"vision_learning_rate": factor * training.learning_rate}
     settings = {"freeze_vision": False, "dataloader_num_workers": 1, **own_rate}
-    if recipe.thought_adapter_rank is not None:
-        settings["freeze_language_model"] = True
-    return Variant("base", "Learning to see", training, "base", settings=settings)
+    num_latents = 0 if recipe.thought_adapter_rank is None else 1  # from which on an adapter acts
+    return Variant("base", "Learning to see", training, "base", num_latents=num_latents, settings=settings)
 
 
 def trains_thought_adapter(recipe: DemoRecipe, variant: Variant) -> bool:
     """Check whether a variant thinks in a thought adapter."""
-    return recipe.thought_adapter_rank is not None and variant.has_latents
-
-
-def leaves_language(recipe: DemoRecipe, variant: Variant) -> bool:
-    """Check whether a variant is trained without touching what the language model computes for plain text."""
-    return variant.settings.get("freeze_language_model", False) or trains_thought_adapter(recipe, variant)
+    has_rollout = variant.has_latents and variant.config.get("latent_token_id", 0) is not None
+    return recipe.thought_adapter_rank is not None and has_rollout
 
 
 def storm_variant(recipe: DemoRecipe) -> Variant:

@@ -20,7 +20,7 @@ from transformers.models.mixtral.modeling_mixtral import load_balancing_loss_fun
 from .configuration_storm import StormConfig
 from .errors_storm import BackboneError, StormError
 from .processing_storm import LATENT_TOKENS, add_latent_tokens
-from .thought_adapter_storm import insert_thought_adapter
+from .thought_adapter_storm import insert_thought_adapter, merge_thought_adapter
 
 
 _NUM_SAMPLED_TOKENS = 4096
@@ -112,6 +112,11 @@ class FromBackboneMixin:
         """
         insert_thought_adapter(self.get_decoder(), settings)
         self.config.thought_adapter = settings
+
+    def merge_thought_adapter(self) -> None:
+        """Add the updates of the thought adapter to the weights, which then are another model's, everywhere."""
+        merge_thought_adapter(self.get_decoder())
+        self.config.thought_adapter = None
 
     @classmethod
     def _with_weights_of(cls, name_or_path: str, config: StormConfig, **kwargs: object) -> Any:

@@ -61,6 +61,21 @@ def insert_thought_adapter(decoder: nn.Module, settings: dict[str, Any]) -> None
         vars(weight)["_is_hf_initialized"] = True  # drawn, and zero where it has to be
 
 
+def merge_thought_adapter(decoder: nn.Module) -> None:
+    """Add the updates to the weights beside which they are, and take the adapter away."""
+    adapted = {id(layer) for layer in thought_layers(decoder)}
+    places = [
+        (module, name)
+        for module in decoder.modules()
+        for name, child in module.named_children()
+        if id(child) in adapted
+    ]
+    for module, name in places:
+        layer: Any = getattr(module, name)
+        layer.merge(adapter_names=[ADAPTER_NAME])
+        setattr(module, name, layer.get_base_layer())
+
+
 def thought_layers(decoder: nn.Module) -> list[nn.Module]:
     """The layers of a language model that a thought adapter was put on; none if it has none."""
     return [module for module in decoder.modules() if ADAPTER_NAME in getattr(module, "lora_A", ())]

@@ -20,8 +20,10 @@ from storm_hf.planning.dry_run import DryRun
 from storm_hf.planning.memory import Sharing, Weights
 from storm_hf.planning.recipe import Recipe
 from storm_hf.training.flops import ParameterCounts, count_parameters
+from storm_hf.training.loading import thought_settings
 from storm_hf.training.peft import peft_config, train_in_float32
 from storm_hf.training.precision import HALF
+from storm_hf.training.thought_adapter import leave_to_thought_adapter
 from storm_hf.training.trainer import freeze_vision, keep_supervised
 
 
@@ -165,8 +167,11 @@ def _storm(recipe: Recipe, backbone: Backbone, sharing: Sharing) -> StormForCond
     if recipe["attn_implementation"] in _IMPLEMENTATIONS:
         storm.set_attn_implementation(recipe["attn_implementation"])
     freeze_vision(storm, recipe["freeze_vision"])
-    dtype = _dtype(recipe, backbone, sharing)
-    is_cast = dtype in HALF and not recipe.model.use_peft and not sharing.zero_stage
+    rank, dtype = recipe.model.thought_adapter_rank, _dtype(recipe, backbone, sharing)
+    if rank is not None:
+        storm.add_thought_adapter(**thought_settings(rank))
+    has_adapter = recipe.model.use_peft or rank is not None
+    is_cast = dtype in HALF and not has_adapter and not sharing.zero_stage
     return storm.to(torch.float32 if is_cast else dtype)
 
 
@@ -211,6 +216,8 @@ def _adapted(storm: StormForConditionalGeneration, recipe: Recipe, sharing: Shar
     """The model with its adapter, its fused head and checkpointed layers."""
     add_fused_lm_head(storm)
     model: nn.Module = storm
+    if storm.config.thought_adapter is not None:
+        leave_to_thought_adapter(storm, in_float32=not sharing.zero_stage or not recipe.uses_bf16)
     lora = peft_config(recipe.model, storm)
     if lora is not None:
         from peft import get_peft_model

@@ -42,7 +42,6 @@ _CHECKED = (
     "question_style",
     "bottleneck_share",
     "freeze_vision",
-    "freeze_language_model",
     "projector_learning_rate",
     "vision_learning_rate",
     "detach_prompt",
@@ -77,9 +76,6 @@ class StormTrainingConfig(SFTConfig):
         freeze_vision (`bool`, *optional*, defaults to `True`):
             Whether the vision tower and its merger stay as they are. Both stages of the paper freeze them: the targets are
             made by them.
-        freeze_language_model (`bool`, *optional*, defaults to `False`):
-            Whether the language model, its embeddings and its head stay as they are, so that the vision tower alone learns, with
-            `freeze_vision: false`: how a tower is put before a language model that shall go on speaking.
         projector_learning_rate (`float`, *optional*):
             Learning rate of the latent projector, which Stage I trains from nothing. By default `learning_rate`.
         vision_learning_rate (`float`, *optional*):
@@ -132,7 +128,6 @@ class StormTrainingConfig(SFTConfig):
     question_style: QuestionStyle | None = None
     bottleneck_share: float = 0.0
     freeze_vision: bool = True
-    freeze_language_model: bool = False
     projector_learning_rate: PositiveFloat | None = None
     vision_learning_rate: PositiveFloat | None = None
     detach_prompt: bool = False
@@ -183,11 +178,6 @@ class StormTrainingConfig(SFTConfig):
             raise ConfigurationError(
                 f"`bottleneck_share` must lie between 0 and 1, and needs latents; got {self.bottleneck_share} with "
                 f"`num_latents: {self.num_latents}`."
-            )
-        if self.freeze_language_model and self.freeze_vision:
-            raise ConfigurationError(
-                "`freeze_language_model: true` leaves the vision tower to be trained, but `freeze_vision` is true. Set one of the "
-                "two to false."
             )
         if self.rollout_gradient.detach_prompt and not self.freeze_vision:
             raise ConfigurationError(

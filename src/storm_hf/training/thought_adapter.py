@@ -7,13 +7,14 @@ from storm_hf.errors import ConfigurationError
 from storm_hf.model import StormForConditionalGeneration
 from storm_hf.model.thought_adapter_storm import adapter_weights, thought_layers
 from storm_hf.training.config import StormTrainingConfig
+from storm_hf.training.learning_rates import vision_parameters
 from storm_hf.training.peft import take_any_precision
 
 
 def train_thought_adapter(
     model: StormForConditionalGeneration, peft_config: PeftConfig | None, args: StormTrainingConfig
 ) -> None:
-    """Freeze all of a model but its thought adapter and its projector, and hold these two in float32.
+    """Train the thought adapter of a model and its projector, and without `freeze_vision` the vision tower.
 
     Args:
         model ([`StormForConditionalGeneration`]):
@@ -24,33 +25,46 @@ def train_thought_adapter(
             Configuration of the run.
 
     Raises:
-        ConfigurationError: If the run would train something else, or nothing: an adapter of PEFT, the vision tower, answers without
-            latents, or the language, which cannot change.
+        ConfigurationError: If the run would train something else, or nothing: an adapter of PEFT, answers without latents, or the
+            language, which cannot change; or a vision tower in 16 bits.
     """
     refused = {
         "peft_config": peft_config is not None,
-        "freeze_vision: false": not args.freeze_vision,
-        "freeze_language_model: true": args.freeze_language_model,
         "num_latents: 0": args.num_latents == 0,
         "keep_language": args.keep_language > 0,
         "language_weight": args.language_weight > 0,
     }
     if wrong := [name for name, is_given in refused.items() if is_given]:
         raise ConfigurationError(
-            f"A model with a thought adapter trains this adapter and the latent projector alone, but `{wrong[0]}` was given. Leave it "
+            f"A model with a thought adapter trains this adapter and the latent projector, but `{wrong[0]}` was given. Leave it "
             "out, or start from a model without a thought adapter."
         )
+    if not args.freeze_vision and model.dtype != torch.float32:
+        raise ConfigurationError(
+            f"`freeze_vision: false` beside a thought adapter trains a tower whose weights are {model.dtype}, in which small steps are "
+            "lost. Load the model with `dtype: float32`."
+        )
+    plugin = args.deepspeed_plugin
+    leave_to_thought_adapter(model, in_float32=plugin is None or plugin.zero_stage != 3)
+    if not args.freeze_vision:
+        for weight in vision_parameters(model):
+            weight.requires_grad_(True)
+
+
+def leave_to_thought_adapter(model: StormForConditionalGeneration, *, in_float32: bool = True) -> None:
+    """Freeze all of a model but its thought adapter and its projector.
+
+    Args:
+        model ([`StormForConditionalGeneration`]):
+            With a thought adapter.
+        in_float32 (`bool`, *optional*, defaults to `True`):
+            Whether to hold what is trained in float32. ZeRO-3 gathers one precision only, and has masters of its own.
+    """
     model.requires_grad_(False)
-    for layer in thought_layers(model.get_decoder()):
-        for weight in adapter_weights(layer):
-            _train_in_float32(weight)
     projector = model.model.latent_projector
-    for weight in projector.parameters():
-        _train_in_float32(weight)
-    if model.dtype != torch.float32:
+    layers = thought_layers(model.get_decoder())
+    for weight in (*projector.parameters(), *(weight for layer in layers for weight in adapter_weights(layer))):
+        weight.data = weight.data.float() if in_float32 else weight.data
+        weight.requires_grad_(True)
+    if in_float32 and model.dtype != torch.float32:
         take_any_precision(projector, model.dtype)
-
-
-def _train_in_float32(weight: torch.nn.Parameter) -> None:
-    weight.data = weight.data.float()
-    weight.requires_grad_(True)

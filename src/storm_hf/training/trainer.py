@@ -412,7 +412,7 @@ def keep_supervised(inputs: dict[str, Any]) -> dict[str, Any]:
 def _choose_trained_weights(
     model: PreTrainedModel | PeftModel, peft_config: PeftConfig | None, args: StormTrainingConfig
 ) -> PeftConfig | None:
-    """Freeze the parts that are not trained, and hold the weights that are trained in float32.
+    """Freeze the vision tower if it is not trained, and hold the weights that are trained in float32.
 
     Returns:
         [`~peft.PeftConfig`] or `None`: The configuration of the adapter to train, completed.
@@ -423,19 +423,10 @@ def _choose_trained_weights(
         train_thought_adapter(model, peft_config, args)
         return None
     freeze_vision(model, args.freeze_vision)
-    if args.freeze_language_model:
-        freeze_all_but_vision(model)
     if peft_config is not None:
         return complete_adapter(peft_config, model, args.freeze_vision)
     train_whole_in_float32(model, args)
     return None
-
-
-def freeze_all_but_vision(model: StormForConditionalGeneration) -> None:
-    """Freeze the language model with its embeddings, its head and the latent projector."""
-    trained = {id(parameter) for parameter in vision_parameters(model)}
-    for parameter in model.parameters():
-        parameter.requires_grad_(id(parameter) in trained)
 
 
 def freeze_vision(model: StormForConditionalGeneration, is_frozen: bool = True) -> None:
