@@ -1,9 +1,10 @@
 """A pretrained language model that thinks in latents: every baseline at equal updates, what is used, and what is not lost.
 
     python benchmarks/pretrained.py --world shuffle --seeds 0
-    python benchmarks/pretrained.py --world shuffle --seeds 0 --lora-rank 32
+    python benchmarks/pretrained.py --world shuffle --seeds 0 --trained whole       all weights, held to the language by plain rows
+    python benchmarks/pretrained.py --world shuffle --seeds 0 --trained adapter     LoRA that acts everywhere, merged at the end
     python benchmarks/pretrained.py --world shuffle --seeds 0 1 --variants direct_equal terse_equal storm
-    python benchmarks/pretrained.py --world shuffle --seeds 0 --keep-language 0      what keeping the language is worth
+    python benchmarks/pretrained.py --world shuffle --seeds 0 --trained whole --keep-language 0    what the plain rows are worth
     python benchmarks/pretrained.py --world shuffle --updates 2 --num-train 24       a rehearsal, in which nothing is learned
 
 SmolLM2-135M-Instruct inside Qwen2.5-VL (`make demo-pretrained` installs it), with the variants of `benchmarks/controls.py`. Each
@@ -33,6 +34,8 @@ from storm_hf.evaluation.bootstrap import wilson_interval
 from storm_hf.worlds import WORLD_NAMES
 
 
+RANK = 32
+EVERYWHERE = {"thought_adapter_rank": None, "keep_language": 1.0, "language_batch_size": 4}
 USE = ("zero", "noise_per_dataset", "mean_over_questions", "latents_only", "follows_donor")
 
 
@@ -41,14 +44,16 @@ def make_recipe(arguments: argparse.Namespace, seed: int) -> DemoRecipe:
     recipe = demo_recipe(arguments.world, seed, backbone="smollm2")
     if arguments.updates is not None:
         recipe = rehearsal(recipe, arguments.updates, arguments.num_train)
-    chosen = {"lora_rank": arguments.lora_rank, "keep_language": arguments.keep_language}
-    return dataclasses.replace(recipe, **{name: value for name, value in chosen.items() if value is not None})
+    if arguments.trained != "thought":
+        recipe = dataclasses.replace(recipe, **EVERYWHERE, lora_rank=RANK if arguments.trained == "adapter" else None)
+    kept = arguments.keep_language
+    return recipe if kept is None else dataclasses.replace(recipe, keep_language=kept)
 
 
 def make_run(arguments: argparse.Namespace, seed: int, console: Console) -> Run:
     """Prepare one seed (clips, backbone, base, features) and choose its variants."""
     recipe = make_recipe(arguments, seed)
-    parts = [arguments.world, str(seed), "whole" if recipe.lora_rank is None else f"lora{recipe.lora_rank}"]
+    parts = [arguments.world, str(seed), arguments.trained]
     parts += [] if arguments.keep_language is None else [f"keep{arguments.keep_language:g}"]
     parts += [] if arguments.updates is None else [f"{arguments.updates}-updates"]
     folder = DemoFolder((arguments.out / "-".join(parts)).resolve())
@@ -109,7 +114,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--world", default="shuffle", choices=WORLD_NAMES)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--lora-rank", type=int, help="train an adapter of this rank instead of the whole model")
+    parser.add_argument(
+        "--trained", default="thought", choices=("thought", "whole", "adapter"), help="weights that learn"
+    )
     parser.add_argument("--keep-language", type=float, help="weight of the divergence from the model before")
     parser.add_argument("--variants", nargs="+", help="names of those to train and show, instead of all")
     parser.add_argument("--updates", type=int, help="of every training, for a rehearsal in a folder of its own")

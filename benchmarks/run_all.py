@@ -57,8 +57,8 @@ WORLDS = ("shuffle", "bounce", "order")
 _MAIN = "direct_equal terse_equal storm"
 ALL = (
     Benchmark("pretrained-shuffle", "pretrained.py", f"--world shuffle --seeds 0 --variants {_MAIN}"),
-    Benchmark("pretrained-shuffle-lora", "pretrained.py", "--world shuffle --seeds 0 --lora-rank 32 --variants storm"),
-    Benchmark("pretrained-shuffle-forgets", "pretrained.py", "--world shuffle --seeds 0 --keep-language 0 --variants storm"),
+    Benchmark("pretrained-shuffle-whole", "pretrained.py", "--world shuffle --seeds 0 --trained whole --variants storm"),
+    Benchmark("pretrained-shuffle-adapter", "pretrained.py", "--world shuffle --seeds 0 --trained adapter --variants storm"),
     *(Benchmark(f"pretrained-{world}", "pretrained.py", f"--world {world} --seeds 0 --variants {_MAIN}") for world in WORLDS[1:]),
     Benchmark("pretrained-shuffle-controls", "pretrained.py", "--world shuffle --seeds 0"),
     Benchmark("pretrained-shuffle-seeds", "pretrained.py", f"--world shuffle --seeds 0 1 --variants {_MAIN}"),

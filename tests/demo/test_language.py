@@ -19,7 +19,7 @@ TEXTS = ["A boat lies in the harbour.", "Rain fell on the roof all night."]
 
 @pytest.fixture
 def recipe():
-    return dataclasses.replace(demo_recipe(backbone="smollm2"), frame_pixels=1024)
+    return dataclasses.replace(demo_recipe(backbone="smollm2"), frame_pixels=1024, keep_language=1.0)
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def folder(recipe, tmp_path, monkeypatch):
 
 def test_rows_hold_the_answers_of_the_backbone_and_plain_text_with_its_predictions(folder, recipe):
     language.record_backbone(folder, recipe)
-    rows = language.recorded_rows(folder, recipe)
+    rows = language.recorded_rows(folder)
     assert is_recorded(rows)
     assert [row["text"] for row in rows if row["text"]] == TEXTS
     answered = {row["prompt"]: row["completion"] for row in rows if row["prompt"]}
@@ -64,5 +64,6 @@ def test_untrained_model_speaks_as_the_backbone(folder, recipe):
     assert kept == report
 
 
-def test_nothing_is_kept_where_nothing_is_asked_for(folder, recipe):
-    assert language.recorded_rows(folder, dataclasses.replace(recipe, keep_language=0.0)) is None
+def test_nothing_is_recorded_where_nothing_is_to_be_kept(folder, recipe):
+    language.record_backbone(folder, dataclasses.replace(recipe, keep_language=0.0))
+    assert [path.name for path in folder.language.iterdir()] == ["before.json"]

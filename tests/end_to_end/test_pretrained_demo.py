@@ -28,7 +28,7 @@ def recipe():
     depths = {depth: 2 for depth in range(7)}
     trainings = mini_recipe().trainings
     return dataclasses.replace(
-        demo_recipe(backbone="smollm2"), **few, test_depths=depths, trainings=trainings, lora_rank=4
+        demo_recipe(backbone="smollm2"), **few, test_depths=depths, trainings=trainings, lora_rank=4, keep_language=1.0
     )
 
 

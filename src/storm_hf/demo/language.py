@@ -27,7 +27,7 @@ _ANSWER_TOKENS = 48
 
 
 def record_backbone(folder: DemoFolder, recipe: DemoRecipe) -> None:
-    """Measure the language of the backbone, and record what it predicts on its own answers and on plain text.
+    """Measure the language of the backbone, and record what it predicts on its own answers and on plain text if that is kept.
 
     A model that is trained with these rows is held to the backbone in every stage, whatever model a stage starts from.
     """
@@ -37,10 +37,11 @@ def record_backbone(folder: DemoFolder, recipe: DemoRecipe) -> None:
         str(folder.backbone), recipe.num_latents, processor=processor
     ).eval()
     before = measure_language(model, processor, name=recipe.backbone)
-    answers = answers_before(model, processor, read_training_prompts(), max_new_tokens=_ANSWER_TOKENS)
-    rows = record_language(model, processor, [*answers, *({"text": text} for text in read_training_texts())])
     folder.language.mkdir(parents=True, exist_ok=True)
-    rows.to_parquet(folder.language / _ROWS)
+    if recipe.keep_language:
+        answers = answers_before(model, processor, read_training_prompts(), max_new_tokens=_ANSWER_TOKENS)
+        rows = record_language(model, processor, [*answers, *({"text": text} for text in read_training_texts())])
+        rows.to_parquet(folder.language / _ROWS)
     write_atomically(folder.language / _BEFORE, before.to_json())
 
 

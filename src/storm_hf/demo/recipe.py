@@ -19,19 +19,18 @@ _SHALLOW, _DEEP = 32, 64  # test clips of a depth that a language model answers
 _PRETRAINED: Mapping[str, Any] = {  # what differs where the backbone is a pretrained language model
     "variants": ("direct", "storm"),
     "trainings": {
-        "base": Training(100, 2e-4),
-        "align": Training(200, 3e-4),
-        "answer": Training(15, 3e-5),
+        "base": Training(160, 5e-4),
+        "align": Training(200, 5e-4),
+        "answer": Training(15, 1e-4),
         **dict.fromkeys(("direct", "chain_of_thought", "terse_chain"), Training(215, 3e-4)),
     },
-    "vision_rate_factor": 10.0,
+    "vision_rate_factor": 4.0,
+    "thought_adapter_rank": 32,
     "projector_rate_factor": 3.0,
     "batch_size": 20,
-    "language_batch_size": 4,
     "num_gallery": 128,
     "num_per_depth": _SHALLOW,
     "wordings": "trained",
-    "keep_language": 1.0,
 }
 
 
