@@ -96,6 +96,18 @@ def use_table(runs: Sequence[Run]) -> str:
     return table(["latents of", "seed", "question", "own", *USE], rows)
 
 
+def reply_table(runs: Sequence[Run]) -> str:
+    """Tabulate the correct answers in unseen wordings by the form of the reply that is asked for."""
+    rows = []
+    for run in runs:
+        for variant in run.variants:
+            counts = run.results(variant.name)["open"]["by_reply"]
+            cells = [f"{correct} of {asked}" for correct, asked in counts.values()]
+            rows.append([variant.title, str(run.recipe.seed), *cells])
+    forms = runs[0].results(runs[0].variants[0].name)["open"]["by_reply"]
+    return table([f"{runs[0].recipe.second_form}, reply", "seed", *forms], rows)
+
+
 def language_table(runs: Sequence[Run]) -> str:
     """Tabulate the plain language before and after, without latents."""
     rows = []
@@ -133,7 +145,7 @@ def main() -> None:
         run_tasks([task_of(run, one) for one in run.waiting()], run.folder.logs, workers=WORKERS, console=console)
     out = Console(soft_wrap=True)
     out.print(f"{arguments.world}, seeds {arguments.seeds}, {date.today()}, {platform.machine()}\n", markup=False)
-    for text in (accuracy_table(runs), use_table(runs), depths_table(runs), language_table(runs)):
+    for text in (accuracy_table(runs), use_table(runs), depths_table(runs), reply_table(runs), language_table(runs)):
         out.print(text + "\n", markup=False)
 
 

@@ -1,11 +1,20 @@
 import dataclasses
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from tests.diagnostics.thinker import NUM_LATENTS, WORLD, make_thinker, saying
 
 from storm_hf.demo import DemoFolder, Training, Variant, data, demo_recipe
-from storm_hf.demo.measure import Examinee, deep_indices, make_gallery, measure_accuracy, measure_variant, pair_cosine
+from storm_hf.demo.measure import (
+    Examinee,
+    count_by_reply,
+    deep_indices,
+    make_gallery,
+    measure_accuracy,
+    measure_variant,
+    pair_cosine,
+)
 from storm_hf.inputs.prompts import PromptEncoder
 from storm_hf.target_trajectory import TargetTrajectory
 from storm_hf.video import write_video
@@ -63,6 +72,18 @@ def test_variant_without_latents_costs_one_pass_and_a_chain_its_words(thinker, t
     for said, passes in (("red", 1), ("blue blue green red", 4)):
         measures = measure(thinker, tests, recipe, said, 0, max_new_tokens=8)
         assert (measures["forward_passes"], measures["accuracy"]) == (passes, 0.5)
+
+
+def test_replies_are_counted_by_the_form_that_is_asked_for():
+    replies = ["red", "B", "(C) red", "The ball is under the red cup."]
+    rows = [{"answer": reply, "outcome": "red"} for reply in replies]
+    answers = [SimpleNamespace(choice=choice) for choice in ("red", "blue", "red", None)]
+    assert count_by_reply(answers, rows) == {
+        "word": (1, 1),
+        "letter": (0, 1),
+        "letter and word": (1, 1),
+        "sentence": (0, 1),
+    }
 
 
 def test_unreadable_answers_are_kept_as_none(thinker, tests, recipe):

@@ -119,6 +119,8 @@ def measure_variant(
     answers, open_answers = examinee.answer(rows), examinee.answer(open_rows)
     results = measure_accuracy(examinee, rows, answers, recipe)
     results["open"] = {"accuracy": accuracy(open_answers, open_rows)}
+    if recipe.wordings != "usual":
+        results["open"]["by_reply"] = count_by_reply(open_answers, open_rows)
     if variant.has_latents and with_interventions:
         asked, said = [rows[index] for index in deep], [answers[index] for index in deep]
         results["interventions"] = _measure_interventions(examinee, asked, said, recipe.seed, trajectory)
@@ -167,6 +169,31 @@ def measure_accuracy(
         "seconds_per_answer": cost.seconds,
         "choices": [answer.choice for answer in answers],
     }
+
+
+def count_by_reply(answers: Sequence[Answer], rows: Sequence[Row]) -> dict[str, tuple[int, int]]:
+    """Count correct answers and questions by the form of the reply that is asked for.
+
+    Args:
+        answers (`Sequence`):
+            The answers.
+        rows (`Sequence`):
+            Their questions, with the columns of [`~storm_hf.worlds.Asked`].
+    """
+    counts = {form: (0, 0) for form in ("word", "letter", "letter and word", "sentence")}
+    for answer, row in zip(answers, rows, strict=True):
+        form = _form_of_reply(str(row["answer"]), str(row["outcome"]))
+        correct, asked = counts[form]
+        counts[form] = correct + (answer.choice == row["outcome"]), asked + 1
+    return counts
+
+
+def _form_of_reply(reply: str, outcome: str) -> str:
+    if reply == outcome:
+        return "word"
+    if outcome not in reply:
+        return "letter"
+    return "letter and word" if len(reply.split()) == 1 + len(outcome.split()) else "sentence"
 
 
 def _measure_interventions(

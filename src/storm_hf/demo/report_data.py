@@ -350,6 +350,8 @@ class DemoStory:
             From a variant to its plain language beside that of the pretrained backbone; empty where nothing was pretrained.
         num_plain_rows (`int`, *optional*, defaults to `0`):
             Number of plain rows that held it to the backbone.
+        replies (`Mapping[str, tuple[int, int]]`, *optional*):
+            From a form of the reply to the correct answers and the questions of STORM in the second form; empty where there is one.
     """
 
     recipe: DemoRecipe
@@ -365,6 +367,7 @@ class DemoStory:
     extra_by_depth: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     language: Mapping[str, LanguageReport] = field(default_factory=dict)
     num_plain_rows: int = 0
+    replies: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
 
 def read_report(folder: DemoFolder, recipe: DemoRecipe, out: Path) -> DemoReport:
@@ -441,6 +444,7 @@ def read_story(
         extra_variants=_of_trained(results, "terse_chain", VariantResult.of),
         extra_by_depth=_of_trained(results, "chain_of_thought", lambda one: one["by_depth"]),
         language={name: read_language(one) for name, one in results.items() if "language" in one},
+        replies=storm["open"].get("by_reply", {}),
         num_plain_rows=len(recorded_rows(folder)) if recipe.keep_language else 0,
     )
 
