@@ -2,6 +2,7 @@
 
     python tools/readme.py                     # write the figures into README.md
     python tools/readme.py --demo runs/demo    # first take the record of `make demo` from a run
+    python tools/readme.py --pretrained runs/smollm2    # the same of `make demo-pretrained`
     python tools/readme.py --plan              # first take what `storm plan` says of the recipes
 
 The script writes between the comments `<!-- figures: NAME -->` and `<!-- end -->`. `tests/test_readme.py` fails if README.md
@@ -71,6 +72,23 @@ def demo(records: Records) -> str:
     return table(("accuracy, %", "options given", "open question", "forward passes"), cells)
 
 
+def pretrained(records: Records) -> str:
+    """Table of the pretrained model: thinking and its latents replaced, a direct answer, and the language that is left."""
+    figures = records["pretrained"]["figures"]
+    passes = figures["forward_passes"]
+    rows = [("**STORM**", "storm", passes["storm"])]
+    rows += [(f"STORM, latents: `{name.replace('follows_', '')}`", name, passes["storm"]) for name in INTERVENTIONS]
+    rows.append(("direct answer, trained whole", "direct", passes["direct"]))
+    cells = [(title, *(percent(figures[form][name]) for form in FORMS), str(count)) for title, name, count in rows]
+    same, asked = figures["answered_as_before"]
+    before, after = figures["perplexity"]
+    words = (
+        f"Without latents, {same} of {asked} plain prompts are answered as before, word for word, and the perplexity of plain text is\n"
+        f"{after:.2f} ({before:.2f} before)."
+    )
+    return table(("accuracy, %", "usual question", "unseen wordings", "forward passes"), cells) + "\n\n" + words
+
+
 def counterfactual(records: Records) -> str:
     """Sentence about edits in the middle of the rollout."""
     figures = records["counterfactual"]["figures"]
@@ -106,6 +124,7 @@ def plans(records: Records) -> str:
 
 BLOCKS: dict[str, Callable[[Records], str]] = {
     "film": film,
+    "pretrained": pretrained,
     "demo": demo,
     "counterfactual": counterfactual,
     "worlds": worlds,
@@ -137,7 +156,12 @@ def span(shares: float | list[float] | None) -> str:
 
 def demo_record(run: Path) -> dict[str, Any]:
     """Read the record of a run of `storm demo`."""
-    results = {name: json.loads((run / "arms" / name / "results.json").read_text()) for name in ("storm", *BASELINES)}
+    return record_of_run(run, BASELINES, "storm demo --out runs/demo")
+
+
+def record_of_run(run: Path, baselines: Iterable[str], command: str) -> dict[str, Any]:
+    """Read accuracies and costs of a run that a command made, but for its seed."""
+    results = {name: json.loads((run / "arms" / name / "results.json").read_text()) for name in ("storm", *baselines)}
     figures: dict[str, Any] = {
         "forward_passes": {name: round(result["forward_passes"]) for name, result in results.items()}
     }
@@ -148,8 +172,26 @@ def demo_record(run: Path) -> dict[str, Any]:
         figures[form] = {name: round(share, 3) for name, share in shares.items()}
     report = json.loads((run / "report.json").read_text())
     day = datetime.datetime.fromtimestamp((run / "report.json").stat().st_mtime, datetime.UTC).date()
-    command = f"storm demo --out runs/demo --seed {report['seed']}"
-    return {"command": command, "date": day.isoformat(), "seeds": [report["seed"]], "figures": figures}
+    return {
+        "command": f"{command} --seed {report['seed']}",
+        "date": day.isoformat(),
+        "seeds": [report["seed"]],
+        "figures": figures,
+    }
+
+
+def pretrained_record(run: Path) -> dict[str, Any]:
+    """Read the record of a run of `storm demo --backbone smollm2`."""
+    record = record_of_run(run, ("direct",), "storm demo --backbone smollm2 --out runs/smollm2")
+    language = json.loads((run / "arms" / "storm" / "results.json").read_text())["language"]
+    same = [
+        pair
+        for pair in zip(language["before"]["answers"], language["after"]["answers"], strict=True)
+        if pair[0] == pair[1]
+    ]
+    record["figures"]["answered_as_before"] = [len(same), len(language["before"]["answers"])]
+    record["figures"]["perplexity"] = [round(language[when]["perplexity"], 2) for when in ("before", "after")]
+    return record
 
 
 def planned(command: str, num_clips: int) -> dict[str, float]:
@@ -178,15 +220,18 @@ def main() -> None:
     """Take new records where asked, and write README.md."""
     parser = argparse.ArgumentParser(description="Write the figures of README.md from the records of the benchmarks.")
     parser.add_argument("--demo", type=Path, help="Folder of a run whose record is taken first.")
+    parser.add_argument("--pretrained", type=Path, help="The same of a run with a pretrained backbone.")
     parser.add_argument("--plan", action="store_true", help="Take what `storm plan` says first.")
     options = parser.parse_args()
     records = json.loads(RECORDS.read_text(encoding="utf-8"))
     if options.demo:
         records["demo"] = demo_record(options.demo)
+    if options.pretrained:
+        records["pretrained"] = pretrained_record(options.pretrained)
     if options.plan:
         for plan in records["plans"]["rows"]:
             plan |= planned(plan["command"], records["plans"]["clips"])
-    if options.demo or options.plan:
+    if options.demo or options.pretrained or options.plan:
         RECORDS.write_text(json.dumps(records, indent=2) + "\n", encoding="utf-8")
     README.write_text(written(README.read_text(encoding="utf-8"), records), encoding="utf-8")
 

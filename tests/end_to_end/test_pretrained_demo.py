@@ -81,7 +81,10 @@ def test_questions_of_training_have_many_wordings_and_complete_replies(report):
     assert any(row["answer"] != row["outcome"] for row in rows)
 
 
-def test_every_training_is_held_to_the_language_of_the_backbone(report, recipe):
+def test_what_thinks_speaks_as_the_backbone_and_what_does_not_is_held_to_it(report, recipe):
     folder, _ = report
-    for name in ("base", "arms/direct", "arms/align", "arms/storm"):
-        assert read_json(folder.path / name / "run_settings.json")["keep_language"] == recipe.keep_language > 0, name
+    for name, weight in {"base": 0, "arms/direct": recipe.keep_language, "arms/align": 0, "arms/storm": 0}.items():
+        assert read_json(folder.path / name / "run_settings.json")["keep_language"] == weight, name
+    for name in ("align", "storm"):
+        spoken = read_language(read_json(folder.variant(name) / "results.json"))
+        assert (spoken.after.answers, spoken.after.perplexity) == (spoken.before.answers, spoken.before.perplexity)

@@ -275,3 +275,13 @@ def test_later_stage_names_base_data_and_language_of_the_folder_that_it_started_
     assert metadata["base_model"] == "you/base"
     assert metadata["datasets"] == ["me/thoughts", "me/answers"]
     assert metadata["language"] == [("en" if has_worlds else "de")]
+
+
+def test_card_says_what_a_thought_adapter_leaves_as_it_was():
+    model = tiny_storm("qwen2_5_vl")
+    without = str(model_card(facts_of_model(model, name="some", stage="answer")))
+    model.add_thought_adapter(r=2, lora_alpha=4)
+    text = str(model_card(facts_of_model(model, name="some", stage="answer")))
+    for words in ("an adapter of rank 2, which acts from the first latent on", "transformers 5.24, `peft` and `av`"):
+        assert words in text
+        assert words not in without

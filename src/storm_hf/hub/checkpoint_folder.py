@@ -160,6 +160,7 @@ class CheckpointFolder:
             backbone=backbone,
             num_latents=self.config["num_latents"],
             latent_attention=self.config.get("latent_attention", StormConfig.latent_attention),
+            thought_rank=(self.config.get("thought_adapter") or {}).get("r"),
             prompt=self.config.get("storm_prompt"),
             num_parameters=self._num_parameters(),
             is_adapter=self.is_adapter,

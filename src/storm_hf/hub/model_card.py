@@ -41,6 +41,8 @@ class ModelFacts:
             Of the model, or of the adapter alone.
         latent_attention (`str`, *optional*, defaults to `"full"`):
             Context of a latent; see [`StormConfig`].
+        thought_rank (`int`, *optional*):
+            Rank of its thought adapter; see [`StormConfig`].
         prompt (`dict`, *optional*):
             Form of the prompts that it was trained on, as its configuration has it.
         is_adapter (`bool`, *optional*, defaults to `False`):
@@ -83,6 +85,7 @@ class ModelFacts:
     num_latents: int
     num_parameters: int
     latent_attention: str = "full"
+    thought_rank: int | None = None
     prompt: dict[str, Any] | None = None
     is_adapter: bool = False
     base_model: str | None = None
@@ -142,6 +145,7 @@ def facts_of_model(model: Any, *, name: str, stage: Stage, **known: Any) -> Mode
         "backbone": model.config.vlm_config.model_type,
         "num_latents": model.config.num_latents,
         "latent_attention": model.config.latent_attention,
+        "thought_rank": (model.config.thought_adapter or {}).get("r"),
         "prompt": model.config.storm_prompt,
         "num_parameters": sum(weight.numel() for weight in weights),
         "is_adapter": is_adapter,
