@@ -19,11 +19,13 @@ from transformers import ProcessorMixin
 
 from storm_hf.curriculum.reasoning import replace_reasoning
 from storm_hf.demo import DemoFolder, DemoRecipe, Training, Variant, data
+from storm_hf.demo.training import prepare_adapter
 from storm_hf.demo.variants import storm_variant
 from storm_hf.inputs.prompts import PromptEncoder, Row
 from storm_hf.model import StormConfig
 from storm_hf.model.processing_storm import LATENT_TOKENS
 from storm_hf.training.flops import TokenCounts, attention_shape, count_parameters, training_flops
+from storm_hf.training.thought_adapter import leave_to_thought_adapter
 from storm_hf.training.trainer import freeze_vision
 
 
@@ -151,6 +153,10 @@ def flops_per_update(folder: DemoFolder, recipe: DemoRecipe, variant: Variant) -
     """
     stage_one = variant.stage_one or variant
     model, processor = data.load(folder.base, **stage_one.config)
+    prepare_adapter(model, recipe, variant)
+    is_prompt_frozen = model.config.thought_adapter is not None
+    if is_prompt_frozen:
+        leave_to_thought_adapter(model)
     freeze_vision(model)
     rows = data.dataset(folder, "train", with_thoughts=False)
     rows = rows.select(range(min(_NUM_COUNTED, len(rows))))
@@ -163,7 +169,10 @@ def flops_per_update(folder: DemoFolder, recipe: DemoRecipe, variant: Variant) -
     lengths = batch["attention_mask"].sum(dim=1) + torch.tensor(answers)
     clips = batch["input_ids"].eq(model.config.video_token_id or -1).sum(dim=1)
     again = (lengths - clips) * (variant.settings.get("bottleneck_share", 0) > 0)
+    prompt = (batch["attention_mask"].sum(dim=1) - variant.num_latents) * is_prompt_frozen
     tokens = TokenCounts(
+        detached=int(prompt.sum()),
+        detached_pairs=int(prompt.square().sum()),
         decoder=int((lengths + again).sum()),
         decoder_pairs=int((lengths.square() + again.square()).sum()),
         supervised=sum(answers),

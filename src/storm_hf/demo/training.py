@@ -149,7 +149,7 @@ def train_variant(
     disable_progress_bars()
     parts = parts or ((folder, recipe),)
     model, processor = _start(folder, recipe, variant, parts)
-    _prepare_adapter(model, recipe, variant)
+    prepare_adapter(model, recipe, variant)
     trainer = _make_trainer(folder, recipe, variant, model, processor, _rows(variant, parts), report)
     train(trainer)
     if variant.stage != "base":
@@ -179,7 +179,7 @@ def _start(
     return StormForConditionalGeneration(config), processor
 
 
-def _prepare_adapter(model: StormForConditionalGeneration, recipe: DemoRecipe, variant: Variant) -> None:
+def prepare_adapter(model: StormForConditionalGeneration, recipe: DemoRecipe, variant: Variant) -> None:
     """Give a variant the thought adapter that it trains; one without latents sees by the weights that it is merged into."""
     rank = recipe.thought_adapter_rank
     if rank is None:

@@ -6,6 +6,7 @@ activated LoRA (arXiv 2504.12397) whose invocation token is `<|latent_start|>`, 
 its own (arXiv 2503.01743). The layers are PEFT's; what is here says when they act.
 """
 
+import importlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -37,10 +38,7 @@ def insert_thought_adapter(decoder: nn.Module, settings: dict[str, Any]) -> None
         raise DependencyError(
             "This model has a thought adapter, whose layers are PEFT's. Install it: `pip install peft`."
         )
-    try:
-        from peft import LoraConfig, inject_adapter_in_model
-    except ImportError as error:
-        raise DependencyError(f"PEFT is installed and cannot be loaded: {error}") from error
+    peft: Any = importlib.import_module("peft")  # a line that imports it would ask for it in every checkpoint
     if thought_layers(decoder):
         raise ConfigurationError(
             "Expected a language model without a thought adapter, got one that has it. Train that one."
@@ -49,8 +47,8 @@ def insert_thought_adapter(decoder: nn.Module, settings: dict[str, Any]) -> None
         {name.rpartition(".")[2] for name, module in decoder.named_modules() if isinstance(module, nn.Linear)}
     )
     try:
-        config = LoraConfig(**{"target_modules": names, **settings})
-        inject_adapter_in_model(config, decoder, adapter_name=ADAPTER_NAME)
+        config = peft.LoraConfig(**{"target_modules": names, **settings})
+        peft.inject_adapter_in_model(config, decoder, adapter_name=ADAPTER_NAME)
     except (TypeError, ValueError) as error:
         raise ConfigurationError(
             f"`thought_adapter` must hold arguments of a LoraConfig, got {settings}: {error}"

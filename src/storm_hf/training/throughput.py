@@ -128,9 +128,10 @@ class ThroughputMeter:
         storm = model.get_base_model() if is_peft_model(model) else model
         num_latents = storm.config.num_latents if args.num_latents is None else args.num_latents
         peak = peak_flops_per_second(args) if is_dense(storm.config) else None
+        reads_frozen = storm.config.thought_adapter is not None and args.freeze_vision
         return cls(
             storm.config,
-            detaches_prompt=not args.rollout_gradient.reaches_prompt(num_latents),
+            detaches_prompt=reads_frozen or not args.rollout_gradient.reaches_prompt(num_latents),
             utilisation=None
             if peak is None
             else Utilisation(count_parameters(storm), attention_shape(storm.config), peak),
