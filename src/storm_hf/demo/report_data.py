@@ -444,7 +444,7 @@ def read_story(
         extra_variants=_of_trained(results, "terse_chain", VariantResult.of),
         extra_by_depth=_of_trained(results, "chain_of_thought", lambda one: one["by_depth"]),
         language={name: read_language(one) for name, one in results.items() if "language" in one},
-        replies=storm["open"].get("by_reply", {}),
+        replies=storm.get("open", {}).get("by_reply", {}),
         num_plain_rows=len(recorded_rows(folder)) if recipe.keep_language else 0,
     )
 
