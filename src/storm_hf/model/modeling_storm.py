@@ -464,7 +464,7 @@ class StormModel(StormPreTrainedModel):
         inputs: dict[str, Any],
     ) -> ModelOutput:
         """The backbone, with the thought adapter, if there is one, once its thought has begun."""
-        layers = thought_layers(self.get_decoder())
+        layers = [] if self.config.thought_adapter is None else thought_layers(self.get_decoder())
         has_begun = cache is not None and rollout_state(cache).adapter_acts
         if layers and cache is not None and input_ids is not None and not has_begun and self._opens_thought(input_ids):
             if position_ids is None:

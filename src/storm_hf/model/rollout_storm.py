@@ -6,6 +6,7 @@ Axes: B batch, S sequence, K latent steps, D hidden size.
 """
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -193,7 +194,8 @@ class LatentForward:
         self.block, self.cache = block, cache
         self.forced_latents, self.intervene = forced_latents, intervene
         self.gradient = gradient or RolloutGradient()
-        self.thought_layers = thought_layers(model.get_decoder())
+        has_adapter = model.config.thought_adapter is not None
+        self.thought_layers = thought_layers(model.get_decoder()) if has_adapter else []
         self._check(forced_latents)
         self._check_gradient()
 
@@ -261,7 +263,7 @@ class LatentForward:
             check_unchunked(self.block, input_ids, self.cache)
             sees, is_seen_later = step_attention(input_ids, attention_mask, self.block, self.config)
             attention_mask = as_mask(sees, self.model.get_decoder())
-        with without_checkpointing(self.model.get_decoder() if self.thought_layers else None):
+        with without_checkpointing(self.model.get_decoder()) if self.thought_layers else nullcontext():
             if self.forced_latents is None:
                 runner, latents = self._roll_out(input_ids, attention_mask, position_ids, inputs)
             else:

@@ -8,7 +8,7 @@ its own (arXiv 2503.01743). The layers are PEFT's; what is here says when they a
 
 import importlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 from torch import nn
@@ -84,9 +84,15 @@ def adapter_weights(layer: nn.Module) -> list[nn.Parameter]:
     return [weight for name, weight in layer.named_parameters() if f".{ADAPTER_NAME}" in name]
 
 
-@contextmanager
-def acting(layers: Sequence[nn.Module], is_acting: bool) -> Iterator[None]:
+def acting(layers: Sequence[nn.Module], is_acting: bool) -> AbstractContextManager[None]:
     """Let the adapter of some layers act, or not, for a while. PEFT's own switch would also freeze it."""
+    return (
+        _acting(layers, is_acting) if layers else nullcontext()
+    )  # which a compiled step without an adapter sees nothing of
+
+
+@contextmanager
+def _acting(layers: Sequence[nn.Module], is_acting: bool) -> Iterator[None]:
     _switch(layers, is_acting)
     try:
         yield
@@ -100,14 +106,13 @@ def _switch(layers: Sequence[nn.Module], is_acting: bool) -> None:
 
 
 @contextmanager
-def without_checkpointing(decoder: nn.Module | None) -> Iterator[None]:
-    """Keep activations for a while, if a language model is given.
+def without_checkpointing(decoder: nn.Module) -> Iterator[None]:
+    """Keep the activations of a language model for a while.
 
     A layer that is recomputed in the backward pass would not know whether its adapter acted. Nothing is lost: of a prompt that is
     read by frozen weights nothing is kept, and the latents and the answer are short.
     """
-    modules = () if decoder is None else decoder.modules()
-    layers = [module for module in modules if isinstance(module, GradientCheckpointingLayer)]
+    layers = [module for module in decoder.modules() if isinstance(module, GradientCheckpointingLayer)]
     before = [layer.gradient_checkpointing for layer in layers]
     for layer in layers:
         layer.gradient_checkpointing = False
