@@ -163,6 +163,22 @@ def test_gradient_of_the_rollout_is_that_of_whole_passes(kind, inputs, is_checkp
         assert_close(found, expected[name], rtol=1e-3, atol=1e-4 * float(expected[name].abs().max()))
 
 
+def test_prompt_keeps_no_activations_though_layers_are_checkpointed(kind):
+    model = trained_storm(kind).train()
+    model.requires_grad_(False)
+    model.model.latent_projector.requires_grad_(True)
+    model.activation_checkpointing_enable({"use_reentrant": False})
+    recorded = []
+    decoder = model.get_decoder()
+    hook = decoder.register_forward_hook(
+        lambda module, inputs, output: recorded.append(output.last_hidden_state.requires_grad)
+    )
+    model(**tiny_inputs(kind, suffix=SUFFIX))
+    hook.remove()
+    assert recorded[:2] == [False, False]  # the prompt, and its last token
+    assert all(recorded[2:])
+
+
 @pytest.mark.parametrize("stage", STAGES)
 def test_training_moves_the_adapter_and_the_projector_alone(stage, kind, tmp_path):
     model = tiny_storm(kind, num_latents=NUM_LATENTS)

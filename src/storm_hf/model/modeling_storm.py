@@ -138,9 +138,12 @@ class StormPreTrainedModel(PreTrainedModel):
         """Let gradients reach the embedded tokens, as gradient checkpointing asks for.
 
         transformers does the same to what goes into the vision tower, which would then keep its activations and be gone
-        back through although it is frozen. A tower that trains has gradients of its own.
+        back through although it is frozen. A tower that trains has gradients of its own. With a thought adapter nothing is
+        recomputed, and the prompt, which frozen weights read, would keep all of its activations.
         """
         self.disable_input_require_grads()
+        if self.config.thought_adapter is not None:
+            return
         hook = self.get_input_embeddings().register_forward_hook(_require_gradient)
         self._require_grads_hook, self._require_grads_hooks = hook, [hook]
 
