@@ -57,7 +57,7 @@ def test_recipe_of_a_24_gb_gpu_fits_it():
         assert float(figures[f"plan trainers/recipes/{recipe.name}"].split()[0]) < 20, "with room for the driver"
 
 
-@pytest.mark.parametrize("name", ["qwen3vl_8b", "lora_24gb", "worlds_tiny"])
+@pytest.mark.parametrize("name", ["qwen3vl_8b", "lora_24gb", "thought_7b", "worlds_tiny"])
 def test_stage_ii_goes_on_from_stage_i_at_a_tenth_of_its_rate(name):
     align, answer = (
         yaml.safe_load((ROOT / "trainers" / "recipes" / f"{name}_{stage}.yaml").read_text())
