@@ -445,7 +445,9 @@ class StormModel(StormPreTrainedModel):
             if position_ids is None:
                 position_ids = self._positions(read, attention_mask, cache, inputs)
             attention_mask = hide_thought(attention_mask, cache, read.shape[1])
-        output = self._read(input_ids, attention_mask, position_ids, cache, inputs_embeds, use_cache, inputs)
+        arguments = {"input_ids": input_ids, "attention_mask": attention_mask, "position_ids": position_ids}
+        others = {"inputs_embeds": inputs_embeds, "use_cache": use_cache}
+        output = self._read(cache, arguments, others, inputs)
         if output.cache is not None and output.last_hidden_state.shape[1] > 1 and not torch.is_grad_enabled():
             rollout_state(output.cache).keep(output.last_hidden_state)
         return StormModelOutput(
@@ -457,38 +459,24 @@ class StormModel(StormPreTrainedModel):
         )
 
     def _read(
-        self,
-        input_ids: torch.Tensor | None,
-        attention_mask: torch.Tensor | None,
-        position_ids: torch.Tensor | None,
-        cache: Cache | None,
-        inputs_embeds: torch.Tensor | None,
-        use_cache: bool | None,
-        inputs: dict[str, Any],
+        self, cache: Cache | None, tokens: dict[str, Any], others: dict[str, Any], inputs: dict[str, Any]
     ) -> ModelOutput:
-        """The backbone, with the thought adapter, if there is one, once its thought has begun."""
+        """Run the backbone, with the thought adapter, if there is one, once its thought has begun."""
         layers = [] if self.config.thought_adapter is None else thought_layers(self.get_decoder())
         has_begun = cache is not None and rollout_state(cache).adapter_acts
-        if layers and cache is not None and input_ids is not None and not has_begun and self._opens_thought(input_ids):
-            if position_ids is None:
-                position_ids = self._positions(input_ids, attention_mask, cache, inputs)
-            return read_to_thought(self, cache, input_ids, attention_mask, position_ids, inputs)
+        if layers and cache is not None and not has_begun and self._opens_thought(tokens["input_ids"]):
+            if tokens["position_ids"] is None:
+                tokens["position_ids"] = self._positions(tokens["input_ids"], tokens["attention_mask"], cache, inputs)
+            return read_to_thought(self, cache, **tokens, inputs=inputs)
         with acting(layers, has_begun):
-            return self.backbone.base_model(
-                input_ids=input_ids,
-                attention_mask=attention_mask,
-                position_ids=position_ids,
-                cache=cache,
-                inputs_embeds=inputs_embeds,
-                use_cache=use_cache,
-                return_dict=True,
-                **inputs,
-            )
+            return self.backbone.base_model(cache=cache, return_dict=True, **tokens, **others, **inputs)
 
-    def _opens_thought(self, input_ids: torch.Tensor) -> bool:
-        """Whether a piece of a prompt ends where its latents begin."""
+    def _opens_thought(self, input_ids: torch.Tensor | None) -> bool:
+        """Check that a piece of a prompt ends where its latents begin. A decoding step does not wait for the device."""
         start_id = self.config.latent_start_token_id
-        return start_id is not None and bool(input_ids[:, -1].eq(start_id).all())
+        if input_ids is None or start_id is None or input_ids.shape[1] == 1:
+            return False
+        return bool(input_ids[:, -1].eq(start_id).all())
 
     def _positions(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None, cache: Cache | None, inputs: dict[str, Any]
