@@ -42,7 +42,7 @@ def test_letter_of_a_reply_stands_at_the_correct_option(told, episodes):
     replies = [read_answer(row, "words") for row in told]
     letters = [(reply, text_of(row), one.answer) for reply, row, one in zip(replies, told, episodes, strict=True)]
     alone = [each for each in letters if len(each[0]) == 1]
-    assert len(alone) > NUM_ROWS / 4
+    assert len(alone) > NUM_ROWS / 2
     for letter, text, answer in alone:
         forms = (f"{letter}. {answer}", f"{letter}) {answer}")
         assert any(f"{form}\n" in text or f"{form} " in text for form in forms)

@@ -19,6 +19,7 @@ from storm_hf.target_trajectory import TargetSettings, build_thoughts, load_thou
 from storm_hf.thought_video import WorldExample, WorldRecipe, WorldSplit, render_world
 from storm_hf.training.loading import caption_rows
 from storm_hf.worlds import Asked, EpisodeText, World, ask, make_world, split_seeds
+from storm_hf.worlds.asking import reply_form
 
 
 _ROWS_PER_SHARD = 512
@@ -79,9 +80,9 @@ def captions(examples: Sequence[WorldExample]) -> Dataset:
 def told_questions(recipe: DemoRecipe, num_rows: int) -> Dataset:
     """Make the rows that teach a model to reply: the states in words instead of a clip, and a question about them.
 
-    The options stand under letters, in a drawn order. A letter takes two steps, from the state to its option and from there to
-    the letter, and a language model that was never trained for it takes thousands of rows; these cost no clip, so no two rows
-    are about the same episode.
+    The options stand under letters, in a drawn order, and the reply has the letter. That takes two steps, from the state to its
+    option and from there to the letter, and a language model that was never trained for it takes thousands of rows. These cost
+    no clip, so that no two are about the same episode.
 
     Args:
         recipe ([`DemoRecipe`]):
@@ -108,7 +109,7 @@ def told_questions(recipe: DemoRecipe, num_rows: int) -> Dataset:
 
 def _ask_for_letter(world: World[Any], episode: EpisodeText) -> Asked:
     drawn = (ask(world, episode, seed, "trained") for seed in itertools.count(_SEEDS_APART * episode.seed))
-    return next(asked for asked in drawn if asked.choice_style == "letters")
+    return next(asked for asked in drawn if reply_form(asked.answer, asked.outcome) in ("letter", "letter and word"))
 
 
 def encode_thoughts(folder: DemoFolder, recipe: DemoRecipe, report: Report) -> None:

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from transformers import ProcessorMixin
@@ -40,6 +40,7 @@ from storm_hf.reporting import write_atomically
 from storm_hf.target_trajectory import TargetTrajectory, load_thoughts
 from storm_hf.video import read_video
 from storm_hf.worlds import format_question
+from storm_hf.worlds.asking import ReplyForm, reply_form
 
 
 NUM_TIMED = 24  # questions that are answered one by one to take the time
@@ -180,20 +181,12 @@ def count_by_reply(answers: Sequence[Answer], rows: Sequence[Row]) -> dict[str, 
         rows (`Sequence`):
             Their questions, with the columns of [`~storm_hf.worlds.Asked`].
     """
-    counts = {form: (0, 0) for form in ("word", "letter", "letter and word", "sentence")}
+    counts = dict.fromkeys(get_args(ReplyForm), (0, 0))
     for answer, row in zip(answers, rows, strict=True):
-        form = _form_of_reply(str(row["answer"]), str(row["outcome"]))
+        form = reply_form(str(row["answer"]), str(row["outcome"]))
         correct, asked = counts[form]
         counts[form] = correct + (answer.choice == row["outcome"]), asked + 1
     return counts
-
-
-def _form_of_reply(reply: str, outcome: str) -> str:
-    if reply == outcome:
-        return "word"
-    if outcome not in reply:
-        return "letter"
-    return "letter and word" if len(reply.split()) == 1 + len(outcome.split()) else "sentence"
 
 
 def _measure_interventions(

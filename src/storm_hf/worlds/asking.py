@@ -21,6 +21,7 @@ from storm_hf.worlds.world import World
 
 
 Wordings = Literal["usual", "trained", "held_out"]
+ReplyForm = Literal["word", "letter", "letter and word", "sentence"]
 
 _STREAM = zlib.crc32(b"wording of a question")  # so that it is drawn apart from the episode
 _STYLES: tuple[QuestionStyle, ...] = ("none", "words", "letters")
@@ -122,6 +123,22 @@ def ask(world: World[Any], episode: EpisodeText, seed: int, wordings: Wordings) 
         request, reply = _draw_reply(generator, world, episode, choices, style, item)
         turn = (listed + request).rstrip(), reply
     return _asked(episode, *turn, chain, options=(), choices=choices, style=style)
+
+
+def reply_form(reply: str, outcome: str) -> ReplyForm:
+    """Tell in which form a reply gives the outcome.
+
+    Args:
+        reply (`str`):
+            A complete reply, as of [`Asked`].
+        outcome (`str`):
+            The option that it means.
+    """
+    if reply == outcome:
+        return "word"
+    if outcome not in reply:
+        return "letter"
+    return "letter and word" if len(reply.split()) == 1 + len(outcome.split()) else "sentence"
 
 
 def _asked(
