@@ -104,7 +104,7 @@ def plan_recipe(
         with _status(file):
             plan = planning.plan_recipe(file, assumptions, model)
     if as_json:
-        typer.echo(json.dumps(as_dict(plan, device, mfu), indent=2))
+        typer.echo(json.dumps(_as_dict(plan, device, mfu), indent=2))
     else:
         _print(plan, device, mfu)
 
@@ -134,7 +134,7 @@ def _size(text: str) -> tuple[int, int]:
     return int(width), int(height)
 
 
-def as_dict(plan: "Plan", device: "Gpu | None" = None, mfu: float = 0.4) -> dict[str, Any]:
+def _as_dict(plan: "Plan", device: "Gpu | None" = None, mfu: float = 0.4) -> dict[str, Any]:
     """A plan for programs: bytes, tokens, FLOPs."""
     parts = {name: asdict(part) for name, part in plan.parameters.by_part().items()}
     content: dict[str, Any] = {
