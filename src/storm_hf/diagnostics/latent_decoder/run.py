@@ -15,7 +15,7 @@ from PIL import Image
 
 from storm_hf.diagnostics.latent_decoder.decoder import FOLDER, DecoderConfig, ThoughtDecoder
 from storm_hf.diagnostics.latent_decoder.imagine import Imagination, states_drawn_right
-from storm_hf.diagnostics.latent_decoder.pictures import write_gif
+from storm_hf.diagnostics.latent_decoder.pictures import Scene, gallery_section, imagine_page, write_gif
 from storm_hf.diagnostics.latent_decoder.renderer import (
     LatentRenderer,
     Progress,
@@ -24,7 +24,6 @@ from storm_hf.diagnostics.latent_decoder.renderer import (
     read_first,
     silent,
 )
-from storm_hf.diagnostics.latent_decoder.section import Scene, gallery_section, imagine_page
 from storm_hf.diagnostics.latent_decoder.steps import ThoughtSteps, fingerprint
 from storm_hf.errors import DatasetError, StaleWorkError
 from storm_hf.evaluation.batch import accuracy
