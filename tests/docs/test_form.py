@@ -78,7 +78,14 @@ def test_a_training_that_is_compared_is_called_a_variant(page):
 
 
 def test_what_is_asked_most_is_among_the_places_to_change():
-    asked = {"the projector", "a loss of Stage I", "the pooling of targets", "a backbone's quirk", "an intervention", "a card's line"}
+    asked = {
+        "the projector",
+        "a loss of Stage I",
+        "the pooling of targets",
+        "a backbone's quirk",
+        "an intervention",
+        "a card's line",
+    }
     assert asked <= {subject for subject, _, _ in PLACES}
     assert sum("limit" in subject for subject, _, _ in PLACES) == 2
 
