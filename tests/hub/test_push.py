@@ -111,7 +111,7 @@ def test_row_whose_licence_forbids_it_has_features_and_a_name_only(folder, api, 
     assert b"video of q2" not in everything
     card = store.read(REPO, "README.md").decode()
     assert "| proprietary | 2 | 0 |" in card
-    assert "4 rows have a clip whose licence does not let us pass it on" in card
+    assert "4 rows have a clip that may not be redistributed. They are published with the features" in card
 
 
 def test_rule_can_allow_and_deny(folder, api, store):

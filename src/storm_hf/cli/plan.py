@@ -80,7 +80,7 @@ def plan_recipe(
     mfu: Annotated[float, typer.Option(min=0.01, max=1, help="Assumed share of the GPU's peak (MFU).")] = 0.4,
     as_json: AsJson = False,
 ) -> None:
-    """Answer whether a recipe fits a GPU: its parameters, memory and arithmetic.
+    """Check whether a recipe fits a GPU: its parameters, memory and arithmetic.
 
     Reads the recipe and the backbone's configuration, and runs one step on tensors without data. Loads no weights.
     """
