@@ -25,8 +25,7 @@ from trl.trainer.utils import add_fused_lm_head
 
 from storm_hf.model import StormConfig, StormForConditionalGeneration
 from storm_hf.model.rollout_storm import RolloutGradient
-from storm_hf.planning.backbone import Backbone
-from storm_hf.planning.clip import ClipTokens
+from storm_hf.planning.backbone import Backbone, ClipTokens
 from storm_hf.planning.dry_run import LiveBytes
 from storm_hf.planning.memory import Sharing, held_memory
 from storm_hf.planning.recipe import Recipe

@@ -44,7 +44,7 @@ BANNED = {
     r"in pieces": "sharded or chunked",
     r"without a word": "silently",
     r"for want of": "for lack of",
-    r"(is|are|was|were|be) right": "correct",
+    r"(is|are|was|were|be|still|stay|stays|answered) right": "correct",
     r"right (answers?|options?|letters?|states?|ones?)": "correct",
 }
 # Prompts of models and their parsers: other words would be another experiment.

@@ -1,7 +1,7 @@
 import pytest
 from tests.tiny import tiny_storm
 
-from storm_hf.checkpoints.plain import is_storm, load_plain
+from storm_hf.checkpoints.loading import is_storm, load_plain
 from storm_hf.errors import CheckpointError
 
 

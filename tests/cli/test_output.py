@@ -35,3 +35,12 @@ def test_progress_is_shown_on_a_terminal(code, title):
 def test_progress_is_not_written_to_a_file(code):
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (run.returncode, run.stdout, run.stderr) == (0, "done\n", "")
+
+
+def test_remark_of_a_library_at_its_import_is_silenced_but_no_error():
+    code = (
+        "import logging\nfrom storm_hf.cli.output import silence_imports\nsilence_imports()\n"
+        "log = logging.getLogger('bitsandbytes.backends.cpu.ops')\nlog.warning('no kernel')\nlog.error('broken')"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (run.returncode, run.stderr) == (0, "broken\n")

@@ -204,14 +204,14 @@ def test_numbers_stand_in_tables_too(page):
 
 
 def test_accuracy_of_both_question_forms_stands_side_by_side(page, story, tmp_path):
-    assert "Asked without options, STORM answers 99% right; with zeros for its latents 26.2%" in page.words
+    assert "Asked without options, STORM answers 99% correctly; with zeros for its latents 26.2%" in page.words
     assert "Correct, asked without options" in page.words
     closed_only = made_up_report(open=None)
     assert "without options" not in Page(write_report(tmp_path, closed_only, story).read_text()).words
 
 
 def test_terse_chain_stands_honestly_beside(page):
-    assert "needs 8 passes and answers 99.2% right" in page.words
+    assert "needs 8 passes and answers 99.2% correctly" in page.words
     assert "the same class of cost" in page.words
 
 

@@ -38,10 +38,10 @@ def test_good_run_works_and_says_by_how_much(story):
     [
         ({"storm": 0.90}, "stays below 95%"),
         ({"direct": 0.99}, "direct answering is as good"),
-        ({"open": open_questions(storm=0.4)}, "asked without options, STORM answers 40% right"),
+        ({"open": open_questions(storm=0.4)}, "asked without options, STORM answers 40% correctly"),
         (
             {"interventions": intervened(noise_per_dataset=0.5)},
-            "fed noise of all latents' size, it still answers 50% right",
+            "fed noise of all latents' size, it still answers 50% correctly",
         ),
         ({"interventions": intervened(follows_donor=0.8)}, "another clip's latents steer 80%"),
         ({"retrieval": Retrieval(0.6, 256, 0.25)}, "60% of the latents lie nearest"),
@@ -58,7 +58,7 @@ def test_right_answers_without_the_latents_are_no_success(story):
     verdict = judge(made_up_report(interventions=intervened(zero=0.98, follows_donor=0.01)), story)
     assert verdict.outcome == "unused"
     assert verdict.headline == "The answers do not come from the latents."
-    assert "with zeros in their place 98% are still right" in verdict.sentence
+    assert "with zeros in their place 98% are still correct" in verdict.sentence
 
 
 @pytest.mark.parametrize("kind", ["zero", "noise_per_dataset", "mean_over_questions"])
@@ -96,7 +96,7 @@ def test_naive_targets_that_hold_the_answer_are_not_called_empty(story):
     naive = with_naive_targets(story, *NAIVE_COSINES)
     inert = INERT | {"oracle": 1.0}
     verdict = judge(made_up_report(storm=0.256, interventions=inert), naive)
-    assert "fed those, it answers 100% right" in verdict.sentence
+    assert "fed those, it answers 100% correctly" in verdict.sentence
     assert "nothing to carry" not in verdict.sentence
 
 

@@ -11,6 +11,9 @@ MAX_CODE_COLUMNS = 120  # a block that is wider is scrolled
 HISTORY = ROOT / "docs" / "decisions.md"
 READ = [*(page for page in PAGES if page != HISTORY), ROOT / "benchmarks" / "RESULTS.md"]
 
+CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text()
+PLACES = re.findall(r"^\| (.+) \| `([\w/.]+)`(?:, `(\w+)`)? \|$", CONTRIBUTING, re.MULTILINE)
+
 _FENCED = re.compile(r"^```.*?^```$", re.DOTALL | re.MULTILINE)
 _CODE = re.compile(r"``.+?``|`[^`]+`", re.DOTALL)
 
@@ -72,3 +75,22 @@ def test_commands_are_broken_before_they_run_out_of_their_box(page):
 def test_a_training_that_is_compared_is_called_a_variant(page):
     prose = [_CODE.sub("", line) for _, line in lines_of(page.read_text()) if not line.startswith("    ")]
     assert [line for line in prose if re.search(r"\barms?\b", line, re.IGNORECASE)] == []
+
+
+def test_what_is_asked_most_is_among_the_places_to_change():
+    asked = {
+        "the projector",
+        "a loss of Stage I",
+        "the pooling of targets",
+        "a backbone's quirk",
+        "an intervention",
+        "a card's line",
+    }
+    assert asked <= {subject for subject, _, _ in PLACES}
+    assert sum("limit" in subject for subject, _, _ in PLACES) == 2
+
+
+@pytest.mark.parametrize(("file", "name"), [(file, name) for _, file, name in PLACES])
+def test_place_to_change_is_a_file_that_defines_what_is_named(file, name):
+    assert (ROOT / file).is_file()
+    assert not name or re.search(rf"^(?:class|def) {name}\b", (ROOT / file).read_text(), re.MULTILINE)

@@ -7,8 +7,7 @@ from tests.tiny import tiny_config, tiny_processor
 
 from storm_hf.errors import BackboneError, CheckpointError
 from storm_hf.model import StormConfig, StormForConditionalGeneration
-from storm_hf.planning.backbone import KNOWN, load_backbone
-from storm_hf.planning.clip import clip_of_prompt, clip_tokens
+from storm_hf.planning.backbone import KNOWN, clip_of_prompt, clip_tokens, load_backbone
 from storm_hf.training.flops import count_parameters
 
 

@@ -24,6 +24,7 @@ from storm_hf.cli import (
     train,
 )
 from storm_hf.cli.errors import StormCommand, StormGroup
+from storm_hf.cli.output import silence_imports
 
 
 EPILOG = """Begin with [bold]storm demo[/bold], which trains a tiny model in minutes, then ask it something:
@@ -87,4 +88,5 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="replace")  # an answer may hold what a terminal cannot show
+    silence_imports()
     app()

@@ -49,7 +49,7 @@ RETRY_EPILOG = """Examples:
 [bold]storm build retry data/thoughts --reason unreadable[/bold]   after clips were mended; then give the command of the build again"""
 
 
-class BuildGroup(TyperGroup):
+class _BuildGroup(TyperGroup):
     """Subcommands of `storm build`. Any other first word is the recipe of a build."""
 
     def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
@@ -72,7 +72,7 @@ class _BuildContext(typer.Context):
         return super().command_path.rstrip()
 
 
-class BuildCommand(StormCommand):
+class _BuildCommand(StormCommand):
     """The command that builds."""
 
     context_class = _BuildContext
@@ -80,7 +80,7 @@ class BuildCommand(StormCommand):
 
 Folder = Annotated[Path, typer.Argument(help="Folder of the data set.", show_default=False)]
 
-app = typer.Typer(cls=BuildGroup, rich_markup_mode="rich")
+app = typer.Typer(cls=_BuildGroup, rich_markup_mode="rich")
 
 
 @app.callback()
@@ -88,7 +88,7 @@ def build() -> None:
     """Build a thought-video data set, show the progress of a build, or retry its rejected rows."""
 
 
-@app.command(BUILD, cls=BuildCommand, epilog=BUILD_EPILOG, hidden=True)
+@app.command(BUILD, cls=_BuildCommand, epilog=BUILD_EPILOG, hidden=True)
 def build_data_set(
     recipe: Annotated[
         str, typer.Argument(help="YAML file, or the name of a recipe that comes with storm-hf.", show_default=False)

@@ -45,10 +45,10 @@ def print_completion(context: typer.Context) -> None:
 
     Where none of them fits, it completes names of files.
     """
-    typer.echo(completion_script(context.find_root().command), nl=False)
+    typer.echo(_completion_script(context.find_root().command), nl=False)
 
 
-def completion_script(command: Any) -> str:
+def _completion_script(command: Any) -> str:
     """Write the script for a command with its subcommands.
 
     Args:

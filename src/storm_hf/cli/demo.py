@@ -49,16 +49,16 @@ def run_demo(
     backbone: Annotated[
         str, typer.Option(metavar="tiny | smollm2", help="Model: a random one, or a pretrained language model.")
     ] = "tiny",
-    seed: Annotated[int, typer.Option(min=0, help="Draws clips, weights and batches.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of clips, weights and batches.")] = 0,
     naive_targets: Annotated[
         bool, typer.Option("--naive-targets", help="Do not whiten the targets, to see what goes wrong.")
     ] = False,
 ) -> None:
-    """Train and test a tiny STORM on drawn videos.
+    """Train and test a tiny STORM on synthetic videos.
 
-    Renders a small world to video files, trains a model to think in latent
-    video beside controls that do not, tests whether its answers come from its
-    latents, and writes a page that explains all of it.
+    Renders clips of a synthetic task, trains a model to think in latents beside
+    baselines that do not, tests whether its answers come from its latents, and
+    writes a page that explains the results.
     """
     from storm_hf.optional import require
 

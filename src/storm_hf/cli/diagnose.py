@@ -56,9 +56,9 @@ def diagnose_model(
     max_new_tokens: MaxNewTokens = 8,
     video_backend: VideoBackend = None,
 ) -> None:
-    """Find out whether a model uses its latents.
+    """Test whether a model uses its latents.
 
-    Replaces them in a dozen ways, watches the answers, and looks at what the
+    Replaces them in a dozen ways, compares the answers, and examines what the
     latents hold.
     """
     with waiting(f"Reading {dataset}"):

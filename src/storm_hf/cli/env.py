@@ -70,7 +70,7 @@ def sections(check: bool = False) -> dict[str, Section]:
             Whether to load the accelerator's library and the video backends.
     """
     packages = ("storm-hf", *CORE_PACKAGES, *sorted(EXTRA_OF))
-    described = {"system": system(), "packages": ((name, version_of(name)) for name in packages)}
+    described = {"system": system(), "packages": ((name, _version_of(name)) for name in packages)}
     return described | ({"health": health()} if check else {})
 
 
@@ -110,7 +110,7 @@ def accelerator() -> str:
     return f"{count} x {name or device}"
 
 
-def version_of(distribution: str) -> str:
+def _version_of(distribution: str) -> str:
     """Installed version of a package."""
     try:
         return metadata.version(distribution)

@@ -24,8 +24,8 @@ EPILOG = """Examples:
 
 [bold]storm evaluate --model Qwen/Qwen3-VL-8B-Instruct --variant direct --variant cot --task videomme[/bold]
 
-Give the same command again if it was cut off: what is finished is not run again. The table goes to stdout, everything else to
-stderr; the numbers lie in OUT/report.json, and to look at in OUT/report.html."""
+Finished parts are skipped when the same command is given again. The table goes to stdout, everything else to stderr. The numbers
+are in OUT/report.json, and as a page in OUT/report.html."""
 
 
 TASKS = ("videomme", "mvbench", "tempcompass", "mmvu")
@@ -97,8 +97,8 @@ def evaluate_model(
 ) -> None:
     """Evaluate a model on Video-MME, MVBench, TempCompass and MMVU.
 
-    Runs lmms-eval on its own tasks, then scores what it logged by each rule of the literature. Without --judge none is asked
-    about answers that a rule leaves open: the table counts them.
+    Runs lmms-eval on its own tasks, then scores what it logged by each rule of the literature. Without --judge,
+    the answers that a rule leaves open are counted in the table.
     """
     from storm_hf.evaluation.harness.benchmarks import tasks_of
     from storm_hf.evaluation.harness.run import EvaluationRun

@@ -1,4 +1,4 @@
-"""`storm imagine`: draw what a model thinks before it answers."""
+"""`storm imagine`: render the latents of a model."""
 
 from pathlib import Path
 from typing import Annotated
@@ -14,9 +14,9 @@ EPILOG = """Examples:
 
 [bold]storm imagine --model runs/demo/storm --dataset runs/demo/data --out runs/demo/imagined[/bold]
 
-[bold]storm imagine --model runs/demo/storm --dataset runs/demo/data --out seen --rows 256[/bold]   more to count, as much to see
+[bold]storm imagine --model runs/demo/storm --dataset runs/demo/data --out seen --rows 256[/bold]   more questions to count
 
-The first run trains a decoder, about a minute on a processor, and keeps it in the folder `decoder` of the model.
+The first run trains a decoder, about a minute on a CPU core, and keeps it in the folder `decoder` of the model.
 The address of the page goes to stdout, everything else to stderr."""
 
 
@@ -31,9 +31,9 @@ def imagine_clips(
     seed: Annotated[int, typer.Option(min=0, help="Seed of the questions and of the decoder's weights.")] = 0,
     video_backend: VideoBackend = None,
 ) -> None:
-    """Draw the latents of a model: clip, true thought and imagined thought in one film.
+    """Render the latents of a model: clip, thought video and rendered latents in one film.
 
-    A small decoder learns to draw from true thought videos alone, then draws what the model thought.
+    A small decoder is trained on thought videos alone, and then renders the model's own latents.
     """
     with waiting(f"Reading {dataset}"):
         from storm_hf.diagnostics.latent_decoder import DecoderTraining, find_trajectory

@@ -121,7 +121,7 @@ def load_any_model(name_or_path: str) -> "tuple[PreTrainedModel, ProcessorMixin]
     with waiting(f"Loading {name_or_path}"):
         import torch
 
-        from storm_hf.checkpoints.plain import is_storm, load_plain
+        from storm_hf.checkpoints.loading import is_storm, load_plain
 
         if is_storm(name_or_path):
             return load_model(name_or_path)

@@ -1,5 +1,6 @@
 """Output of the commands: results go to stdout, messages and progress to stderr."""
 
+import logging
 import shlex
 import sys
 from collections.abc import Callable, Iterator
@@ -38,6 +39,11 @@ def waiting(title: str) -> Iterator[None]:
 
     with Console(stderr=True).status(title) if sys.stderr.isatty() else nullcontext():
         yield
+
+
+def silence_imports() -> None:
+    """Silence what a library logs while it is imported: bitsandbytes, on a CPU, that a kernel for 4-bit weights is missing."""
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 
 def silence_libraries() -> None:

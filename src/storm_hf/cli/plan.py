@@ -80,7 +80,7 @@ def plan_recipe(
     mfu: Annotated[float, typer.Option(min=0.01, max=1, help="Assumed share of the GPU's peak (MFU).")] = 0.4,
     as_json: AsJson = False,
 ) -> None:
-    """Answer whether a recipe fits a GPU: its parameters, memory and arithmetic.
+    """Check whether a recipe fits a GPU: its parameters, memory and arithmetic.
 
     Reads the recipe and the backbone's configuration, and runs one step on tensors without data. Loads no weights.
     """
@@ -104,7 +104,7 @@ def plan_recipe(
         with _status(file):
             plan = planning.plan_recipe(file, assumptions, model)
     if as_json:
-        typer.echo(json.dumps(as_dict(plan, device, mfu), indent=2))
+        typer.echo(json.dumps(_as_dict(plan, device, mfu), indent=2))
     else:
         _print(plan, device, mfu)
 
@@ -134,7 +134,7 @@ def _size(text: str) -> tuple[int, int]:
     return int(width), int(height)
 
 
-def as_dict(plan: "Plan", device: "Gpu | None" = None, mfu: float = 0.4) -> dict[str, Any]:
+def _as_dict(plan: "Plan", device: "Gpu | None" = None, mfu: float = 0.4) -> dict[str, Any]:
     """A plan for programs: bytes, tokens, FLOPs."""
     parts = {name: asdict(part) for name, part in plan.parameters.by_part().items()}
     content: dict[str, Any] = {

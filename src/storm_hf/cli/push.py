@@ -105,8 +105,8 @@ def push_folder(
 ) -> None:
     """Publish a checkpoint, a thought-video data set or a Space with the page of a model: private, unless --public is given.
 
-    What is published is a list of known kinds; the rest is named as left out. Credentials, pickles and paths of this machine are
-    refused. Of a data set, a clip whose licence does not allow it stays here: its row has features and a name. The card says so.
+    Files of known kinds are published, and the others are listed as left out. Credentials, pickles and paths of this machine are
+    refused. Clips of a data set that may not be redistributed are not published: their rows have the features and the file's name.
     """
     from huggingface_hub import HfApi
 

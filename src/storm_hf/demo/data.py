@@ -54,7 +54,7 @@ def examples_of(folder: DemoFolder, recipe: DemoRecipe) -> dict[str, list[WorldE
     return render_world(world_recipe(recipe), folder.data)
 
 
-def in_second_form(folder: DemoFolder, recipe: DemoRecipe) -> Sequence[WorldExample]:
+def _in_second_form(folder: DemoFolder, recipe: DemoRecipe) -> Sequence[WorldExample]:
     """The test clips, asked about without options or, where there are several wordings, in those never trained on."""
     asked = world_recipe(recipe)
     if recipe.wordings == "usual":
@@ -136,7 +136,7 @@ def encode_clips(folder: DemoFolder, recipe: DemoRecipe, report: Report) -> None
     model, processor = load(folder.base)
     done = 0
     splits = examples_of(folder, recipe)
-    splits[_SECOND_FORM] = list(in_second_form(folder, recipe))
+    splits[_SECOND_FORM] = list(_in_second_form(folder, recipe))
     for split, examples in splits.items():
         rows = [
             {
@@ -177,7 +177,7 @@ def tests_in_second_form(folder: DemoFolder, recipe: DemoRecipe) -> Dataset:
     """
     rows, prompts = load_thoughts(folder.data)["test"], load_from_disk(folder.cached / _SECOND_FORM)
     if recipe.wordings != "usual":
-        asked = [_columns_of(example) for example in in_second_form(folder, recipe)]
+        asked = [_columns_of(example) for example in _in_second_form(folder, recipe)]
         usual = rows.select_columns([name for name in rows.column_names if name not in asked[0]])
         rows = concatenate_datasets([usual, Dataset.from_list(asked)], axis=1)
     return concatenate_datasets([rows, prompts], axis=1).with_format("numpy")

@@ -61,7 +61,7 @@ class DemoRecipe(DemoSettings):
         open_share (`float`, *optional*, defaults to `0.0`):
             Share of the training questions that are asked without their options; see [`WorldSplit`].
         backbone (`str`, *optional*, defaults to `"tiny"`):
-            `"tiny"`, a random model, or `"smollm2"`, a pretrained language model; see [`storm_hf.demo.pretrained`].
+            `"tiny"`, a random model, or `"smollm2"`, a pretrained language model; see [`storm_hf.demo.backbone`].
         variants (`tuple[str, ...]`, *optional*):
             Variants that are trained and shown, of those that [`~storm_hf.demo.demo_variants`] knows, in the order of their start.
         wordings (`str`, *optional*, defaults to `"usual"`):

@@ -143,7 +143,7 @@ def _accuracy_by_depth(report: DemoReport, story: DemoStory) -> str:
         lines,
         title=f"Accuracy by number of {story.recipe.depth_unit}",
         x_label=f"number of {story.recipe.depth_unit}",
-        y_label="questions answered right",
+        y_label="questions answered correctly",
         mark=_chance(report),
     )
 

@@ -45,7 +45,7 @@ def run_demo(
         naive_targets (`bool`, *optional*, defaults to `False`):
             Whether to leave the targets as pooled, at unit size, to see the failure that whitening prevents.
         backbone (`str`, *optional*, defaults to `"tiny"`):
-            `"tiny"`, a random model, or `"smollm2"`, a pretrained language model; see [`storm_hf.demo.pretrained`].
+            `"tiny"`, a random model, or `"smollm2"`, a pretrained language model; see [`storm_hf.demo.backbone`].
         recipe ([`DemoRecipe`], *optional*):
             Instead of the four above: sizes and updates of one's own.
         console ([`~rich.console.Console`], *optional*):

@@ -19,11 +19,10 @@ from storm_hf.answer.trainer import StormAnswerTrainer
 from storm_hf.atomic import read_json
 from storm_hf.curriculum.reasoning import replace_reasoning
 from storm_hf.demo import data
-from storm_hf.demo.backbone import tiny_config, tiny_processor
+from storm_hf.demo.backbone import make_pretrained_backbone, tiny_config, tiny_processor
 from storm_hf.demo.folder import DemoFolder
 from storm_hf.demo.language import compare_language, record_backbone, recorded_rows
 from storm_hf.demo.measure import measure_variant
-from storm_hf.demo.pretrained import make_pretrained_backbone
 from storm_hf.demo.recipe import DemoRecipe, Training
 from storm_hf.demo.tasks import Report, Task
 from storm_hf.demo.variants import Variant, base_variant, trains_thought_adapter

@@ -66,7 +66,7 @@ def judge(report: DemoReport, story: DemoStory) -> Verdict:
 def _score(report: DemoReport, story: DemoStory) -> str:
     storm, direct = report.arms["storm"].accuracy, report.arms["direct"].accuracy
     return (
-        f"On {report.num_test} held-out {story.recipe.deep_clips}, STORM answers {percent(storm)} right and direct answering "
+        f"On {report.num_test} held-out {story.recipe.deep_clips}, STORM answers {percent(storm)} correctly and direct answering "
         f"{percent(direct)}, where guessing gets {percent(report.chance)}."
     )
 
@@ -82,7 +82,7 @@ def _used(report: DemoReport) -> str:
 def _unused(report: DemoReport) -> str:
     cut = report.interventions
     return (
-        f"The latents are not used: with zeros in their place {percent(cut[InterventionKind.zero])} are still right, and another clip's "
+        f"The latents are not used: with zeros in their place {percent(cut[InterventionKind.zero])} are still correct, and another clip's "
         f"latents change the answer to that clip's in only {percent(cut[FOLLOWS_DONOR])} of the cases."
     )
 
@@ -95,8 +95,8 @@ def _why_it_fails(report: DemoReport, story: DemoStory) -> str:
     oracle = report.interventions[InterventionKind.oracle]
     low, _ = wilson_interval(oracle, report.num_test)
     if low > report.chance:
-        return f"Fed the true targets it answers {percent(oracle)} right, so it is the imagining that fails."
-    return f"Even fed the true targets it answers {percent(oracle)} right, so nothing is read from the latents."
+        return f"Fed the true targets it answers {percent(oracle)} correctly, so it is the imagining that fails."
+    return f"Even fed the true targets it answers {percent(oracle)} correctly, so nothing is read from the latents."
 
 
 def _why_unused(report: DemoReport, story: DemoStory) -> str:
@@ -108,7 +108,7 @@ def _why_unused(report: DemoReport, story: DemoStory) -> str:
     low, _ = wilson_interval(report.interventions[InterventionKind.oracle], report.num_test)
     missed = (
         f"miss the little that differs, which the true targets hold: fed those, it answers "
-        f"{percent(report.interventions[InterventionKind.oracle])} right"
+        f"{percent(report.interventions[InterventionKind.oracle])} correctly"
         if low > report.chance
         else "have nothing to carry"
     )
@@ -136,10 +136,10 @@ def _shortfalls(report: DemoReport, story: DemoStory) -> list[str]:
     storm_low, direct_high = wilson_interval(storm, report.num_test)[0], wilson_interval(direct, report.num_test)[1]
     checks = [
         (storm < _GOOD_ACCURACY, f"the accuracy stays below {percent(_GOOD_ACCURACY)}"),
-        (asked_openly < _GOOD_ACCURACY, f"asked {story.recipe.second_form}, STORM answers {percent(asked_openly)} right"),
-        (lowest < _GOOD_ACCURACY, f"at {depth} {story.recipe.depth_unit} STORM answers {percent(lowest)} right"),
+        (asked_openly < _GOOD_ACCURACY, f"asked {story.recipe.second_form}, STORM answers {percent(asked_openly)} correctly"),
+        (lowest < _GOOD_ACCURACY, f"at {depth} {story.recipe.depth_unit} STORM answers {percent(lowest)} correctly"),
         (storm_low <= direct_high, "direct answering is as good within the error of the test"),
-        (cut[kind] > report.chance + _ABOVE_CHANCE, f"fed {kind.phrase}, it still answers {percent(cut[kind])} right"),
+        (cut[kind] > report.chance + _ABOVE_CHANCE, f"fed {kind.phrase}, it still answers {percent(cut[kind])} correctly"),
         (cut[FOLLOWS_DONOR] < _GOOD_STEERING, f"another clip's latents steer {percent(cut[FOLLOWS_DONOR])} of the answers"),
         (report.retrieval.top1_state < _GOOD_RETRIEVAL, f"{percent(report.retrieval.top1_state)} of the latents lie "
          "nearest to a frame of the true state"),

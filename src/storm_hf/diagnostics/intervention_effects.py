@@ -69,7 +69,7 @@ class CounterfactualEffect:
             Share of answers that become what the simulator says would have followed, of the questions where that is another
             answer than the correct one.
         keeps ([`~storm_hf.evaluation.bootstrap.Interval`]):
-            Share that stay right for the clip as it was, of the same questions.
+            Share that stay correct for the clip as it was, of the same questions.
         num_questions (`int`):
             Number of questions.
     """
@@ -162,7 +162,7 @@ class AnswerTable:
         if donors is None:
             return None, None, 0
         asked, outcomes = zip(*map(usual_wording, self.rows), strict=True)
-        answers = [normalised(outcome) for outcome in outcomes]
+        answers = [_normalised(outcome) for outcome in outcomes]
         others = [
             index
             for index, donor in enumerate(donors)
@@ -219,16 +219,16 @@ def is_correct(answer: Answer, row: Row) -> bool:
     """Return True if an answer is the one of a row: the option that it names, or without options the same words."""
     if _has_options(row):
         return answer.choice is not None and answer.choice == expected_choice(row)
-    return normalised(answer.text) == normalised(row["answer"])
+    return _normalised(answer.text) == _normalised(row["answer"])
 
 
-def normalised(text: object) -> str:
+def _normalised(text: object) -> str:
     """Words in lower case, without the mark at the end."""
     return " ".join(str(text).casefold().split()).rstrip(".!?")
 
 
 def _said(answer: Answer) -> str:
-    return str(answer.choice) if answer.choice is not None else normalised(answer.text)
+    return str(answer.choice) if answer.choice is not None else _normalised(answer.text)
 
 
 def _is_unreadable(answer: Answer, row: Row) -> bool:

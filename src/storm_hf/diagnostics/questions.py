@@ -74,7 +74,7 @@ def read_questions(
     checkpoint: str | None = None,
     seed: int = 0,
 ) -> Questions:
-    """Read the questions of a data set, and whatever it says about the right thoughts.
+    """Read the questions of a data set, and whatever it says about the true thoughts.
 
     Args:
         dataset (`str`):

@@ -65,7 +65,7 @@ def check_file(path: Path, name: str) -> str | None:
             it and shows nothing of its content.
     """
     if _SECRET_NAMES.fullmatch(path.name.lower()):
-        raise credential(name)
+        raise _credential(name)
     with path.open("rb") as file:
         head = file.read(4096)
     if name.endswith(".safetensors"):
@@ -94,7 +94,7 @@ def check_secrets(text: str, place: str) -> None:
         PublicationError: If it does.
     """
     if _holds_secret(text):
-        raise credential(place)
+        raise _credential(place)
     if any(_is_pickle(decoded) for decoded in _decoded_runs(text)):
         raise _pickled(place)
 
@@ -140,7 +140,7 @@ def text_of(content: bytes) -> str | None:
     return None
 
 
-def credential(place: str) -> PublicationError:
+def _credential(place: str) -> PublicationError:
     """Make the error of a credential that was found somewhere."""
     return PublicationError(
         f"Expected no credentials in what is published but {place} holds what looks like one. Remove it; if it was ever "
@@ -183,7 +183,7 @@ def _check_arrays(content: bytes, name: str) -> None:
         pickled = "Object arrays" in str(error)
         raise (_pickled(name) if pickled else _closed(name, "is an archive")) from error
     if _holds_key(content):
-        raise credential(name)
+        raise _credential(name)
 
 
 def _check_binary(content: bytes, name: str) -> None:
@@ -191,7 +191,7 @@ def _check_binary(content: bytes, name: str) -> None:
     if not is_known and not name.endswith(".model"):  # of SentencePiece
         raise _closed(name, "is of no kind that is known")
     if _holds_key(content):
-        raise credential(name)
+        raise _credential(name)
     if content.startswith(_PICTURES):
         check_secrets("\n".join(_words_in_picture(content, name)), name)
 

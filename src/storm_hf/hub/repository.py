@@ -267,9 +267,7 @@ def raised_as_server_error(push: Push) -> Iterator[None]:
     try:
         yield
     except (OfflineModeIsEnabled, LocalTokenNotFoundError) as error:
-        raise ServerError(
-            f"Expected to publish in {push.repo} but {one_line(error)} Nothing was published."
-        ) from error
+        raise ServerError(_sentence(push, error)) from error
     except (_HTTPError, RuntimeError) as error:  # the client wraps an upload's failure in a `RuntimeError`
         wrapped = error.__cause__ if isinstance(error, RuntimeError) else None
         raise ServerError(_sentence(push, wrapped or error)) from error
@@ -281,13 +279,15 @@ def raised_as_server_error(push: Push) -> Iterator[None]:
 
 def _sentence(push: Push, cause: BaseException) -> str:
     wanted = f"Expected to publish in {push.repo} but"
+    if isinstance(cause, OfflineModeIsEnabled):
+        return f"{wanted} HF_HUB_OFFLINE keeps this machine offline. Unset it, and give the same command again. Nothing was published."
     response = getattr(cause, "response", None)
     if response is None and isinstance(cause, _HTTPError):
         return (
             f"{wanted} {push.api.endpoint} cannot be reached ({one_line(cause).rstrip('.')}). Nothing was published. Give the "
             "same command again once it can: it sends only what is missing."
         )
-    if getattr(response, "status_code", None) == _UNAUTHORIZED:
+    if isinstance(cause, LocalTokenNotFoundError) or getattr(response, "status_code", None) == _UNAUTHORIZED:
         return f"{wanted} the server does not know who you are. Log in with `hf auth login`, or set HF_TOKEN. Nothing was published."
     return (
         f"{wanted} the server stopped: {one_line(cause).rstrip('.')}. Nothing was published. Give the same command again: it "

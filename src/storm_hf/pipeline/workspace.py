@@ -1,22 +1,23 @@
-"""Folders of a pipeline: paths of shards, where a file that exists is complete, and the fingerprint of their parameters.
+"""Folders of a pipeline, and the steps that fill them: a shard that exists is complete and never made again.
 
 fingerprint.json    {"encode": {"hash": "…", "parameters": {"encoder": "…", "rows_per_shard": 512}}}
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import file_digest, sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
-from storm_hf.atomic import read_json, write_json
+from storm_hf.atomic import read_json, write_json, written_atomically
 from storm_hf.errors import StaleWorkError
 from storm_hf.pipeline.lock import locked
 
 
 _LOCKS = ".locks"
+TaskT = TypeVar("TaskT")
 
 
 @dataclass(frozen=True)
@@ -156,3 +157,67 @@ def folder_revision(folder: Path) -> str:
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         digest.update(f"{path.relative_to(folder).as_posix()} {hash_file(path)}\n".encode())
     return digest.hexdigest()[:12]
+
+
+@dataclass(frozen=True)
+class Step(Generic[TaskT]):
+    """Turns tasks into shards. A stopped run goes on with the first shard that is missing.
+
+    Several processes may run one step at once: each shard is written by one of them, and each run ends when all shards are
+    there.
+
+    Args:
+        name (`str`):
+            The step's folder in the workspace.
+        write (`Callable[[TaskT, Path], None]`):
+            Does one task and writes its result to a path. The result depends on the task and the parameters alone.
+        parameters (`Mapping[str, Any]`, *optional*):
+            Everything besides the tasks that changes what is written. They are recorded, and others are refused later.
+    """
+
+    name: str
+    write: Callable[[TaskT, Path], None]
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+
+    def run(
+        self,
+        workspace: Workspace,
+        tasks: Mapping[str, TaskT],
+        on_finished: Callable[[Path], None] | None = None,
+    ) -> list[Path]:
+        """Write the shards that are missing.
+
+        Args:
+            workspace ([`Workspace`]):
+                Folder of the shards.
+            tasks (`Mapping[str, TaskT]`):
+                From the name of a shard to what it is made of.
+            on_finished (`Callable[[Path], None]`, *optional*):
+                Called once per shard when it is complete, in order, except for shards written by another process. Progress bars use it.
+
+        Returns:
+            `list[Path]`: All shards, in the order of the tasks.
+
+        Raises:
+            StaleWorkError: If the step was begun here with other parameters.
+        """
+        claim(workspace.root, self.name, self.parameters)
+        missing = dict(tasks)
+        for is_patient in (
+            False,
+            True,
+        ):  # first the shards without a writer, then those that others have not completed
+            for name, task in list(missing.items()):
+                if self._complete(workspace, name, task, is_patient):
+                    del missing[name]
+                    if on_finished is not None:
+                        on_finished(workspace.shard(self.name, name))
+        return [workspace.shard(self.name, name) for name in tasks]
+
+    def _complete(self, workspace: Workspace, name: str, task: TaskT, is_patient: bool) -> bool:
+        """Write a shard unless it is there or, for the impatient, being written; return whether it is there now."""
+        with workspace.claimed(self.name, name, wait=is_patient) as shard:
+            if shard is not None:
+                with written_atomically(shard) as unfinished:
+                    self.write(task, unfinished)
+        return workspace.shard(self.name, name).exists()

@@ -14,8 +14,7 @@ from trl.trainer.utils import add_fused_lm_head
 
 from storm_hf.errors import BackboneError, ConfigurationError, StormError
 from storm_hf.model import StormConfig, StormForConditionalGeneration
-from storm_hf.planning.backbone import Backbone
-from storm_hf.planning.clip import ClipTokens
+from storm_hf.planning.backbone import Backbone, ClipTokens
 from storm_hf.planning.dry_run import DryRun
 from storm_hf.planning.memory import Sharing, Weights
 from storm_hf.planning.recipe import Recipe
@@ -114,7 +113,7 @@ def measure_step(
             Its backbone.
         tokens ([`Sequence`]):
             Tokens of each row.
-        clip ([`~storm_hf.planning.clip.ClipTokens`], *optional*):
+        clip ([`~storm_hf.planning.backbone.ClipTokens`], *optional*):
             Clip of each row; `None` for words alone.
         sharing ([`~storm_hf.planning.memory.Sharing`]):
             Under ZeRO all weights have 16 bits with `bf16`.

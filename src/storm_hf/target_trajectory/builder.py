@@ -12,8 +12,7 @@ from transformers import PreTrainedModel, ProcessorMixin
 
 from storm_hf.atomic import write_json
 from storm_hf.errors import DatasetError
-from storm_hf.pipeline.step import Step
-from storm_hf.pipeline.workspace import Workspace, hash_file
+from storm_hf.pipeline.workspace import Step, Workspace, hash_file
 from storm_hf.target_trajectory.encode import ShardEncoder, feature_shape_of, hash_rows
 from storm_hf.target_trajectory.fitting import TargetSettings, fit_targets
 from storm_hf.target_trajectory.rank import RankReport

@@ -174,7 +174,7 @@ def _evaluating(model: PreTrainedModel) -> Iterator[None]:
         model.train(was_training)
 
 
-def row_of(example: ThoughtExample, folder: Path) -> dict[str, Any]:
+def _row_of(example: ThoughtExample, folder: Path) -> dict[str, Any]:
     """Describe an example by the columns of `storm_thoughts_features`, without those that an encoder fills.
 
     Args:
@@ -215,7 +215,7 @@ def hash_rows(examples: Sequence[ThoughtExample], folder: Path) -> str:
     """Hash the rows of a split, to notice when they are others."""
     digest = sha256()
     for example in examples:
-        digest.update(json.dumps(row_of(example, folder), sort_keys=True).encode())
+        digest.update(json.dumps(_row_of(example, folder), sort_keys=True).encode())
     return digest.hexdigest()
 
 
@@ -295,7 +295,7 @@ class ShardEncoder:
         write_shard(path, rows, columns)
 
     def _words(self, example: ThoughtExample) -> dict[str, Any]:
-        row = row_of(example, self.folder) | {"encoder": self.name, "encoder_revision": self.revision}
+        row = _row_of(example, self.folder) | {"encoder": self.name, "encoder_revision": self.revision}
         return row if self.keeps_thoughts else row | {"thought_video": None}
 
 

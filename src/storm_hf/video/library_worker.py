@@ -27,27 +27,27 @@ _FetchFrames = Callable[[list[int]], np.ndarray]
 GRACE_SECONDS = 5.0  # after which the worker ends itself, if its parent process is gone
 
 
-def open_with_decord(decord: ModuleType, path: str) -> tuple[int, _FetchFrames]:
+def _open_with_decord(decord: ModuleType, path: str) -> tuple[int, _FetchFrames]:
     """Open a file on one thread: with more, frames of damaged files come in another order."""
     reader = decord.VideoReader(path, num_threads=1)
     return len(reader), lambda positions: reader.get_batch(positions).asnumpy()
 
 
-def open_with_torchcodec(decoders: ModuleType, path: str) -> tuple[int, _FetchFrames]:
+def _open_with_torchcodec(decoders: ModuleType, path: str) -> tuple[int, _FetchFrames]:
     """Open a file in the mode that scans it whole: the other one believes headers."""
     decoder = decoders.VideoDecoder(path, dimension_order="NHWC", seek_mode="exact")
     return len(decoder), lambda positions: decoder.get_frames_at(positions).data.numpy()
 
 
 _LIBRARIES: dict[str, tuple[str, Callable[[Any, str], tuple[int, _FetchFrames]]]] = {
-    "decord": ("decord", open_with_decord),
-    "torchcodec": ("torchcodec.decoders", open_with_torchcodec),
+    "decord": ("decord", _open_with_decord),
+    "torchcodec": ("torchcodec.decoders", _open_with_torchcodec),
 }
 
 
 def main() -> None:
     """Load the library, report it, and serve clips until the other end is closed."""
-    answers = take_standard_output()
+    answers = _take_standard_output()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that asks, which then ends this one
     module_name, open_file = _LIBRARIES[sys.argv[1]]
     try:
@@ -68,7 +68,7 @@ def serve(answers: BinaryIO, open_file: Callable[[str], tuple[int, _FetchFrames]
         if "close" in request:
             fetch = None
             continue
-        end_after(request["seconds"] + GRACE_SECONDS)
+        _end_after(request["seconds"] + GRACE_SECONDS)
         try:
             if "open" in request:
                 num_frames, fetch = open_file(request["open"])
@@ -81,17 +81,17 @@ def serve(answers: BinaryIO, open_file: Callable[[str], tuple[int, _FetchFrames]
             raise
         except Exception as error:  # each library has classes of its own; all are reported
             answer(answers, {"error": sentence(error)})
-        end_after(0)
+        _end_after(0)
 
 
-def take_standard_output() -> BinaryIO:
+def _take_standard_output() -> BinaryIO:
     """Keep standard output for answers: what native code prints goes to standard error."""
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     return answers
 
 
-def end_after(seconds: float) -> None:
+def _end_after(seconds: float) -> None:
     """Have the system end this process, even one that never returns to Python; 0 calls it off."""
     if hasattr(signal, "setitimer"):
         signal.setitimer(signal.ITIMER_REAL, seconds)

@@ -58,7 +58,7 @@ class _Keyed:
     picture: VideoFrame
 
 
-class Pictures:
+class _Pictures:
     """The pictures that were asked for, each converted as it comes out of the decoder.
 
     Args:
@@ -162,9 +162,9 @@ class Pictures:
         return np.rot90(pixels, turns)
 
 
-def _collect(timeline: Timeline, chosen: np.ndarray, bounds: ReadingBounds) -> Pictures:
+def _collect(timeline: Timeline, chosen: np.ndarray, bounds: ReadingBounds) -> _Pictures:
     """Decode what the chosen frames need."""
-    pictures = Pictures(timeline, chosen, bounds)
+    pictures = _Pictures(timeline, chosen, bounds)
     for position, picture in enumerate(_pictures_in(timeline, chosen, bounds, pictures)):
         key = picture.pts if timeline.keyed_by_time else position
         if picture.is_corrupt:
@@ -176,7 +176,7 @@ def _collect(timeline: Timeline, chosen: np.ndarray, bounds: ReadingBounds) -> P
 
 
 def _pictures_in(
-    timeline: Timeline, chosen: np.ndarray, bounds: ReadingBounds, count: Pictures
+    timeline: Timeline, chosen: np.ndarray, bounds: ReadingBounds, count: _Pictures
 ) -> Iterator[VideoFrame]:
     """Decode the packet ranges one after the other; between them the decoder is emptied and forgets."""
     ranges = timeline.packet_ranges(chosen)
@@ -196,7 +196,7 @@ def _pictures_in(
         yield from _counted(decoded(stream, None, bounds), count)
 
 
-def _counted(outcome: tuple[list[VideoFrame], int], count: Pictures) -> list[VideoFrame]:
+def _counted(outcome: tuple[list[VideoFrame], int], count: _Pictures) -> list[VideoFrame]:
     pictures, num_broken = outcome
     count.num_broken += num_broken
     return pictures

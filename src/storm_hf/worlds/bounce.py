@@ -13,9 +13,8 @@ from typing import ClassVar
 import numpy as np
 
 from storm_hf.inputs.wording import NUMBER_WORDS, number_pairs, wording
-from storm_hf.worlds.episode import EpisodeText
+from storm_hf.worlds.episode import EpisodeText, SpokenChain, fill_ways
 from storm_hf.worlds.render import CELL_PX, LIME, WHITE, canvas, diagonal, distance, fill
-from storm_hf.worlds.spoken_chain import SpokenChain, fill_ways
 from storm_hf.worlds.world import DemoSettings, Training, Words, World, check_knob, check_num_steps
 
 

@@ -15,8 +15,8 @@ from typing import ClassVar
 import numpy as np
 
 from storm_hf.inputs.wording import NUMBER_WORDS, number_pairs, wording
+from storm_hf.worlds.episode import SpokenChain, fill_ways
 from storm_hf.worlds.render import BACKGROUND, CELL_PX, GREY, ORANGE, PALETTE, canvas, distance, fill, open_box
-from storm_hf.worlds.spoken_chain import SpokenChain, fill_ways
 from storm_hf.worlds.world import DemoSettings, Training, Words, World, check_knob, check_num_steps
 
 

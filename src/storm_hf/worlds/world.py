@@ -17,9 +17,8 @@ import numpy as np
 
 from storm_hf.errors import ConfigurationError
 from storm_hf.inputs.wording import NUMBER_WORDS
-from storm_hf.worlds.episode import Episode, EpisodeText
+from storm_hf.worlds.episode import Episode, EpisodeText, SpokenChain
 from storm_hf.worlds.render import enlarge, shrink
-from storm_hf.worlds.spoken_chain import SpokenChain
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@ import torch
 from peft import get_peft_model
 
 from storm_hf.checkpoints.adapter import save_storm_config
-from storm_hf.checkpoints.plain import is_storm
+from storm_hf.checkpoints.loading import is_storm
 from storm_hf.errors import CheckpointError, ConfigurationError
 from storm_hf.evaluation.harness.checkpoint import load_for_harness, size_pictures
 from storm_hf.evaluation.harness.settings import ChatSettings

@@ -2,10 +2,17 @@
 
 from storm_hf.diagnostics.latent_decoder.decoder import DecoderConfig, ThoughtDecoder
 from storm_hf.diagnostics.latent_decoder.imagine import Imagination, imagine, states_drawn_right
-from storm_hf.diagnostics.latent_decoder.pictures import Plane, path_chart, thought_film, write_gif
-from storm_hf.diagnostics.latent_decoder.section import Scene, gallery_section, make_scene
+from storm_hf.diagnostics.latent_decoder.pictures import (
+    Plane,
+    Scene,
+    gallery_section,
+    make_scene,
+    path_chart,
+    thought_film,
+    write_gif,
+)
+from storm_hf.diagnostics.latent_decoder.run import DecoderTraining, train_decoder
 from storm_hf.diagnostics.latent_decoder.steps import ThoughtSteps, find_trajectory, read_steps
-from storm_hf.diagnostics.latent_decoder.training import DecoderTraining, train_decoder
 
 
 __all__ = [

@@ -11,8 +11,7 @@ from transformers import ProcessorMixin
 
 from storm_hf.diagnostics.latent_decoder.decoder import ThoughtDecoder
 from storm_hf.diagnostics.latent_decoder.imagine import Imagination, imagine
-from storm_hf.diagnostics.latent_decoder.pictures import Plane
-from storm_hf.diagnostics.latent_decoder.section import Scene, gallery_section, make_scene
+from storm_hf.diagnostics.latent_decoder.pictures import Plane, Scene, gallery_section, make_scene
 from storm_hf.diagnostics.latent_decoder.steps import ThoughtSteps, read_steps
 from storm_hf.evaluation.thought_gallery import ThoughtGallery
 from storm_hf.model.modeling_storm import StormForConditionalGeneration

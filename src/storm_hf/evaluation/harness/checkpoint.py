@@ -7,8 +7,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, ProcessorMixin
 
-from storm_hf.checkpoints.loading import load_checkpoint
-from storm_hf.checkpoints.plain import is_storm, load_plain
+from storm_hf.checkpoints.loading import is_storm, load_checkpoint, load_plain
 from storm_hf.errors import CheckpointError, ConfigurationError
 from storm_hf.evaluation.harness.settings import ChatSettings
 from storm_hf.interventions.kind import InterventionKind

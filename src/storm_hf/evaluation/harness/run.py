@@ -20,8 +20,7 @@ from typing import Any, Literal, get_args
 
 from huggingface_hub import constants
 
-from storm_hf.checkpoints.loading import place_of
-from storm_hf.checkpoints.plain import is_storm
+from storm_hf.checkpoints.loading import is_storm, place_of
 from storm_hf.errors import CheckpointError, ConfigurationError, StageError
 from storm_hf.evaluation.harness.benchmarks import benchmark_of, describe_weights, num_questions, resolve_commit
 from storm_hf.evaluation.harness.settings import WITHOUT_EFFECT
