@@ -196,6 +196,7 @@ class StormAlignTrainer(StormTrainer):
     def _align(self, latents: torch.Tensor, targets: torch.Tensor) -> Alignment:
         """Compare latents with their targets, and with those of the whole accumulated batch."""
         known, first = self._known_targets.take(targets)
+        known = known[:, : targets.shape[1]]  # the first ones, where K is drawn
         kind, reduction = self.args.align_loss, self.args.align_reduction
         return trajectory_alignment(latents, targets, kind, reduction, known=known, first=first)
 
