@@ -45,7 +45,8 @@ def test_model_is_trained_with_the_numbers_that_are_logged(stage, tmp_path):
     )
     trainer.train()
     assert seen == logged(trainer, "num_latents")
-    assert set(seen) <= {1, 2, 3} and len(set(seen)) > 1
+    assert set(seen) <= {1, 2, 3}
+    assert len(set(seen)) > 1
 
 
 @pytest.mark.parametrize("stage", STAGES)

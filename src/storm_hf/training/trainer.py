@@ -27,6 +27,7 @@ from storm_hf.errors import ConfigurationError, StageError
 from storm_hf.inputs.collator import IGNORED_LABEL, AnswerCollator, with_fewer_latents
 from storm_hf.inputs.prompts import PromptEncoder
 from storm_hf.model import StormConfig, add_latent_tokens
+from storm_hf.model.halting_storm import HaltingHead
 from storm_hf.model.modeling_storm import StormForConditionalGeneration
 from storm_hf.model.processing_storm import find_misfit
 from storm_hf.model.rollout_storm import RolloutGradient
@@ -146,6 +147,7 @@ class StormTrainer(CheckpointingTrainer):
         refuse_arguments(args, self._config_class, train_dataset, quantization_config, formatting_func)
         plain_rows = choose_language(language_dataset, args)
         model, processing_class, args = load_parts(model, processing_class, args, data_collator)
+        self.prepare_model(model, args, peft_config)
         super().__init__(
             model=model,
             args=args,
@@ -177,6 +179,14 @@ class StormTrainer(CheckpointingTrainer):
     def select_rows(self, rows: Rows) -> Rows:
         """Leave out what the stage does not read of the training rows."""
         return rows
+
+    def prepare_model(
+        self, model: PreTrainedModel | PeftModel, args: StormTrainingConfig, peft_config: PeftConfig | None
+    ) -> None:
+        """Freeze a halting head, which only a stage that trains it gives a gradient."""
+        for module in model.modules():
+            if isinstance(module, HaltingHead):
+                module.requires_grad_(False)
 
     def make_collator(self, prompts: PromptEncoder, rows: Rows, args: StormTrainingConfig) -> DataCollator:
         """Make the default collator of the stage."""
@@ -347,6 +357,12 @@ class StormTrainer(CheckpointingTrainer):
         """Draw the rows whose answer learns of the clip through the latents alone."""
         draws = [generator.random() for generator in self.row_generators(num_rows, _BOTTLENECK)]
         return torch.tensor(draws) < self.args.bottleneck_share
+
+    def row_scale(self, num_rows: int, num_items_in_batch: torch.Tensor | int | None) -> torch.Tensor | float:
+        """One over the rows of the whole accumulated batch; `Trainer` averages gradients over processes."""
+        if num_items_in_batch is None or self._num_rows_in_batch is None:
+            return 1 / num_rows
+        return self.accelerator.num_processes / self._num_rows_in_batch
 
     def row_generators(self, num_rows: int, *purpose: int) -> list[np.random.Generator]:
         """Make a generator for each row of the micro-batch; see [`~storm_hf.training.samplers.RowDraws`]."""
