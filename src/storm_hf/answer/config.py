@@ -6,7 +6,7 @@ from typing import Any
 
 from storm_hf.answer.objective import HaltingPrior
 from storm_hf.errors import ConfigurationError
-from storm_hf.settings import NonNegativeFloat, check_values, with_help
+from storm_hf.settings import NonNegativeFloat, PositiveFloat, check_values, with_help
 from storm_hf.training.config import StormTrainingConfig
 
 
@@ -29,6 +29,9 @@ class StormAnswerConfig(StormTrainingConfig):
         halting_weight (`float`, *optional*, defaults to `0.01`):
             Weight of the divergence from the prior, PonderNet's. What is shorter is cheaper by it; too high, and thoughts end before
             they are done.
+        halting_learning_rate (`float`, *optional*):
+            Learning rate of the halting head, which starts from nothing: with a small `learning_rate` it wants about a hundred
+            times as much. By default `learning_rate`.
         learning_rate (`float`, *optional*, defaults to `1e-6`):
             A tenth of Stage I's. At Stage I's rate the rollout that Stage I built can be destroyed before it is repaired.
     """
@@ -37,6 +40,7 @@ class StormAnswerConfig(StormTrainingConfig):
     halting_prior: HaltingPrior = "geometric"
     halting_prior_steps: float = 3.0
     halting_weight: NonNegativeFloat = 0.01
+    halting_learning_rate: PositiveFloat | None = None
     learning_rate: float = 1e-6
 
     def __post_init__(self) -> None:
