@@ -209,6 +209,8 @@ class StormGenerationMixin(GenerationMixin):
 
     def _chooses_to_halt(self, halting: bool | None, kwargs: dict[str, Any], latent_bottleneck: bool) -> bool:
         """Decide whether rows stop by themselves, and refuse what this cannot go with if it was asked for."""
+        if not halting and (halting is False or not self.config.halting_head):
+            return False
         block = None
         if kwargs.get("input_ids") is not None and kwargs.get("cache") is None:
             block = find_latent_block(kwargs["input_ids"], self.config)
