@@ -74,15 +74,18 @@ def mixed_recipe(seed: int, num_train: int, num_tests: int) -> DemoRecipe:
     )
 
 
-def variants(recipe: DemoRecipe, num_updates: int, weight: float) -> list[Variant]:
+def variants(recipe: DemoRecipe, align_updates: int, num_updates: int, weight: float) -> list[Variant]:
     """Stage II in three forms, from one Stage I."""
     storm = storm_variant(recipe)
+    assert storm.start is not None
+    align = dataclasses.replace(storm.start, training=Training(align_updates, recipe.trainings["align"].learning_rate))
     training = Training(num_updates, recipe.trainings["answer"].learning_rate)
     halting = {"halting": True, "halting_weight": weight, "halting_learning_rate": 1e-2}
 
     def form(name: str, title: str, **settings: Any) -> Variant:
         given = {**storm.settings, **settings}
-        return dataclasses.replace(storm, name=name, title=title, training=training, settings=given, is_shown=False)
+        changed = {"start": align, "training": training, "settings": given, "is_shown": False}
+        return dataclasses.replace(storm, name=name, title=title, **changed)
 
     return [
         form("fixed", "All latents"),
@@ -155,18 +158,17 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--num-train", type=int, default=3000, help="clips trained on")
     parser.add_argument("--num-tests", type=int, default=64, help="test clips of each depth")
+    parser.add_argument("--align-updates", type=int, default=300, help="of Stage I")
     parser.add_argument("--updates", type=int, default=100, help="of Stage II")
     parser.add_argument("--weight", type=float, default=0.05, help="of the divergence from the prior")
     parser.add_argument("--only", nargs="+", help="names of the forms of Stage II, by default all")
     arguments = parser.parse_args()
     console = Console(stderr=True)
-    recipe, folder = (
-        mixed_recipe(arguments.seed, arguments.num_train, arguments.num_tests),
-        DemoFolder(arguments.folder.resolve()),
-    )
+    recipe = mixed_recipe(arguments.seed, arguments.num_train, arguments.num_tests)
+    folder = DemoFolder(arguments.folder.resolve())
     prepare(folder, recipe, console)
     outcomes = {}
-    for variant in variants(recipe, arguments.updates, arguments.weight):
+    for variant in variants(recipe, arguments.align_updates, arguments.updates, arguments.weight):
         if arguments.only and variant.name not in arguments.only:
             continue
         train(folder, recipe, variant, console)

@@ -74,7 +74,7 @@ def rank_correlation(first: np.ndarray, second: np.ndarray) -> float | None:
     ranks = [_ranks(first), _ranks(second)]
     if any(np.ptp(rank) == 0 for rank in ranks):
         return None
-    return float(np.corrcoef(*ranks)[0, 1])
+    return float(np.corrcoef(np.stack(ranks))[0, 1])
 
 
 def _ranks(values: np.ndarray) -> np.ndarray:

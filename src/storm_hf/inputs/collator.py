@@ -82,7 +82,7 @@ def with_fewer_latents(
             Holds the id of a placeholder.
     """
     input_ids = batch["input_ids"]
-    is_latent = input_ids == config.latent_token_id
+    is_latent = input_ids.eq(-1 if config.latent_token_id is None else config.latent_token_id)
     is_kept = ~is_latent | (is_latent.cumsum(dim=1) <= num_latents)  # (B, S)
     cut = dict(batch)
     for name in ("input_ids", "attention_mask", "labels", "clip_token_mask", *PER_TOKEN_INPUTS):

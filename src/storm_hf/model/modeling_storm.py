@@ -242,8 +242,7 @@ class StormForConditionalGeneration(StormPreTrainedModel, FromBackboneMixin, Sto
             raise ConfigurationError("Expected a model without a halting head, got one that has it. Train that one.")
         StormConfig(**{**self.config.to_dict(), "halting_head": True})  # refuses what cannot have one
         self.config.halting_head = True
-        weight = self.model.latent_projector.parameters()
-        self.model.halting_head = HaltingHead(self.config).to(next(weight, self.lm_head.weight).device)
+        self.model.halting_head = HaltingHead(self.config).to(self.device)
 
     def compute_logits(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """Project hidden states with the backbone's head, its scaling and its soft cap."""
