@@ -253,6 +253,8 @@ def test_model_without_a_head_has_no_weights_of_one():
         {"prefill_chunk_size": 4},
         {"cache_implementation": "static"},
         {"num_latents": 0},
+        {"synced_gpus": True},
+        {"prompt_lookup_num_tokens": 2},
     ],
     ids=lambda options: next(iter(options)),
 )
@@ -260,6 +262,25 @@ def test_halting_that_cannot_be_is_refused_if_asked_for(options):
     model = tiny_storm("qwen2_5_vl", halting_head=True)
     with pytest.raises(ConfigurationError, match="`halting=True` needs"):
         model.generate(**tiny_inputs("qwen2_5_vl"), **GREEDY, halting=True, **options)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"use_cache": False},
+        {"cache_implementation": "static", "disable_compile": True},
+        {"prompt_lookup_num_tokens": 2, "num_rows": 1},
+    ],
+    ids=["no cache", "static cache", "drafts"],
+)
+def test_generation_that_cannot_halt_thinks_for_all_steps_by_default(options):
+    options = dict(options)
+    model = tiny_storm("qwen2_5_vl", halting_head=True)
+    torch.nn.init.constant_(model.model.halting_head.bias, 10.0)
+    inputs = tiny_inputs("qwen2_5_vl", (5, 3)[: options.pop("num_rows", 2)])
+    output = model.generate(**inputs, **GREEDY, **options)
+    assert "num_latents_used" not in output
+    assert torch.equal(output.sequences, model.generate(**inputs, **GREEDY, halting=False).sequences)
 
 
 def test_model_without_a_head_refuses_to_halt():

@@ -12,6 +12,8 @@ from typing import Any, NoReturn
 import torch
 from transformers import GenerationMixin, LogitsProcessorList, SuppressTokensLogitsProcessor
 from transformers.generation.utils import GenerateOutput
+from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
+from transformers.integrations.fsdp import is_fsdp_managed_module
 from transformers.utils import logging
 from transformers.utils.deprecation import deprecate_kwarg
 
@@ -23,6 +25,8 @@ from .latent_block_storm import find_latent_block, refuse_without_block
 from .rollout_storm import PER_TOKEN_INPUTS, LatentIntervention
 from .video_features_storm import unflatten_features
 
+
+_OF_DRAFTS = ("assistant_model", "assistant_early_exit", "prompt_lookup_num_tokens")  # read a cached prompt anew
 
 logger = logging.get_logger(__name__)
 
@@ -156,7 +160,7 @@ class StormGenerationMixin(GenerationMixin):
                 Gets `(step, latent)`, the latent of shape `(batch_size, hidden_size)`, and returns what is fed instead.
             output_latents (`bool`, *optional*, defaults to `False`):
                 Whether to return the model's own latents, of shape `(num_sequences, num_latents, hidden_size)`, as
-                `latents` of the output. Implies `return_dict_in_generate=True`.
+                `latents` of the output, zero after the last one that a row used. Implies `return_dict_in_generate=True`.
             latent_bottleneck (`bool`, *optional*, defaults to `False`):
                 Whether the answer is written from a prompt without its clip, to which the latents are given, so that all
                 video information passes through K vectors.
@@ -218,9 +222,12 @@ class StormGenerationMixin(GenerationMixin):
             "no halting head": not self.config.halting_head,
             "no whole prompt with a latent block": block is None,
             "`latent_bottleneck`": latent_bottleneck,
-            "`use_cache=False`": kwargs.get("use_cache") is False,
-            "`prefill_chunk_size`": kwargs.get("prefill_chunk_size") is not None,
-            "`cache_implementation`": kwargs.get("cache_implementation") not in (None, "dynamic"),
+            "`forced_latents`": kwargs.get("forced_latents") is not None,
+            "`use_cache=False`": self._setting(kwargs, "use_cache") is False,
+            "`prefill_chunk_size`": self._setting(kwargs, "prefill_chunk_size") is not None,
+            "`cache_implementation`": self._setting(kwargs, "cache_implementation") not in (None, "dynamic"),
+            "assisted decoding": any(self._setting(kwargs, name) is not None for name in _OF_DRAFTS),
+            "a model in parts on several processes, which must take the same steps": self._is_sharded(kwargs),
         }
         found = [name for name, is_there in obstacles.items() if is_there]
         if halting and found:
@@ -235,10 +242,7 @@ class StormGenerationMixin(GenerationMixin):
         """Think, each row for as long as it needs; return what generates its answer from there, and the numbers of latents."""
         inputs = {**kwargs, "attention_mask": self._mask_of(kwargs)}
         thought = think_until_halted(self, inputs, inputs.pop("latent_intervention"))
-        settings = kwargs.get("generation_config") or self.generation_config
-        repeats = max(
-            kwargs.get(name) or getattr(settings, name) or 1 for name in ("num_beams", "num_return_sequences")
-        )
+        repeats = max(self._setting(kwargs, name) or 1 for name in ("num_beams", "num_return_sequences"))
         if repeats > 1:  # generation repeats the prompts, and leaves a cache to its owner
             rows = torch.arange(len(thought.num_latents), device=thought.num_latents.device)
             thought.inputs["cache"].reorder_cache(rows.repeat_interleave(repeats))
@@ -304,6 +308,17 @@ class StormGenerationMixin(GenerationMixin):
         edited = rows.replace({**kwargs, **given})
         edited.pop("position_ids", None)  # of the prompt with its clip
         return self._with_lengths(edited, rows.input_ids.shape[1] - kwargs["input_ids"].shape[1])
+
+    def _setting(self, kwargs: dict[str, Any], name: str) -> Any:
+        """Setting of generation, by its argument or by its configuration."""
+        settings = kwargs.get("generation_config") or self.generation_config
+        return kwargs[name] if kwargs.get(name) is not None else getattr(settings, name, None)
+
+    def _is_sharded(self, kwargs: dict[str, Any]) -> bool:
+        if kwargs.get("synced_gpus") is not None:
+            return bool(kwargs["synced_gpus"])
+        has_others = torch.distributed.is_available() and torch.distributed.is_initialized()
+        return has_others and (is_deepspeed_zero3_enabled() or is_fsdp_managed_module(self))
 
     def _with_lengths(self, kwargs: dict[str, Any], num_added: int) -> dict[str, Any]:
         """Lengths that count the caller's prompt, for one that is longer by so many tokens."""
