@@ -90,8 +90,8 @@ def halting_log_probabilities(halting_logits: torch.Tensor) -> torch.Tensor:
 class StepAnswers:
     """Reads what follows the block after every latent step, as a prompt with so many latents has it.
 
-    A branch of the cache is opened after each step but the last, whose answer is that of the sequence itself: K short passes over
-    the answer beside the K steps, exact on every backbone that can be replayed.
+    A branch of the cache is opened after each step but the last, whose answer is that of the sequence itself: K - 1 short passes over
+    the answer beside the K steps, exact on every backbone whose cache can be replayed (see [`ReplayCache`]).
 
     Args:
         block ([`LatentBlock`]):

@@ -26,9 +26,8 @@ from .thought_adapter_storm import thought_layers, without_checkpointing
 
 LatentIntervention = Callable[[int, torch.Tensor], torch.Tensor]
 Tokens = Callable[[int, int], dict[str, torch.Tensor]]  # the backbone's inputs for a range of columns
-AfterStep = Callable[
-    [SegmentRunner, Tokens, int, torch.Tensor], None
-]  # gets the column after the latent, and its state
+# Called after each step with the column that follows its latent, and the state (B, D) there.
+AfterStep = Callable[[SegmentRunner, Tokens, int, torch.Tensor], None]
 
 
 def bounded_rollout(
