@@ -74,12 +74,14 @@ def mixed_recipe(seed: int, num_train: int, num_tests: int) -> DemoRecipe:
     )
 
 
-def variants(recipe: DemoRecipe, align_updates: int, num_updates: int, weight: float) -> list[Variant]:
+def variants(
+    recipe: DemoRecipe, align_updates: int, num_updates: int, learning_rate: float, weight: float
+) -> list[Variant]:
     """Stage II in three forms, from one Stage I."""
     storm = storm_variant(recipe)
     assert storm.start is not None
     align = dataclasses.replace(storm.start, training=Training(align_updates, recipe.trainings["align"].learning_rate))
-    training = Training(num_updates, recipe.trainings["answer"].learning_rate)
+    training = Training(num_updates, learning_rate)
     halting = {"halting": True, "halting_weight": weight, "halting_learning_rate": 1e-2}
 
     def form(name: str, title: str, **settings: Any) -> Variant:
@@ -160,6 +162,7 @@ def main() -> None:
     parser.add_argument("--num-tests", type=int, default=64, help="test clips of each depth")
     parser.add_argument("--align-updates", type=int, default=300, help="of Stage I")
     parser.add_argument("--updates", type=int, default=100, help="of Stage II")
+    parser.add_argument("--rate", type=float, default=3e-4, help="learning rate of Stage II")
     parser.add_argument("--weight", type=float, default=0.05, help="of the divergence from the prior")
     parser.add_argument("--only", nargs="+", help="names of the forms of Stage II, by default all")
     arguments = parser.parse_args()
@@ -168,7 +171,8 @@ def main() -> None:
     folder = DemoFolder(arguments.folder.resolve())
     prepare(folder, recipe, console)
     outcomes = {}
-    for variant in variants(recipe, arguments.align_updates, arguments.updates, arguments.weight):
+    lengths = (arguments.align_updates, arguments.updates)
+    for variant in variants(recipe, *lengths, arguments.rate, arguments.weight):
         if arguments.only and variant.name not in arguments.only:
             continue
         train(folder, recipe, variant, console)
