@@ -217,3 +217,15 @@ def test_bytes_that_are_no_text_are_asked_all_the_same(ask, clip):
 
 def test_terminal_is_not_steered_by_what_a_model_says():
     assert printable("left\n\x1b[2Jnach \N{HORSE}\x07") == "left\n\ufffd[2Jnach \N{HORSE}\ufffd"
+
+
+def test_model_that_halts_tells_how_long_it_thought(ask, checkpoint, clip, tmp_path):
+    model, processor = load_checkpoint(str(checkpoint))
+    model.add_halting_head()
+    model.model.halting_head.bias.data.fill_(10.0)
+    for part in (model, processor):
+        part.save_pretrained(tmp_path / "halting")
+    assert "It thought for 1 latent, of 4 at most." in ask(clip, "Where?", model=tmp_path / "halting").stderr
+    fixed = ask(clip, "Where?", "--num-latents", 2, model=tmp_path / "halting")
+    assert fixed.exit_code == 0
+    assert "It thought" not in fixed.stderr

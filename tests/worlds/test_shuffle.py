@@ -68,3 +68,12 @@ def test_both_chains_end_in_the_answer():
     episode = WORLD.describe(4)
     assert episode.terse_chain.split() == list(episode.states)
     assert episode.chain_of_thought.endswith(f", ball at {episode.answer} .")
+
+
+def test_rests_come_last_where_that_is_asked_for():
+    world = make_world("shuffle", min_swaps=0, rests_last=1)
+    for seed in range(50):
+        episode, usual = world.describe(seed), WORLD.describe(seed)
+        moved = [pair != ("none", "none") for pair in SWAPS.findall(episode.clip_caption)]
+        assert moved == sorted(moved, reverse=True)
+        assert episode.depth == usual.depth

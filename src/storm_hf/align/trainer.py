@@ -177,7 +177,7 @@ class StormAlignTrainer(StormTrainer):
                 model, {**inputs, **self._forcing(targets)}, return_outputs, num_items_in_batch
             )
         alignment = self._align(rollout[0], targets)
-        align_loss = alignment.loss.sum() * self._row_scale(len(targets), num_items_in_batch)
+        align_loss = alignment.loss.sum() * self.row_scale(len(targets), num_items_in_batch)
         num_parts = self.current_gradient_accumulation_steps if num_items_in_batch is not None else 1
         self._log_parts(answer_loss * num_parts, alignment)
         loss = answer_loss + self.args.align_weight * align_loss
@@ -196,6 +196,7 @@ class StormAlignTrainer(StormTrainer):
     def _align(self, latents: torch.Tensor, targets: torch.Tensor) -> Alignment:
         """Compare latents with their targets, and with those of the whole accumulated batch."""
         known, first = self._known_targets.take(targets)
+        known = known[:, : targets.shape[1]]  # the first ones, where K is drawn
         kind, reduction = self.args.align_loss, self.args.align_reduction
         return trajectory_alignment(latents, targets, kind, reduction, known=known, first=first)
 
@@ -241,12 +242,6 @@ class StormAlignTrainer(StormTrainer):
         generators = self.row_generators(len(targets))
         noise = np.stack([generator.standard_normal(targets.shape[1:], dtype=np.float32) for generator in generators])
         return targets + self.args.teacher_noise * torch.from_numpy(noise).to(targets)
-
-    def _row_scale(self, num_rows: int, num_items_in_batch: torch.Tensor | int | None) -> torch.Tensor | float:
-        """One over the rows of the whole accumulated batch; `Trainer` averages gradients over processes."""
-        if num_items_in_batch is None or self._num_rows_in_batch is None:
-            return 1 / num_rows
-        return self.accelerator.num_processes / self._num_rows_in_batch
 
     def _log_parts(self, answer_loss: torch.Tensor, alignment: Alignment) -> None:
         self._log_means({"answer_loss": answer_loss, "align_loss": alignment.loss.mean(), **alignment.gauges})

@@ -271,7 +271,7 @@ class Session:
         if self.num_latents == 0:
             raise LatentError("Expected a model that thinks in latents but this one has none. Load another.")
         question = ClipQuestion(self._read(clip), text.strip(), tuple(options))
-        own = self._timed(lambda: ask(self.model, self.processor, question, max_new_tokens=MAX_NEW_TOKENS))
+        own = self._timed(lambda: self._think(question))
         direct = self._timed(
             lambda: ask(self.model, self.processor, question, num_latents=0, max_new_tokens=MAX_NEW_TOKENS)
         )
@@ -329,7 +329,11 @@ class Session:
         if clip is None:
             raise ConfigurationError("Expected another clip to take latents from. Drop one, or choose an example.")
         asked = ClipQuestion(self._read(clip), question.text, question.options)
-        return ask(self.model, self.processor, asked, max_new_tokens=MAX_NEW_TOKENS)
+        return self._think(asked)
+
+    def _think(self, question: ClipQuestion) -> Answer:
+        """Think for all steps, also where a halting head would stop: steps of two clips are exchanged."""
+        return ask(self.model, self.processor, question, halting=False, max_new_tokens=MAX_NEW_TOKENS)
 
     def _read(self, clip: Path) -> VideoClip:
         seconds = read_video(clip, num_frames=2, strict=False).duration

@@ -80,6 +80,9 @@ def ask_clip(
     asked = ClipQuestion(video, _readable(question), [_readable(text) for text in option or ()])
     answer = ask(network, processor, asked, num_latents=num_latents, max_new_tokens=max_new_tokens)
     _print_answer(answer, asked)
+    if answer.num_latents is not None:
+        steps = "latent" if answer.num_latents == 1 else "latents"
+        print_message(f"It thought for {answer.num_latents} {steps}, of {network.config.num_latents} at most.")
     if latents is not None:
         _compare(network, processor, asked, answer, InterventionKind(latents), max_new_tokens)
     if show:

@@ -137,6 +137,13 @@ def _print(found: "Diagnosis", page: Path) -> None:
     Console(stderr=True).print(_table(found))
     if unreadable := found.effects["own"].unreadable:
         print_message(f"{unreadable:.1%} of the model's own answers name none of the options, and count as wrong.")
+    if (halting := found.halting) is not None:
+        longer = halting.depth_correlation
+        print_message(
+            f"Left to itself, it thinks for {halting.mean_latents:.2f} of {found.num_latents} latents, with an accuracy of "
+            f"{halting.accuracy:.1%}."
+            + ("" if longer is None else f" Rank correlation with the steps that a question needs: {longer:.2f}.")
+        )
     print_message(f"The page is {page}.")
     typer.echo(f"{found.verdict.headline} {found.verdict.sentence}")
 

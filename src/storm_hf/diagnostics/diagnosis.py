@@ -20,6 +20,7 @@ from storm_hf.diagnostics.geometry import (
     measure_attention,
     probe_states,
 )
+from storm_hf.diagnostics.halting import HaltedThoughts, describe_halting
 from storm_hf.diagnostics.intervention_effects import AnswerTable, CounterfactualEffect, DonorQuestionEffect
 from storm_hf.diagnostics.questions import Questions
 from storm_hf.diagnostics.record import Diagnosis
@@ -104,6 +105,7 @@ def diagnose(
         **_content(questions, latents, replies, absent, seed),
         attention=asking.attention(absent),
         num_attended=min(_NUM_ATTENDED, len(questions.rows)),
+        halting=asking.halting(),
         absent=absent,
         seconds=time.perf_counter() - started,
     )
@@ -142,6 +144,21 @@ class _Asking:
             on_batch=self.report,
         )
         return np.stack([np.asarray(answer.latents) for answer in answers])
+
+    def halting(self) -> HaltedThoughts | None:
+        """Thoughts that end by themselves, if the model has learned where."""
+        if not self.model.config.halting_head:
+            return None
+        rows = self.questions.rows
+        answers = answer_questions(
+            self.model,
+            self.prompts,
+            rows,
+            max_new_tokens=self.max_new_tokens,
+            batch_size=self.batch_size,
+            halting=True,
+        )
+        return describe_halting(answers, rows)
 
     def again(self, rows: Sequence[Row], interventions: Mapping[str, Intervention]) -> dict[str, list[Reply]]:
         """Answer under each intervention."""

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from storm_hf.diagnostics.geometry import LayerAttention, StepDrift, StepGeometry, StepProbe, StepRetrieval
+from storm_hf.diagnostics.halting import HaltedThoughts
 from storm_hf.diagnostics.intervention_effects import CounterfactualEffect, DonorQuestionEffect, Effect
 from storm_hf.diagnostics.verdict import THRESHOLDS, Verdict
 
@@ -58,6 +59,8 @@ class Diagnosis:
             Layer by layer.
         num_attended (`int`):
             Questions that attention was measured on.
+        halting ([`HaltedThoughts`], *optional*):
+            Thoughts that end by themselves, of a model with a halting head. All else is measured on thoughts of K steps.
         absent (`Mapping[str, str]`):
             From what is None to the reason.
         seconds (`float`):
@@ -87,6 +90,7 @@ class Diagnosis:
     probes: list[StepProbe] | None
     attention: list[LayerAttention] | None
     num_attended: int
+    halting: HaltedThoughts | None = None
     absent: Mapping[str, str]
     seconds: float
     command: str

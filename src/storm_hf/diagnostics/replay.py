@@ -174,7 +174,13 @@ class SharedPrompts:
             inputs = dict(self._inputs(kind))
             inputs |= {"cache": copy.deepcopy(self.cache)} if self._num_shared(kind) else {}
         return generate_greedily(
-            self.model, self.prompts, inputs, self.max_new_tokens, output_logits=True, latent_intervention=replace
+            self.model,
+            self.prompts,
+            inputs,
+            self.max_new_tokens,
+            output_logits=True,
+            latent_intervention=replace,
+            halting=False,  # step by step, thoughts are compared
         )
 
     def _read(self, output: object, kind: InterventionKind) -> list[Answer]:

@@ -42,12 +42,15 @@ class Answer:
             The model's own latents.
         token_ids (`list[int]`):
             Generated tokens, the end of the turn included.
+        num_latents (`int`, *optional*):
+            Number of latents after which the model stopped thinking; None if it was not asked to stop by itself.
     """
 
     text: str
     choice: str | None
     latents: np.ndarray | None
     token_ids: list[int]
+    num_latents: int | None = None
 
 
 def answer_questions(
@@ -58,6 +61,7 @@ def answer_questions(
     max_new_tokens: int = 8,
     batch_size: int = 128,
     intervene: Intervention | Callable[[range], LatentIntervention] | None = None,
+    halting: bool | None = False,
     on_batch: Callable[[int], None] | None = None,
 ) -> list[Answer]:
     """Answer the questions of `rows` greedily.
@@ -75,6 +79,9 @@ def answer_questions(
             Questions that are answered together.
         intervene ([`~storm_hf.interventions.intervention.Intervention`] or `Callable`, *optional*):
             Intervention on the latents of `rows`; or a function from the positions of a batch to its `latent_intervention`.
+        halting (`bool`, *optional*, defaults to `False`):
+            Whether each thought ends when the model's halting head says so. By default all have the same length, so that latents can
+            be compared. `None` leaves it to the model, as `generate` does.
         on_batch (`Callable[[int], None]`, *optional*):
             Called with the number of answers after each batch. Progress bars use it.
     """
@@ -83,7 +90,7 @@ def answer_questions(
     for span in spans(len(rows), batch_size):
         batch = [rows[index] for index in span]
         inputs = {name: value.to(model.device) for name, value in prompts(batch).items()}
-        arguments = {**_meant_length(prompts, model), **_intervention_arguments(intervene, span)}
+        arguments = {**_meant_length(prompts, model), **_intervention_arguments(intervene, span), "halting": halting}
         output = generate_greedily(model, prompts, inputs, max_new_tokens, **arguments)
         answers.extend(read_answers(output, inputs["input_ids"].shape[1], prompts, batch))
         if on_batch is not None:
@@ -177,11 +184,17 @@ def read_answers(output: Any, num_prompt_tokens: int, prompts: PromptEncoder, ro
     new_tokens = output.sequences[:, num_prompt_tokens:]
     texts = tokenizer.batch_decode(new_tokens, skip_special_tokens=True)
     latents = [None] * len(rows) if output.latents is None else output.latents.float().cpu().numpy()
+    used = output.get("num_latents_used")
+    lengths = [None] * len(rows) if used is None else used.tolist()
     token_ids = [up_to_end(row, {tokenizer.eos_token_id}) for row in new_tokens.tolist()]
     return [
-        Answer(text.strip(), read_reply(text, row, prompts.question_style), latent, tokens)
-        for text, row, latent, tokens in zip(texts, rows, latents, token_ids, strict=True)
+        Answer(text.strip(), read_reply(text, row, prompts.question_style), _first(latent, length), tokens, length)
+        for text, row, latent, tokens, length in zip(texts, rows, latents, token_ids, lengths, strict=True)
     ]
+
+
+def _first(latents: np.ndarray | None, length: int | None) -> np.ndarray | None:
+    return latents if latents is None or length is None else latents[:length]
 
 
 def up_to_end(tokens: list[int], ends: Collection[int]) -> list[int]:

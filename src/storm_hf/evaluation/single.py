@@ -71,6 +71,7 @@ def ask(
     question: ClipQuestion,
     *,
     num_latents: int | None = None,
+    halting: bool | None = None,
     max_new_tokens: int = MAX_NEW_TOKENS,
 ) -> Answer:
     """Answer a question about a clip, greedily.
@@ -84,6 +85,9 @@ def ask(
             Question to ask.
         num_latents (`int`, *optional*):
             Number K of latent steps, by default the model's; `0` answers without thinking.
+        halting (`bool`, *optional*):
+            Whether the thought ends when the model's halting head says so. By default it does where there is one, unless another
+            `num_latents` than the model's is asked for.
         max_new_tokens (`int`, *optional*, defaults to `64`):
             Longest answer.
 
@@ -92,7 +96,8 @@ def ask(
         LatentError: If the model cannot think for so many steps.
     """
     prompts = _prompts(model, processor, num_latents)
-    return answer_questions(model, prompts, [question.row()], max_new_tokens=max_new_tokens)[0]
+    row = question.row()
+    return answer_questions(model, prompts, [row], max_new_tokens=max_new_tokens, halting=halting)[0]
 
 
 def ask_with_replaced_latents(

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from storm_hf.inputs.prompts import PromptEncoder, Row, pad_rows
+from storm_hf.model.configuration_storm import StormConfig
 from storm_hf.model.rollout_storm import PER_TOKEN_INPUTS
 
 
@@ -65,3 +66,28 @@ def append_answers(
         if name in prompts:
             batch[name] = torch.cat([prompts[name], torch.zeros_like(ids, dtype=prompts[name].dtype)], dim=1)
     return batch
+
+
+def with_fewer_latents(
+    batch: dict[str, torch.Tensor], num_latents: int, config: StormConfig
+) -> dict[str, torch.Tensor]:
+    """The batch as it would have been collated with fewer latents: later placeholders are cut out, and their targets.
+
+    Args:
+        batch (`dict`):
+            Model inputs, with the same number of placeholders in every row, and maybe `target_trajectory` (B, K, D).
+        num_latents (`int`):
+            Number of latents that are kept, or more than there are.
+        config ([`StormConfig`]):
+            Holds the id of a placeholder.
+    """
+    input_ids = batch["input_ids"]
+    is_latent = input_ids.eq(-1 if config.latent_token_id is None else config.latent_token_id)
+    is_kept = ~is_latent | (is_latent.cumsum(dim=1) <= num_latents)  # (B, S)
+    cut = dict(batch)
+    for name in ("input_ids", "attention_mask", "labels", "clip_token_mask", *PER_TOKEN_INPUTS):
+        if name in batch:
+            cut[name] = batch[name][is_kept].view(len(input_ids), -1)
+    if "target_trajectory" in batch:
+        cut["target_trajectory"] = batch["target_trajectory"][:, :num_latents]
+    return cut

@@ -102,6 +102,11 @@ class StormConfig(PreTrainedConfig):
         Arguments of a [`~peft.LoraConfig`], such as `r` and `lora_alpha`, for low-rank updates of the language model that act
         from `<|latent_start|>` on: the trainers then train them and the projector alone, and without a latent block the
         model is its backbone.
+    halting_head (`bool`, *optional*, defaults to `False`):
+        Whether a head reads after each latent if the thought may end there. Stage II adds and trains it (`halting: true`);
+        `num_latents` is then the bound of a thought that ends by itself.
+    halting_threshold (`float`, *optional*, defaults to `0.5`):
+        Probability of having ended at which a thought ends. Higher means longer.
     storm_prompt (`dict`, *optional*):
         Form of the prompts that the model was trained on, written by the trainers; see [`PromptRecord`].
     """
@@ -121,6 +126,8 @@ class StormConfig(PreTrainedConfig):
     logits_scale: float | None = None
     latent_attention: str = "full"
     thought_adapter: dict | None = None
+    halting_head: bool = False
+    halting_threshold: float = 0.5
     storm_prompt: dict | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
@@ -138,6 +145,15 @@ class StormConfig(PreTrainedConfig):
         if self.latent_attention not in _ATTENTION_KINDS:
             raise ConfigurationError(
                 f"`latent_attention` must be one of {', '.join(_ATTENTION_KINDS)}, got {self.latent_attention!r}."
+            )
+        if self.halting_head and self.latent_attention != "full":
+            raise ConfigurationError(
+                f"`halting_head` needs `latent_attention='full'`, got {self.latent_attention!r}, where a latent is made from a "
+                "stretch of the clip that depends on how many there are. Leave one of the two out."
+            )
+        if not 0 < self.halting_threshold < 1:
+            raise ConfigurationError(
+                f"`halting_threshold` must be a probability between 0 and 1, got {self.halting_threshold}."
             )
         if not 0 <= self.num_latents <= self.max_num_latents:
             raise ConfigurationError(

@@ -12,16 +12,21 @@ from typing import Any, NoReturn
 import torch
 from transformers import GenerationMixin, LogitsProcessorList, SuppressTokensLogitsProcessor
 from transformers.generation.utils import GenerateOutput
+from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
+from transformers.integrations.fsdp import is_fsdp_managed_module
 from transformers.utils import logging
 from transformers.utils.deprecation import deprecate_kwarg
 
 from .bottleneck_storm import CLIP_INPUTS, ClipFreeRows, refuse_single_patch
 from .configuration_storm import StormConfig
 from .errors_storm import ConfigurationError, LatentError
+from .halting_storm import think_until_halted
 from .latent_block_storm import find_latent_block, refuse_without_block
 from .rollout_storm import PER_TOKEN_INPUTS, LatentIntervention
 from .video_features_storm import unflatten_features
 
+
+_OF_DRAFTS = ("assistant_model", "assistant_early_exit", "prompt_lookup_num_tokens")  # read a cached prompt anew
 
 logger = logging.get_logger(__name__)
 
@@ -136,6 +141,7 @@ class StormGenerationMixin(GenerationMixin):
         latent_intervention: LatentIntervention | None = None,
         output_latents: bool = False,
         latent_bottleneck: bool = False,
+        halting: bool | None = None,
         **kwargs: Any,
     ) -> GenerateOutput | torch.LongTensor:
         """Think in latents, then answer.
@@ -154,10 +160,15 @@ class StormGenerationMixin(GenerationMixin):
                 Gets `(step, latent)`, the latent of shape `(batch_size, hidden_size)`, and returns what is fed instead.
             output_latents (`bool`, *optional*, defaults to `False`):
                 Whether to return the model's own latents, of shape `(num_sequences, num_latents, hidden_size)`, as
-                `latents` of the output. Implies `return_dict_in_generate=True`.
+                `latents` of the output, zero after the last one that a row used. Implies `return_dict_in_generate=True`.
             latent_bottleneck (`bool`, *optional*, defaults to `False`):
                 Whether the answer is written from a prompt without its clip, to which the latents are given, so that all
                 video information passes through K vectors.
+            halting (`bool`, *optional*):
+                Whether each row stops thinking when the halting head says so, within the number of latents that its prompt has room
+                for: its answer is that of the same prompt with as many latents as it used, `num_latents_used` of the output. By
+                default a model with a head does so where the prompt asks for the model's own number of latents, and the whole
+                prompt is read here.
             kwargs:
                 Keyword arguments of `GenerationMixin.generate`.
 
@@ -165,7 +176,7 @@ class StormGenerationMixin(GenerationMixin):
             LatentError: If the prompt's latent block is broken or cannot be changed to `num_latents`, or there is none
                 for a `latent_intervention` or the `latent_bottleneck` to act on.
             ConfigurationError: If there is a cache and a `latent_bottleneck`, or if `output_latents` and
-                `return_dict_in_generate=False` contradict each other.
+                `return_dict_in_generate=False` contradict each other, or `halting` is asked for and cannot be.
         """
         names = list(inspect.signature(GenerationMixin.generate).parameters)[2:]
         kwargs.update(zip(names, args, strict=False))
@@ -177,6 +188,7 @@ class StormGenerationMixin(GenerationMixin):
         kwargs = self._with_encoder_output(kwargs)
         if kwargs.get("cache") is None:  # the whole prompt is here; `forward` may see it chunked
             self._check_block(kwargs, num_latents, latent_intervention, latent_bottleneck)
+        halts = self._chooses_to_halt(halting, kwargs, latent_bottleneck)
         recorder = LatentRecorder(latent_intervention)
         kwargs["latent_intervention"] = recorder if output_latents or latent_intervention is not None else None
         if output_latents and not kwargs.setdefault("return_dict_in_generate", True):
@@ -186,13 +198,56 @@ class StormGenerationMixin(GenerationMixin):
             )
         if latent_bottleneck:
             kwargs = self._think_first(kwargs, recorder)
+        num_used = None
+        if halts:
+            kwargs, num_used = self._think_until_halted(kwargs)
         kwargs["logits_processor"] = self._without_latent_tokens(kwargs.get("logits_processor"))
         output = super().generate(None, **kwargs)
-        if (num_latents is not None or latent_bottleneck) and prompt is not None:
+        if (num_latents is not None or latent_bottleneck or halts) and prompt is not None:
             output = _restore_prompt(output, prompt, kwargs["input_ids"].shape[1])
         if output_latents and not isinstance(output, torch.Tensor):
             output["latents"] = recorder.latents(len(output.sequences))
+        if num_used is not None and not isinstance(output, torch.Tensor):
+            _tell_lengths(output, num_used)
         return output
+
+    def _chooses_to_halt(self, halting: bool | None, kwargs: dict[str, Any], latent_bottleneck: bool) -> bool:
+        """Decide whether rows stop by themselves, and refuse what this cannot go with if it was asked for."""
+        if not halting and (halting is False or not self.config.halting_head):
+            return False
+        block = None
+        if kwargs.get("input_ids") is not None and kwargs.get("cache") is None:
+            block = find_latent_block(kwargs["input_ids"], self.config)
+        obstacles = {
+            "no halting head": not self.config.halting_head,
+            "no whole prompt with a latent block": block is None,
+            "`latent_bottleneck`": latent_bottleneck,
+            "`forced_latents`": kwargs.get("forced_latents") is not None,
+            "`use_cache=False`": self._setting(kwargs, "use_cache") is False,
+            "`prefill_chunk_size`": self._setting(kwargs, "prefill_chunk_size") is not None,
+            "`cache_implementation`": self._setting(kwargs, "cache_implementation") not in (None, "dynamic"),
+            "assisted decoding": any(self._setting(kwargs, name) is not None for name in _OF_DRAFTS),
+            "a model in parts on several processes, which must take the same steps": self._is_sharded(kwargs),
+        }
+        found = [name for name, is_there in obstacles.items() if is_there]
+        if halting and found:
+            raise ConfigurationError(
+                f"`halting=True` needs a model with a halting head, and a prompt that is read whole into a cache that grows; got "
+                f"{found[0]}. Leave `halting` out, or train Stage II with `halting: true`."
+            )
+        is_bound = block is not None and block.num_latents == self.config.num_latents
+        return bool(halting) or (halting is None and not found and is_bound)
+
+    def _think_until_halted(self, kwargs: dict[str, Any]) -> tuple[dict[str, Any], torch.Tensor]:
+        """Think, each row for as long as it needs; return what generates its answer from there, and the numbers of latents."""
+        inputs = {**kwargs, "attention_mask": self._mask_of(kwargs)}
+        thought = think_until_halted(self, inputs, inputs.pop("latent_intervention"))
+        repeats = max(self._setting(kwargs, name) or 1 for name in ("num_beams", "num_return_sequences"))
+        if repeats > 1:  # generation repeats the prompts, and leaves a cache to its owner
+            rows = torch.arange(len(thought.num_latents), device=thought.num_latents.device)
+            thought.inputs["cache"].reorder_cache(rows.repeat_interleave(repeats))
+        num_added = thought.inputs["input_ids"].shape[1] - kwargs["input_ids"].shape[1]
+        return self._with_lengths(thought.inputs, num_added), thought.num_latents
 
     def _check_block(
         self,
@@ -253,6 +308,17 @@ class StormGenerationMixin(GenerationMixin):
         edited = rows.replace({**kwargs, **given})
         edited.pop("position_ids", None)  # of the prompt with its clip
         return self._with_lengths(edited, rows.input_ids.shape[1] - kwargs["input_ids"].shape[1])
+
+    def _setting(self, kwargs: dict[str, Any], name: str) -> Any:
+        """Setting of generation, by its argument or by its configuration."""
+        settings = kwargs.get("generation_config") or self.generation_config
+        return kwargs[name] if kwargs.get(name) is not None else getattr(settings, name, None)
+
+    def _is_sharded(self, kwargs: dict[str, Any]) -> bool:
+        if kwargs.get("synced_gpus") is not None:
+            return bool(kwargs["synced_gpus"])
+        has_others = torch.distributed.is_available() and torch.distributed.is_initialized()
+        return has_others and (is_deepspeed_zero3_enabled() or is_fsdp_managed_module(self))
 
     def _with_lengths(self, kwargs: dict[str, Any], num_added: int) -> dict[str, Any]:
         """Lengths that count the caller's prompt, for one that is longer by so many tokens."""
@@ -334,6 +400,15 @@ def _warn_of_another_length(num_latents: int, config: StormConfig) -> None:
             f"The prompt asks for {num_latents} latents, but the model has num_latents={config.num_latents}. Write prompts with "
             f"the processor that was saved with the model, or pass `num_latents={num_latents}` if it is meant."
         )
+
+
+def _tell_lengths(output: GenerateOutput, num_used: torch.Tensor) -> None:
+    """Add how many latents each returned sequence used, and zero the recorded ones after them."""
+    used = num_used.repeat_interleave(len(output.sequences) // len(num_used))
+    output["num_latents_used"] = used
+    if (latents := output.get("latents")) is not None:
+        is_used = torch.arange(latents.shape[1], device=latents.device) < used[:, None]
+        output["latents"] = latents.masked_fill(~is_used[..., None], 0)
 
 
 def _restore_prompt(

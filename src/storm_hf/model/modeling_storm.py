@@ -36,7 +36,9 @@ from .backbone_storm import (
 from .bottleneck_storm import answer_without_clip
 from .cache_storm import rollout_state
 from .configuration_storm import StormConfig
+from .errors_storm import ConfigurationError
 from .generation_storm import StormGenerationMixin
+from .halting_storm import HaltingHead, StepAnswers, refuse_beside_answers
 from .latent_block_storm import LatentBlock, find_latent_block, refuse_embedded_block, refuse_without_block
 from .rollout_storm import (
     LatentForward,
@@ -59,6 +61,7 @@ _ROLLOUT_ARGUMENTS = (
     "rollout_gradient",
     "latent_bottleneck",
     "clip_token_mask",
+    "answer_every_step",
 )
 
 
@@ -76,6 +79,9 @@ class StormInputs(TypedDict, total=False):
             Whether a row's answer gets the clip's information through the content of its latents alone.
         clip_token_mask (`torch.BoolTensor` of shape `(batch_size, sequence_length)`, *optional*):
             True where the processor wrote something for a clip, for the bottleneck; see [`ClipFreeRows`].
+        answer_every_step (`bool`, *optional*):
+            Whether what follows the latents is also read after each smaller number of them, as a prompt with so many has it: the
+            losses that a halting head learns from.
         mm_encoder_outputs (`dict`, *optional*):
             Encoded images and videos, instead of pixels.
         video_features (`torch.Tensor` of shape `(num_tokens, hidden_size)`, *optional*):
@@ -89,6 +95,7 @@ class StormInputs(TypedDict, total=False):
     rollout_gradient: RolloutGradient | None
     latent_bottleneck: torch.Tensor | bool | None
     clip_token_mask: torch.Tensor | None
+    answer_every_step: bool | None
     mm_encoder_outputs: dict[str, ModelOutput] | None
     video_features: torch.Tensor | None
     video_deepstack: torch.Tensor | None
@@ -113,7 +120,7 @@ class StormPreTrainedModel(PreTrainedModel):
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         # Containers never get here: without parameters of their own they count as initialised in code outside transformers.
-        if isinstance(module, UnitGainLinear):
+        if isinstance(module, UnitGainLinear | HaltingHead):
             module.reset_parameters()
         else:
             super()._init_weights(module)
@@ -164,7 +171,11 @@ def _require_gradient(module: nn.Module, args: object, output: torch.Tensor) -> 
 
 @dataclass
 class StormCausalLMOutput(ModelOutput):
-    """Output of the model: loss, logits (B, S, V), and the model's own latents (B, K, D), in target space."""
+    """Output of the model: loss, logits (B, S, V), and the model's own latents (B, K, D), in target space.
+
+    With `answer_every_step`, `step_losses` (B, K) are the losses of each row's answer after each number of latents, summed over its
+    tokens, and `halting_logits` (B, K) those of the halting head.
+    """
 
     loss: torch.Tensor | None = None
     aux_loss: torch.Tensor | None = None
@@ -174,6 +185,8 @@ class StormCausalLMOutput(ModelOutput):
     attentions: tuple[torch.Tensor | None, ...] | None = None
     router_logits: tuple[torch.Tensor, ...] | None = None
     latents: torch.Tensor | None = None
+    step_losses: torch.Tensor | None = None
+    halting_logits: torch.Tensor | None = None
 
 
 class StormForConditionalGeneration(StormPreTrainedModel, FromBackboneMixin, StormGenerationMixin):
@@ -218,6 +231,18 @@ class StormForConditionalGeneration(StormPreTrainedModel, FromBackboneMixin, Sto
             `video_deepstack` of shape `(num_layers, num_tokens, hidden_size)`.
         """
         return flatten_features(self.model.get_video_features(**vision_inputs, return_dict=True))
+
+    def add_halting_head(self) -> None:
+        """Add a halting head, which is to be trained: at first a thought ends late, and at the same step for every question.
+
+        Raises:
+            ConfigurationError: If there is one, or latents depend on how many there are.
+        """
+        if self.config.halting_head:
+            raise ConfigurationError("Expected a model without a halting head, got one that has it. Train that one.")
+        StormConfig(**{**self.config.to_dict(), "halting_head": True})  # refuses what cannot have one
+        self.config.halting_head = True
+        self.model.halting_head = HaltingHead(self.config).to(self.device)
 
     def compute_logits(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """Project hidden states with the backbone's head, its scaling and its soft cap."""
@@ -289,7 +314,26 @@ class StormForConditionalGeneration(StormPreTrainedModel, FromBackboneMixin, Sto
             attentions=output.attentions,
             router_logits=output.router_logits,
             latents=output.latents,
+            step_losses=self._step_losses(output, labels),
+            halting_logits=self._halting_logits(output),
         )
+
+    def _halting_logits(self, output: StormModelOutput) -> torch.Tensor | None:
+        if output.step_states is None or self.model.halting_head is None:
+            return None
+        return self.model.halting_head(output.step_states)
+
+    def _step_losses(self, output: StormModelOutput, labels: torch.Tensor | None) -> torch.Tensor | None:
+        """Cross entropy of each row's answer after each number of latents, (B, K)."""
+        if output.step_answers is None or labels is None:
+            return None
+        num_rows, num_latents, num_columns, _ = output.step_answers.shape
+        targets = nn.functional.pad(labels[:, -num_columns:][:, 1:], (0, 1), value=-100)  # (B, A)
+        row, column = (targets != -100).nonzero(as_tuple=True)  # (N,)
+        logits = self.compute_logits(output.step_answers.transpose(1, 2)[row, column]).float()  # (N, K, V)
+        target = targets[row, column][:, None].expand(-1, num_latents)
+        losses = nn.functional.cross_entropy(logits.flatten(0, 1), target.flatten(), reduction="none")
+        return losses.new_zeros(num_rows, num_latents).index_add(0, row, losses.view(-1, num_latents))
 
     def _with_router_loss(
         self, loss: torch.Tensor | None, output: StormModelOutput, attention_mask: torch.Tensor | None
@@ -333,6 +377,7 @@ class StormModel(StormPreTrainedModel):
         if config.latent_attention == "step":
             check_layers(self.get_decoder())
         self.latent_projector = LatentProjector(config)
+        self.halting_head = HaltingHead(config) if config.halting_head else None
         self.post_init()
 
     def get_output_embeddings(self) -> None:
@@ -419,9 +464,14 @@ class StormModel(StormPreTrainedModel):
         rollout_gradient: RolloutGradient | None,
         latent_bottleneck: torch.Tensor | bool | None,
         clip_token_mask: torch.Tensor | None,
+        answer_every_step: bool | None,
     ) -> StormModelOutput:
         """Think, and with a bottleneck read the prompt once more without its clip. `tokens` are arguments of [`LatentForward`]."""
-        think = LatentForward(self, block, cache, forced_latents, latent_intervention, rollout_gradient)
+        answers = StepAnswers(block) if answer_every_step else None
+        think = LatentForward(self, block, cache, forced_latents, latent_intervention, rollout_gradient, answers)
+        if answers is not None:
+            refuse_beside_answers(forced_latents, latent_bottleneck, cache, rollout_gradient)
+            return answers.add_to(think(*tokens))
         if latent_bottleneck is None or latent_bottleneck is False:
             return think(*tokens)
         input_ids, attention_mask, position_ids, _, inputs = tokens
@@ -496,6 +546,7 @@ def _refuse_rollout(
     latent_intervention: LatentIntervention | None,
     rollout_gradient: RolloutGradient | None,
     latent_bottleneck: torch.Tensor | bool | None,
+    answer_every_step: bool | None,
     **_: object,
 ) -> None:
     """Refuse what acts on latents where there are none. With a cache, the block may have come in an earlier piece."""
@@ -504,6 +555,7 @@ def _refuse_rollout(
             forced_latents=forced_latents,
             latent_intervention=latent_intervention,
             rollout_gradient=None if rollout_gradient == RolloutGradient() else rollout_gradient,
+            answer_every_step=answer_every_step or None,
         )
     is_wanted = latent_bottleneck is not None and bool(torch.as_tensor(latent_bottleneck).any())
     refuse_without_block(latent_bottleneck=latent_bottleneck if is_wanted else None)

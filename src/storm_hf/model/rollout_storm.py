@@ -25,6 +25,9 @@ from .thought_adapter_storm import thought_layers, without_checkpointing
 
 
 LatentIntervention = Callable[[int, torch.Tensor], torch.Tensor]
+Tokens = Callable[[int, int], dict[str, torch.Tensor]]  # the backbone's inputs for a range of columns
+# Called after each step with the column that follows its latent, and the state (B, D) there.
+AfterStep = Callable[[SegmentRunner, Tokens, int, torch.Tensor], None]
 
 
 def bounded_rollout(
@@ -158,9 +161,6 @@ PER_TOKEN_INPUTS = ("mm_token_type_ids", "token_type_ids", "moe_mm_token_type_id
 _PER_SEGMENT_INPUTS = ("output_hidden_states", "output_attentions", "output_router_logits")
 
 
-Tokens = Callable[[int, int], dict[str, torch.Tensor]]  # the backbone's inputs for a range of columns
-
-
 @dataclass
 class StormModelOutput(ModelOutput):
     """Output of the body: a backbone's output and the model's own latents (B, K, D), in target space."""
@@ -171,6 +171,8 @@ class StormModelOutput(ModelOutput):
     attentions: tuple[torch.Tensor | None, ...] | None = None
     router_logits: tuple[torch.Tensor, ...] | None = None
     latents: torch.Tensor | None = None
+    step_states: torch.Tensor | None = None  # after each latent (B, K, D)
+    step_answers: torch.Tensor | None = None  # of what follows the block, after each number of latents (B, K, A, D)
 
 
 class LatentForward:
@@ -189,11 +191,13 @@ class LatentForward:
         forced_latents: torch.Tensor | None,
         intervene: LatentIntervention | None,
         gradient: RolloutGradient | None = None,
+        after_step: AfterStep | None = None,
     ) -> None:
         self.model, self.config = model, model.config
         self.block, self.cache = block, cache
         self.forced_latents, self.intervene = forced_latents, intervene
         self.gradient = gradient or RolloutGradient()
+        self.after_step = after_step
         has_adapter = model.config.thought_adapter is not None
         self.thought_layers = thought_layers(model.get_decoder()) if has_adapter else []
         self._check(forced_latents)
@@ -377,7 +381,10 @@ class LatentForward:
         def advance(latent: torch.Tensor) -> torch.Tensor:
             column = self.block.start + len(fed)
             fed.append(latent)
-            return self._run_fed(runner, column, column + 1, latent[:, None], tokens(column, column + 1))[:, -1]
+            state = self._run_fed(runner, column, column + 1, latent[:, None], tokens(column, column + 1))[:, -1]
+            if self.after_step is not None:
+                self.after_step(runner, tokens, column + 1, state)
+            return state
 
         latents = bounded_rollout(
             self.model.latent_projector,

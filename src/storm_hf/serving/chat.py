@@ -113,11 +113,14 @@ class Choice:
             Number of tokens that were generated.
         finish_reason (`str`):
             `"stop"` or `"length"`, as OpenAI counts.
+        num_latents (`int`, *optional*):
+            Number of latents after which a model that halts stopped thinking.
     """
 
     text: str
     num_tokens: int
     finish_reason: str
+    num_latents: int | None = None
 
 
 class ChatModel:
@@ -226,15 +229,18 @@ class ChatModel:
         penalties = RepetitionPenalties(text, request.frequency_penalty, request.presence_penalty)
         if prompt.settings.do_sample:
             _seed(request.seed, index)
-        self.model.generate(
+        output: Any = self.model.generate(
             **inputs,
+            return_dict_in_generate=True,
             generation_config=copy.deepcopy(prompt.settings),
             tokenizer=self._decoding,  # for stop strings of the checkpoint's own settings
             stopping_criteria=[text],
             logits_processor=[penalties] if request.frequency_penalty or request.presence_penalty else [],
         )
         text.finish()
-        return Choice(text.text, len(text.token_ids), "stop" if text.is_ended else "length")
+        used = output.get("num_latents_used")
+        num_latents = None if used is None else int(used[0])
+        return Choice(text.text, len(text.token_ids), "stop" if text.is_ended else "length", num_latents)
 
     def _intervention(self, prompt: Prompt, inputs: Inputs) -> dict[str, Any]:
         """Make the argument of `generate` that replaces the model's own latents."""
@@ -245,10 +251,16 @@ class ChatModel:
             return Intervention(kind).generation_arguments()
         donor = {name: value.to(self.model.device) for name, value in (prompt.donor or inputs).items()}
         output: Any = self.model.generate(
-            **donor, max_new_tokens=1, do_sample=False, return_dict_in_generate=True, output_latents=True
+            **donor,
+            max_new_tokens=1,
+            do_sample=False,
+            return_dict_in_generate=True,
+            output_latents=True,
+            halting=False,  # so that there is a latent for every step
         )
         latents = output.latents[:1].float().cpu().numpy()  # (1, K, D)
-        return make_intervention(kind, latents, donors=np.zeros(1, dtype=int)).generation_arguments()
+        intervention = make_intervention(kind, latents, donors=np.zeros(1, dtype=int))
+        return {"halting": False, **intervention.generation_arguments()}
 
     @property
     def _vocab_size(self) -> int:

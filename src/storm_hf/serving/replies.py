@@ -48,21 +48,24 @@ class Completion:
                     "message": {"role": "assistant", "content": choice.text, "refusal": None},
                     "logprobs": None,
                     "finish_reason": choice.finish_reason,
+                    **_thought(choice),
                 }
                 for index, choice in enumerate(choices)
             ],
             "usage": self._usage(choices),
         }
 
-    def chunk(self, index: int, delta: dict[str, Any], finish_reason: str | None = None) -> bytes:
+    def chunk(self, index: int, delta: dict[str, Any], finish_reason: str | None = None, **others: int) -> bytes:
         """Event of a stream that carries a piece of one choice."""
-        choice = {"index": index, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
+        choice = {"index": index, "delta": delta, "logprobs": None, "finish_reason": finish_reason, **others}
         usage = {"usage": None} if self.has_usage else {}
         return event({**self._head("chat.completion.chunk"), "choices": [choice], **usage})
 
     def ends(self, choices: Sequence[Choice]) -> bytes:
         """Last events of a stream."""
-        ends = [self.chunk(index, {}, choice.finish_reason) for index, choice in enumerate(choices)]
+        ends = [
+            self.chunk(index, {}, choice.finish_reason, **_thought(choice)) for index, choice in enumerate(choices)
+        ]
         if self.has_usage:
             ends.append(event({**self._head("chat.completion.chunk"), "choices": [], "usage": self._usage(choices)}))
         return b"".join([*ends, DONE])
@@ -77,6 +80,11 @@ class Completion:
             "completion_tokens": num_tokens,
             "total_tokens": self.num_prompt_tokens + num_tokens,
         }
+
+
+def _thought(choice: Choice) -> dict[str, int]:
+    """How long a model that halts thought before a choice."""
+    return {} if choice.num_latents is None else {"num_latents": choice.num_latents}
 
 
 def error_body(status: int, message: str, param: str | None = None) -> dict[str, Any]:

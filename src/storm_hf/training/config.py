@@ -39,6 +39,7 @@ _WITHOUT_EFFECT: dict[str, tuple[tuple[Any, ...], str]] = {
 # Settings that are checked against their annotations; the others have checks of their own, or are those of `Trainer`.
 _CHECKED = (
     "num_latents",
+    "min_num_latents",
     "question_style",
     "bottleneck_share",
     "freeze_vision",
@@ -66,6 +67,10 @@ class StormTrainingConfig(SFTConfig):
     Parameters:
         num_latents (`int`, *optional*):
             Number K of latent steps. By default the model's own. `0` trains direct answers, without a latent block.
+        min_num_latents (`int`, *optional*):
+            Fewest latent steps of a training step: K is drawn anew for each, evenly from here to `num_latents`, so that the model
+            answers after any number of them. Stage I aligns them with the first K targets. By default every step has
+            `num_latents`.
         question_style (`str`, *optional*):
             Style of a row's options in the question: `"words"`, `"letters"` or `"none"`. By default the model's own,
             `"words"` for a new one.
@@ -125,6 +130,7 @@ class StormTrainingConfig(SFTConfig):
     """
 
     num_latents: NonNegativeInt | None = None
+    min_num_latents: PositiveInt | None = None
     question_style: QuestionStyle | None = None
     bottleneck_share: float = 0.0
     freeze_vision: bool = True

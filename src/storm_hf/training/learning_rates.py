@@ -13,12 +13,13 @@ from storm_hf.model import StormForConditionalGeneration
 from storm_hf.training.config import StormTrainingConfig
 
 
-_PROJECTOR, _VISION = "projector", "vision"
+_PROJECTOR, _VISION, _HALTING = "projector", "vision", "halting"
 
 
 def rates_of_parts(args: StormTrainingConfig) -> dict[str, float]:
     """Read the learning rates that parts have instead of `learning_rate`, by the part."""
     rates = {_PROJECTOR: args.projector_learning_rate, _VISION: args.vision_learning_rate}
+    rates[_HALTING] = getattr(args, "halting_learning_rate", None)  # of Stage II
     return {part: rate for part, rate in rates.items() if rate is not None}
 
 
@@ -35,7 +36,7 @@ def split_parameter_groups(
         model ([`StormForConditionalGeneration`] or [`~peft.PeftModel`]):
             The model that it trains.
         rates (`Mapping[str, float]`):
-            From `"projector"` or `"vision"` to a learning rate.
+            From `"projector"`, `"vision"` or `"halting"` to a learning rate.
 
     Raises:
         ConfigurationError: If a part with a rate has nothing that is trained, or the optimizer has no groups, as one that
@@ -47,7 +48,12 @@ def split_parameter_groups(
             "`optimizer` out of the configuration of DeepSpeed."
         )
     storm = model.get_base_model() if is_peft_model(model) else model
-    members = {_PROJECTOR: storm.model.latent_projector.parameters(), _VISION: vision_parameters(storm)}
+    head = storm.model.halting_head
+    members = {
+        _PROJECTOR: storm.model.latent_projector.parameters(),
+        _VISION: vision_parameters(storm),
+        _HALTING: () if head is None else head.parameters(),
+    }
     part_of = {parameter: part for part in rates for parameter in members[part]}
     groups = [group for old in optimizer.param_groups for group in _split(old, part_of, rates)]
     trained = {part_of.get(parameter) for group in groups for parameter in group["params"]}
@@ -66,8 +72,9 @@ def vision_parameters(model: StormForConditionalGeneration) -> Iterable[nn.Param
         model.get_input_embeddings(),
         model.get_output_embeddings(),
         model.model.latent_projector,
+        model.model.halting_head,
     )
-    others = {id(parameter) for module in own for parameter in module.parameters()}
+    others = {id(parameter) for module in own if module is not None for parameter in module.parameters()}
     return [parameter for parameter in model.parameters() if id(parameter) not in others]
 
 

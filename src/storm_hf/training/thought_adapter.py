@@ -52,7 +52,7 @@ def train_thought_adapter(
 
 
 def leave_to_thought_adapter(model: StormForConditionalGeneration, *, in_float32: bool = True) -> None:
-    """Freeze all of a model but its thought adapter and its projector.
+    """Freeze all of a model but its thought adapter, its projector, and a halting head that was not frozen before.
 
     Args:
         model ([`StormForConditionalGeneration`]):
@@ -60,10 +60,15 @@ def leave_to_thought_adapter(model: StormForConditionalGeneration, *, in_float32
         in_float32 (`bool`, *optional*, defaults to `True`):
             Whether to hold what is trained in float32. ZeRO-3 gathers one precision only, and has masters of its own.
     """
+    projector, head = model.model.latent_projector, model.model.halting_head
+    of_head = [] if head is None else [weight for weight in head.parameters() if weight.requires_grad]
     model.requires_grad_(False)
-    projector = model.model.latent_projector
     layers = thought_layers(model.get_decoder())
-    for weight in (*projector.parameters(), *(weight for layer in layers for weight in adapter_weights(layer))):
+    for weight in (
+        *projector.parameters(),
+        *of_head,
+        *(weight for layer in layers for weight in adapter_weights(layer)),
+    ):
         weight.data = weight.data.float() if in_float32 else weight.data
         weight.requires_grad_(True)
     if in_float32 and model.dtype != torch.float32:

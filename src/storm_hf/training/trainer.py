@@ -24,9 +24,10 @@ from transformers import (
 from transformers.utils import ModelOutput
 
 from storm_hf.errors import ConfigurationError, StageError
-from storm_hf.inputs.collator import IGNORED_LABEL, AnswerCollator
+from storm_hf.inputs.collator import IGNORED_LABEL, AnswerCollator, with_fewer_latents
 from storm_hf.inputs.prompts import PromptEncoder
 from storm_hf.model import StormConfig, add_latent_tokens
+from storm_hf.model.halting_storm import HaltingHead
 from storm_hf.model.modeling_storm import StormForConditionalGeneration
 from storm_hf.model.processing_storm import find_misfit
 from storm_hf.model.rollout_storm import RolloutGradient
@@ -50,7 +51,7 @@ from storm_hf.training.thought_adapter import train_thought_adapter
 from storm_hf.training.throughput import Batch, ThroughputMeter
 
 
-_BOTTLENECK = 1  # what draws are for
+_BOTTLENECK, _NUM_LATENTS = 1, 2  # what draws are for
 
 logger = logging.getLogger(__name__)
 
@@ -146,6 +147,7 @@ class StormTrainer(CheckpointingTrainer):
         refuse_arguments(args, self._config_class, train_dataset, quantization_config, formatting_func)
         plain_rows = choose_language(language_dataset, args)
         model, processing_class, args = load_parts(model, processing_class, args, data_collator)
+        self.prepare_model(model, args, peft_config)
         super().__init__(
             model=model,
             args=args,
@@ -166,6 +168,7 @@ class StormTrainer(CheckpointingTrainer):
     def _make_ready(self, plain_rows: Dataset | None) -> None:
         """Write the form of the prompts, and make the meter, the draws of rows, and what keeps the language."""
         self._agree_on_prompt()
+        self._check_drawn_latents()
         config, args, accelerator = self.model.config, self.args, self.accelerator
         self._meter = ThroughputMeter.of_run(self.model, args)
         self._row_draws = RowDraws(args, accelerator)
@@ -176,6 +179,14 @@ class StormTrainer(CheckpointingTrainer):
     def select_rows(self, rows: Rows) -> Rows:
         """Leave out what the stage does not read of the training rows."""
         return rows
+
+    def prepare_model(
+        self, model: PreTrainedModel | PeftModel, args: StormTrainingConfig, peft_config: PeftConfig | None
+    ) -> None:
+        """Freeze a halting head, which only a stage that trains it gives a gradient."""
+        for module in model.modules():
+            if isinstance(module, HaltingHead):
+                module.requires_grad_(False)
 
     def make_collator(self, prompts: PromptEncoder, rows: Rows, args: StormTrainingConfig) -> DataCollator:
         """Make the default collator of the stage."""
@@ -221,6 +232,24 @@ class StormTrainer(CheckpointingTrainer):
             add_latent_tokens(self.processing_class, config.num_latents)
             if misfit := find_misfit(self.processing_class, config):
                 raise ConfigurationError(misfit)
+
+    def _check_drawn_latents(self) -> None:
+        """Refuse a range of K that the model cannot be trained with.
+
+        Raises:
+            ConfigurationError: If it is empty, or a latent is made from a stretch of the clip that depends on K.
+        """
+        fewest, config = self.args.min_num_latents, self.model.config
+        if fewest is None:
+            return
+        most = config.num_latents if self.args.num_latents is None else self.args.num_latents
+        if fewest > most:
+            raise ConfigurationError(f"`min_num_latents` must be `num_latents` = {most} or less, got {fewest}.")
+        if config.latent_attention == "step":
+            raise ConfigurationError(
+                "`min_num_latents` cuts later latents off, and with `latent_attention='step'` earlier ones would then be made from "
+                "other stretches of the clip. Leave it out, or train with 'full'."
+            )
 
     # --- Optimizer ---------------------------------------------------------------------------------------------------
 
@@ -290,6 +319,8 @@ class StormTrainer(CheckpointingTrainer):
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> torch.Tensor | tuple[torch.Tensor, ModelOutput]:
         """Compute the loss of the stage, and in training add that of plain rows."""
+        if self.model.training and self.args.min_num_latents is not None:
+            inputs = with_fewer_latents(inputs, self._draw_num_latents(self.args.min_num_latents), self.model.config)
         found = self.stage_loss(model, inputs, return_outputs, num_items_in_batch)
         if self._language is None or not self.model.training:
             return found
@@ -298,6 +329,13 @@ class StormTrainer(CheckpointingTrainer):
         added, losses = self._language(whole, is_accumulated=num_items_in_batch is not None)
         self._log_means(losses)
         return (found[0] + added, found[1]) if isinstance(found, tuple) else found + added
+
+    def _draw_num_latents(self, fewest: int) -> int:
+        """Draw K of the running step from (seed, step) alone: the same on every process and after a resumption."""
+        generator = np.random.default_rng([self.args.seed, self.state.global_step, 0, _NUM_LATENTS])
+        num_latents = int(generator.integers(fewest, self.model.config.num_latents + 1))
+        self._metrics["train"]["num_latents"].append(num_latents)
+        return num_latents
 
     def stage_loss(
         self,
@@ -319,6 +357,12 @@ class StormTrainer(CheckpointingTrainer):
         """Draw the rows whose answer learns of the clip through the latents alone."""
         draws = [generator.random() for generator in self.row_generators(num_rows, _BOTTLENECK)]
         return torch.tensor(draws) < self.args.bottleneck_share
+
+    def row_scale(self, num_rows: int, num_items_in_batch: torch.Tensor | int | None) -> torch.Tensor | float:
+        """One over the rows of the whole accumulated batch; `Trainer` averages gradients over processes."""
+        if num_items_in_batch is None or self._num_rows_in_batch is None:
+            return 1 / num_rows
+        return self.accelerator.num_processes / self._num_rows_in_batch
 
     def row_generators(self, num_rows: int, *purpose: int) -> list[np.random.Generator]:
         """Make a generator for each row of the micro-batch; see [`~storm_hf.training.samplers.RowDraws`]."""

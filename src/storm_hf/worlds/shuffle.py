@@ -93,6 +93,9 @@ class Shuffle(World[_ShufflePlan]):
             Fewest steps that are swaps, unless a depth is asked for.
         max_swaps (`int`, *optional*, defaults to 6):
             Most steps that are swaps; every number between is drawn equally often.
+        rests_last (`int`, *optional*, defaults to 0):
+            1 puts the steps in which nothing happens after all swaps: what there is to think then ends with the last swap. With 0 they
+            lie anywhere.
     """
 
     name: ClassVar[str] = "shuffle"
@@ -121,6 +124,7 @@ class Shuffle(World[_ShufflePlan]):
     num_steps: int = 6
     min_swaps: int = 3
     max_swaps: int = 6
+    rests_last: int = 0
 
     def __post_init__(self) -> None:
         """Check the knobs."""
@@ -128,6 +132,7 @@ class Shuffle(World[_ShufflePlan]):
         check_knob(self.name, "num_cups", self.num_cups, 2, len(PALETTE))
         check_knob(self.name, "max_swaps", self.max_swaps, 0, self.num_steps)
         check_knob(self.name, "min_swaps", self.min_swaps, 0, self.max_swaps)
+        check_knob(self.name, "rests_last", self.rests_last, 0, 1)
 
     @property
     def options(self) -> tuple[str, ...]:
@@ -163,6 +168,8 @@ class Shuffle(World[_ShufflePlan]):
         drawn_depth = int(generator.integers(self.min_swaps, self.max_swaps + 1))
         start = int(generator.integers(self.num_cups))
         order = generator.permutation(self.num_steps)
+        if self.rests_last:
+            order.sort()
         pairs = [sorted(generator.permutation(self.num_cups)[:2].tolist()) for _ in range(self.num_steps)]
         active = set(order[: drawn_depth if depth is None else depth].tolist())
         swaps = tuple((left, right) if step in active else None for step, (left, right) in enumerate(pairs))

@@ -179,11 +179,13 @@ class ChatGenerator:
         new_tokens = output.sequences[:, on_device["input_ids"].shape[1] :].tolist()
         tokens = [up_to_end(row, self._end_ids) for row in new_tokens]
         norms = _latent_norms(getattr(output, "latents", None), len(questions))
+        used = getattr(output, "num_latents_used", None)  # of a model that halts
+        lengths = [self.num_latents] * len(questions) if used is None else used.tolist()
         until = [] if self.settings.prompt == "cot" else questions[0].generation.get("until") or []
         prefill = passes_until_first_token(num_passes, len(new_tokens[0]))
         return [
-            self._logged(row, until, int(mask.sum()), prefill, seconds, norm)
-            for row, mask, norm in zip(tokens, inputs["attention_mask"], norms, strict=True)
+            self._logged(row, until, int(mask.sum()), prefill, seconds, norm[:length], length)
+            for row, mask, norm, length in zip(tokens, inputs["attention_mask"], norms, lengths, strict=True)
         ]
 
     def generation_arguments(self, wanted: Mapping[str, Any]) -> dict[str, Any]:
@@ -235,12 +237,20 @@ class ChatGenerator:
         if kind == InterventionKind.latents_only:
             return {"output_latents": True, **Intervention(kind).generation_arguments()}
         rollout = {**self.generation_arguments({}), "max_new_tokens": 1}
+        rollout["halting"] = False  # so that there is a latent for every step
         own = self._generate(inputs, **rollout, output_latents=True)[0].latents.float().cpu().numpy()  # (B, K, D)
         intervention = make_intervention(kind, own, seed=[_seed(question) for question in questions])
-        return {"output_latents": True, **intervention.generation_arguments(range(len(questions)))}
+        return {"output_latents": True, "halting": False, **intervention.generation_arguments(range(len(questions)))}
 
     def _logged(
-        self, tokens: list[int], until: Sequence[str], num_input: int, prefill: int, seconds: float, norms: list[float]
+        self,
+        tokens: list[int],
+        until: Sequence[str],
+        num_input: int,
+        prefill: int,
+        seconds: float,
+        norms: list[float],
+        num_latents: int,
     ) -> LoggedAnswer:
         tokenizer = self.processor.tokenizer
         text = tokenizer.decode(tokens, skip_special_tokens=True).strip()
@@ -250,7 +260,7 @@ class ChatGenerator:
             input_tokens=num_input,
             output_tokens=len(tokens),
             reasoning_tokens=len(tokenizer(reasoning + closed).input_ids) if closed else 0,
-            num_latents=self.num_latents,
+            num_latents=num_latents,
             latents=self.settings.latents,
             latent_norms=norms,
             forward_passes=prefill + max(len(tokens) - 1, 0),
