@@ -13,14 +13,19 @@ from tests.training.tiny_videos import write_thoughts
 from transformers import AutoProcessor
 from trl import ScriptArguments, TrlParser
 
-from storm_hf import StormAlignConfig, StormAnswerConfig, StormForConditionalGeneration
+from storm_hf import StormAlignConfig, StormAnswerConfig, StormForConditionalGeneration, StormGRPOConfig
 from storm_hf.errors import DatasetError
 from storm_hf.target_trajectory.trajectory import TargetTrajectory
 from storm_hf.training.loading import StormModelConfig
 
 
 TRAINERS = Path(__file__).parents[2] / "trainers"
-CONFIG_OF = {"align": StormAlignConfig, "answer": StormAnswerConfig, "base": StormAnswerConfig}
+CONFIG_OF = {
+    "align": StormAlignConfig,
+    "answer": StormAnswerConfig,
+    "base": StormAnswerConfig,
+    "grpo": StormGRPOConfig,
+}
 RECIPES = sorted(path for stage in CONFIG_OF for path in (TRAINERS / "recipes").glob(f"*_{stage}.yaml"))
 TINY = ["--max_steps", "2", "--per_device_train_batch_size", "4", "--use_cpu", "true", "--bf16", "false"]
 

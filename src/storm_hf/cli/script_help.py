@@ -19,9 +19,11 @@ _ARGUMENT = re.compile(r"^(\w+) \(`[^`]*`(?:, \*optional\*)?(?:, defaults to `(.
 _CONFIGURATIONS = {
     "align": {"align/config.py": "StormAlignConfig"},
     "answer": {"answer/config.py": "StormAnswerConfig"},
+    "grpo": {"reinforce/config.py": "StormGRPOConfig"},
     "run": {},
 }
-_SHARED = {"training/config.py": "StormTrainingConfig", "training/loading.py": "StormModelConfig"}
+_OF_STAGES = {"training/config.py": "StormTrainingConfig"}
+_OF_MODEL = {"training/loading.py": "StormModelConfig"}
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ def argument_table(stage: str, places: Mapping[str, str]) -> "Table":
 
     Args:
         stage (`str`):
-            `"align"`, `"answer"` or `"run"`.
+            `"align"`, `"answer"`, `"grpo"` or `"run"`.
         places (`Mapping[str, str]`):
             Further options with their help, shown first.
     """
@@ -84,7 +86,8 @@ def argument_table(stage: str, places: Mapping[str, str]) -> "Table":
     for name, summary in places.items():
         table.add_row(name, Text(summary))
     package = Path(storm_hf.__file__).parent
-    for file, class_name in (_CONFIGURATIONS[stage] | _SHARED).items():
+    shared = _OF_MODEL if stage == "grpo" else _OF_STAGES | _OF_MODEL
+    for file, class_name in (_CONFIGURATIONS[stage] | shared).items():
         table.add_row()
         for argument in documented_arguments(package / file, class_name):
             default = f"  [default: {argument.default}]" if argument.default else ""

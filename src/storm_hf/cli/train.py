@@ -1,4 +1,4 @@
-"""`storm align`, `storm answer` and `storm run`: start the training scripts, with every argument of theirs and of accelerate."""
+"""`storm align`, `storm answer`, `storm grpo` and `storm run`: start the training scripts, with every argument of theirs and of accelerate."""
 
 import os
 import runpy
@@ -19,7 +19,7 @@ from storm_hf.errors import ConfigurationError
 
 
 if TYPE_CHECKING:
-    from storm_hf.curriculum.schedule import StageKind
+    from storm_hf.curriculum.recipe import ScriptKind
 
 Group = list[str]  # an option and its values
 ALIGN_EPILOG = """Examples:
@@ -32,6 +32,11 @@ ANSWER_EPILOG = """Examples:
 [bold]storm answer --config lora_24gb_answer --dataset_name me/storm-thoughts[/bold]   from what Stage I saved
 
 [bold]storm answer --config mine.yaml --num_latents 0[/bold]   plain fine-tuning, the control that answers directly"""
+GRPO_EPILOG = """Examples:
+
+[bold]storm grpo --config worlds_tiny_grpo[/bold]   from what Stage II saved
+
+[bold]storm grpo --config mine.yaml --rewards latent_use --donor_share 0.5[/bold]   answers that depend on the latents"""
 RUN_EPILOG = """Examples:
 
 [bold]storm run --config worlds_tiny_run --model_name_or_path runs/demo/base --dataset_name runs/demo/data[/bold]
@@ -89,6 +94,14 @@ def answer(context: typer.Context) -> None:
     _launch("answer", context)
 
 
+def grpo(context: typer.Context) -> None:
+    """Train by rewards: roll-outs with noise on their latents, and a policy gradient through them.
+
+    Starts trainers/grpo.py through accelerate. The same command resumes from the newest checkpoint.
+    """
+    _launch("grpo", context)
+
+
 def run(context: typer.Context) -> None:
     """Train several stages one after the other: Stage I, then Stage II, or any other curriculum.
 
@@ -102,7 +115,7 @@ def run(context: typer.Context) -> None:
     runpy.run_path(script, run_name="__main__")
 
 
-def _launch(stage: "StageKind", context: typer.Context) -> None:
+def _launch(stage: "ScriptKind", context: typer.Context) -> None:
     """Start the script of a stage, and end as it ends."""
     arguments = context.args
     _keep_tracebacks(context)
@@ -170,7 +183,7 @@ def _groups(arguments: Sequence[str]) -> Iterator[Group]:
         yield list(arguments[start:end])
 
 
-def _options_of(*stages: "StageKind") -> set[str]:
+def _options_of(*stages: "ScriptKind") -> set[str]:
     """Collect the options of the scripts of stages."""
     from trl import TrlParser
 

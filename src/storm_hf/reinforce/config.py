@@ -60,7 +60,7 @@ class StormGRPOConfig(GRPOConfig):
             leaves exploration to the sampling of answers.
         latent_subspace (`str`, *optional*):
             Folder with `whitening.safetensors`, of a Stage I checkpoint or a data set, in whose directions noise is drawn. By
-            default that of the model, if it has one, else all directions.
+            default that of the model, if it has one, else all directions. `score` has noise in all of them.
         rewards (`list[str]`, *optional*):
             Names of rewards, of `correct_answer`, `answer_format`, `latent_price`, `latent_use` and `donor_answer`. By default
             `correct_answer`, unless the trainer is given `reward_funcs`.
@@ -136,6 +136,11 @@ class StormGRPOConfig(GRPOConfig):
             raise ConfigurationError(
                 "`estimator: score` needs `latent_noise` above 0, got 0: without noise a group has one trajectory, and its density "
                 "has no gradient. Set some noise, or take `estimator: pathwise`."
+            )
+        if self.estimator == "score" and self.latent_subspace is not None:
+            raise ConfigurationError(
+                "`latent_subspace` goes with `estimator: pathwise`: the density of latents in a subspace has a gradient that lacks what "
+                "moves out of it. Leave it out; `score` draws noise in all directions."
             )
         if self.estimator == "score" and self.top_entropy_quantile < 1:
             raise ConfigurationError(

@@ -1,8 +1,8 @@
 """Exploration in latent space: Gaussian noise around the latents, in the subspace that Stage I has whitened.
 
 A policy over latents is N(mu, std^2 I) in r coordinates: mu is what the model computes, and the coordinates are those along an
-orthonormal basis. Its density and its divergence count r numbers and not the hidden size, in which a small step of the mean would
-be a large one of the likelihood ratio.
+orthonormal basis. So noise makes latents that differ as those of two clips do, and divergences count r numbers and not the hidden
+size.
 
 Axes: B batch, K latent steps, D hidden size, R rank of the subspace.
 """

@@ -5,7 +5,8 @@ Two unbiased estimators of the gradient of E[A], and never both:
 - `pathwise`: z = mu + noise stays in the graph, and A log pi(a | z) is differentiated through the exact rollout. This is Stage II
   with an advantage in front. The latents have no density of their own.
 - `score`: z is a constant, and A (sum_t log N(z_t; mu_t, std_t^2) + log pi(a | z)) is differentiated, from one parallel pass.
-  The variance grows with the number of latents and with the rank of the noise.
+  The variance grows with the number of latents. Its noise has every direction of a latent: a density in a subspace says nothing
+  of a mean that moves out of it, and the gradient would lack that part.
 
 A completion is `<|latent|> x K <|latent_end|> answer`; its prompt ends in `<|latent_start|>`.
 

@@ -138,10 +138,15 @@ class StormGRPOTrainer(CheckpointingTrainer, GRPOTrainer):
     def policy(self) -> GaussianLatents:
         """The distribution of latents around those that the model computes."""
         hidden_size = self.model.config.hidden_size
-        if self._targets is None:
-            subspace = LatentSubspace(hidden_size)
-        else:
+        subspace = LatentSubspace(hidden_size)
+        if self.args.estimator == "pathwise" and self._targets is not None:
             subspace = LatentSubspace.of_targets(self._targets, hidden_size)
+        elif self.args.estimator == "pathwise":
+            logger.warning(
+                "Noise is drawn in all directions of the latents: there is no %s beside the model. `latent_subspace` names the "
+                "folder of its Stage I or of its data set.",
+                FILE_NAME,
+            )
         return GaussianLatents(subspace, self.args.latent_noise)
 
     def save_beside(self, folder: Path) -> None:
@@ -306,11 +311,6 @@ def find_targets(folder: str | None, model_folder: str | os.PathLike[str] | None
         return TargetTrajectory.load(folder)
     if model_folder and Path(model_folder, FILE_NAME).is_file():
         return TargetTrajectory.load(model_folder)
-    logger.warning(
-        "Noise is drawn in all directions of the latents: there is no %s beside the model. `latent_subspace` names the folder of "
-        "its Stage I or of its data set.",
-        FILE_NAME,
-    )
     return None
 
 

@@ -156,7 +156,13 @@ _SETTINGS = (  # of transformers and TRL, those that change what is learned; of 
 )
 _NOT_LEARNED = {
     *("overwrite_output_dir", "peak_flops_per_second", "dataloader_num_workers"),
-    *("log_completions", "log_completions_hub_repo", "log_multimodal", "log_unique_prompts", "num_completions_to_print"),
+    *(
+        "log_completions",
+        "log_completions_hub_repo",
+        "log_multimodal",
+        "log_unique_prompts",
+        "num_completions_to_print",
+    ),
 }
 
 logger = logging.getLogger(__name__)
