@@ -82,7 +82,7 @@ class StormGRPOTrainer(CheckpointingTrainer, GRPOTrainer):
     _tag_names: ClassVar[list[str]] = ["trl", "storm", "storm-grpo"]
 
     _replayed: Mapping[str, Any]  # rows whose log-probabilities are asked for, as columns
-    _means: torch.Tensor | None = None  # latents of the last replay (B, K, D)
+    _means: torch.Tensor  # latents of the last replay (B, K, D)
 
     def __init__(
         self,
@@ -131,8 +131,9 @@ class StormGRPOTrainer(CheckpointingTrainer, GRPOTrainer):
 
     def _suppress_video_tokens(self) -> None:
         """Keep placeholders of videos out of answers, as TRL does those of pictures: no features would be theirs."""
-        ids = {getattr(self.model.config, name, None) for name in ("image_token_id", "video_token_id")} - {None}
-        self.generation_config.suppress_tokens = self.generation_kwargs["suppress_tokens"] = sorted(ids)
+        config = self.model.config
+        ids = [token_id for token_id in (config.image_token_id, config.video_token_id) if token_id is not None]
+        self.generation_config.suppress_tokens = self.generation_kwargs["suppress_tokens"] = ids
 
     @cached_property
     def policy(self) -> GaussianLatents:

@@ -43,7 +43,7 @@ _CURES = {
 
 def refuse_arguments(
     args: TrainingArguments,
-    config_class: type,
+    config_class: type[TrainingArguments],
     train_dataset: Rows | None = None,
     quantization_config: BitsAndBytesConfig | None = None,
     formatting_func: Callable[[dict], str] | None = None,
