@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from storm_hf.answer.trainer import StormAnswerTrainer
     from storm_hf.curriculum.schedule import StormCurriculum
     from storm_hf.model import StormConfig, StormForConditionalGeneration, storm_processor
+    from storm_hf.reinforce.config import StormGRPOConfig
+    from storm_hf.reinforce.trainer import StormGRPOTrainer
     from storm_hf.target_trajectory.trajectory import TargetTrajectory
     from storm_hf.training.language import answers_before, record_language
     from storm_hf.training.loading import StormModelConfig, caption_rows, load_rows, load_storm, pick_split
@@ -31,6 +33,8 @@ _MODULE_OF = {
     "StormConfig": "storm_hf.model",
     "StormCurriculum": "storm_hf.curriculum.schedule",
     "StormForConditionalGeneration": "storm_hf.model",
+    "StormGRPOConfig": "storm_hf.reinforce.config",
+    "StormGRPOTrainer": "storm_hf.reinforce.trainer",
     "StormModelConfig": "storm_hf.training.loading",
     "TargetTrajectory": "storm_hf.target_trajectory.trajectory",
     "answers_before": "storm_hf.training.language",
@@ -52,6 +56,8 @@ __all__ = [
     "StormConfig",
     "StormCurriculum",
     "StormForConditionalGeneration",
+    "StormGRPOConfig",
+    "StormGRPOTrainer",
     "StormModelConfig",
     "TargetTrajectory",
     "answers_before",

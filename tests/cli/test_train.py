@@ -1,4 +1,4 @@
-"""`storm align`, `storm answer` and `storm run` pass every argument on to the script or to accelerate, and end as it ends."""
+"""`storm align`, `storm answer`, `storm grpo` and `storm run` pass every argument on to the script or to accelerate, and end as it ends."""
 
 import json
 import os
@@ -37,7 +37,7 @@ def storm(*arguments):
     return CliRunner().invoke(app, [*map(str, arguments)])
 
 
-@pytest.mark.parametrize("stage", ["align", "answer"])
+@pytest.mark.parametrize("stage", ["align", "answer", "grpo"])
 def test_arguments_go_to_the_script_or_to_accelerate_in_any_order(started, stage):
     result = storm(
         stage, "--num_processes", 2, "--config", f"worlds_tiny_{stage}", "--learning_rate=1e-4", "--mixed_precision", "bf16",
@@ -109,14 +109,14 @@ def test_what_no_script_knows_in_a_recipe_is_told_before_anything_is_started(
     assert result.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize("command", ["align", "answer", "run"])
+@pytest.mark.parametrize("command", ["align", "answer", "grpo", "run"])
 def test_command_without_arguments_shows_its_help(command, started):
     result = storm(command)
     assert (result.exit_code, started) == (0, [])
     assert "Recipes:" in result.stdout
 
 
-@pytest.mark.parametrize("command", ["align", "answer", "run"])
+@pytest.mark.parametrize("command", ["align", "answer", "grpo", "run"])
 def test_help_lists_the_places_the_recipes_and_the_arguments_of_storm(command, started):
     result = storm(command, "--config", "x", "--help")
     assert (result.exit_code, started) == (0, [])

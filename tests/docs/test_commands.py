@@ -35,7 +35,7 @@ EXAMPLES = [  # of the page that is made from the commands
         flags=re.MULTILINE,
     )
 ]
-TRAINING = ("align", "answer", "run")  # their options are those of scripts
+TRAINING = ("align", "answer", "grpo", "run")  # their options are those of scripts
 EVERYWHERE = {"--config"}  # TRL's parser takes it before the one that prints the help
 PROGRAMS = ("accelerate", "bash", "git", "hf", "make", "pip", "python", "source", "storm")  # each has a test below
 

@@ -13,16 +13,22 @@ from tests.training.tiny_videos import write_thoughts
 from transformers import AutoProcessor
 from trl import ScriptArguments, TrlParser
 
-from storm_hf import StormAlignConfig, StormAnswerConfig, StormForConditionalGeneration
+from storm_hf import StormAlignConfig, StormAnswerConfig, StormForConditionalGeneration, StormGRPOConfig
 from storm_hf.errors import DatasetError
 from storm_hf.target_trajectory.trajectory import TargetTrajectory
 from storm_hf.training.loading import StormModelConfig
 
 
 TRAINERS = Path(__file__).parents[2] / "trainers"
-CONFIG_OF = {"align": StormAlignConfig, "answer": StormAnswerConfig, "base": StormAnswerConfig}
+CONFIG_OF = {
+    "align": StormAlignConfig,
+    "answer": StormAnswerConfig,
+    "base": StormAnswerConfig,
+    "grpo": StormGRPOConfig,
+}
 RECIPES = sorted(path for stage in CONFIG_OF for path in (TRAINERS / "recipes").glob(f"*_{stage}.yaml"))
 TINY = ["--max_steps", "2", "--per_device_train_batch_size", "4", "--use_cpu", "true", "--bf16", "false"]
+GROUPS = ["--num_generations", "2"]
 
 
 def stage_of(recipe):
@@ -74,6 +80,7 @@ def thoughts(tmp_path_factory):
     return write_thoughts(tmp_path_factory.mktemp("thoughts"))
 
 
+@pytest.mark.filterwarnings("ignore:.*gradient_checkpointing.* is deprecated:FutureWarning")  # raised within TRL 1.16
 @pytest.mark.parametrize("stage", CONFIG_OF)
 def test_script_saves_a_storm_with_its_processor(stage, qwen_checkpoint, thoughts, tmp_path):
     recipe = [
@@ -84,8 +91,9 @@ def test_script_saves_a_storm_with_its_processor(stage, qwen_checkpoint, thought
         "false",
     ]
     places = ["--model_name_or_path", qwen_checkpoint, "--dataset_name", thoughts, "--output_dir", tmp_path]
-    rank = ["--whitening_rank", "4"] if stage == "align" else []
-    script(stage).main(*parse(stage, *recipe, *places, *rank))
+    TargetTrajectory(8, normalize="none").save(tmp_path / "align")
+    own = {"align": ["--whitening_rank", "4"], "grpo": [*GROUPS, "--latent_subspace", tmp_path / "align"]}
+    script(stage).main(*parse(stage, *recipe, *places, *own.get(stage, [])))
     assert StormForConditionalGeneration.from_pretrained(tmp_path).config.num_latents == {"base": 0, "align": 6}.get(
         stage, 8
     )
@@ -130,11 +138,21 @@ def test_stages_follow_one_another_as_processes(qwen_checkpoint, thoughts, tmp_p
         "answer", "--config", recipes / "worlds_tiny_answer.yaml", *common,
         "--model_name_or_path", folders["align"], "--output_dir", folders["answer"],
     )  # fmt: skip
+    launch(
+        "grpo", "--config", recipes / "worlds_tiny_grpo.yaml", *common, *GROUPS, "--latent_subspace", folders["align"],
+        "--model_name_or_path", folders["answer"], "--output_dir", folders["grpo"],
+    )  # fmt: skip
 
     configs = {stage: json.loads((folder / "config.json").read_text()) for stage, folder in folders.items()}
-    assert {stage: config["num_latents"] for stage, config in configs.items()} == {"base": 0, "align": 3, "answer": 3}
+    assert {stage: config["num_latents"] for stage, config in configs.items()} == {
+        "base": 0,
+        "align": 3,
+        "answer": 3,
+        "grpo": 3,
+    }
     assert TargetTrajectory.load(folders["align"]).statistics.rank == 4
-    StormForConditionalGeneration.from_pretrained(folders["answer"])
+    assert TargetTrajectory.load(folders["grpo"]).statistics.rank == 4
+    StormForConditionalGeneration.from_pretrained(folders["grpo"])
 
 
 @pytest.mark.slow

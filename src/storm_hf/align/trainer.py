@@ -7,9 +7,7 @@ Axes: B batch, K latent steps, D hidden size.
 """
 
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
@@ -29,7 +27,6 @@ from transformers import (
     TrainerCallback,
 )
 from transformers.utils import ModelOutput
-from trl.trainer.utils import FusedCausalLMOutput
 
 from storm_hf.align.collator import AlignCollator
 from storm_hf.align.config import StormAlignConfig
@@ -39,15 +36,9 @@ from storm_hf.inputs.collator import AnswerCollator
 from storm_hf.inputs.prompts import PromptEncoder
 from storm_hf.target_trajectory.trajectory import TargetTrajectory
 from storm_hf.training.arguments import EvaluationRows, Rows
+from storm_hf.training.collected_latents import collected_latents
 from storm_hf.training.throughput import Batch
 from storm_hf.training.trainer import StormTrainer
-
-
-@dataclass
-class _AlignOutput(FusedCausalLMOutput):
-    """TRL's output with latents: weights that no output depends on, DistributedDataParallel takes for unused."""
-
-    latents: torch.Tensor | None = None
 
 
 class StormAlignTrainer(StormTrainer):
@@ -172,7 +163,7 @@ class StormAlignTrainer(StormTrainer):
         """Add the alignment of the latents to TRL's loss of the answer."""
         inputs = dict(inputs)
         targets = inputs.pop("target_trajectory")
-        with self._latents_of(model) as rollout:
+        with collected_latents(self.accelerator.unwrap_model(model)) as rollout:
             answer_loss, outputs = self._answer_loss(
                 model, {**inputs, **self._forcing(targets)}, return_outputs, num_items_in_batch
             )
@@ -199,26 +190,6 @@ class StormAlignTrainer(StormTrainer):
         known = known[:, : targets.shape[1]]  # the first ones, where K is drawn
         kind, reduction = self.args.align_loss, self.args.align_reduction
         return trajectory_alignment(latents, targets, kind, reduction, known=known, first=first)
-
-    @contextmanager
-    def _latents_of(self, model: nn.Module) -> Iterator[list[torch.Tensor]]:
-        """Collect the latents that the body makes; TRL's fused head passes on only what the answer needs."""
-        whole = self.accelerator.unwrap_model(model)
-        body = next(module for module in whole.modules() if hasattr(module, "latent_projector"))
-        latents: list[torch.Tensor] = []
-
-        def collect(module: nn.Module, args: tuple, output: ModelOutput) -> None:
-            latents.append(output.latents)
-
-        def pass_on(module: nn.Module, args: tuple, output: ModelOutput) -> ModelOutput:
-            return output if "latents" in output else _AlignOutput(**output, latents=latents[-1])
-
-        handles = [body.register_forward_hook(collect), whole.register_forward_hook(pass_on)]
-        try:
-            yield latents
-        finally:
-            for handle in handles:
-                handle.remove()
 
     def _forcing(self, targets: torch.Tensor) -> dict[str, Any]:
         """Choose the inputs of the latent slots."""

@@ -1,4 +1,4 @@
-"""`storm align`, `storm answer` and `storm run`: start the training scripts, with every argument of theirs and of accelerate.
+"""`storm align`, `answer`, `grpo` and `run`: start the training scripts, with every argument of theirs and of accelerate.
 
 For `--help`, arguments are read from the docstrings of the configurations as text, since importing them takes seconds.
 """
@@ -28,7 +28,7 @@ from storm_hf.errors import ConfigurationError
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from storm_hf.curriculum.schedule import StageKind
+    from storm_hf.curriculum.recipe import ScriptKind
 
 
 Group = list[str]  # an option and its values
@@ -42,6 +42,11 @@ ANSWER_EPILOG = """Examples:
 [bold]storm answer --config lora_24gb_answer --dataset_name me/storm-thoughts[/bold]   from what Stage I saved
 
 [bold]storm answer --config mine.yaml --num_latents 0[/bold]   plain fine-tuning, the control that answers directly"""
+GRPO_EPILOG = """Examples:
+
+[bold]storm grpo --config worlds_tiny_grpo[/bold]   from what Stage II saved
+
+[bold]storm grpo --config mine.yaml --rewards latent_use --donor_share 0.5[/bold]   answers that depend on the latents"""
 RUN_EPILOG = """Examples:
 
 [bold]storm run --config worlds_tiny_run --model_name_or_path runs/demo/base --dataset_name runs/demo/data[/bold]
@@ -59,9 +64,11 @@ _ARGUMENT = re.compile(r"^(\w+) \(`[^`]*`(?:, \*optional\*)?(?:, defaults to `(.
 _CONFIGURATIONS = {
     "align": {"align/config.py": "StormAlignConfig"},
     "answer": {"answer/config.py": "StormAnswerConfig"},
+    "grpo": {"reinforce/config.py": "StormGRPOConfig"},
     "run": {},
 }
-_SHARED = {"training/config.py": "StormTrainingConfig", "training/loading.py": "StormModelConfig"}
+_OF_STAGES = {"training/config.py": "StormTrainingConfig"}
+_OF_MODEL = {"training/loading.py": "StormModelConfig"}
 
 
 class ScriptCommand(StormCommand):
@@ -106,6 +113,14 @@ def answer(context: typer.Context) -> None:
     _launch("answer", context)
 
 
+def grpo(context: typer.Context) -> None:
+    """Train by rewards: roll-outs with noise on their latents, and a policy gradient through them.
+
+    Starts trainers/grpo.py through accelerate. The same command resumes from the newest checkpoint.
+    """
+    _launch("grpo", context)
+
+
 def run(context: typer.Context) -> None:
     """Train several stages one after the other: Stage I, then Stage II, or any other curriculum.
 
@@ -119,7 +134,7 @@ def run(context: typer.Context) -> None:
     runpy.run_path(script, run_name="__main__")
 
 
-def _launch(stage: "StageKind", context: typer.Context) -> None:
+def _launch(stage: "ScriptKind", context: typer.Context) -> None:
     """Start the script of a stage, and end as it ends."""
     arguments = context.args
     _keep_tracebacks(context)
@@ -187,7 +202,7 @@ def _groups(arguments: Sequence[str]) -> Iterator[Group]:
         yield list(arguments[start:end])
 
 
-def _options_of(*stages: "StageKind") -> set[str]:
+def _options_of(*stages: "ScriptKind") -> set[str]:
     """Collect the options of the scripts of stages."""
     from trl import TrlParser
 
@@ -282,7 +297,7 @@ def _argument_table(stage: str, places: Mapping[str, str]) -> "Table":
 
     Args:
         stage (`str`):
-            `"align"`, `"answer"` or `"run"`.
+            `"align"`, `"answer"`, `"grpo"` or `"run"`.
         places (`Mapping[str, str]`):
             Further options with their help, shown first.
     """
@@ -295,7 +310,8 @@ def _argument_table(stage: str, places: Mapping[str, str]) -> "Table":
     for name, summary in places.items():
         table.add_row(name, Text(summary))
     package = Path(storm_hf.__file__).parent
-    for file, class_name in (_CONFIGURATIONS[stage] | _SHARED).items():
+    shared = _OF_MODEL if stage == "grpo" else _OF_STAGES | _OF_MODEL
+    for file, class_name in (_CONFIGURATIONS[stage] | shared).items():
         table.add_row()
         for argument in documented_arguments(package / file, class_name):
             default = f"  [default: {argument.default}]" if argument.default else ""

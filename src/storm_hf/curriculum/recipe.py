@@ -14,7 +14,7 @@ The more special one wins: a script's own recipe, then all stages, then the kind
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 from trl import ScriptArguments
 
@@ -22,16 +22,23 @@ from storm_hf.align.config import StormAlignConfig
 from storm_hf.answer.config import StormAnswerConfig
 from storm_hf.curriculum.schedule import CurriculumStage, StageKind, StormCurriculum
 from storm_hf.errors import ConfigurationError
+from storm_hf.reinforce.config import StormGRPOConfig
 from storm_hf.settings import read_yaml
 from storm_hf.training.loading import StormModelConfig
 
 
 Arguments = Mapping[str, Any]
+ScriptKind = StageKind | Literal["grpo"]  # which no curriculum has: its roll-outs begin where the last stage ended
 
 _KINDS = get_args(StageKind)
 _OF_THE_RUN = ("output_dir", "model_name_or_path")
 _OF_THE_PLAN = (*_KINDS, *_OF_THE_RUN, "stages", "reasoning_column")
-_CONFIG_OF = {"base": StormAnswerConfig, "align": StormAlignConfig, "answer": StormAnswerConfig}
+_CONFIG_OF = {
+    "base": StormAnswerConfig,
+    "align": StormAlignConfig,
+    "answer": StormAnswerConfig,
+    "grpo": StormGRPOConfig,
+}
 
 
 @dataclass(frozen=True)
@@ -158,8 +165,8 @@ class _Settings:
         return stages[number - 1] if isinstance(stages, list) else {}
 
 
-def argument_records(kind: StageKind) -> tuple[type, ...]:
-    """The dataclasses whose fields are the arguments of a stage's script."""
+def argument_records(kind: ScriptKind) -> tuple[type, ...]:
+    """The dataclasses whose fields are the arguments of a script."""
     return ScriptArguments, _CONFIG_OF[kind], StormModelConfig
 
 

@@ -141,7 +141,7 @@ class PromptEncoder:
         if len(lengths) <= 1 and all(each == arguments[0] for each in arguments):
             return self._render(decoded, [clip for found in clips for clip in found], arguments[0])
         parts = [self._render([one], found, own) for one, found, own in zip(decoded, clips, arguments, strict=True)]
-        return _join_prompts(parts, self.processor.tokenizer.pad_token_id)
+        return join_prompts(parts, self.processor.tokenizer.pad_token_id)
 
     @property
     def _is_storm(self) -> bool:
@@ -274,8 +274,18 @@ def form_caveat(config: object, has_options: bool) -> str | None:
     return f"This model was trained on questions {trained} options alone: its answer to one {asked} options may be a guess."
 
 
-def _join_prompts(parts: Sequence[dict[str, torch.Tensor]], pad_token_id: int) -> dict[str, torch.Tensor]:
-    """Left-pad prompts that were rendered one by one, and concatenate what they show."""
+def join_prompts(parts: Sequence[dict[str, torch.Tensor]], pad_token_id: int) -> dict[str, torch.Tensor]:
+    """Left-pad prompts that were encoded one by one, and concatenate what they show.
+
+    Args:
+        parts (`Sequence[dict[str, torch.Tensor]]`):
+            Model inputs of one prompt each.
+        pad_token_id (`int`):
+            Padding at the beginning of shorter prompts.
+
+    Raises:
+        DatasetError: If their clips do not go into one batch.
+    """
     padding = {"input_ids": pad_token_id, **_PER_TOKEN}
     names = list(dict.fromkeys(name for part in parts for name in part))
     joined = {}
@@ -283,6 +293,8 @@ def _join_prompts(parts: Sequence[dict[str, torch.Tensor]], pad_token_id: int) -
         tensors = [part[name] for part in parts if name in part]
         if name in padding:
             joined[name] = pad_rows([tensor[0] for tensor in tensors], padding[name], side="left")
+        elif name == "video_deepstack":
+            joined[name] = torch.cat(tensors, dim=1)  # (L, N, D)
         elif len({tensor.shape[1:] for tensor in tensors}) == 1:
             joined[name] = torch.cat(tensors)
         elif _PIXEL_MASK in names:  # a model that reads the mask drops what was added

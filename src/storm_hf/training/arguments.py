@@ -25,7 +25,6 @@ from storm_hf.inputs.conversation import is_filled
 from storm_hf.inputs.prompts import PromptEncoder, Row
 from storm_hf.model import StormConfig, storm_processor
 from storm_hf.model.processing_storm import PromptRecord, find_misfit, frame_sampling, write_record
-from storm_hf.training.config import StormTrainingConfig
 from storm_hf.training.loading import StormModelConfig, load_storm
 from storm_hf.video.library_backends import use_video_backend
 
@@ -44,7 +43,7 @@ _CURES = {
 
 def refuse_arguments(
     args: TrainingArguments,
-    config_class: type[StormTrainingConfig],
+    config_class: type[TrainingArguments],
     train_dataset: Rows | None = None,
     quantization_config: BitsAndBytesConfig | None = None,
     formatting_func: Callable[[dict], str] | None = None,
@@ -52,7 +51,7 @@ def refuse_arguments(
     """Check the configuration of a run, and refuse arguments of [`~trl.SFTTrainer`] that would do nothing.
 
     Args:
-        args ([`StormTrainingConfig`]):
+        args ([`~transformers.TrainingArguments`]):
             Configuration of the run.
         config_class (`type`):
             Its expected class.
@@ -87,9 +86,9 @@ def refuse_arguments(
 def load_parts(
     model: str | PreTrainedModel | PeftModel,
     processing_class: PreTrainedTokenizerBase | ProcessorMixin | None,
-    args: StormTrainingConfig,
+    args: TrainingArguments,
     data_collator: DataCollator | None,
-) -> tuple[PreTrainedModel | PeftModel, PreTrainedTokenizerBase | ProcessorMixin, StormTrainingConfig]:
+) -> tuple[PreTrainedModel | PeftModel, PreTrainedTokenizerBase | ProcessorMixin, TrainingArguments]:
     """Load what a trainer was given by name, the decoder of its videos included, and check what it was given.
 
     Args:
@@ -97,7 +96,7 @@ def load_parts(
             A name is loaded as the scripts load it, with `args.model_init_kwargs` as fields of [`StormModelConfig`].
         processing_class ([`~transformers.ProcessorMixin`], *optional*):
             By default that of the model.
-        args ([`StormTrainingConfig`]):
+        args ([`~transformers.TrainingArguments`]):
             Configuration of the run.
         data_collator (`Callable`, *optional*):
             A collator of the user's own, which may do with a tokenizer.

@@ -19,9 +19,8 @@ from peft import PeftModel
 from peft.utils import SAFETENSORS_WEIGHTS_NAME
 from torch import nn
 from torch.utils.data import DataLoader
-from transformers import PreTrainedModel, TrainerCallback
+from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import HubStrategy, SaveStrategy, TrainOutput
-from trl import SFTTrainer
 
 from storm_hf.atomic import flush_tree, move_files
 from storm_hf.checkpoints.adapter import save_storm_config, write_full_names
@@ -30,7 +29,6 @@ from storm_hf.hub.card_metadata import is_hub_name
 from storm_hf.hub.model_card import Stage, facts_of_model, write_card
 from storm_hf.pipeline.lock import locked
 from storm_hf.pipeline.paths import origin_of
-from storm_hf.training.config import StormTrainingConfig
 from storm_hf.training.peft import check_adapter_fits, check_adapter_trains, exact_weights, train_in_float32
 from storm_hf.training.publishing import Destination, TrainerPushes
 from storm_hf.training.resume import ExitOnInterrupt, StopOnInterrupt, claimed_run, newest_complete_checkpoint
@@ -43,8 +41,8 @@ _OTHER_SIZE = re.compile(r"size mismatch for (\S+): .*?torch\.Size\((.*?)\) from
 _NOT_SENT = "training_args.bin\n"  # a pickle that other ways of uploading a folder shall leave out, too
 
 
-class CheckpointingTrainer(SFTTrainer):
-    """Saves, resumes, adapts and publishes. Of [`StormTrainer`], the lower half.
+class CheckpointingTrainer(Trainer):
+    """Saves, resumes, adapts and publishes: the lower half of a trainer, which has one of TRL's trainers as its second base.
 
     A checkpoint is marked as complete after the files of every process, and a saved model is replaced by whole files only. An
     adapter is saved alone, with what it takes to open it. Pushes follow the rules of `storm push`.
@@ -52,12 +50,12 @@ class CheckpointingTrainer(SFTTrainer):
     Args:
         model ([`StormForConditionalGeneration`] or [`~peft.PeftModel`]):
             The model.
-        args ([`StormTrainingConfig`]):
-            Configuration of the run.
+        args ([`~transformers.TrainingArguments`]):
+            Configuration of the run: a [`StormTrainingConfig`] or a [`StormGRPOConfig`].
         callbacks (list of [`~transformers.TrainerCallback`], *optional*):
             Callbacks beside the default ones. Ctrl-C ends the program unless there is a [`StopOnInterrupt`] among them.
         others:
-            Other arguments of [`~trl.SFTTrainer`].
+            Other arguments of TRL's trainer.
     """
 
     # Hooks of transformers 5.24 and TRL 1.16, each overridden once, here or in StormTrainer: tests/training/test_hooks.py.
@@ -69,7 +67,7 @@ class CheckpointingTrainer(SFTTrainer):
     def __init__(
         self,
         model: PreTrainedModel | PeftModel,
-        args: StormTrainingConfig,
+        args: TrainingArguments,
         callbacks: list[TrainerCallback] | None = None,
         **others: object,
     ) -> None:
@@ -289,7 +287,7 @@ class CheckpointingTrainer(SFTTrainer):
             stage=self._stage,
             tags=tuple(self._tag_names),
             num_steps=self.state.global_step or None,
-            bottleneck_share=self.args.bottleneck_share or None,
+            bottleneck_share=getattr(self.args, "bottleneck_share", None) or None,
             datasets=(dataset,) if is_hub_name(dataset) else None,
         )
         write_card(facts, folder)

@@ -21,7 +21,6 @@ from trl import SFTConfig
 from storm_hf.atomic import read_json, write_json
 from storm_hf.errors import CheckpointError
 from storm_hf.pipeline.lock import locked
-from storm_hf.training.config import StormTrainingConfig
 
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells count
@@ -155,17 +154,26 @@ _SETTINGS = (  # of transformers and TRL, those that change what is learned; of 
     *("optim", "optim_args", "adam_beta1", "adam_beta2", "adam_epsilon", "label_smoothing_factor", "loss_type"),
     *("neftune_noise_alpha", "bf16", "fp16", "train_sampling_strategy"),
 )
-_NOT_LEARNED = {"overwrite_output_dir", "peak_flops_per_second", "dataloader_num_workers"}
+_NOT_LEARNED = {
+    *("overwrite_output_dir", "peak_flops_per_second", "dataloader_num_workers"),
+    *(
+        "log_completions",
+        "log_completions_hub_repo",
+        "log_multimodal",
+        "log_unique_prompts",
+        "num_completions_to_print",
+    ),
+}
 
 logger = logging.getLogger(__name__)
 
 
 @contextmanager
-def claimed_run(args: StormTrainingConfig, is_resumed: bool) -> Iterator[None]:
+def claimed_run(args: TrainingArguments, is_resumed: bool) -> Iterator[None]:
     """Hold the output folder of a run while it trains; on the first process alone.
 
     Args:
-        args ([`StormTrainingConfig`]):
+        args ([`~transformers.TrainingArguments`]):
             Settings of the run.
         is_resumed (`bool`):
             Whether it goes on from a checkpoint. Settings that differ from those that it began with are logged as a warning.
@@ -189,7 +197,7 @@ def claimed_run(args: StormTrainingConfig, is_resumed: bool) -> Iterator[None]:
         yield
 
 
-def _check_start(args: StormTrainingConfig, folder: Path, is_resumed: bool) -> None:
+def _check_start(args: TrainingArguments, folder: Path, is_resumed: bool) -> None:
     if is_resumed:
         _compare_settings(folder, args)
         return
@@ -201,7 +209,7 @@ def _check_start(args: StormTrainingConfig, folder: Path, is_resumed: bool) -> N
         )
 
 
-def learned_settings(args: StormTrainingConfig) -> dict[str, Any]:
+def learned_settings(args: TrainingArguments) -> dict[str, Any]:
     """Settings that change what a run learns, as JSON knows them."""
     known = {field.name for field in dataclasses.fields(SFTConfig)}
     own = {field.name for field in dataclasses.fields(args)} - known - _NOT_LEARNED
@@ -209,7 +217,7 @@ def learned_settings(args: StormTrainingConfig) -> dict[str, Any]:
     return {name: settings[name] for name in sorted({*_SETTINGS, *own}) if name in settings}
 
 
-def _compare_settings(folder: Path, args: StormTrainingConfig) -> None:
+def _compare_settings(folder: Path, args: TrainingArguments) -> None:
     path, settings = folder / FILE_NAME, learned_settings(args)
     defaults = {field.name: field.default for field in dataclasses.fields(args) if field.name in settings}
     before = (

@@ -2,17 +2,17 @@
 
 import torch
 from peft import PeftConfig
+from transformers import TrainingArguments
 
 from storm_hf.errors import ConfigurationError
 from storm_hf.model import StormForConditionalGeneration
 from storm_hf.model.thought_adapter_storm import adapter_weights, thought_layers
-from storm_hf.training.config import StormTrainingConfig
 from storm_hf.training.learning_rates import vision_parameters
 from storm_hf.training.peft import take_any_precision
 
 
 def train_thought_adapter(
-    model: StormForConditionalGeneration, peft_config: PeftConfig | None, args: StormTrainingConfig
+    model: StormForConditionalGeneration, peft_config: PeftConfig | None, args: TrainingArguments
 ) -> None:
     """Train the thought adapter of a model and its projector, and without `freeze_vision` the vision tower.
 
@@ -21,7 +21,7 @@ def train_thought_adapter(
             With a thought adapter.
         peft_config ([`~peft.PeftConfig`], *optional*):
             An adapter to train beside it. Refused.
-        args ([`StormTrainingConfig`]):
+        args ([`~transformers.TrainingArguments`]):
             Configuration of the run.
 
     Raises:
@@ -31,8 +31,8 @@ def train_thought_adapter(
     refused = {
         "peft_config": peft_config is not None,
         "num_latents: 0": args.num_latents == 0,
-        "keep_language": args.keep_language > 0,
-        "language_weight": args.language_weight > 0,
+        "keep_language": getattr(args, "keep_language", 0) > 0,
+        "language_weight": getattr(args, "language_weight", 0) > 0,
     }
     if wrong := [name for name, is_given in refused.items() if is_given]:
         raise ConfigurationError(

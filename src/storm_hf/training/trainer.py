@@ -20,8 +20,10 @@ from transformers import (
     PreTrainedTokenizerBase,
     ProcessorMixin,
     TrainerCallback,
+    TrainingArguments,
 )
 from transformers.utils import ModelOutput
+from trl import SFTTrainer
 
 from storm_hf.errors import ConfigurationError, StageError
 from storm_hf.inputs.collator import IGNORED_LABEL, AnswerCollator, with_fewer_latents
@@ -56,7 +58,7 @@ _BOTTLENECK, _NUM_LATENTS = 1, 2  # what draws are for
 logger = logging.getLogger(__name__)
 
 
-class StormTrainer(CheckpointingTrainer):
+class StormTrainer(CheckpointingTrainer, SFTTrainer):
     """Shared part of [`StormAlignTrainer`] and [`StormAnswerTrainer`]. Parameters in the order of [`~trl.SFTTrainer`].
 
     Weights that are trained are held in float32: where the model was loaded in 16 bits, it is cast, since the steps of both
@@ -161,7 +163,7 @@ class StormTrainer(CheckpointingTrainer):
             optimizers=optimizers,
             optimizer_cls_and_kwargs=optimizer_cls_and_kwargs,
             preprocess_logits_for_metrics=preprocess_logits_for_metrics,
-            peft_config=_choose_trained_weights(model, peft_config, args),
+            peft_config=choose_trained_weights(model, peft_config, args),
         )
         self._make_ready(plain_rows)
 
@@ -453,8 +455,8 @@ def keep_supervised(inputs: dict[str, Any]) -> dict[str, Any]:
     return {**inputs, "labels": labels[:, start:], "states_to_keep": labels.shape[1] - start}
 
 
-def _choose_trained_weights(
-    model: PreTrainedModel | PeftModel, peft_config: PeftConfig | None, args: StormTrainingConfig
+def choose_trained_weights(
+    model: PreTrainedModel | PeftModel, peft_config: PeftConfig | None, args: TrainingArguments
 ) -> PeftConfig | None:
     """Freeze the vision tower if it is not trained, and hold the weights that are trained in float32.
 

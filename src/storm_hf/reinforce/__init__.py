@@ -1,0 +1,1 @@
+"""Reinforcement on latents: roll-outs with noise, rewards, and a policy gradient through them."""

@@ -1,0 +1,192 @@
+"""Roll-outs of a generation batch: prompts that are encoded once for their group, latents with noise, sampled answers.
+
+Axes: B batch, K latent steps, D hidden size.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from transformers import GenerationConfig
+
+from storm_hf.errors import DatasetError
+from storm_hf.evaluation.batch import up_to_end
+from storm_hf.inputs.conversation import is_filled
+from storm_hf.inputs.prompts import PromptEncoder, Row, join_prompts
+from storm_hf.interventions.token_replacement import choose_donors
+from storm_hf.model.modeling_storm import StormForConditionalGeneration
+from storm_hf.reinforce.noise import GaussianLatents, LatentRecord, NoisyRollout
+from storm_hf.reinforce.replay import Prompt
+
+
+@dataclass(frozen=True, eq=False)
+class Group:
+    """Completions of one prompt within a generation batch.
+
+    Args:
+        number (`int`):
+            Number of the prompt in the generation batch of all processes.
+        asked (`Mapping`):
+            Question and answer of the row, whatever its form; see [`~storm_hf.interventions.choose_donors`].
+        prompt (`Mapping[str, torch.Tensor]`):
+            Model inputs of the prompt, with its whole latent block.
+    """
+
+    number: int
+    asked: Row
+    prompt: Prompt
+
+
+@dataclass(frozen=True, eq=False)
+class Rollouts:
+    """Roll-outs of a generation batch, row by row.
+
+    Args:
+        groups (`list[Group]`):
+            Group of each row.
+        donors (`list[Group | None]`):
+            Group of the clip whose latents each row was fed; `None` where they are its own.
+        answers (`list[list[int]]`):
+            Tokens of the sampled answers, the end of the turn included.
+        latents ([`LatentRecord`]):
+            Latents of all rows.
+    """
+
+    groups: list[Group]
+    donors: list[Group | None]
+    answers: list[list[int]]
+    latents: LatentRecord
+
+
+@dataclass(frozen=True, eq=False)
+class RolloutSampler:
+    """Samples roll-outs by the model's own `generate`.
+
+    Args:
+        prompts ([`~storm_hf.inputs.prompts.PromptEncoder`]):
+            Encodes the questions.
+        policy ([`GaussianLatents`]):
+            Draws the noise.
+        generation_config ([`~transformers.GenerationConfig`]):
+            Sampling of answers.
+        end_ids (`Sequence[int]`):
+            Tokens that end an answer.
+    """
+
+    prompts: PromptEncoder
+    policy: GaussianLatents
+    generation_config: GenerationConfig
+    end_ids: Sequence[int]
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        model: StormForConditionalGeneration,
+        rows: Sequence[Row],
+        numbers: Sequence[int],
+        has_donor: Sequence[bool],
+    ) -> Rollouts:
+        """Roll out every row once.
+
+        Args:
+            model ([`StormForConditionalGeneration`] or [`~peft.PeftModel`]):
+                The model. It is put into evaluation mode meanwhile.
+            rows (`Sequence[Mapping]`):
+                Rows, those of a group one after the other.
+            numbers (`Sequence[int]`):
+                Number of each row's group.
+            has_donor (`Sequence[bool]`):
+                Whether a row is fed the latents of another clip.
+
+        Raises:
+            DatasetError: If a row that needs a donor finds none with another answer.
+        """
+        was_training = model.training
+        model.eval()
+        try:
+            groups = self._encode(model, rows, numbers)
+            own = [place for place, is_given in enumerate(has_donor) if not is_given]
+            given = [place for place, is_given in enumerate(has_donor) if is_given]
+            answers, latents = self._generate(model, [groups[place] for place in own], None)
+            chosen = [choose_donor(groups[place], [groups[each] for each in own]) for place in given]
+            if given:
+                more, others = self._generate(model, [groups[place] for place in given], latents.fed[chosen])
+                answers, latents = [*answers, *more], LatentRecord.cat([latents, others])
+        finally:
+            model.train(was_training)
+        order = np.argsort([*own, *given])
+        donors: list[Group | None] = [*[None] * len(own), *(groups[own[place]] for place in chosen)]
+        return Rollouts(
+            groups,
+            [donors[place] for place in order],
+            [answers[place] for place in order],
+            latents[torch.from_numpy(order)],
+        )
+
+    def _encode(
+        self, model: StormForConditionalGeneration, rows: Sequence[Row], numbers: Sequence[int]
+    ) -> list[Group]:
+        """Encode the prompt and the clip of each group once."""
+        known: dict[int, Group] = {}
+        for row, number in zip(rows, numbers, strict=True):
+            if number not in known:
+                known[number] = Group(number, self._asked(row), self._encode_one(model, row))
+        return [known[number] for number in numbers]
+
+    def _asked(self, row: Row) -> Row:
+        """Question and answer of a row of any form."""
+        said = [part["text"] for part in self.prompts.messages(row)[-1]["content"] if part["type"] == "text"]
+        of_world = {name: row[name] for name in ("usual_question", "outcome") if is_filled(row, name)}
+        answer = row["answer"] if is_filled(row, "answer") else self.prompts.completion(row)
+        return {"question": " ".join(said), "answer": answer, **of_world}
+
+    def _encode_one(self, model: StormForConditionalGeneration, row: Row) -> Prompt:
+        prompt = {name: torch.as_tensor(value).to(model.device) for name, value in self.prompts([row]).items()}
+        if "video_grid_thw" in prompt and "pixel_values_videos" in prompt and "pixel_values" not in prompt:
+            pixels = prompt.pop("pixel_values_videos")
+            prompt |= model.encode_video(pixel_values_videos=pixels, video_grid_thw=prompt["video_grid_thw"])
+        return prompt
+
+    def _generate(
+        self, model: StormForConditionalGeneration, groups: Sequence[Group], donors: torch.Tensor | None
+    ) -> tuple[list[list[int]], LatentRecord]:
+        """Think and answer; `donors` (B, K, D) are fed instead of the own latents."""
+        tokenizer = self.prompts.processor.tokenizer
+        inputs = join_prompts([dict(group.prompt) for group in groups], tokenizer.pad_token_id)
+        rollout = NoisyRollout(self.policy, donors)
+        sequences = model.generate(
+            **inputs,
+            generation_config=self.generation_config,
+            latent_intervention=rollout,
+        )
+        new_tokens = sequences[:, inputs["input_ids"].shape[1] :].tolist()
+        return [up_to_end(tokens, self.end_ids) for tokens in new_tokens], rollout.record
+
+
+def choose_donor(needy: Group, groups: Sequence[Group]) -> int:
+    """Choose whose latents a roll-out is fed, by the global random numbers.
+
+    Args:
+        needy ([`Group`]):
+            Group of the roll-out.
+        groups (`Sequence[Group]`):
+            Groups of the roll-outs with latents of their own.
+
+    Returns:
+        `int`: Place among `groups` of one that was asked the same and has another answer or, where there is none, of any other.
+
+    Raises:
+        DatasetError: If all roll-outs are of the same group.
+    """
+    seed = int(torch.randint(2**31, ()))
+    place = int(choose_donors([needy.asked, *(group.asked for group in groups)], seed)[0])
+    if place > 0:
+        return place - 1
+    others = [place for place, group in enumerate(groups) if group.number != needy.number]
+    if not others:
+        raise DatasetError(
+            "Expected roll-outs of two clips or more on each process, whose latents can be exchanged, got those of one. Raise "
+            "`steps_per_generation`, or set `donor_share: 0`."
+        )
+    return others[seed % len(others)]
