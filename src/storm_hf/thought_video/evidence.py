@@ -207,7 +207,8 @@ def _drawn(frame: np.ndarray, boxes: Sequence[Box], labels: Sequence[str]) -> np
     picture = Image.fromarray(frame)
     draw, (width, height) = ImageDraw.Draw(picture), picture.size
     for box in boxes:
-        sides = (box.left * (width - 1), box.top * (height - 1), box.right * (width - 1), box.bottom * (height - 1))
+        shares = (box.left, box.top, box.right, box.bottom)
+        sides = [round(share * (size - 1)) for share, size in zip(shares, (width, height) * 2, strict=True)]
         color = _COLORS[labels.index(box.label) % len(_COLORS)]
         draw.rectangle(sides, outline=color, width=max(2, round(min(width, height) / 100)))
     return np.asarray(picture)
