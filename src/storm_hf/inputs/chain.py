@@ -18,7 +18,7 @@ def split_steps(chain: str) -> list[str]:
     Example:
         ```python
         split_steps("step one ball at red . step two ball at blue .")  # ["step one ball at red .", "step two ball at blue ."]
-        split_steps("1. Two cups swap. Red moves. 2. It is right.")  # ["1. Two cups swap. Red moves.", "2. It is right."]
+        split_steps("1. Two cups swap. Red moves. 2. It stops.")  # two steps
         ```
     """
     chain = chain.strip()
