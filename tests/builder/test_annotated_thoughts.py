@@ -228,8 +228,30 @@ def test_text_is_drawn_at_the_size_of_the_data_set_alone(qwen_checkpoint, tmp_pa
         check_components(recipe)
 
 
+def test_evidence_without_annotations_is_refused(qwen_checkpoint, tmp_path):
+    recipe = ThoughtsRecipe.read(RECIPES / "shuffle_tiny.yaml", generator={"evidence": {}})
+    with pytest.raises(ConfigurationError, match="needs sources whose rows have intervals or key frames"):
+        check_components(recipe)
+    films = {"splits": {"train": {"folder": str(tmp_path), "count": 1}}}
+    recipe = ThoughtsRecipe.read(RECIPES / "film_segments.yaml", generator={"rendered_chain": {}}, films=films)
+    with pytest.raises(ConfigurationError, match="needs sources whose rows have a chain of thought, or a world"):
+        check_components(recipe)
+
+
+def test_malformed_evidence_costs_no_row_where_it_is_not_shown(qwen_checkpoint, tmp_path):
+    write_clip(tmp_path / "a.mp4", 0)
+    rows = [
+        {"id": "a", "video": "a.mp4", "question": "Where?", "answer": "left", "intervals": "soon", "reasoning": [1]}
+    ]
+    annotations = write_annotations(tmp_path, rows)
+    for kind, count in (("future", 1), ("evidence", 0)):
+        recipe = tiny_recipe(annotations, qwen_checkpoint, tmp_path / kind, generator={kind: {}})
+        ThoughtsBuilder(recipe).read_annotations()
+        assert len(list((tmp_path / kind / "work" / "10_annotations").glob("train-*.jsonl"))) == count
+
+
 def test_evidence_survives_the_records_of_a_build(qwen_checkpoint, tmp_path):
-    recipe = recipe_with(tmp_path, qwen_checkpoint)
+    recipe = recipe_with(tmp_path, qwen_checkpoint, generator={"evidence": {}})
     ThoughtsBuilder(recipe).read_annotations()
     (record,) = read_records(tmp_path / "data" / "work" / "10_annotations" / "train-00000.jsonl", tmp_path / "data")
     box = Box(left=0.1, top=0.2, right=0.5, bottom=0.6, label="cup")

@@ -42,12 +42,15 @@ class Annotator:
             Name of the collection.
         license (`str`):
             Licence of the rows that do not state one.
+        reads_evidence (`bool`, *optional*, defaults to `True`):
+            Whether chains of thought, intervals and key frames are read.
     """
 
     layout: Layout
     clips: ClipFinder
     source: str
     license: str
+    reads_evidence: bool = True
 
     def annotate(self, row: Row) -> Iterator[Annotation | Rejection]:
         """Yield the annotations of a row: one, or one for each question of a conversation.
@@ -93,7 +96,7 @@ class Annotator:
             raise DatasetError(f"The part of the clip ends at {end:g} s but begins at {start or 0.0:g} s.")
         stated = optional_text(first_of(row, self._paths("license")), "license")
         shared = {"video": self.clips.find(row), "license": stated or self.license, "source": self.source, **times}
-        return shared | self._evidence(row)
+        return shared | self._evidence(row) if self.reads_evidence else shared
 
     def _evidence(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """What shows the answer: the chain of thought, intervals and key frames."""

@@ -88,7 +88,8 @@ def _boxes(value: object, what: str) -> Iterator[tuple[str, Any]]:
         return
     for label, boxes in value.items():
         listed = _list_of(boxes, f"boxes of the {what}")
-        for box in listed if listed and isinstance(listed[0], Sequence) else [listed]:
+        is_one = not listed or isinstance(listed[0], str) or not isinstance(listed[0], Sequence)
+        for box in [listed] if is_one else listed:
             yield optional_text(label, "label of a box") or "", box
 
 

@@ -212,10 +212,8 @@ def check_components(recipe: ThoughtsRecipe, generator: ThoughtVideoGenerator | 
         ConfigurationError: If a component or one of its settings does not exist, or a value is out of its range.
         DatasetError: If there are no films where the recipe names some, or a film is in two splits.
     """
-    if generator is None:
-        for split in recipe.splits:
-            generator_of(recipe, split)
-    gates_of(recipe, generator)
+    generators = {split: generator or generator_of(recipe, split) for split in recipe.splits}
+    gates_of(recipe, generators["train"])
     prompts_of(recipe, Path(recipe.output_dir))
     read_config(recipe.encoder.model, revision=recipe.encoder.revision)
 
@@ -228,6 +226,8 @@ def generator_of(recipe: ThoughtsRecipe, split: str) -> ThoughtVideoGenerator:
         DatasetError: If there are no films where it needs some, or a film is in two splits.
     """
     kind, settings = _one(recipe.generator, "generator", (*_GENERATORS, "simulator", "segments"))
+    if recipe.shows_evidence:
+        _check_has_evidence(recipe, kind)
     if kind == "rendered_chain":
         settings = _at_frame_size(settings, recipe)
     if kind == "simulator":
@@ -236,11 +236,20 @@ def generator_of(recipe: ThoughtsRecipe, split: str) -> ThoughtVideoGenerator:
     return _made(make, settings, f"the generator {kind}")
 
 
+def _check_has_evidence(recipe: ThoughtsRecipe, kind: str) -> None:
+    """Refuse a recipe none of whose rows can have what its generator shows."""
+    if not recipe.sources and (kind == "evidence" or recipe.world is None):
+        shown = "a chain of thought, or a world" if kind == "rendered_chain" else "intervals or key frames"
+        raise ConfigurationError(
+            f"The generator {kind} needs sources whose rows have {shown}, but the recipe has none. Use another one."
+        )
+
+
 def _at_frame_size(settings: Mapping[str, Any], recipe: ThoughtsRecipe) -> dict[str, Any]:
     """Draw at the size of the data set: pictures of text that are scaled and cropped later cannot be read."""
     if recipe.frame_size is None:
         return dict(settings)
-    if tuple(settings.get("frame_size", recipe.frame_size)) != recipe.frame_size:
+    if settings.get("frame_size", recipe.frame_size) not in (recipe.frame_size, list(recipe.frame_size)):
         raise ConfigurationError(
             f"Expected one frame_size but the recipe has {list(recipe.frame_size)} and the generator rendered_chain "
             f"{settings['frame_size']}. Remove one of them: text is drawn at the size of the data set."

@@ -172,6 +172,11 @@ class ThoughtsRecipe:
         drawn = self.world or self.films
         return tuple(drawn.splits if drawn else self.sources)
 
+    @property
+    def shows_evidence(self) -> bool:
+        """True if its generator shows what annotations say of the reasoning: chains of thought, intervals, key frames."""
+        return not {"rendered_chain", "evidence"}.isdisjoint(self.generator)
+
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> "ThoughtsRecipe":
         """Make a recipe of what a YAML file holds.

@@ -26,16 +26,14 @@ if TYPE_CHECKING:  # a look at a build needs no torch
 
 _WORLD_COLUMNS = ("depth", "states", "chain_of_thought", "terse_chain", "clip_caption", "thought_caption")
 _LICENSE_OF_WORLDS = "Apache-2.0"
-_SHOW_EVIDENCE = {"rendered_chain", "evidence"}  # generators that show evidence of annotations
 
 
 def plan_parameters(recipe: "ThoughtsRecipe") -> dict[str, Any]:
     """Parameters that determine the rows: sources with a hash of each file, world or films, and the size of shards."""
-    shows_evidence = not _SHOW_EVIDENCE.isdisjoint(recipe.generator)
     sources = {
         split: [
             source.to_dict()
-            | {"sha256": _hash_of(source), "layout": _layout_parameters(source.layout, shows_evidence)}
+            | {"sha256": _hash_of(source), "layout": _layout_parameters(source.layout, recipe.shows_evidence)}
             for source in each
         ]
         for split, each in recipe.sources.items()
@@ -118,14 +116,13 @@ def _repeated(row: Row, split: str) -> Refused:
 
 def _records(recipe: "ThoughtsRecipe", split: str, folder: Path) -> Iterator[Record]:
     if recipe.world is not None:
-        shows_chain = "rendered_chain" in recipe.generator
-        yield from _episodes(recipe.world, split, recipe.rows_per_shard, folder, shows_chain)
+        yield from _episodes(recipe.world, split, recipe.rows_per_shard, folder, recipe.shows_evidence)
         return
     if recipe.films is not None:
         yield from _segments(recipe.films, split, recipe.seed, folder)
         return
     for source in recipe.sources[split]:
-        for outcome in read_annotations(source):
+        for outcome in read_annotations(source, reads_evidence=recipe.shows_evidence):
             if isinstance(outcome, Annotation):
                 yield Row(annotation=outcome, seed=_row_seed(recipe.seed, outcome.id))
             else:
@@ -145,7 +142,7 @@ def _row_seed(seed: int, name: str) -> int:
 
 
 def _episodes(
-    world_recipe: WorldRecipe, split: str, rows_per_shard: int, folder: Path, shows_chain: bool
+    world_recipe: WorldRecipe, split: str, rows_per_shard: int, folder: Path, has_chains: bool
 ) -> Iterator[Row]:
     """Tell the episodes of a world without drawing them; the next step draws the clips."""
     world, how_many = world_recipe.world_of(split), world_recipe.splits[split]
@@ -164,7 +161,7 @@ def _episodes(
             answer=asked.answer,
             license=_LICENSE_OF_WORLDS,
             source=world.name,
-            chain_of_thought=asked.spoken_chain if shows_chain else "",
+            chain_of_thought=asked.spoken_chain if has_chains else "",
         )
         words = {column: getattr(text, column) for column in _WORLD_COLUMNS} | {
             "asked": {"seed": seed, "depth": depth}
