@@ -14,6 +14,7 @@ def test_package_brings_the_public_layouts():
         "llava",
         "llava_video_178k",
         "mvbench",
+        "nextgqa",
         "nextqa",
         "plain",
         "tempcompass",

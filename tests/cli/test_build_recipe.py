@@ -14,7 +14,10 @@ from storm_hf.target_trajectory import TargetTrajectory
 
 
 BUILDERS = Path(__file__).parents[2] / "datasets_builders"
-RECIPES = ("shuffle_tiny", "bounce_tiny", "order_tiny", "future_clips", "wan")
+RECIPES = (
+    *("shuffle_tiny", "bounce_tiny", "order_tiny", "future_clips", "wan"),
+    *("video_r1_chains", "nextgqa_evidence", "video_espresso_evidence"),
+)
 
 
 def build(*arguments):
@@ -25,7 +28,7 @@ def build(*arguments):
 def test_recipes_name_what_exists(name, tmp_path):
     recipe = ThoughtsRecipe.read(BUILDERS / "recipes" / f"{name}.yaml")
     generator = generator_of(recipe, "train")
-    assert generator.source in {"simulator", "future", "wan"}
+    assert generator.source in {"simulator", "future", "wan", "rendered_chain", "evidence"}
     assert prompts_of(recipe, tmp_path).shows_answer
     assert len(gates_of(recipe)) == len(recipe.gates) - ("duplicate" in recipe.gates)
 
@@ -75,7 +78,7 @@ def test_command_builds_a_world_from_its_recipe_and_names_the_next_one(recipe, t
     [
         (
             {"generator": {"simulator": {}, "future": {}}},
-            "Expected one of future, folder, diffusers, simulator, segments as generator",
+            "Expected one of future, folder, diffusers, rendered_chain, evidence, simulator, segments as generator",
         ),
         ({"generator": {"future": {"fps": 0}}}, "Expected a horizon that holds a frame but got 4.0 s at 0 frames"),
         ({"generator": {"folder": {"rot": "x"}}}, "The settings of the generator folder do not fit"),

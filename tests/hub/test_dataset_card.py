@@ -63,6 +63,24 @@ def test_numbers_are_the_runs_own():
     assert "--model_name_or_path Qwen/Qwen2.5-VL-3B-Instruct" in content
 
 
+@pytest.mark.parametrize(
+    ("sources", "sentences"),
+    [
+        ({"rendered_chain": 1210}, ["A written chain of thought was drawn as text"]),
+        (
+            {"evidence": 10, "simulator": 1200},
+            ["moments of the clip itself that its annotations name", "A simulator drew"],
+        ),
+    ],
+)
+def test_card_says_how_the_thought_videos_were_made(sources, sentences):
+    content = dataset_card("me/thoughts", {**MANIFEST, "thoughts": {"source": sources}}, published()).content
+    made = content.partition("## How the thought videos were made\n\n")[2].partition("\n\n## Licences\n\n")[0]
+    assert len(made.splitlines()) == len(sentences)
+    assert all(sentence in made for sentence in sentences)
+    assert "How the thought videos" not in dataset_card("me/thoughts", MANIFEST, published()).content
+
+
 def test_tables_have_no_blank_lines_within():
     content = dataset_card("me/thoughts", MANIFEST, published()).content
     assert "| train | 1,200 |\n| test | 10 |\n\n" in content

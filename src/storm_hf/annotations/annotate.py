@@ -8,6 +8,7 @@ from hashlib import sha256
 from typing import Any
 
 from storm_hf.annotations.clip import ClipFinder
+from storm_hf.annotations.evidence import intervals_of, key_frames_of
 from storm_hf.annotations.layout import (
     Layout,
     first_of,
@@ -41,12 +42,15 @@ class Annotator:
             Name of the collection.
         license (`str`):
             Licence of the rows that do not state one.
+        reads_evidence (`bool`, *optional*, defaults to `True`):
+            Whether chains of thought, intervals and key frames are read.
     """
 
     layout: Layout
     clips: ClipFinder
     source: str
     license: str
+    reads_evidence: bool = True
 
     def annotate(self, row: Row) -> Iterator[Annotation | Rejection]:
         """Yield the annotations of a row: one, or one for each question of a conversation.
@@ -91,7 +95,28 @@ class Annotator:
         if end is not None and end <= (start or 0.0):
             raise DatasetError(f"The part of the clip ends at {end:g} s but begins at {start or 0.0:g} s.")
         stated = optional_text(first_of(row, self._paths("license")), "license")
-        return {"video": self.clips.find(row), "license": stated or self.license, "source": self.source, **times}
+        shared = {"video": self.clips.find(row), "license": stated or self.license, "source": self.source, **times}
+        return shared | self._evidence(row) if self.reads_evidence else shared
+
+    def _evidence(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """What shows the answer: the chain of thought, intervals and key frames."""
+        width, height = (
+            look_up(row, size) if isinstance(size, str) else size for size in self.layout.box_size or (1, 1)
+        )
+        frames = first_of(row, self._paths("key_frames"))
+        return {
+            "chain_of_thought": self._chain(row),
+            "intervals": intervals_of(first_of(row, self._paths("intervals"))),
+            "key_frames": key_frames_of(frames, self.layout.key_frame_fps or 1.0, (width, height)),
+        }
+
+    def _chain(self, row: Mapping[str, Any]) -> str:
+        """The chain of thought of a row; empty where it has none."""
+        chains = (look_up(row, path) for path in self._paths("chain_of_thought"))
+        texts = [optional_text(chain, "chain of thought") or "" for chain in chains]
+        if self.layout.chain_tag is not None:
+            texts = [_inside(self.layout.chain_tag, text) or "" for text in texts]
+        return next((text.strip() for text in texts if text.strip()), "")
 
     def _turns(self, row: Mapping[str, Any]) -> list[tuple[Any, Any]]:
         if self.layout.conversation is None:
@@ -127,10 +152,10 @@ class Annotator:
         tag = self.layout.answer_tag
         if tag is None:
             return answer
-        match = re.search(rf"<{re.escape(tag)}>(.*?)</{re.escape(tag)}>", answer, re.DOTALL)
-        if match is None:
+        inside = _inside(tag, answer)
+        if inside is None:
             raise DatasetError(f"The answer has no <{tag}>...</{tag}>.")
-        return text_of(match[1], "answer")
+        return text_of(inside, "answer")
 
     def _row_id(self, row: Mapping[str, Any]) -> str | None:
         return optional_text(first_of(row, self._paths("id")), "id")
@@ -146,3 +171,9 @@ class Annotator:
 
     def _paths(self, name: str) -> tuple[str, ...]:
         return self.layout.fields.get(name, ())
+
+
+def _inside(tag: str, text: str) -> str | None:
+    """The text between a tag and its end; None where it is not there."""
+    match = re.search(rf"<{re.escape(tag)}>(.*?)</{re.escape(tag)}>", text, re.DOTALL)
+    return match[1] if match else None

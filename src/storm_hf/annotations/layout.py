@@ -15,8 +15,9 @@ from typing import Any, Literal
 
 import yaml
 
+from storm_hf.annotations.record import EVIDENCE
 from storm_hf.errors import ConfigurationError, DatasetError, one_line
-from storm_hf.settings import NonEmptyStr, check_names, check_values, make_settings
+from storm_hf.settings import NonEmptyStr, PositiveFloat, check_names, check_values, make_settings
 
 
 AnswerForm = Literal["auto", "letter", "text", "index"]
@@ -33,7 +34,9 @@ _FIELDS = (
     "start_seconds",
     "end_seconds",
     "license",
+    *EVIDENCE,
 )
+EVIDENCE_OPTIONS = ("chain_tag", "key_frame_fps", "box_size")  # options of a layout that evidence is read by
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +45,8 @@ class Join:
 
     Args:
         file (`str`):
-            Its name. It is a list of rows, or an object with a value for each row.
+            Its name, in which `{stem}` is that of the annotations without its suffix: `gsub_{stem}.json` is `gsub_val.json`
+            beside `val.csv`. It is a list of rows, or an object with a value for each row.
         by (`str`):
             The field that both share; in an object, the field whose values are its keys.
         name (`str`, *optional*, defaults to `""`):
@@ -65,7 +69,8 @@ class Join:
 class Layout:
     """Mapping from the fields of a row to an annotation.
 
-    A field is named by its path in the row: `answer`, or `qa.answer`, or `videos.0`.
+    A field is named by its path in the row: `answer`, or `qa.answer`, or `videos.0`. A part of a path in braces is the value
+    of that field: `grounding.location.{qid}`.
 
     Args:
         fields (`Mapping[str, tuple[str, ...]]`):
@@ -80,8 +85,8 @@ class Layout:
         nested (`tuple[str, ...]`, *optional*, defaults to `()`):
             For a JSON file that is an object of objects with rows: the field that each level of keys is of a row, such as
             `[video_id, dim]`.
-        join ([`Join`], *optional*):
-            A second file with further fields of the rows.
+        join (`tuple[Join, ...]`, *optional*, defaults to `()`):
+            Further files with fields of the rows; in a YAML file one [`Join`] or a list of them.
         keep (`Mapping[str, Any]`, *optional*):
             From fields to the value that they must have. Other rows are rejected.
         video_path (`str`, *optional*, defaults to `"{video}"`):
@@ -102,6 +107,13 @@ class Layout:
         answer_form (`str`, *optional*, defaults to `"auto"`):
             Form of the correct option: its `"letter"`, its `"text"`, its `"index"` from 0 (where options are a mapping
             of numbers, its number), or letter or text, where they do not contradict (`"auto"`).
+        chain_tag (`str`, *optional*):
+            The tag that holds the chain of thought: `think` for `<think>...</think>`. A row without it has no chain.
+        key_frame_fps (`float`, *optional*):
+            Numbers of key frames per second, where a row counts frames. Without it key frames are seconds.
+        box_size (`tuple[str | int, str | int]`, *optional*):
+            Width and height that the sides of boxes are measured in: a field of the row or a number each, such as
+            `[width, height]` or `[1000, 1000]`. Without it they are shares, 0 to 1.
 
     Raises:
         ConfigurationError: If it says too little or too much to read a row.
@@ -112,7 +124,7 @@ class Layout:
     license: str = "unknown"
     rows: str = "data"
     nested: tuple[str, ...] = ()
-    join: Join | None = None
+    join: tuple[Join, ...] = ()
     keep: Mapping[str, Any] = field(default_factory=dict)
     video_path: str = "{video}"
     conversation: str | None = None
@@ -122,6 +134,9 @@ class Layout:
     instructions: tuple[str, ...] = ()
     answer_tag: str | None = None
     answer_form: AnswerForm = "auto"
+    chain_tag: str | None = None
+    key_frame_fps: PositiveFloat | None = None
+    box_size: tuple[str | int, str | int] | None = None
 
     def __post_init__(self) -> None:
         check_values(self)
@@ -135,7 +150,9 @@ class Layout:
         paths = [path for paths in self.fields.values() for path in paths]
         paths += [*self.option_fields, *self.keep, *PLACEHOLDER.findall(self.video_path)]
         paths += [self.conversation, *_PICTURES] if self.conversation else []
-        paths += [self.join.by] if self.join else []
+        paths += [join.by for join in self.join]
+        paths += [size for size in self.box_size or () if isinstance(size, str)]
+        paths += [name for path in paths for name in PLACEHOLDER.findall(path)]
         wanted = {*paths, *(path.partition(".")[0] for path in paths)}
         return [name for name in available if name in wanted]
 
@@ -170,6 +187,8 @@ def _layout_of(content: object) -> Layout:
     if isinstance(content, Mapping) and isinstance(paths := content.get("fields"), Mapping):
         several = {name: path if isinstance(path, list) else [path] for name, path in paths.items()}
         content = {**content, "fields": several}
+    if isinstance(content, Mapping) and not isinstance(join := content.get("join", []), list):
+        content = {**content, "join": [join]}
     return make_settings(Layout, content, "the layout")
 
 
@@ -181,11 +200,12 @@ _CLOCK = re.compile(r"(?:(\d{1,4}):)?(\d{1,2}):(\d{1,2}(?:\.\d+)?)")  # 1:02:03.
 
 
 def look_up(row: Mapping[str, Any], path: str) -> Any:
-    """The value at a path such as `qa.answer` or `videos.0`; None where there is none."""
+    """The value at a path such as `qa.answer`, `videos.0` or `spans.{qid}`; None where there is none."""
     if path in row:
         return row[path]
     value: Any = row
     for part in path.split("."):
+        part = PLACEHOLDER.sub(lambda match: str(row.get(match[1])), part)
         if isinstance(value, Mapping):
             value = value.get(part)
         elif isinstance(value, Sequence) and not isinstance(value, str) and part.isdigit():

@@ -16,12 +16,14 @@ from storm_hf.annotations.source import SourceConfig
 from storm_hf.errors import DatasetError
 
 
-def read_annotations(source: SourceConfig) -> Iterator[Annotation | Rejection]:
+def read_annotations(source: SourceConfig, *, reads_evidence: bool = True) -> Iterator[Annotation | Rejection]:
     """Read a collection row by row. Memory does not grow with its length.
 
     Args:
         source ([`SourceConfig`]):
             Source of the rows: its path, its layout and its limit.
+        reads_evidence (`bool`, *optional*, defaults to `True`):
+            Whether chains of thought, intervals and key frames are read. Rows are then rejected where these are malformed.
 
     Returns:
         `Iterator[Annotation | Rejection]`: In the order of the rows. With a limit alone it ends at that many annotations;
@@ -39,20 +41,20 @@ def read_annotations(source: SourceConfig) -> Iterator[Annotation | Rejection]:
         ```
     """
     layout = load_layout(source.layout)
-    outcomes = _read(source, layout)
+    outcomes = _read(source, layout, reads_evidence)
     if source.limit is None:
         return outcomes
     if source.seed is None:
         return _first(outcomes, source.limit)
-    return _drawn(source, layout, source.limit, source.seed)
+    return _drawn(source, layout, source.limit, source.seed, reads_evidence)
 
 
-def _read(source: SourceConfig, layout: Layout) -> Iterator[Annotation | Rejection]:
+def _read(source: SourceConfig, layout: Layout, reads_evidence: bool) -> Iterator[Annotation | Rejection]:
     rows = read_rows(source, layout)
-    return _annotate(rows, _annotator_of(source, layout))
+    return _annotate(rows, _annotator_of(source, layout, reads_evidence))
 
 
-def _annotator_of(source: SourceConfig, layout: Layout) -> Annotator:
+def _annotator_of(source: SourceConfig, layout: Layout, reads_evidence: bool) -> Annotator:
     """Reader of the rows of one source."""
     root = os.path.abspath(source.video_root or folder_of(source))
     if source.video_root and not os.path.isdir(root):
@@ -62,6 +64,7 @@ def _annotator_of(source: SourceConfig, layout: Layout) -> Annotator:
         clips=ClipFinder(layout, Path(root), bounded=bool(source.video_root)),
         source=source.name or layout.source or Path(source.path).stem,
         license=source.license or layout.license,
+        reads_evidence=reads_evidence,
     )
 
 
@@ -86,11 +89,14 @@ def _first(outcomes: Iterator[Annotation | Rejection], limit: int) -> Iterator[A
             return
 
 
-def _drawn(source: SourceConfig, layout: Layout, limit: int, seed: int) -> Iterator[Annotation | Rejection]:
+def _drawn(
+    source: SourceConfig, layout: Layout, limit: int, seed: int, reads_evidence: bool
+) -> Iterator[Annotation | Rejection]:
     """Those with the smallest hashes: a random subset that stays, but for one row, where a row is added."""
-    hashes = (_hash(seed, each.id) for each in _read(source, layout) if isinstance(each, Annotation))
+    outcomes = _read(source, layout, reads_evidence)
+    hashes = (_hash(seed, each.id) for each in outcomes if isinstance(each, Annotation))
     drawn = set(heapq.nsmallest(limit, hashes))
-    for outcome in _read(source, layout):
+    for outcome in _read(source, layout, reads_evidence):
         if isinstance(outcome, Rejection) or _hash(seed, outcome.id) in drawn:
             yield outcome
 

@@ -40,7 +40,9 @@ def read_rows(source: SourceConfig, layout: Layout) -> Iterator[Row | Rejection]
     reader = _READERS.get(path.suffix.lower())
     if path.is_file() and reader:
         rows = reader(path, layout)
-        return _join_rows(rows, layout.join, path) if layout.join else rows
+        for join in layout.join:
+            rows = _join_rows(rows, join, path)
+        return rows
     if path.is_dir() or (not path.exists() and not reader and _HUB_NAME.fullmatch(source.path)):
         return _dataset_rows(source, layout)
     problem = f"is of the form {path.suffix!r}" if path.exists() else "does not exist"
@@ -299,9 +301,8 @@ def _further_fields(join: Join, annotations: Path) -> dict[str, Mapping[str, Any
     """The fields of the second file by the value that it shares with a row; none where annotations are whole."""
     if not annotations.is_file() or not annotations.name.endswith(join.ending):
         return {}
-    path = annotations.with_name(
-        f"{annotations.name.removesuffix(join.ending)}{join.file}" if join.ending else join.file
-    )
+    name = join.file.replace("{stem}", annotations.stem)
+    path = annotations.with_name(f"{annotations.name.removesuffix(join.ending)}{name}" if join.ending else name)
     if not path.exists() and not join.ending:
         return {}
     try:

@@ -15,6 +15,45 @@ from storm_hf.atomic import written_atomically
 
 
 @dataclass(frozen=True, kw_only=True)
+class Box:
+    """An object in a picture. Its sides are shares of the width and the height, 0 to 1 from the left and the top.
+
+    Args:
+        left (`float`):
+            Left side.
+        top (`float`):
+            Upper side.
+        right (`float`):
+            Right side, beyond the left one.
+        bottom (`float`):
+            Lower side, below the upper one.
+        label (`str`, *optional*, defaults to `""`):
+            Name of the object.
+    """
+
+    left: float
+    top: float
+    right: float
+    bottom: float
+    label: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeyFrame:
+    """A moment of a clip that shows something of the answer.
+
+    Args:
+        seconds (`float`):
+            Time from the start of the clip.
+        boxes (`tuple[Box, ...]`, *optional*, defaults to `()`):
+            Objects to look at.
+    """
+
+    seconds: float
+    boxes: tuple[Box, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
 class Annotation:
     """A question about a clip, with its answer.
 
@@ -39,6 +78,12 @@ class Annotation:
             Start of the part of the clip that the question is about.
         end_seconds (`float`, *optional*):
             End of that part.
+        chain_of_thought (`str`, *optional*, defaults to `""`):
+            The reasoning that leads to the answer, in words.
+        intervals (`tuple[tuple[float, float], ...]`, *optional*, defaults to `()`):
+            Parts of the clip that show the answer: start and end in seconds from the start of the clip.
+        key_frames (`tuple[KeyFrame, ...]`, *optional*, defaults to `()`):
+            Moments of the clip that show the answer.
     """
 
     id: str
@@ -51,6 +96,12 @@ class Annotation:
     source: str = ""
     start_seconds: float | None = None
     end_seconds: float | None = None
+    chain_of_thought: str = ""
+    intervals: tuple[tuple[float, float], ...] = ()
+    key_frames: tuple[KeyFrame, ...] = ()
+
+
+EVIDENCE = ("chain_of_thought", "intervals", "key_frames")  # fields of an annotation that some thought videos show
 
 
 @dataclass(frozen=True)

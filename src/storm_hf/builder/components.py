@@ -34,6 +34,7 @@ from storm_hf.thought_video import (
     ChatPrompt,
     DiffusersGenerator,
     DiffusersSettings,
+    EvidenceGenerator,
     FilmRecipe,
     FirstFrameGate,
     FolderGenerator,
@@ -41,7 +42,9 @@ from storm_hf.thought_video import (
     Gate,
     GiveawayGate,
     PromptWriter,
+    RenderedChainGenerator,
     SceneBreakGate,
+    StatedAnswerGate,
     StaticGate,
     TemplatePrompt,
     ThoughtExample,
@@ -175,12 +178,17 @@ _GENERATORS: Mapping[str, Callable[..., ThoughtVideoGenerator]] = {
     "future": FutureGenerator,
     "folder": FolderGenerator,
     "diffusers": lambda **settings: DiffusersGenerator(DiffusersSettings(**settings)),
+    "rendered_chain": lambda **settings: make_settings(
+        RenderedChainGenerator, settings, "the generator rendered_chain"
+    ),
+    "evidence": lambda **settings: make_settings(EvidenceGenerator, settings, "the generator evidence"),
 }
 _CHATS: Mapping[str, Callable[..., ChatModel]] = {"chat": ServedChat, "pipeline": PipelineChat}
 _GATES: Mapping[str, Callable[..., Gate]] = {
     "static": StaticGate,
     "scene_break": SceneBreakGate,
     "first_frame": FirstFrameGate,
+    "stated_answer": StatedAnswerGate,
 }
 _ASKING_GATES: Mapping[str, Callable[..., Gate]] = {
     "visual_gain": VisualGainGate,
@@ -204,10 +212,8 @@ def check_components(recipe: ThoughtsRecipe, generator: ThoughtVideoGenerator | 
         ConfigurationError: If a component or one of its settings does not exist, or a value is out of its range.
         DatasetError: If there are no films where the recipe names some, or a film is in two splits.
     """
-    if generator is None:
-        for split in recipe.splits:
-            generator_of(recipe, split)
-    gates_of(recipe, generator)
+    generators = {split: generator or generator_of(recipe, split) for split in recipe.splits}
+    gates_of(recipe, generators["train"])
     prompts_of(recipe, Path(recipe.output_dir))
     read_config(recipe.encoder.model, revision=recipe.encoder.revision)
 
@@ -220,10 +226,35 @@ def generator_of(recipe: ThoughtsRecipe, split: str) -> ThoughtVideoGenerator:
         DatasetError: If there are no films where it needs some, or a film is in two splits.
     """
     kind, settings = _one(recipe.generator, "generator", (*_GENERATORS, "simulator", "segments"))
+    if recipe.shows_evidence:
+        _check_has_evidence(recipe, kind)
+    if kind == "rendered_chain":
+        settings = _at_frame_size(settings, recipe)
     if kind == "simulator":
         return _drawn_by(recipe.world, kind, "a world").simulator_of(split)
     make = _GENERATORS.get(kind) or partial(_drawn_by(recipe.films, kind, "films").generator_of, split)
     return _made(make, settings, f"the generator {kind}")
+
+
+def _check_has_evidence(recipe: ThoughtsRecipe, kind: str) -> None:
+    """Refuse a recipe none of whose rows can have what its generator shows."""
+    if not recipe.sources and (kind == "evidence" or recipe.world is None):
+        shown = "a chain of thought, or a world" if kind == "rendered_chain" else "intervals or key frames"
+        raise ConfigurationError(
+            f"The generator {kind} needs sources whose rows have {shown}, but the recipe has none. Use another one."
+        )
+
+
+def _at_frame_size(settings: Mapping[str, Any], recipe: ThoughtsRecipe) -> dict[str, Any]:
+    """Draw at the size of the data set: pictures of text that are scaled and cropped later cannot be read."""
+    if recipe.frame_size is None:
+        return dict(settings)
+    if settings.get("frame_size", recipe.frame_size) not in (recipe.frame_size, list(recipe.frame_size)):
+        raise ConfigurationError(
+            f"Expected one frame_size but the recipe has {list(recipe.frame_size)} and the generator rendered_chain "
+            f"{settings['frame_size']}. Remove one of them: text is drawn at the size of the data set."
+        )
+    return {**settings, "frame_size": recipe.frame_size}
 
 
 def clip_writer_of(recipe: ThoughtsRecipe, split: str) -> ClipWriter | None:
@@ -284,6 +315,8 @@ def gates_of(
     known = (*_GATES, *_ASKING_GATES, DUPLICATE)
     if unknown := sorted(set(recipe.gates) - {*known}):
         raise ConfigurationError(f"Expected gates among {', '.join(known)} but got {', '.join(unknown)}.")
+    if recipe.gates:
+        _check_applicable(recipe, generator or generator_of(recipe, "train"))
     gates: list[Gate] = []
     for kind, given in recipe.gates.items():
         settings = _mapping(given, f"the gate {kind}")
@@ -295,6 +328,21 @@ def gates_of(
         if kind != DUPLICATE:
             gates.append(_made({**_GATES, **_ASKING_GATES}[kind], settings, f"the gate {kind}"))
     return gates
+
+
+def _check_applicable(recipe: ThoughtsRecipe, generator: ThoughtVideoGenerator) -> None:
+    """Refuse gates that make no sense for the thought videos of a generator, with its reasons."""
+    inapplicable: Mapping[str, str] = getattr(generator, "inapplicable_gates", {})
+    if reasons := {gate: inapplicable[gate] for gate in recipe.gates if gate in inapplicable}:
+        listed = "; ".join(f"{gate}, since {reason}" for gate, reason in reasons.items())
+        raise ConfigurationError(
+            f"Expected gates that apply to thought videos of {generator.source} but got {listed}. Remove from `gates` what does "
+            "not apply."
+        )
+    if "stated_answer" in recipe.gates and not isinstance(generator, RenderedChainGenerator):
+        raise ConfigurationError(
+            f"The gate stated_answer reads the text of rendered_chain, and {generator.source} draws none. Remove it."
+        )
 
 
 def _with_scorer(settings: Mapping[str, Any], scorer_of: ScorerOf, what: str) -> dict[str, Any]:

@@ -30,6 +30,7 @@ from storm_hf.pipeline.workspace import Workspace, hash_file
 from storm_hf.target_trajectory.fitting import fit_targets
 from storm_hf.target_trajectory.schema import DATA, MANIFEST
 from storm_hf.target_trajectory.shards import read_shard
+from storm_hf.target_trajectory.trajectory import FILE_NAME as STATISTICS
 from storm_hf.thought_video import Rejected
 
 
@@ -123,6 +124,8 @@ def finish(
         report = ThoughtsReport.load(folder)
         if report is None or report.asked != asdict(recipe.targets):
             (folder / MANIFEST).unlink(missing_ok=True)
+            for name in (STATISTICS, REJECTED, MANIFEST):  # what a killed process left of them
+                workspace.remove_unfinished("", name)
             report = _report(recipe, plan, selection, workspace, encoder_revision)
             write_json(folder / MANIFEST, asdict(report))
         _remove_what_was_refused(recipe, plan, selection, workspace)

@@ -105,7 +105,8 @@ class ThoughtsRecipe:
         targets ([`TargetSettings`]):
             Settings of the target trajectories.
         generator (`Mapping[str, Any]`):
-            Its kind, `simulator`, `future`, `segments`, `folder` or `diffusers`, and the settings of it.
+            Its kind, `simulator`, `rendered_chain`, `evidence`, `future`, `segments`, `folder` or `diffusers`, and the settings
+            of it.
         sources (`Mapping[str, tuple[SourceConfig, ...]]`, *optional*):
             Annotations of each split.
         world ([`WorldRecipe`], *optional*):
@@ -116,9 +117,10 @@ class ThoughtsRecipe:
             Its kind, and the settings of it: `template`, a [`TemplatePrompt`]; `chat`, a [`ServedChat`] behind a server of
             OpenAI's kind; `pipeline`, a [`PipelineChat`] in each process of the build. By default the template.
         gates (`Mapping[str, Any]`, *optional*):
-            From `static`, `scene_break`, `first_frame`, `visual_gain`, `answer_free`, `giveaway` and `duplicate` to their
-            settings, in the order they are passed. The three before the last ask a frozen model, a [`FrozenScorer`], and
-            take the settings of [`ScorerSettings`] besides their own.
+            From `static`, `scene_break`, `first_frame`, `stated_answer`, `visual_gain`, `answer_free`, `giveaway` and
+            `duplicate` to their settings, in the order they are passed. The three before the last ask a frozen model, a
+            [`FrozenScorer`], and take the settings of [`ScorerSettings`] besides their own. A gate that makes no sense for
+            a generator is refused with the reason.
         reading ([`ReadingSettings`], *optional*):
             Limits of reading one clip.
         frame_size (`tuple[int, int]`, *optional*):
@@ -169,6 +171,11 @@ class ThoughtsRecipe:
         """Names of the splits, in the order of the recipe."""
         drawn = self.world or self.films
         return tuple(drawn.splits if drawn else self.sources)
+
+    @property
+    def shows_evidence(self) -> bool:
+        """True if its generator shows what annotations say of the reasoning: chains of thought, intervals, key frames."""
+        return not {"rendered_chain", "evidence"}.isdisjoint(self.generator)
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> "ThoughtsRecipe":

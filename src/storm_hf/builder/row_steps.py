@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from storm_hf.annotations import Annotation
+from storm_hf.annotations import Annotation, Box, KeyFrame
+from storm_hf.annotations.record import EVIDENCE
 from storm_hf.builder.progress import PROMPTS, THOUGHTS, Refused, split_of
 from storm_hf.errors import DatasetError, VideoReadError, VideoWriteError
 from storm_hf.pipeline.paths import relative_to
@@ -107,18 +108,33 @@ def read_records(path: Path, folder: Path) -> Iterator[Record]:
 def _to_json(record: Record, folder: Path) -> dict[str, Any]:
     content = asdict(record)
     if isinstance(record, Row):
-        content["annotation"]["video"] = relative_to(record.annotation.video, folder)
+        annotation = content["annotation"]
+        annotation["video"] = relative_to(record.annotation.video, folder)
+        content["annotation"] = {name: value for name, value in annotation.items() if value or name not in EVIDENCE}
     return content
 
 
 def _from_json(content: dict[str, Any], folder: Path) -> Record:
     if "annotation" not in content:
         return Refused(**content)
-    annotation = Annotation(**content.pop("annotation"))
-    row = Row(
-        annotation=replace(annotation, video=folder / annotation.video, options=tuple(annotation.options)), **content
-    )
+    row = Row(annotation=_annotation_of(content.pop("annotation"), folder), **content)
     return row if row.frame_size is None else replace(row, frame_size=(row.frame_size[0], row.frame_size[1]))
+
+
+def _annotation_of(content: dict[str, Any], folder: Path) -> Annotation:
+    frames = [
+        KeyFrame(seconds=frame["seconds"], boxes=tuple(Box(**box) for box in frame["boxes"]))
+        for frame in content.pop("key_frames", ())
+    ]
+    return Annotation(
+        **{
+            **content,
+            "video": folder / content["video"],
+            "options": tuple(content["options"]),
+            "intervals": tuple((start, end) for start, end in content.get("intervals", ())),
+            "key_frames": tuple(frames),
+        }
+    )
 
 
 _NUM_PROBED = 8  # frames of a question's clip that must be readable

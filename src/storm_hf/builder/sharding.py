@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from storm_hf.annotations import Annotation, SourceConfig, load_layout, read_annotations
-from storm_hf.annotations.record import SeenIds
+from storm_hf.annotations.layout import EVIDENCE_OPTIONS
+from storm_hf.annotations.record import EVIDENCE, SeenIds
 from storm_hf.atomic import write_json, written_atomically
 from storm_hf.builder.progress import ANNOTATIONS, INDEX, REJECTED, Refused
 from storm_hf.builder.row_steps import Record, Row, write_records
@@ -31,7 +32,8 @@ def plan_parameters(recipe: "ThoughtsRecipe") -> dict[str, Any]:
     """Parameters that determine the rows: sources with a hash of each file, world or films, and the size of shards."""
     sources = {
         split: [
-            source.to_dict() | {"sha256": _hash_of(source), "layout": asdict(load_layout(source.layout))}
+            source.to_dict()
+            | {"sha256": _hash_of(source), "layout": _layout_parameters(source.layout, recipe.shows_evidence)}
             for source in each
         ]
         for split, each in recipe.sources.items()
@@ -42,6 +44,18 @@ def plan_parameters(recipe: "ThoughtsRecipe") -> dict[str, Any]:
             del split["wordings"]
     parameters = {"sources": sources, "world": world, "rows_per_shard": recipe.rows_per_shard, "seed": recipe.seed}
     return parameters if recipe.films is None else parameters | {"films": _film_parameters(recipe.films)}
+
+
+def _layout_parameters(name: str, shows_evidence: bool) -> dict[str, Any]:
+    """What a layout reads, in the form of folders that were begun before layouts could join several files and read evidence."""
+    layout = asdict(load_layout(name))
+    if len(layout["join"]) < 2:
+        layout["join"] = next(iter(layout["join"]), None)
+    if not shows_evidence:
+        layout["fields"] = {name: paths for name, paths in layout["fields"].items() if name not in EVIDENCE}
+        for option in EVIDENCE_OPTIONS:
+            del layout[option]
+    return layout
 
 
 def _film_parameters(films: FilmRecipe) -> dict[str, Any]:
@@ -102,13 +116,13 @@ def _repeated(row: Row, split: str) -> Refused:
 
 def _records(recipe: "ThoughtsRecipe", split: str, folder: Path) -> Iterator[Record]:
     if recipe.world is not None:
-        yield from _episodes(recipe.world, split, recipe.rows_per_shard, folder)
+        yield from _episodes(recipe.world, split, recipe.rows_per_shard, folder, recipe.shows_evidence)
         return
     if recipe.films is not None:
         yield from _segments(recipe.films, split, recipe.seed, folder)
         return
     for source in recipe.sources[split]:
-        for outcome in read_annotations(source):
+        for outcome in read_annotations(source, reads_evidence=recipe.shows_evidence):
             if isinstance(outcome, Annotation):
                 yield Row(annotation=outcome, seed=_row_seed(recipe.seed, outcome.id))
             else:
@@ -127,7 +141,9 @@ def _row_seed(seed: int, name: str) -> int:
     return int.from_bytes(sha256(f"{seed}:{name}".encode()).digest()[:4], "big")
 
 
-def _episodes(world_recipe: WorldRecipe, split: str, rows_per_shard: int, folder: Path) -> Iterator[Row]:
+def _episodes(
+    world_recipe: WorldRecipe, split: str, rows_per_shard: int, folder: Path, has_chains: bool
+) -> Iterator[Row]:
     """Tell the episodes of a world without drawing them; the next step draws the clips."""
     world, how_many = world_recipe.world_of(split), world_recipe.splits[split]
     seeds = split_seeds(split, how_many.num_episodes, world_recipe.seed)
@@ -145,6 +161,7 @@ def _episodes(world_recipe: WorldRecipe, split: str, rows_per_shard: int, folder
             answer=asked.answer,
             license=_LICENSE_OF_WORLDS,
             source=world.name,
+            chain_of_thought=asked.spoken_chain if has_chains else "",
         )
         words = {column: getattr(text, column) for column in _WORLD_COLUMNS} | {
             "asked": {"seed": seed, "depth": depth}

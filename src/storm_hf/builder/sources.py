@@ -76,7 +76,7 @@ def _changes(recipe: ThoughtsRecipe, workspace: Workspace, step: str) -> Counter
     refused = {row.id for row in read_refused(workspace.shard(step, _REJECTED))}
     counts: Counter[str] = Counter()
     for source in (source for split in recipe.splits for source in recipe.sources[split]):
-        for row in read_annotations(source):
+        for row in read_annotations(source, reads_evidence=recipe.shows_evidence):
             if not isinstance(row, Annotation):
                 continue
             if row.id in known:

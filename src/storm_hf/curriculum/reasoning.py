@@ -1,10 +1,5 @@
-"""Rows whose answers hold what latents have not yet replaced of a written chain of thought.
+"""Rows whose answers hold what latents have not yet replaced of a written chain of thought."""
 
-A step is a line of the chain; in a chain of one line it is a sentence, which ends in `.`, `!` or `?` before a space. So the
-chains of all worlds have one step per step of the world.
-"""
-
-import re
 from pathlib import Path
 from shutil import rmtree
 from tempfile import mkdtemp
@@ -12,25 +7,9 @@ from tempfile import mkdtemp
 from datasets import Dataset
 
 from storm_hf.errors import DatasetError
+from storm_hf.inputs.chain import split_steps
 from storm_hf.target_trajectory.schema import FEATURES_COLUMN
 from storm_hf.training.loading import load_rows
-
-
-_LINE_END = re.compile(r"\s*\n\s*")
-_SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
-
-
-def split_steps(chain: str) -> list[str]:
-    """Take a written chain of thought apart into its steps.
-
-    Example:
-        ```python
-        split_steps("step one ball at red . step two ball at blue .")  # ["step one ball at red .", "step two ball at blue ."]
-        ```
-    """
-    chain = chain.strip()
-    end = _LINE_END if "\n" in chain else _SENTENCE_END
-    return end.split(chain) if chain else []
 
 
 def replace_reasoning(rows: Dataset, column: str, num_replaced: int) -> Dataset:

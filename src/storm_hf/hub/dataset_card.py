@@ -15,6 +15,16 @@ from storm_hf.hub.licenses import hub_license_of_rows
 
 
 _TAGS = ["storm", "storm-thoughts", "video", "latent-reasoning"]
+_MADE = {  # how thought videos of a source came about
+    "simulator": "A simulator drew the states of its world, which are correct.",
+    "rendered_chain": "A written chain of thought was drawn as text, one step a picture; no video model was asked. `thought_prompt` "
+    "has the text. Where the revision says so, the last step, which concludes with the answer, was left out.",
+    "evidence": "They are moments of the clip itself that its annotations name: intervals, or key frames with boxes drawn in. The "
+    "question sees all of these moments.",
+    "future": "They are the clip's own continuation after the moment of the question, which the question does not see.",
+    "segments": "They are parts of a film in the film's own order.",
+    "folder": "They were made elsewhere, and taken from a folder.",
+}
 _SPLIT = re.compile(r"\w+(\.\w+)*")
 
 
@@ -73,6 +83,7 @@ def dataset_card(repo: str, manifest: dict[str, Any], published: Published) -> D
         for step, reasons in manifest.get("num_rejected", {}).items()
         for reason, count in reasons.items()
     ]
+    made_by = sorted(manifest.get("thoughts", {}).get("source", {}))
     foreign = {  # words of rows and of a manifest, which may be anybody's
         "feature_shape": manifest["feature_shape"],
         "rank": settings.get("rank"),
@@ -90,6 +101,7 @@ def dataset_card(repo: str, manifest: dict[str, Any], published: Published) -> D
         paper=PAPER,
         citation=CITATION,
         picture=published.picture,
+        how_made=[_MADE[source] for source in made_by if source in _MADE],
         num_rows=splits,
         split=next(iter(splits)),
         encoder=in_one_line(encoder),

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from storm_hf.optional import first_use
 from storm_hf.thought_video.diffusers_generator import DiffusersSettings
 from storm_hf.thought_video.duplicates import DuplicateGate, find_duplicates, perceptual_hash
+from storm_hf.thought_video.evidence import EvidenceGenerator
 from storm_hf.thought_video.films import FilmRecipe, FilmSplit
 from storm_hf.thought_video.folder import FolderGenerator, file_stem, question_clip
 from storm_hf.thought_video.future import FutureGenerator
@@ -21,8 +22,10 @@ from storm_hf.thought_video.quality import (
     judge,
 )
 from storm_hf.thought_video.record import AskedExample, Rejected, ThoughtExample, ThoughtVideo, WorldExample
+from storm_hf.thought_video.rendered_chain import RenderedChainGenerator
 from storm_hf.thought_video.segment_questions import SegmentQuestion, SegmentSettings
 from storm_hf.thought_video.segments import SegmentsGenerator
+from storm_hf.thought_video.stated_answer import StatedAnswerGate
 from storm_hf.thought_video.video_families import FAMILIES, VideoFamily
 from storm_hf.thought_video.visual_gain import (
     AnswerFreeGate,
@@ -52,6 +55,7 @@ __all__ = [
     "DiffusersGenerator",
     "DiffusersSettings",
     "DuplicateGate",
+    "EvidenceGenerator",
     "FilmRecipe",
     "FilmSplit",
     "FirstFrameGate",
@@ -63,11 +67,13 @@ __all__ = [
     "PromptWriter",
     "QualityReport",
     "Rejected",
+    "RenderedChainGenerator",
     "SceneBreakGate",
     "SegmentQuestion",
     "SegmentSettings",
     "SegmentsGenerator",
     "SimulatorGenerator",
+    "StatedAnswerGate",
     "StaticGate",
     "TemplatePrompt",
     "ThoughtExample",

@@ -48,7 +48,7 @@ def is_before(times: np.ndarray, moment: float) -> np.ndarray:
     return times < moment - SAME_MOMENT_SECONDS
 
 
-def _seen_until(annotation: Annotation) -> float:
+def seen_until(annotation: Annotation) -> float:
     """The moment, in seconds, from which on a question may see nothing; infinite where its clip is seen to the end."""
     ends = (annotation.time_seconds, annotation.end_seconds)
     return min((moment for moment in ends if moment is not None), default=math.inf)
@@ -69,7 +69,7 @@ def seen_frames(annotation: Annotation, times: np.ndarray, until: float = math.i
         `np.ndarray` of shape `(num_seen,)`: Ascending; empty where the question is asked before anything is seen.
     """
     start = annotation.start_seconds or 0.0
-    return np.flatnonzero(is_before(times, min(until, _seen_until(annotation))) & ~is_before(times, start))
+    return np.flatnonzero(is_before(times, min(until, seen_until(annotation))) & ~is_before(times, start))
 
 
 def read_frames(path: Path, positions: np.ndarray, before: float = math.inf) -> np.ndarray:
@@ -112,7 +112,7 @@ def read_seen(annotation: Annotation, num_frames: int) -> np.ndarray:
     times = frame_times(annotation.video)
     seen = _something(annotation, seen_frames(annotation, times))
     moments = evenly_spaced(times[seen], num_frames)
-    return read_frames(annotation.video, seen[frames_shown_at(times[seen], moments)], before=_seen_until(annotation))
+    return read_frames(annotation.video, seen[frames_shown_at(times[seen], moments)], before=seen_until(annotation))
 
 
 def read_last_seen(annotation: Annotation, num_frames: int, fps: float) -> np.ndarray:
@@ -132,7 +132,7 @@ def read_last_seen(annotation: Annotation, num_frames: int, fps: float) -> np.nd
             f"{annotation.video} shows {times[seen[-1]] - times[seen[0]]:.2f} s before the question {annotation.id!r}; "
             f"{num_frames} frames at {fps:g} per second need {(num_frames - 1) / fps:.2f} s."
         )
-    return read_frames(annotation.video, seen[frames_shown_at(times[seen], moments)], before=_seen_until(annotation))
+    return read_frames(annotation.video, seen[frames_shown_at(times[seen], moments)], before=seen_until(annotation))
 
 
 def cropped_to(frame: np.ndarray, height: int, width: int) -> np.ndarray:

@@ -20,7 +20,9 @@ class ThoughtVideoGenerator(Protocol):
 
     @property
     def source(self) -> str:
-        """Its kind: `simulator`, `future`, `segments`, `folder`, or the family of a model."""
+        """Its kind: `simulator`, `rendered_chain`, `evidence`, `future`, `segments`, `folder`, or the family of a
+        model.
+        """
         ...
 
     @property

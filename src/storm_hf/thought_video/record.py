@@ -22,8 +22,8 @@ class ThoughtVideo:
         fps (`float`):
             Frames shown per second.
         source (`str`):
-            Kind of generator: `simulator`, `future` (the real clip's own continuation), `segments` (parts of a film in their true
-            order), or the family of a model.
+            Kind of generator: `simulator`, `rendered_chain` (a written chain drawn as text), `evidence` (the clip's own moments),
+            `future` (its continuation), `segments` (parts of a film in their true order), or the family of a model.
         generator (`str`):
             Name of what made it.
         generator_revision (`str`):
@@ -33,7 +33,7 @@ class ThoughtVideo:
         seed (`int`):
             Seed of the generator.
         prompt (`str`, *optional*, defaults to `""`):
-            Prompt of the generator.
+            Prompt of the generator; of `rendered_chain` the drawn text.
         frames (`np.ndarray` of shape `(num_frames, height, width, 3)`, *optional*):
             RGB, `uint8`.
         path (`Path`, *optional*):
