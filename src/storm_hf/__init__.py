@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from storm_hf.answer.config import StormAnswerConfig
     from storm_hf.answer.trainer import StormAnswerTrainer
     from storm_hf.curriculum.schedule import StormCurriculum
+    from storm_hf.evaluation.session import StormSession
     from storm_hf.model import StormConfig, StormForConditionalGeneration, storm_processor
     from storm_hf.target_trajectory.trajectory import TargetTrajectory
     from storm_hf.training.language import answers_before, record_language
@@ -32,6 +33,7 @@ _MODULE_OF = {
     "StormCurriculum": "storm_hf.curriculum.schedule",
     "StormForConditionalGeneration": "storm_hf.model",
     "StormModelConfig": "storm_hf.training.loading",
+    "StormSession": "storm_hf.evaluation.session",
     "TargetTrajectory": "storm_hf.target_trajectory.trajectory",
     "answers_before": "storm_hf.training.language",
     "caption_rows": "storm_hf.training.loading",
@@ -53,6 +55,7 @@ __all__ = [
     "StormCurriculum",
     "StormForConditionalGeneration",
     "StormModelConfig",
+    "StormSession",
     "TargetTrajectory",
     "answers_before",
     "caption_rows",
