@@ -230,17 +230,27 @@ def test_kept_bytes_stay_below_their_bound_and_count_all_that_is_held():
     assert (
         one.num_bytes == length * 8 + pixels + length * 2 * 2 * 2 * 8 * 4
     )  # ids, pixels, keys and values of two layers
-    prefixes = ClipPrefixes(model, max_clips=9, max_bytes=3 * one.num_bytes)
+    prefixes = ClipPrefixes(model, max_clips=None, max_bytes=3 * one.num_bytes)
     for clip in clips:
         prefixes.resume(clip)
     assert (len(prefixes), prefixes.num_bytes) == (3, 3 * one.num_bytes)
 
 
-@pytest.mark.parametrize("bound", [{"max_clips": 0}, {"max_clips": 4, "max_bytes": 100}], ids=str)
-def test_clip_that_may_not_be_kept_is_answered_and_dropped(bound):
+def test_clip_that_is_too_large_to_keep_is_used_and_dropped():
+    model = tiny_storm("internvl")
+    prompts = about_one_clip("internvl")
+    prefixes = ClipPrefixes(model, max_clips=4, max_bytes=100)
+    for _ in range(2):
+        for found, prompt in zip(batched(model, prefixes, prompts), prompts, strict=True):
+            assert_same(found, answer(model, prompt))
+    assert (prefixes.num_read, len(prefixes), prefixes.num_bytes) == (2, 0, 0)
+
+
+@pytest.mark.parametrize("bound", [{"max_clips": 0}, {"max_clips": None, "max_bytes": 0}], ids=str)
+def test_nothing_is_kept_and_nothing_copied_where_it_is_switched_off(bound):
     model = tiny_storm("internvl")
     prompt = about_one_clip("internvl")[0]
     prefixes = ClipPrefixes(model, **bound)
-    for _ in range(2):
-        assert_same(answer(model, prefixes.resume([prompt])), answer(model, prompt))
-    assert (prefixes.num_read, len(prefixes)) == (2, 0)
+    resumed = prefixes.resume([prompt])
+    assert resumed.keys() == prompt.keys()
+    assert (prefixes.num_read, len(prefixes)) == (0, 0)

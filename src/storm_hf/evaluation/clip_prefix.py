@@ -48,14 +48,6 @@ class ClipPrefix:
         """Size of the cache and the pixels."""
         return sum(held.numel() * held.element_size() for held in (*self.prompt.values(), *_tensors(self.cache)))
 
-    def branch(self, num_rows: int) -> Cache:
-        """Copy the cache, for so many rows to go on from."""
-        branched = copy.deepcopy(self.cache)
-        if num_rows > 1:  # linear attention has no `batch_repeat_interleave`
-            device = next(_tensors(branched)).device
-            branched.reorder_cache(torch.zeros(num_rows, dtype=torch.long, device=device))
-        return branched
-
 
 def _tensors(cache: Cache) -> Iterator[torch.Tensor]:
     """Keys, values and states of all layers."""
@@ -88,29 +80,31 @@ def _are_equal(value: torch.Tensor, other: torch.Tensor) -> bool:
 
 
 class ClipPrefixes:
-    """The clips that a model has read last. One thread at a time.
+    """The clips that a model has read last. One thread at a time asks; others may look at the counts.
 
-    A prompt without a clip is not gone on from one. Nor is any prompt of a model with `latent_attention="step"`, whose mask is made
-    of the whole of it, of a backbone whose cache holds no columns at all, or with a static cache: `length` is 0.
+    What cannot go on from a clip is read whole, and its `length` is 0: a prompt without a clip, and every prompt of a model with
+    `latent_attention="step"`, whose mask is made of the whole of it, with a static cache, or without any layer that attends.
 
     Args:
         model ([`StormForConditionalGeneration`]):
             The model. Its weights must not change.
         max_clips (`int`, *optional*, defaults to `1`):
-            Most prefixes that are kept.
+            Most prefixes that are kept; `None` bounds their bytes alone, `0` has every prompt read whole.
         max_bytes (`int`, *optional*):
-            Most bytes that they have together; see [`ClipPrefix`]. One that is larger alone is used and not kept.
+            Most bytes that they have together, keys, values and pixels. One that is larger alone is used and not kept.
     """
 
-    def __init__(self, model: StormForConditionalGeneration, max_clips: int = 1, max_bytes: int | None = None) -> None:
+    def __init__(
+        self, model: StormForConditionalGeneration, max_clips: int | None = 1, max_bytes: int | None = None
+    ) -> None:
         self.model, self.max_clips, self.max_bytes = model, max_clips, max_bytes
         self.num_read = self.num_reused = 0
-        self._kept: list[ClipPrefix] = []  # used last comes last
-        layers = self._empty_cache().layers
-        is_whole = model.config.latent_attention == "full" and not model.generation_config.cache_implementation
-        self._goes_on = is_whole and not all(self._empty_cache().is_linear)
+        self._kept: tuple[ClipPrefix, ...] = ()  # used last comes last
+        cache = self._empty_cache()
+        reads_on = model.config.latent_attention == "full" and not model.generation_config.cache_implementation
+        self._goes_on = reads_on and not all(cache.is_linear) and 0 not in (max_clips, max_bytes)
         # A window counts columns, and a recurrent state runs over each of them: only full attention overlooks padding.
-        self._takes_padding = all(type(layer) is DynamicLayer for layer in layers)
+        self._takes_padding = all(type(layer) is DynamicLayer for layer in cache.layers)
 
     def __len__(self) -> int:
         return len(self._kept)
@@ -185,7 +179,10 @@ class ClipPrefixes:
             padding = pad_id if name == "input_ids" else 0
             padded = [_pad_at(row[name], length, width, padding) for row in rows]
             inputs[name] = torch.cat(padded, dim=-2).to(device)
-        return {**inputs, "cache": prefix.branch(len(prompts))}
+        cache = copy.deepcopy(prefix.cache) if prefix in self._kept else prefix.cache
+        if len(prompts) > 1:  # linear attention has no `batch_repeat_interleave`
+            cache.reorder_cache(torch.zeros(len(prompts), dtype=torch.long, device=device))
+        return {**inputs, "cache": cache}
 
     def _prefix(self, prompt: Inputs, length: int) -> ClipPrefix:
         same_length = (kept for kept in self._kept if kept.length == length)
@@ -195,11 +192,16 @@ class ClipPrefixes:
             prefix = self._read(prompt, length)
         else:
             self.num_reused += 1
-            self._kept.remove(prefix)
-        self._kept.append(prefix)
-        while len(self._kept) > self.max_clips or (self.max_bytes is not None and self.num_bytes > self.max_bytes):
-            self._kept.pop(0)
+        self._kept = self._bounded([*(kept for kept in self._kept if kept is not prefix), prefix])
         return prefix
+
+    def _bounded(self, prefixes: list[ClipPrefix]) -> tuple[ClipPrefix, ...]:
+        """Drop those that were used longest ago, until the others may be kept."""
+        most = len(prefixes) if self.max_clips is None else self.max_clips
+        num_bytes = sum(prefix.num_bytes for prefix in prefixes)
+        while len(prefixes) > most or (self.max_bytes is not None and num_bytes > self.max_bytes):
+            num_bytes -= prefixes.pop(0).num_bytes
+        return tuple(prefixes)
 
     def _read(self, prompt: Inputs, length: int) -> ClipPrefix:
         """Encode the clips of a prompt and read it up to their end."""
