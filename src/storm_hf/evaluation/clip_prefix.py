@@ -155,7 +155,11 @@ class ClipPrefixes:
         is_read_alike = length > 0 and self.length(other) == length and needs_no_padding
         return is_read_alike and _begin_alike(prompt, other, length)
 
-    @torch.no_grad()
+    def read(self, prompt: Inputs) -> None:
+        """Read the clips of a prompt, unless they are kept."""
+        if length := self.length(prompt):
+            self._prefix(prompt, length)
+
     def resume(self, prompts: Sequence[Inputs]) -> dict[str, Any]:
         """Make inputs of `generate` that go on from the clips of some prompts, which are read first if they are not kept.
 
@@ -203,6 +207,7 @@ class ClipPrefixes:
             num_bytes -= prefixes.pop(0).num_bytes
         return tuple(prefixes)
 
+    @torch.no_grad()
     def _read(self, prompt: Inputs, length: int) -> ClipPrefix:
         """Encode the clips of a prompt and read it up to their end."""
         tokens = {name: value[..., :length] for name, value in _tokens_of(prompt).items()}

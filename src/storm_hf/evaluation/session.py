@@ -40,6 +40,18 @@ class StormSession:
         self.model, self.processor = model, prepared_once(processor)
         self.prefixes = ClipPrefixes(model, max_clips)
 
+    def read(self, question: ClipQuestion) -> None:
+        """Read the clip of a question, unless it is kept: what is asked about it next costs the question alone.
+
+        Args:
+            question ([`ClipQuestion`]):
+                Any question about it.
+
+        Raises:
+            PromptError: If the clip does not fit the model.
+        """
+        self.prefixes.read(question_encoder(self.model, self.processor, None)([question.row()]))
+
     def ask(
         self, question: ClipQuestion, *, num_latents: int | None = None, max_new_tokens: int = MAX_NEW_TOKENS
     ) -> Answer:
