@@ -23,7 +23,7 @@ class StormSession:
 
     Args:
         model ([`StormForConditionalGeneration`]):
-            The model. Its weights must not change.
+            The model, which is put into evaluation mode. Its weights must not change.
         processor ([`~transformers.ProcessorMixin`]):
             Its processor.
         max_clips (`int`, *optional*, defaults to `1`):
@@ -37,7 +37,7 @@ class StormSession:
     """
 
     def __init__(self, model: StormForConditionalGeneration, processor: ProcessorMixin, *, max_clips: int = 1) -> None:
-        self.model, self.processor = model, prepared_once(processor)
+        self.model, self.processor = model.eval(), prepared_once(processor)
         self.prefixes = ClipPrefixes(model, max_clips)
 
     def read(self, question: ClipQuestion) -> None:

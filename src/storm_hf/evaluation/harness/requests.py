@@ -6,7 +6,7 @@ Axes: B batch, K latent steps, D hidden size.
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from hashlib import sha256
 from typing import Any
 
@@ -158,10 +158,8 @@ class ChatGenerator:
         self.num_latents = _num_latents_of(model, settings)
         self._encode = PromptEncoder(self.processor, model.config, self.num_latents)
         self._prefixes = ClipPrefixes(model) if model.config.model_type == STORM else None
-        self._load = lru_cache(maxsize=1)(self._load_clip)
-
-    def _load_clip(self, path: str) -> VideoClip:
-        return load_clip(path, self.processor, max_frames=self.settings.max_frames, strict=False)
+        read = partial(load_clip, processor=self.processor, max_frames=settings.max_frames, strict=False)
+        self._load = lru_cache(maxsize=1)(read)
 
     def encode(self, questions: Sequence[HarnessQuestion]) -> dict[str, torch.Tensor]:
         """Read the videos of a batch and turn its conversations into left-padded model inputs.
@@ -232,9 +230,7 @@ class ChatGenerator:
         """Generate, and count the calls of the language model; a reading of a clip for its questions counts for none."""
         given = self._inputs(inputs, arguments)
         if "cache" in given:
-            arguments.pop(
-                "num_latents", None
-            )  # the prompt has as many, and a prompt that is partly read takes no others
+            arguments.pop("num_latents", None)  # its own block has as many, and no other number can be asked for
         with counted_passes(self.model) as calls:
             output = self.model.generate(**given, **arguments, eos_token_id=sorted(self._end_ids))
         return output, len(calls)
