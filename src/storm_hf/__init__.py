@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from storm_hf.answer.config import StormAnswerConfig
     from storm_hf.answer.trainer import StormAnswerTrainer
     from storm_hf.curriculum.schedule import StormCurriculum
+    from storm_hf.evaluation.session import StormSession
     from storm_hf.model import StormConfig, StormForConditionalGeneration, storm_processor
     from storm_hf.reinforce.config import StormGRPOConfig
     from storm_hf.reinforce.trainer import StormGRPOTrainer
@@ -36,6 +37,7 @@ _MODULE_OF = {
     "StormGRPOConfig": "storm_hf.reinforce.config",
     "StormGRPOTrainer": "storm_hf.reinforce.trainer",
     "StormModelConfig": "storm_hf.training.loading",
+    "StormSession": "storm_hf.evaluation.session",
     "TargetTrajectory": "storm_hf.target_trajectory.trajectory",
     "answers_before": "storm_hf.training.language",
     "caption_rows": "storm_hf.training.loading",
@@ -59,6 +61,7 @@ __all__ = [
     "StormGRPOConfig",
     "StormGRPOTrainer",
     "StormModelConfig",
+    "StormSession",
     "TargetTrajectory",
     "answers_before",
     "caption_rows",

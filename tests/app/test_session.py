@@ -61,7 +61,9 @@ def test_answer_from_the_thought_alone_is_that_of_generation_without_the_clip(se
         (),
         {"latent_bottleneck": True},
     )
-    np.testing.assert_allclose(again.reply.latents, thinking.own.latents, atol=1e-5)
+    np.testing.assert_allclose(
+        again.reply.latents, thinking.own.latents, atol=1e-3
+    )  # read whole, and on from the clip
     assert again.reply.forward_passes == thinking.own.forward_passes + 1  # the second, short reading
 
 

@@ -1,3 +1,4 @@
+import json
 import re
 import subprocess
 import sys
@@ -9,9 +10,10 @@ from tests.video.clips import damaged, encode, encode_sound, installed_clip, num
 from typer.testing import CliRunner
 
 from storm_hf.cli import app
-from storm_hf.cli.ask import printable
-from storm_hf.evaluation import ClipQuestion, ask_with_replaced_latents, load_checkpoint, read_clip, single
+from storm_hf.cli.ask import print_table, printable
+from storm_hf.evaluation import Answer, ClipQuestion, ask_with_replaced_latents, load_checkpoint, read_clip, single
 from storm_hf.evaluation import ask as ask_model
+from storm_hf.evaluation.question_file import WrittenQuestion
 from storm_hf.interventions.kind import OF_ONE_QUESTION
 
 
@@ -213,6 +215,68 @@ def test_model_of_the_demo_is_found_by_default(clip, checkpoint, tmp_path, monke
 
 def test_bytes_that_are_no_text_are_asked_all_the_same(ask, clip):
     assert ask(clip, "Where \udcff?").exit_code == 0
+
+
+# --- many questions ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def questions(tmp_path):
+    path = tmp_path / "questions.jsonl"
+    path.write_text('{"question": "Where?"}\n{"question": "Where is it?", "options": ["left", "right"]}\n')
+    return path
+
+
+def test_questions_of_a_file_are_answered_in_their_order_one_a_line(ask, clip, questions):
+    options = ["-o", "left", "-o", "right"]
+    expected = [ask(clip, "Where?").stdout, ask(clip, "Where is it?", *options).stdout]
+    result = ask(clip, "--questions", questions)
+    assert result.exit_code == 0
+    assert result.stdout == "".join(f"{' '.join(text.split())}\n" for text in expected)
+
+
+def test_answers_as_json_have_their_questions_and_choices(ask, clip, questions):
+    lines = [json.loads(line) for line in ask(clip, "--questions", questions, "--json").stdout.splitlines()]
+    assert [line["question"] for line in lines] == ["Where?", "Where is it?"]
+    assert (lines[0].keys(), lines[1].keys()) == (
+        {"question", "answer"},
+        {"question", "answer", "options", "choice"},
+    )
+    assert lines[0]["answer"] == ask(clip, "Where?").stdout[:-1]
+
+
+def test_table_on_a_terminal_has_texts_as_they_are_and_does_not_steer_it(capsys):
+    asked = [WrittenQuestion("Where [b]?"), WrittenQuestion("Who?")]
+    print_table(asked, [Answer(text, None, None, []) for text in ("le\x1bft", "me")])
+    shown = capsys.readouterr().out
+    assert "Where [b]?" in shown
+    assert "le\ufffdft" in shown
+
+
+def test_number_of_latents_holds_for_all_questions(ask, clip, questions):
+    result = ask(clip, "--questions", questions, "--num-latents", "0", "--batch-size", "1")
+    assert result.stdout.splitlines()[0] == " ".join(ask(clip, "Where?", "--num-latents", "0").stdout.split())
+
+
+@pytest.mark.parametrize("arguments", [["Where?"], ["-o", "left"], ["--latents", "zero"], ["--show"]], ids=" ".join)
+def test_what_is_for_one_question_is_refused_beside_a_file_of_them(ask, clip, questions, arguments):
+    result = ask(clip, *arguments, "--questions", questions, model="absent")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "is for one question, and --questions for many" in result.stderr
+
+
+def test_neither_a_question_nor_a_file_is_refused(ask, clip):
+    assert "Expected a question behind the clip, or a file" in ask(clip, model="absent").stderr
+
+
+def test_json_of_one_answer_is_refused(ask, clip):
+    assert "Give --questions FILE" in ask(clip, "Where?", "--json", model="absent").stderr
+
+
+def test_file_that_is_no_list_of_questions_is_refused_before_the_model_is_loaded(ask, clip, tmp_path):
+    result = ask(clip, "--questions", tmp_path / "missing.txt", model="absent")
+    assert result.exit_code == 2
+    assert "missing.txt cannot be read" in result.stderr
 
 
 def test_terminal_is_not_steered_by_what_a_model_says():

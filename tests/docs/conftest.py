@@ -33,6 +33,8 @@ def reader(qwen_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     deep = sorted(clips.glob("*-d6.mp4"))[0]
     for copy in (place / "clip.mp4", clips / "shuffle-002000576-d6.mp4"):
         shutil.copy(deep, copy)
+    (place / "questions.txt").write_text("Which cup holds the ball at the end?\nWhere is it?\n")
+    (place / "questions.jsonl").write_text('{"question": "Where is it?", "options": ["red", "blue"]}\n')
     for name in HUB_NAMES:
         shutil.copytree(qwen_checkpoint, place / name)
     annotations = clips_and_annotations(place / "clips", 8)

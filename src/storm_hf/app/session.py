@@ -5,7 +5,8 @@ Axes: K latent steps, N entries of the gallery, D hidden size, H height, W width
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,11 +17,11 @@ from transformers import ProcessorMixin
 from storm_hf.checkpoints.loading import load_checkpoint
 from storm_hf.diagnostics.latent_decoder import ThoughtDecoder
 from storm_hf.errors import CheckpointError, ConfigurationError, LatentError, PromptError
-from storm_hf.evaluation.batch import Answer, answer_questions, counted_passes, passes_until_first_token
-from storm_hf.evaluation.single import ClipQuestion, ask, read_clip
+from storm_hf.evaluation.batch import Answer, counted_passes, passes_until_first_token
+from storm_hf.evaluation.session import StormSession
+from storm_hf.evaluation.single import ClipQuestion, read_clip
 from storm_hf.evaluation.thought_gallery import TEMPERATURE, Gallery, describe_latents, unit_vectors
 from storm_hf.hub.card_metadata import worlds_only
-from storm_hf.inputs.prompts import PromptEncoder
 from storm_hf.interventions.intervention import Intervention, make_intervention
 from storm_hf.interventions.kind import InterventionKind
 from storm_hf.model.modeling_storm import StormForConditionalGeneration
@@ -120,9 +121,9 @@ class Reply:
         text (`str`):
             Text of the answer.
         forward_passes (`int`):
-            Calls of the language model before its first word, the reading of the prompt included.
+            Calls of the language model before its first word, the reading of the question included.
         seconds (`float`):
-            Wall time of the whole answer.
+            Wall time of the answer, once its clip is read, which is done once for all answers about it.
         steps (`tuple[SeenStep, ...]`):
             Latents that were fed at each step, for display; empty without latents.
         latents (`np.ndarray` of shape `(num_latents, hidden_size)`, *optional*):
@@ -173,6 +174,7 @@ class InterventionAnswer:
 
 
 _MAX_SECONDS = 600.0
+_MAX_CLIPS = 2  # the one that is asked about, and a donor
 MAX_NEW_TOKENS = 64
 _BESIDE_THE_MODEL = ["thoughts/*", "decoder/*"]
 
@@ -202,6 +204,10 @@ class Session:
     latent_view: LatentView
     max_seconds: float = _MAX_SECONDS
     folder: str = ""
+    _asking: StormSession = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_asking", StormSession(self.model, self.processor, max_clips=_MAX_CLIPS))
 
     @classmethod
     def load(
@@ -271,9 +277,9 @@ class Session:
         if self.num_latents == 0:
             raise LatentError("Expected a model that thinks in latents but this one has none. Load another.")
         question = ClipQuestion(self._read(clip), text.strip(), tuple(options))
-        own = self._timed(lambda: self._think(question))
-        direct = self._timed(
-            lambda: ask(self.model, self.processor, question, num_latents=0, max_new_tokens=MAX_NEW_TOKENS)
+        own, direct = (
+            self._timed(question, partial(self._think, num_latents=number))
+            for number in (None, 0)
         )
         return Thinking(question, own, direct)
 
@@ -312,7 +318,8 @@ class Session:
         latents = (own if donor is None else _latents(donor))[None]  # (1, K, D)
         steps = None if step is None else [step]
         intervention = make_intervention(kind, latents, donors=np.zeros(1, dtype=int), steps=steps, source=source)
-        reply = self._timed(lambda: self._answer_under(intervention, thinking.question, len(own)))
+        answer = partial(self._asking.ask_under, intervention, num_latents=len(own), max_new_tokens=MAX_NEW_TOKENS)
+        reply = self._timed(thinking.question, answer)
         fed = _latents(reply).copy()  # what the model would have fed by itself
         if intervention.fed is not None:
             replaced = list(intervention.replaced)
@@ -320,20 +327,15 @@ class Session:
         changed = replace(reply, steps=self.latent_view.look(fed), latents=fed)
         return InterventionAnswer(changed, intervention, None if donor is None else donor.text)
 
-    def _answer_under(self, intervention: Intervention, question: ClipQuestion, num_latents: int) -> Answer:
-        prompts = PromptEncoder(self.processor, self.model.config, num_latents)
-        rows = [question.row()]
-        return answer_questions(self.model, prompts, rows, max_new_tokens=MAX_NEW_TOKENS, intervene=intervention)[0]
-
     def _answer_about(self, clip: Path | None, question: ClipQuestion) -> Answer:
         if clip is None:
             raise ConfigurationError("Expected another clip to take latents from. Drop one, or choose an example.")
         asked = ClipQuestion(self._read(clip), question.text, question.options)
         return self._think(asked)
 
-    def _think(self, question: ClipQuestion) -> Answer:
+    def _think(self, question: ClipQuestion, num_latents: int | None = None) -> Answer:
         """Think for all steps, also where a halting head would stop: steps of two clips are exchanged."""
-        return ask(self.model, self.processor, question, halting=False, max_new_tokens=MAX_NEW_TOKENS)
+        return self._asking.ask(question, num_latents=num_latents, halting=False, max_new_tokens=MAX_NEW_TOKENS)
 
     def _read(self, clip: Path) -> VideoClip:
         seconds = read_video(clip, num_frames=2, strict=False).duration
@@ -343,11 +345,12 @@ class Session:
             )
         return read_clip(clip, self.processor)
 
-    def _timed(self, answer: Callable[[], Answer]) -> Reply:
+    def _timed(self, question: ClipQuestion, answer: Callable[[ClipQuestion], Answer]) -> Reply:
         """Count the calls of the language model, and take the time."""
+        self._asking.read(question)
         started = time.perf_counter()
         with counted_passes(self.model) as calls:
-            said = answer()
+            said = answer(question)
         seconds = time.perf_counter() - started
         before_first = passes_until_first_token(len(calls), len(said.token_ids))
         steps = () if said.latents is None else self.latent_view.look(said.latents)

@@ -1,5 +1,6 @@
-"""`storm ask`: one question about one clip, and whether the latents matter for its answer."""
+"""`storm ask`: questions about one clip, and whether the latents matter for the answer to one."""
 
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from storm_hf.cli.options import (
+    AsJson,
+    BatchSize,
     DemoModel,
     MaxNewTokens,
     NumLatents,
@@ -17,7 +20,7 @@ from storm_hf.cli.options import (
     load_model,
 )
 from storm_hf.cli.output import print_message, printable
-from storm_hf.errors import PromptError
+from storm_hf.errors import ConfigurationError, PromptError
 from storm_hf.interventions.kind import InterventionKind
 
 
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedConfig, ProcessorMixin
 
     from storm_hf.evaluation.batch import Answer
+    from storm_hf.evaluation.question_file import WrittenQuestion
     from storm_hf.evaluation.single import ClipQuestion
     from storm_hf.model import StormForConditionalGeneration
     from storm_hf.video import VideoClip
@@ -37,6 +41,8 @@ EPILOG = """Examples:
 [bold]storm ask clip.mp4 "Where is the ball?" -o left -o middle -o right[/bold]
 
 [bold]storm ask clip.mp4 "Where is the ball?" --latents zero --show[/bold]
+
+[bold]storm ask clip.mp4 --questions questions.txt[/bold]   one a line; the clip is read once
 
 The answer alone goes to stdout, everything else to stderr."""
 
@@ -51,9 +57,20 @@ Latents = Annotated[
 ]
 
 
+Questions = Annotated[
+    Path | None,
+    typer.Option(
+        help="File with a question in each line, or with a JSON object with `question` and `options` if it ends in .jsonl. "
+        "The clip is read once for all of them.",
+        show_default=False,
+    ),
+]
+
+
 def ask_clip(
     clip: Annotated[str, typer.Argument(help="Video file.", show_default=False)],
-    question: Annotated[str, typer.Argument(help="What you want to know about it.", show_default=False)],
+    question: Annotated[str | None, typer.Argument(help="What you want to know about it.", show_default=False)] = None,
+    questions: Questions = None,
     model: DemoModel = None,
     option: Annotated[
         list[str] | None, typer.Option("--option", "-o", help="A possible answer; give two or more.")
@@ -64,12 +81,24 @@ def ask_clip(
         bool, typer.Option("--show", help="Describe each latent, and the known state nearest to it.")
     ] = False,
     max_new_tokens: MaxNewTokens = 64,
+    batch_size: BatchSize = 8,
+    as_json: AsJson = False,
     video_backend: VideoBackend = None,
 ) -> None:
     """Ask a model about a video clip.
 
-    Reads the clip, thinks in latents, and prints the answer.
+    Reads the clip, thinks in latents, and prints the answer; with [bold]--questions[/bold], the answer to each.
     """
+    if questions is not None:
+        _refuse_beside_questions(QUESTION=question, **{"--option": option, "--latents": latents, "--show": show})
+        _ask_all(clip, questions, model, num_latents, max_new_tokens, batch_size, as_json)
+        return
+    if question is None:
+        raise PromptError("Expected a question behind the clip, or a file of them: --questions FILE.")
+    if as_json:
+        raise ConfigurationError(
+            "`--json` prints the answers to many questions. Give --questions FILE, or leave it out."
+        )
     _check(clip, question, option or ())  # before the model is loaded, which takes longer
     folder = model or demo_model()
     network, processor = load_model(folder)
@@ -87,6 +116,74 @@ def ask_clip(
         _compare(network, processor, asked, answer, InterventionKind(latents), max_new_tokens)
     if show:
         _show_latents(answer, folder)
+
+
+def _refuse_beside_questions(**given: object) -> None:
+    """Refuse what belongs to one question.
+
+    Raises:
+        ConfigurationError: If something of that is given.
+    """
+    if names := [name for name, value in given.items() if value]:
+        raise ConfigurationError(
+            f"`{names[0]}` is for one question, and --questions for many. Leave one of the two out; options of many questions "
+            "stand in a .jsonl file."
+        )
+
+
+def _ask_all(
+    clip: str,
+    file: Path,
+    model: str | None,
+    num_latents: int | None,
+    max_new_tokens: int,
+    batch_size: int,
+    as_json: bool,
+) -> None:
+    """Ask the questions of a file about one clip, and print the answers in their order."""
+    from storm_hf.evaluation.question_file import read_question_file
+    from storm_hf.video.source import check_file
+
+    check_file(Path(clip))
+    asked = read_question_file(file)
+    network, processor = load_model(model or demo_model())
+    from storm_hf.evaluation.session import StormSession
+    from storm_hf.evaluation.single import ClipQuestion, read_clip
+
+    video = read_clip(clip, processor)
+    _print_caveats(network.config, video)
+    answers = StormSession(network, processor).ask_all(
+        [ClipQuestion(video, each.text, each.options) for each in asked],
+        num_latents=num_latents,
+        max_new_tokens=max_new_tokens,
+        batch_size=batch_size,
+    )
+    _print_answers(asked, answers, as_json)
+
+
+def _print_answers(asked: "Sequence[WrittenQuestion]", answers: "Sequence[Answer]", as_json: bool) -> None:
+    """Print a table on a terminal, and one line for each question elsewhere."""
+    if as_json:
+        for each, answer in zip(asked, answers, strict=True):
+            options = {"options": list(each.options), "choice": answer.choice} if each.options else {}
+            typer.echo(json.dumps({"question": each.text, "answer": answer.text, **options}, ensure_ascii=False))
+    elif sys.stdout.isatty():
+        print_table(asked, answers)
+    else:
+        for answer in answers:
+            typer.echo(" ".join(answer.text.split()))
+
+
+def print_table(asked: "Sequence[WrittenQuestion]", answers: "Sequence[Answer]") -> None:
+    """Print questions and answers side by side, whatever they contain."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table("question", "answer", show_lines=True)
+    for each, answer in zip(asked, answers, strict=True):
+        table.add_row(Text(printable(each.text)), Text(printable(answer.text), style="bold green"))
+    Console().print(table)
 
 
 def _check(clip: str, question: str, options: Sequence[str]) -> None:

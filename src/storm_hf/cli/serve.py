@@ -50,6 +50,10 @@ def serve_model(
     max_video_seconds: Annotated[float, typer.Option(min=0.1, help="Longest video.")] = 3600.0,
     max_file_mib: Annotated[float, typer.Option(min=0.001, help="Largest picture or video file.")] = 64.0,
     max_in_flight: Annotated[int, typer.Option(min=1, help="Requests that may wait or run.")] = 64,
+    prefix_cache_mib: Annotated[
+        float,
+        typer.Option(min=0, help="Memory for clips that were read, for further requests about them; 0 for none."),
+    ] = 1024.0,
     body_seconds: Annotated[float, typer.Option(min=0.1, help="Time for a request to arrive.")] = 60.0,
     media_folder: MediaFolder = None,
     allow_urls: AllowUrls = False,
@@ -73,6 +77,7 @@ def serve_model(
         max_video_seconds=max_video_seconds,
         max_file_bytes=int(max_file_mib * 2**20),
         max_in_flight=max_in_flight,
+        max_prefix_bytes=int(prefix_cache_mib * 2**20),
         body_seconds=body_seconds,
         media_folder=media_folder,
         allows_urls=allow_urls,

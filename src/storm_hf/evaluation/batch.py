@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
 
+from storm_hf.evaluation.clip_prefix import ClipPrefixes
 from storm_hf.evaluation.scorers.option import (
     answer_alone,
     read_labelled,
@@ -25,6 +26,7 @@ from storm_hf.inputs.conversation import as_text, is_filled, read_choices, read_
 from storm_hf.inputs.prompts import PromptEncoder, Row
 from storm_hf.inputs.wording import LETTERS, QuestionStyle
 from storm_hf.interventions.intervention import Intervention
+from storm_hf.interventions.kind import InterventionKind
 from storm_hf.model.modeling_storm import StormForConditionalGeneration
 from storm_hf.model.rollout_storm import LatentIntervention
 
@@ -63,6 +65,7 @@ def answer_questions(
     intervene: Intervention | Callable[[range], LatentIntervention] | None = None,
     halting: bool | None = False,
     on_batch: Callable[[int], None] | None = None,
+    prefixes: ClipPrefixes | None = None,
 ) -> list[Answer]:
     """Answer the questions of `rows` greedily.
 
@@ -84,18 +87,50 @@ def answer_questions(
             be compared. `None` leaves it to the model, as `generate` does.
         on_batch (`Callable[[int], None]`, *optional*):
             Called with the number of answers after each batch. Progress bars use it.
+        prefixes ([`~storm_hf.evaluation.clip_prefix.ClipPrefixes`], *optional*):
+            Reads a clip once for the questions about it, which then are the batches: for many questions about few clips. With an
+            intervention they are asked one by one. By default every question reads its own clip.
     """
     model.eval()
+    prefixes = None if _is_asked_whole(intervene) else prefixes
     answers: list[Answer] = []
     for span in spans(len(rows), batch_size):
         batch = [rows[index] for index in span]
-        inputs = {name: value.to(model.device) for name, value in prompts(batch).items()}
-        arguments = {**_meant_length(prompts, model), **_intervention_arguments(intervene, span), "halting": halting}
-        output = generate_greedily(model, prompts, inputs, max_new_tokens, **arguments)
-        answers.extend(read_answers(output, inputs["input_ids"].shape[1], prompts, batch))
+        answer_of: dict[int, Answer] = {}
+        for places, inputs in _inputs(model, prompts, batch, prefixes, 1 if intervene is not None else batch_size):
+            meant = {} if "cache" in inputs else _meant_length(prompts, model)
+            changes = _intervention_arguments(intervene, span[places[0] : places[-1] + 1])
+            arguments = {**meant, **changes, "halting": halting}
+            output = generate_greedily(model, prompts, inputs, max_new_tokens, **arguments)
+            asked = [batch[place] for place in places]
+            found = read_answers(output, inputs["input_ids"].shape[1], prompts, asked)
+            answer_of.update(zip(places, found, strict=True))
+        answers.extend(answer_of[place] for place in range(len(batch)))
         if on_batch is not None:
             on_batch(len(batch))
     return answers
+
+
+def _is_asked_whole(intervene: Intervention | Callable[[range], LatentIntervention] | None) -> bool:
+    """Check for an intervention that changes or repeats the prompt, not only what is fed."""
+    kind = intervene.kind if isinstance(intervene, Intervention) else None
+    return kind in (InterventionKind.no_latents, InterventionKind.latents_only)
+
+
+def _inputs(
+    model: StormForConditionalGeneration,
+    prompts: PromptEncoder,
+    batch: Sequence[Row],
+    prefixes: ClipPrefixes | None,
+    batch_size: int,
+) -> Iterator[tuple[Sequence[int], Mapping[str, Any]]]:
+    """Inputs of the model for the rows of a batch, with their places: for all together, or for those about one clip."""
+    if prefixes is None:
+        yield range(len(batch)), {name: value.to(model.device) for name, value in prompts(batch).items()}
+        return
+    encoded = [prompts([row]) for row in batch]
+    for places in prefixes.batches(encoded, batch_size):
+        yield places, prefixes.resume([encoded[place] for place in places])
 
 
 def _meant_length(prompts: PromptEncoder, model: StormForConditionalGeneration) -> dict[str, int]:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from transformers import ProcessorMixin
 
@@ -95,7 +96,7 @@ def ask(
         PromptError: If clip and question do not fit the model.
         LatentError: If the model cannot think for so many steps.
     """
-    prompts = _prompts(model, processor, num_latents)
+    prompts = question_encoder(model, processor, num_latents)
     row = question.row()
     return answer_questions(model, prompts, [row], max_new_tokens=max_new_tokens, halting=halting)[0]
 
@@ -130,20 +131,30 @@ def ask_with_replaced_latents(
         ConfigurationError: If there is no such intervention on a single question.
         LatentError: If that answer was given without latents.
     """
-    kind = read_kind(kind, OF_ONE_QUESTION)
+    latents = latents_to_replace(own)
+    intervention = make_intervention(read_kind(kind, OF_ONE_QUESTION), latents[None])
+    prompts = question_encoder(model, processor, len(latents))
+    return answer_questions(model, prompts, [question.row()], max_new_tokens=max_new_tokens, intervene=intervention)[0]
+
+
+def latents_to_replace(own: Answer) -> np.ndarray:
+    """The latents (K, D) of an answer.
+
+    Raises:
+        LatentError: If it was given without any.
+    """
     if own.latents is None:
         raise LatentError(
             "There are no latents to replace: this answer was given without any. Ask a model that thinks, with a "
             "`num_latents` above 0."
         )
-    prompts = _prompts(model, processor, len(own.latents))
-    intervention = make_intervention(kind, own.latents[None])
-    return answer_questions(model, prompts, [question.row()], max_new_tokens=max_new_tokens, intervene=intervention)[0]
+    return own.latents
 
 
-def _prompts(
+def question_encoder(
     model: StormForConditionalGeneration, processor: ProcessorMixin, num_latents: int | None
-) -> "_GuardedPrompts":
+) -> PromptEncoder:
+    """Make the encoder of questions that nobody has checked, with the model's own K if none is given."""
     return _GuardedPrompts(processor, model.config, model.config.num_latents if num_latents is None else num_latents)
 
 

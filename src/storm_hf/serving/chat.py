@@ -15,6 +15,7 @@ import torch
 from transformers import GenerationConfig, ProcessorMixin
 
 from storm_hf.errors import DatasetError, PromptError, RequestError
+from storm_hf.evaluation.clip_prefix import ClipPrefixes
 from storm_hf.inputs.prompts import PromptEncoder
 from storm_hf.interventions.intervention import Intervention, make_intervention
 from storm_hf.interventions.kind import InterventionKind
@@ -26,6 +27,7 @@ from storm_hf.serving.request import ChatCompletionRequest, ImagePart, Message, 
 
 
 MAX_NEW_TOKENS = 1024
+MAX_PREFIX_BYTES = 2**30
 Inputs = dict[str, torch.Tensor]
 
 
@@ -137,6 +139,8 @@ class ChatModel:
             Allowed images and videos.
         max_new_tokens (`int`, *optional*, defaults to `1024`):
             Longest answer that a request may ask for.
+        max_prefix_bytes (`int`, *optional*, defaults to `1073741824`):
+            Memory for clips that were asked about last, from which further requests about them go on; `0` reads each anew.
     """
 
     def __init__(
@@ -146,9 +150,11 @@ class ChatModel:
         processor: ProcessorMixin,
         media: MediaPolicy | None = None,
         max_new_tokens: int = MAX_NEW_TOKENS,
+        max_prefix_bytes: int = MAX_PREFIX_BYTES,
     ) -> None:
         self.name, self.model, self.processor = name, model, processor
         self.media, self.max_new_tokens = media or MediaPolicy(), max_new_tokens
+        self.prefixes = ClipPrefixes(model, None, max_prefix_bytes)
         self._tokenizing = Lock()  # padding is a setting of the tokenizer, which threads share
         self._decoding = copy.deepcopy(processor.tokenizer)
 
@@ -211,17 +217,23 @@ class ChatModel:
         """
         if cancelled.is_set():
             return []
-        inputs = {name: value.to(self.model.device) for name, value in prompt.inputs.items()}
-        inputs |= self._intervention(prompt, inputs)
+        intervention = self._intervention(prompt)
         choices = []
         for index in range(prompt.request.n):
+            inputs = self._inputs(prompt) | intervention
             choices.append(self._choice(index, prompt, inputs, on_text, cancelled))
             if cancelled.is_set():
                 break
         return choices
 
+    def _inputs(self, prompt: Prompt) -> dict[str, Any]:
+        """Inputs of one choice; each goes on from a copy of what is kept of the clip."""
+        if prompt.latents.latents == InterventionKind.latents_only:  # reads the prompt twice
+            return {name: value.to(self.model.device) for name, value in prompt.inputs.items()}
+        return self.prefixes.resume([prompt.inputs])
+
     def _choice(
-        self, index: int, prompt: Prompt, inputs: Inputs, on_text: Callable[[int, str], None], cancelled: Event
+        self, index: int, prompt: Prompt, inputs: dict[str, Any], on_text: Callable[[int, str], None], cancelled: Event
     ) -> Choice:
         request = prompt.request
         end_ids = _end_ids(prompt.settings)
@@ -242,16 +254,15 @@ class ChatModel:
         num_latents = None if used is None else int(used[0])
         return Choice(text.text, len(text.token_ids), "stop" if text.is_ended else "length", num_latents)
 
-    def _intervention(self, prompt: Prompt, inputs: Inputs) -> dict[str, Any]:
+    def _intervention(self, prompt: Prompt) -> dict[str, Any]:
         """Make the argument of `generate` that replaces the model's own latents."""
         kind = prompt.latents.latents
         if kind in (InterventionKind.own, InterventionKind.no_latents):  # whose prompt has no latents
             return {}
         if kind == InterventionKind.latents_only:
             return Intervention(kind).generation_arguments()
-        donor = {name: value.to(self.model.device) for name, value in (prompt.donor or inputs).items()}
         output: Any = self.model.generate(
-            **donor,
+            **self.prefixes.resume([prompt.donor or prompt.inputs]),
             max_new_tokens=1,
             do_sample=False,
             return_dict_in_generate=True,

@@ -37,6 +37,8 @@ class ServerSettings:
             Largest picture or video file.
         max_in_flight (`int`, *optional*, defaults to `64`):
             Requests that may wait or run.
+        max_prefix_bytes (`int`, *optional*, defaults to `1073741824`):
+            Memory for clips from which further requests about them go on.
         media_folder (`Path`, *optional*):
             Requests may name files below it.
         allows_urls (`bool`, *optional*, defaults to `False`):
@@ -57,6 +59,7 @@ class ServerSettings:
     max_video_seconds: float = 3600.0
     max_file_bytes: int = 64 * 2**20
     max_in_flight: int = 64
+    max_prefix_bytes: int = 2**30
     media_folder: Path | None = None
     allows_urls: bool = False
     body_seconds: float = 60.0
@@ -100,7 +103,7 @@ def run_server(settings: ServerSettings, on_ready: Callable[[str], None]) -> Non
             folder=settings.media_folder,
             allows_urls=settings.allows_urls,
         )
-        chat = ChatModel(settings.called, model, processor, media, settings.max_new_tokens)
+        chat = ChatModel(settings.called, model, processor, media, settings.max_new_tokens, settings.max_prefix_bytes)
         limiter = RequestLimiter(
             api_key=settings.api_key,
             max_in_flight=settings.max_in_flight,

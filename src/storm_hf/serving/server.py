@@ -70,6 +70,10 @@ def describe(chat: ChatModel, stats: ServerStats) -> dict[str, Any]:
         "refused": stats.refused,
         "failed": stats.failed,
         "cancelled": stats.cancelled,
+        "clips_read": chat.prefixes.num_read,
+        "clips_reused": chat.prefixes.num_reused,
+        "kept_clips": len(chat.prefixes),
+        "kept_clip_bytes": chat.prefixes.num_bytes,
         "seconds_up": int(time.time() - stats.started),
     }
 

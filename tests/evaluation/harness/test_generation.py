@@ -6,9 +6,11 @@ from tests.evaluation.harness.conftest import NUM_LATENTS
 from tests.video.clips import encode, numbered_frames
 
 from storm_hf.errors import PromptError
+from storm_hf.evaluation.harness import requests
 from storm_hf.evaluation.harness.checkpoint import load_for_harness
-from storm_hf.evaluation.harness.requests import ChatGenerator, read_question
+from storm_hf.evaluation.harness.requests import ChatGenerator, clip_by_clip, read_question, video_paths
 from storm_hf.evaluation.harness.settings import ChatSettings
+from storm_hf.inputs.media import load_clip
 from storm_hf.video import read_video
 
 
@@ -192,3 +194,43 @@ def test_tokens_of_reasoning_are_counted(generator, clips):
     answer = model._logged(tokens, [], num_input=5, prefill=1, seconds=1.0, norms=[])
     assert answer.text == "<think>left or right</think> left"
     assert (answer.reasoning_tokens, answer.truncated) == (len(thought), False)
+
+
+# --- several questions about one clip ------------------------------------------------------------------------------------
+
+
+SETTINGS = [{}, {"num_latents": 2}, {"latents": "zero"}, {"latents": "no_latents"}, {"latents": "latents_only"}]
+
+
+@pytest.mark.parametrize("settings", SETTINGS, ids=str)
+def test_questions_that_go_on_from_their_clip_are_logged_as_those_that_read_it(generator, clips, settings):
+    """The other model is asked about another clip in between, so that it reads each clip anew."""
+    going_on, reading = generator(**settings), generator(**settings)
+    asked = [question(clips[0], text, doc_id=number) for number, text in enumerate(("Where?", "Where is it?", "Who?"))]
+    other = [question(clips[1], doc_id=9)]
+    for one in asked:
+        found, expected = answers(going_on, [one]), answers(reading, [one])
+        assert [untimed(answer) for answer in found] == [untimed(answer) for answer in expected]
+        answers(reading, other)
+
+
+def test_clip_is_decoded_prepared_and_encoded_once_for_the_questions_about_it(generator, clips, seen, monkeypatch):
+    reads, encoded = [], []
+    monkeypatch.setattr(
+        requests, "load_clip", lambda path, *args, **kwargs: reads.append(path) or load_clip(path, *args, **kwargs)
+    )
+    model = generator()
+    model.model.backbone.base_model.visual.register_forward_hook(lambda *_: encoded.append(1))
+    for number, text in enumerate(("Where?", "Where is it?", "Who?")):
+        answers(model, [question(clips[0], text, doc_id=number)])
+    assert (len(reads), len(seen), len(encoded)) == (1, 1, 1)
+
+
+def test_questions_about_one_clip_follow_each_other_in_the_order_of_the_longest():
+    assert clip_by_clip(["a", "b", "a", "c", "b", "a"]) == [0, 2, 5, 1, 4, 3]
+    assert clip_by_clip([]) == []
+
+
+def test_videos_of_a_conversation_are_known_by_their_files(clips):
+    assert video_paths(question(clips[0]).conversation) == (str(clips[0]),)
+    assert video_paths([{"role": "user", "content": [{"type": "text", "text": "?"}]}]) == ()

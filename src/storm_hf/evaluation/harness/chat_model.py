@@ -17,7 +17,13 @@ from storm_hf.errors import ConfigurationError
 from storm_hf.evaluation.harness.answer_log import AnswerLog, LoggedAnswer, question_key
 from storm_hf.evaluation.harness.benchmarks import describe_weights, resolve_commit
 from storm_hf.evaluation.harness.checkpoint import load_for_harness
-from storm_hf.evaluation.harness.requests import ChatGenerator, HarnessQuestion, read_question
+from storm_hf.evaluation.harness.requests import (
+    ChatGenerator,
+    HarnessQuestion,
+    clip_by_clip,
+    read_question,
+    video_paths,
+)
 from storm_hf.evaluation.harness.settings import ChatSettings
 from storm_hf.video.library_backends import use_video_backend
 
@@ -106,13 +112,21 @@ class StormChat(lmms):
             group_fn=lambda arguments: arguments[_GENERATION],
             grouping=True,
         )
-        for chunk in collator.get_batched(n=self.batch_size):
+        chunks = list(collator.get_batched(n=self.batch_size))
+        if self.batch_size == 1:  # a clip is read once for questions that follow each other
+            chunks = [chunks[place] for place in clip_by_clip([self._videos(chunk[0]) for chunk in chunks])]
+        for chunk in chunks:
             yield [self._question(arguments) for arguments in chunk]
 
+    def _videos(self, arguments: tuple[Any, ...]) -> tuple[str, ...]:
+        return video_paths(self._conversation(arguments))
+
     def _question(self, arguments: tuple[Any, ...]) -> HarnessQuestion:
+        return read_question(arguments, self._conversation(arguments), self.settings.prompt)
+
+    def _conversation(self, arguments: tuple[Any, ...]) -> list[dict[str, Any]]:
         _, doc_to_messages, _, doc_id, task, split = arguments
-        messages = ChatMessages(messages=doc_to_messages(self.task_dict[task][split][doc_id]))
-        return read_question(arguments, messages.to_hf_messages(), self.settings.prompt)
+        return ChatMessages(messages=doc_to_messages(self.task_dict[task][split][doc_id])).to_hf_messages()
 
     def _encoded(
         self, batches: Iterator[list[HarnessQuestion]]

@@ -4,8 +4,9 @@ Axes: B batch, K latent steps, D hidden size.
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache, partial
 from hashlib import sha256
 from typing import Any
 
@@ -14,13 +15,16 @@ from transformers import PreTrainedModel, ProcessorMixin
 
 from storm_hf.errors import PromptError
 from storm_hf.evaluation.batch import counted_passes, passes_until_first_token, up_to_end
+from storm_hf.evaluation.clip_prefix import ClipPrefixes
 from storm_hf.evaluation.harness.answer_log import LoggedAnswer
 from storm_hf.evaluation.harness.checkpoint import STORM
 from storm_hf.evaluation.harness.settings import ChatSettings, PromptStyle
 from storm_hf.inputs.media import load_clip
 from storm_hf.inputs.prompts import PromptEncoder, as_prompt_error
+from storm_hf.inputs.seen_clips import prepared_once
 from storm_hf.interventions.intervention import Intervention, make_intervention
 from storm_hf.interventions.kind import InterventionKind
+from storm_hf.video import VideoClip
 
 
 # The tags are those that lmms-eval cuts out before it reads an answer.
@@ -80,27 +84,31 @@ def read_question(
     return HarnessQuestion(task, doc_id, context, generation or {}, conversation)
 
 
-def _decode_videos(
-    conversation: list[dict[str, Any]], processor: ProcessorMixin, max_frames: int
-) -> list[dict[str, Any]]:
-    """Put clips in the place of paths.
+def clip_by_clip(clips: Sequence[Hashable]) -> list[int]:
+    """Order questions so that those about one clip follow each other.
 
     Args:
-        conversation (`list[dict]`):
-            Messages whose videos are paths.
-        processor ([`~transformers.ProcessorMixin`]):
-            Says how videos are sampled; see `load_clip`.
-        max_frames (`int`):
-            Most frames of a video.
+        clips (`Sequence`):
+            The clip of each question.
 
-    Raises:
-        VideoReadError: If no frame of a file can be decoded.
+    Returns:
+        `list[int]`: Positions of the questions, clips and the questions about each in the order in which they come.
     """
+    first = {clip: place for place, clip in reversed(list(enumerate(clips)))}
+    return sorted(range(len(clips)), key=lambda place: (first[clips[place]], place))
+
+
+def video_paths(conversation: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """The files of the videos of a conversation whose videos are not read yet."""
+    parts = (part for message in conversation for part in message["content"])
+    return tuple(str(part["video"]) for part in parts if part["type"] == "video")
+
+
+def _decode_videos(conversation: list[dict[str, Any]], load: Callable[[str], VideoClip]) -> list[dict[str, Any]]:
+    """Put clips, as `load` reads them, in the place of paths."""
 
     def decode(part: dict[str, Any]) -> dict[str, Any]:
-        if part["type"] != "video":
-            return part
-        return {**part, "video": load_clip(part["video"], processor, max_frames=max_frames, strict=False)}
+        return {**part, "video": load(part["video"])} if part["type"] == "video" else part
 
     return [{**message, "content": [decode(part) for part in message["content"]]} for message in conversation]
 
@@ -132,6 +140,8 @@ _END_OF_REASONING = "</think>"
 class ChatGenerator:
     """Lets a model answer questions of lmms-eval.
 
+    A STORM that is asked one question at a time reads a clip once for the questions about it that follow each other.
+
     Args:
         model ([`~transformers.PreTrainedModel`]):
             A STORM or a plain checkpoint.
@@ -143,10 +153,13 @@ class ChatGenerator:
 
     def __init__(self, model: PreTrainedModel, processor: ProcessorMixin, settings: ChatSettings) -> None:
         self.model = model
-        self.processor = processor
+        self.processor = prepared_once(processor)
         self.settings = settings
         self.num_latents = _num_latents_of(model, settings)
-        self._encode = PromptEncoder(processor, model.config, self.num_latents)
+        self._encode = PromptEncoder(self.processor, model.config, self.num_latents)
+        self._prefixes = ClipPrefixes(model) if model.config.model_type == STORM else None
+        read = partial(load_clip, processor=self.processor, max_frames=settings.max_frames, strict=False)
+        self._load = lru_cache(maxsize=1)(read)
 
     def encode(self, questions: Sequence[HarnessQuestion]) -> dict[str, torch.Tensor]:
         """Read the videos of a batch and turn its conversations into left-padded model inputs.
@@ -155,8 +168,7 @@ class ChatGenerator:
             VideoReadError: If a video cannot be read at all.
             PromptError: If the processor cannot take a picture or a video.
         """
-        limit = self.settings.max_frames
-        rows = [{"prompt": _decode_videos(question.conversation, self.processor, limit)} for question in questions]
+        rows = [{"prompt": _decode_videos(question.conversation, self._load)} for question in questions]
         asked = ", ".join(f"{question.task} {question.doc_id}" for question in questions)
         with as_prompt_error(f"The model cannot take one of these questions ({asked})"):
             return self._encode(rows)
@@ -170,13 +182,12 @@ class ChatGenerator:
             inputs (`Mapping[str, torch.Tensor]`):
                 Result of `encode`.
         """
-        on_device = {name: value.to(self.model.device) for name, value in inputs.items()}
         generation = self.generation_arguments(questions[0].generation)
-        thinking = self._thinking_arguments(questions, on_device)
+        thinking = self._thinking_arguments(questions, inputs)
         started = time.perf_counter()
-        output, num_passes = self._generate(on_device, **generation, **thinking)
+        output, num_passes = self._generate(inputs, **generation, **thinking)
         seconds = (time.perf_counter() - started) / len(questions)
-        new_tokens = output.sequences[:, on_device["input_ids"].shape[1] :].tolist()
+        new_tokens = output.sequences[:, inputs["input_ids"].shape[1] :].tolist()
         tokens = [up_to_end(row, self._end_ids) for row in new_tokens]
         norms = _latent_norms(getattr(output, "latents", None), len(questions))
         used = getattr(output, "num_latents_used", None)  # of a model that halts
@@ -218,10 +229,20 @@ class ChatGenerator:
 
     @torch.no_grad()
     def _generate(self, inputs: Mapping[str, torch.Tensor], **arguments: object) -> tuple[Any, int]:
-        """Generate, and count the calls of the language model."""
+        """Generate, and count the calls of the language model; a reading of a clip for its questions counts for none."""
+        given = self._inputs(inputs, arguments)
+        if "cache" in given:
+            arguments.pop("num_latents", None)  # its own block has as many, and no other number can be asked for
         with counted_passes(self.model) as calls:
-            output = self.model.generate(**inputs, **arguments, eos_token_id=sorted(self._end_ids))
+            output = self.model.generate(**given, **arguments, eos_token_id=sorted(self._end_ids))
         return output, len(calls)
+
+    def _inputs(self, inputs: Mapping[str, torch.Tensor], arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """Inputs on the model's device: of one question to a STORM, which writes one sequence with its clip in sight, going on from it."""
+        is_one = len(inputs["input_ids"]) == 1 and arguments.get("num_beams", 1) == 1
+        if self._prefixes is None or not is_one or arguments.get("latent_bottleneck"):
+            return {name: value.to(self.model.device) for name, value in inputs.items()}
+        return self._prefixes.resume([inputs])
 
     def _thinking_arguments(
         self, questions: Sequence[HarnessQuestion], inputs: Mapping[str, torch.Tensor]
