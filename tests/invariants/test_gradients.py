@@ -65,6 +65,21 @@ def test_checkpointing_really_computes_layers_again(checkpointed_model, inputs, 
 
 
 @pytest.mark.parametrize("name", ["model", "checkpointed_model"])
+def test_latent_step_leaves_no_gradient_of_the_token_embedding(model, inputs, labels):
+    """Such a gradient is as wide as the vocabulary, and zero where latents are fed."""
+    widths = []
+    handle = model.get_input_embeddings().register_full_backward_hook(
+        lambda module, of_input, of_output: widths.append(of_output[0].shape[1])
+    )
+    try:
+        gradients(model, model(**inputs, labels=labels, use_cache=False).loss)
+    finally:
+        handle.remove()
+    num_columns, num_latents = inputs["input_ids"].shape[1], 4
+    assert len(widths) == 2  # the prompt, and what follows the block
+    assert sum(widths) == num_columns - num_latents + 1  # with the last latent
+
+
 def test_gradients_do_not_depend_on_the_side_of_the_padding(request, name, inputs, labels, reference):
     model = request.getfixturevalue(name)
     loss = model(**pad_on_the_right({**inputs, "labels": labels}), use_cache=False).loss
