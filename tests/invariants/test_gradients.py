@@ -64,13 +64,14 @@ def test_checkpointing_really_computes_layers_again(checkpointed_model, inputs, 
     assert (num_forward, len(calls)) == (5, 10)  # prompt, three latents, the last with the answer; and each once more
 
 
-@pytest.mark.parametrize("name", ["model", "checkpointed_model"])
 def test_latent_step_leaves_no_gradient_of_the_token_embedding(model, inputs, labels):
     """Such a gradient is as wide as the vocabulary, and zero where latents are fed."""
     widths = []
-    handle = model.get_input_embeddings().register_full_backward_hook(
-        lambda module, of_input, of_output: widths.append(of_output[0].shape[1])
-    )
+
+    def watch(module, args, output):
+        output.register_hook(lambda gradient: widths.append(gradient.shape[1]))
+
+    handle = model.get_input_embeddings().register_forward_hook(watch)
     try:
         gradients(model, model(**inputs, labels=labels, use_cache=False).loss)
     finally:
@@ -80,6 +81,7 @@ def test_latent_step_leaves_no_gradient_of_the_token_embedding(model, inputs, la
     assert sum(widths) == num_columns - num_latents + 1  # with the last latent
 
 
+@pytest.mark.parametrize("name", ["model", "checkpointed_model"])
 def test_gradients_do_not_depend_on_the_side_of_the_padding(request, name, inputs, labels, reference):
     model = request.getfixturevalue(name)
     loss = model(**pad_on_the_right({**inputs, "labels": labels}), use_cache=False).loss

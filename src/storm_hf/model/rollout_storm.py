@@ -352,6 +352,8 @@ class LatentForward:
             reaches_prompt = self.gradient.reaches_prompt(self.block.num_latents)
             with torch.set_grad_enabled(torch.is_grad_enabled() and reaches_prompt):
                 state = self._read_prompt(runner, tokens, inputs)
+            if runner.mask_of_single_tokens is None:
+                runner.attention_mask = None  # nor is there anything to hide from what follows the block
             if self.gradient.jacobi_sweeps is None:
                 latents = self._step_by_step(runner, state, tokens)
             else:
