@@ -1,16 +1,18 @@
 """Cost of a training step: Stage I, Stage II in all its ways, plain fine-tuning, and recomputing per step, on the same tokens.
 
     python benchmarks/training_step.py
+    python benchmarks/training_step.py --size 135m --prompt 48 --batch 12 --autocast --without plain recompute --train adapter
     python benchmarks/training_step.py --size 7b --prompt 8192 --device cuda --dtype bfloat16 --without recompute
 
-A step is forward and backward, without the optimizer, on one row: a prompt, K latent slots, an answer; random weights. All ways
-take turns, and medians are compared with plain fine-tuning of the same run, which sees the slots as ordinary tokens. `kept` is what
+A step is forward and backward, without the optimizer, on rows of a prompt, K latent slots and an answer; random weights. It
+reads each weight once, as the trainers do; "in every pass" is the step without that. All ways take turns, and medians are compared with plain fine-tuning of the same run, which sees the slots as ordinary tokens. `kept` is what
 autograd keeps between the two passes, weights aside. `recompute` runs the whole prompt again for every latent, without a
 cache, as code that follows Coconut does. The last table compares a latent step with a step of greedy decoding, without head
 and sampling on both sides.
 """
 
 import argparse
+import contextlib
 import platform
 import statistics
 import time
@@ -20,25 +22,30 @@ from datetime import date
 
 import torch
 from torch.nn.functional import cross_entropy
+from torch.profiler import ProfilerActivity, profile
 from transformers import CONFIG_MAPPING, DynamicCache, set_seed
 
 from storm_hf import StormConfig, StormForConditionalGeneration
 from storm_hf.align.objective import trajectory_alignment
 from storm_hf.model.rollout_storm import RolloutGradient
 from storm_hf.training.device import PEAK_FLOPS_PER_SECOND
+from storm_hf.training.precision import frozen_weights_cast
+from storm_hf.training.thought_adapter import leave_to_thought_adapter
 from storm_hf.training.trainer import freeze_vision, keep_supervised
+from storm_hf.training.weight_gradients import gathered_weight_gradients
 
 
 START, LATENT, END = 1, 2, 3  # token ids; the prompt's are larger
 SIZES = {  # hidden size, layers, heads, key-value heads, intermediate size, vocabulary
     "small": (256, 8, 8, 2, 768, 512),
     "medium": (768, 12, 12, 4, 2048, 8192),
+    "135m": (576, 30, 9, 3, 1536, 49152),  # SmolLM2-135M
     "7b": (3584, 28, 28, 4, 18944, 152064),  # the language model of Qwen2.5-VL-7B
 }
 MIB = 2**20
 
 
-def build(size: str, device: str, dtype: torch.dtype) -> StormForConditionalGeneration:
+def build(size: str, device: str, dtype: torch.dtype, trained: str = "whole") -> StormForConditionalGeneration:
     """A random STORM around a Qwen2.5-VL whose language model has a given size; its vision tower is tiny and not used."""
     hidden, layers, heads, kv_heads, intermediate, vocabulary = SIZES[size]
     head = hidden // heads
@@ -50,7 +57,7 @@ def build(size: str, device: str, dtype: torch.dtype) -> StormForConditionalGene
         "intermediate_size": intermediate,
         "vocab_size": vocabulary,
         "max_position_embeddings": 32768,
-        "tie_word_embeddings": False,
+        "tie_word_embeddings": size == "135m",
         "rope_parameters": {
             "rope_type": "default",
             "rope_theta": 1e6,
@@ -64,12 +71,15 @@ def build(size: str, device: str, dtype: torch.dtype) -> StormForConditionalGene
     with torch.device(device):
         model = StormForConditionalGeneration._from_config(config, dtype=dtype)
     freeze_vision(model)
+    if trained == "adapter":
+        model.add_thought_adapter(r=16, lora_alpha=32)
+        leave_to_thought_adapter(model)
     return model.train()
 
 
 @dataclass(frozen=True)
 class Row:
-    """A prompt, K latent slots and an answer, one row; all but the answer is not supervised."""
+    """Prompts, K latent slots and answers; all but the answers is not supervised."""
 
     prompt: torch.Tensor
     num_latents: int
@@ -78,6 +88,7 @@ class Row:
     def batch(self) -> dict[str, torch.Tensor]:
         """Model inputs, cut to the supervised columns as the trainers do."""
         block = torch.tensor([[START, *[LATENT] * self.num_latents, END]], device=self.prompt.device)
+        block = block.expand(len(self.prompt), -1)
         input_ids = torch.cat([self.prompt, block, self.answer], dim=1)
         labels = input_ids.clone()
         labels[:, : -self.answer.shape[1]] = -100
@@ -98,7 +109,8 @@ def plain(model: StormForConditionalGeneration, row: Row) -> torch.Tensor:
 def stage_one(model: StormForConditionalGeneration, row: Row) -> torch.Tensor:
     """Teacher forcing, with the loss of alignment."""
     generator = torch.Generator().manual_seed(0)
-    targets = torch.randn(1, row.num_latents, model.config.hidden_size, generator=generator).to(row.prompt.device)
+    shape = (len(row.prompt), row.num_latents, model.config.hidden_size)
+    targets = torch.randn(shape, generator=generator).to(row.prompt.device)
     output = model(**row.batch(), forced_latents=targets, use_cache=False)
     return output.loss + 3 * trajectory_alignment(output.latents, targets, "cosine_mse", "mean").loss.sum()
 
@@ -130,6 +142,16 @@ class Way:
 
     loss: Callable[[StormForConditionalGeneration, Row], torch.Tensor]
     is_checkpointed: bool = False
+    reads_once: bool = True
+
+    def step(self, model: StormForConditionalGeneration, autocast: torch.dtype | None) -> contextlib.ExitStack:
+        """What the trainers open for a step."""
+        once = contextlib.ExitStack()
+        if self.reads_once and autocast is not None:
+            once.enter_context(frozen_weights_cast(model, autocast))
+        if self.reads_once and model.device.type == "cpu" and model.config.thought_adapter is None:
+            once.enter_context(gathered_weight_gradients(model))
+        return once
 
 
 WAYS = {
@@ -137,7 +159,9 @@ WAYS = {
     "plain, checkpointed": Way(plain, True),
     "Stage I": Way(stage_one),
     "Stage I, checkpointed": Way(stage_one, True),
+    "Stage I, in every pass": Way(stage_one, reads_once=False),
     "Stage II": Way(stage_two(None)),
+    "Stage II, in every pass": Way(stage_two(None), reads_once=False),
     "Stage II, checkpointed": Way(stage_two(None), True),
     "Stage II, detach_prompt": Way(stage_two(RolloutGradient(detach_prompt=True))),
     "Stage II, truncate_steps=2": Way(stage_two(RolloutGradient(truncate_steps=2))),
@@ -156,7 +180,9 @@ class Cost:
     peak_bytes: int
 
 
-def measure(model: StormForConditionalGeneration, way: Way, row: Row) -> Cost:
+def measure(
+    model: StormForConditionalGeneration, way: Way, row: Row, autocast: torch.dtype | None = None
+) -> Cost:
     """Make one step and say what it cost."""
     if way.is_checkpointed:
         model.activation_checkpointing_enable({"use_reentrant": False})
@@ -175,14 +201,34 @@ def measure(model: StormForConditionalGeneration, way: Way, row: Row) -> Cost:
             kept[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    _wait(on_cuda)
-    begin = time.perf_counter()
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        loss = way.loss(model, row)
-    loss.backward()
-    _wait(on_cuda)
-    seconds = time.perf_counter() - begin
+    begin = _now(on_cuda)
+    with way.step(model, autocast):
+        weights |= {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            loss = _loss(model, way, row, autocast)
+        loss.backward()
+    seconds = _now(on_cuda) - begin
     return Cost(seconds, sum(kept.values()), torch.cuda.max_memory_allocated() if on_cuda else 0)
+
+
+def _loss(
+    model: StormForConditionalGeneration, way: Way, row: Row, autocast: torch.dtype | None
+) -> torch.Tensor:
+    with torch.autocast(row.prompt.device.type, autocast, enabled=autocast is not None):
+        return way.loss(model, row)
+
+
+def print_profile(model: StormForConditionalGeneration, way: Way, row: Row, autocast: torch.dtype | None) -> None:
+    """Print the operations of a step that cost most by themselves."""
+    model.zero_grad(set_to_none=True)
+    activities = [ProfilerActivity.CUDA if row.prompt.is_cuda else ProfilerActivity.CPU]
+    with profile(activities=activities) as profiler, way.step(model, autocast):
+        _loss(model, way, row, autocast).backward()
+    costs = {event.key: event.self_device_time_total or event.self_cpu_time_total for event in profiler.key_averages()}
+    calls = {event.key: event.count for event in profiler.key_averages()}
+    print("\n| operation | share | calls |\n|---|---|---|")
+    for name in sorted(costs, key=costs.__getitem__, reverse=True)[:8]:
+        print(f"| `{name}` | {costs[name] / sum(costs.values()):.3f} | {calls[name]} |")
 
 
 def _wait(on_cuda: bool) -> None:
@@ -190,12 +236,18 @@ def _wait(on_cuda: bool) -> None:
         torch.cuda.synchronize()
 
 
-def compare(model: StormForConditionalGeneration, ways: dict[str, Way], row: Row, repetitions: int) -> None:
+def compare(
+    model: StormForConditionalGeneration,
+    ways: dict[str, Way],
+    row: Row,
+    repetitions: int,
+    autocast: torch.dtype | None = None,
+) -> None:
     """Measure all ways in turn, and print medians beside plain fine-tuning."""
     costs: dict[str, list[Cost]] = {name: [] for name in ways}
     for repetition in range(repetitions + 1):
         for name, way in ways.items():
-            cost = measure(model, way, row)
+            cost = measure(model, way, row, autocast)
             if repetition:  # the first round warms up
                 costs[name].append(cost)
     seconds = {name: statistics.median(cost.seconds for cost in found) for name, found in costs.items()}
@@ -204,16 +256,19 @@ def compare(model: StormForConditionalGeneration, ways: dict[str, Way], row: Row
     weights += model.get_output_embeddings().weight.numel() - model.get_input_embeddings().weight.numel()
     peak = PEAK_FLOPS_PER_SECOND.get(torch.cuda.get_device_name()) if row.prompt.is_cuda else None
     utilisation = " MFU |" if peak else ""
-    print(f"\nK = {row.num_latents}, prompt {row.prompt.shape[1]}, answer {row.answer.shape[1]}\n")
-    print(f"| step | seconds | / plain | / recompute | kept, MiB | / recompute | peak, MiB |{utilisation}")
-    print(f"|---|---|---|---|---|---|---|{'---|' if peak else ''}")
+    print(f"\nK = {row.num_latents}, prompt {row.prompt.shape[1]}, answer {row.answer.shape[1]}, rows {len(row.prompt)}\n")
+    print(f"| step | seconds | spread | / first | / recompute | kept, MiB | / recompute | peak, MiB |{utilisation}")
+    print(f"|---|---|---|---|---|---|---|---|{'---|' if peak else ''}")
     for name, found in costs.items():
         kept = found[0].kept_bytes
         again = costs.get("recompute")
         slower = f"{seconds[name] / seconds['recompute']:.3f}" if again else "-"
         more = f"{kept / again[0].kept_bytes:.3f}" if again else "-"
         peak_mib = f"{found[0].peak_bytes / MIB:.0f}" if found[0].peak_bytes else "-"
-        line = f"| {name} | {seconds[name]:.3f} | {seconds[name] / seconds['plain']:.2f} | {slower} | {kept / MIB:.1f} | {more} "
+        taken = [cost.seconds for cost in found]
+        spread = f"{min(taken):.2f}-{max(taken):.2f}"
+        relative = seconds[name] / next(iter(seconds.values()))
+        line = f"| {name} | {seconds[name]:.3f} | {spread} | {relative:.2f} | {slower} | {kept / MIB:.1f} | {more} "
         share = f" {6 * weights * length / seconds[name] / peak:.3f} |" if peak else ""
         print(f"{line}| {peak_mib} |{share}")
 
@@ -262,37 +317,47 @@ def compare_decoding(model: StormForConditionalGeneration, row: Row, repetitions
 
 
 def _now(on_cuda: bool) -> float:
+    """Wall time on a GPU; on a processor, CPU time of the one thread, since others share the machine."""
     _wait(on_cuda)
-    return time.perf_counter()
+    return time.perf_counter() if on_cuda else time.process_time()
 
 
 def main() -> None:
     """Print a table for each K, then the decoding steps."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", default="small", choices=SIZES)
+    parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--prompt", type=int, default=1024)
     parser.add_argument("--answer", type=int, default=32)
     parser.add_argument("--num-latents", type=int, nargs="+", default=[4, 8, 16])
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--autocast", action="store_true", help="compute in bfloat16")
+    parser.add_argument("--train", default="whole", choices=["whole", "adapter"])
+    parser.add_argument("--profile", nargs="*", default=[], metavar="STEP", help="print the top costs of these steps too")
     parser.add_argument("--repetitions", type=int, default=5)
     parser.add_argument("--without", nargs="+", default=[], help="names of steps to leave out, or their beginnings")
     arguments = parser.parse_args()
     if arguments.device == "cpu":
         torch.set_num_threads(1)
-    model = build(arguments.size, arguments.device, getattr(torch, arguments.dtype))
+    model = build(arguments.size, arguments.device, getattr(torch, arguments.dtype), arguments.train)
+    autocast = torch.bfloat16 if arguments.autocast else None
     ways = {name: way for name, way in WAYS.items() if not name.startswith(tuple(arguments.without) or "-")}
     where = torch.cuda.get_device_name() if arguments.device == "cuda" else f"{platform.machine()}, one thread"
-    print(f"{arguments.size}, {arguments.dtype}, {where}, torch {torch.__version__}, {date.today()}")
+    print(f"{arguments.size}, {arguments.dtype}, {autocast=}, {arguments.train}, {where}, torch {torch.__version__}, {date.today()}")
     generator = torch.Generator().manual_seed(0)
     for num_latents in arguments.num_latents:
         prompt, answer = (
-            torch.randint(5, 500, (1, length), generator=generator).to(arguments.device)
+            torch.randint(5, 500, (arguments.batch, length), generator=generator).to(arguments.device)
             for length in (arguments.prompt, arguments.answer)
         )
         row = Row(prompt, num_latents, answer)
-        compare(model, ways, row, arguments.repetitions)
-        compare_decoding(model, row, 2 * arguments.repetitions)
+        compare(model, ways, row, arguments.repetitions, autocast)
+        for name in arguments.profile:
+            print(f"\n{name}")
+            print_profile(model, WAYS[name], row, autocast)
+        if arguments.batch == 1:
+            compare_decoding(model, row, 2 * arguments.repetitions)
 
 
 if __name__ == "__main__":

@@ -180,7 +180,7 @@ def test_returned_latents_are_those_of_forward(storm, inputs, options):
     assert_close(output.latents, expected.repeat_interleave(per_prompt, dim=0), rtol=1e-4, atol=5e-6)
 
 
-def test_answer_costs_k_plus_two_passes_and_one_per_further_token(storm, inputs):
+def test_answer_costs_k_plus_one_passes_and_one_per_further_token(storm, inputs):
     lengths = []
     handle = storm.get_decoder().register_forward_pre_hook(
         lambda module, args, kwargs: lengths.append(kwargs["inputs_embeds"].shape[1]), with_kwargs=True
@@ -190,7 +190,7 @@ def test_answer_costs_k_plus_two_passes_and_one_per_further_token(storm, inputs)
     finally:
         handle.remove()
     num_prompt = int((inputs["input_ids"][0] == LATENT_END).nonzero()[0]) - 4
-    assert lengths == [num_prompt, 1, 1, 1, 1, 1] + [1] * (NUM_TOKENS - 1)
+    assert lengths == [num_prompt, 1, 1, 1, 2] + [1] * (NUM_TOKENS - 1)
 
 
 @pytest.mark.parametrize("options", [{}, {"do_sample": True}, {"num_beams": 3}], ids=["greedy", "sampling", "beams"])

@@ -61,7 +61,24 @@ def test_checkpointing_really_computes_layers_again(checkpointed_model, inputs, 
         gradients(checkpointed_model, loss)
     finally:
         handle.remove()
-    assert (num_forward, len(calls)) == (6, 12)  # prompt, four latents, answer; and each once more
+    assert (num_forward, len(calls)) == (5, 10)  # prompt, three latents, the last with the answer; and each once more
+
+
+def test_latent_step_leaves_no_gradient_of_the_token_embedding(model, inputs, labels):
+    """Such a gradient is as wide as the vocabulary, and zero where latents are fed."""
+    widths = []
+
+    def watch(module, args, output):
+        output.register_hook(lambda gradient: widths.append(gradient.shape[1]))
+
+    handle = model.get_input_embeddings().register_forward_hook(watch)
+    try:
+        gradients(model, model(**inputs, labels=labels, use_cache=False).loss)
+    finally:
+        handle.remove()
+    num_columns, num_latents = inputs["input_ids"].shape[1], 4
+    assert len(widths) == 2  # the prompt, and what follows the block
+    assert sum(widths) == num_columns - num_latents + 1  # with the last latent
 
 
 @pytest.mark.parametrize("name", ["model", "checkpointed_model"])

@@ -1,5 +1,7 @@
 """Trained weights have float32 masters, and a loss that is not finite ends the run."""
 
+from collections import Counter
+from contextlib import nullcontext
 from dataclasses import dataclass
 from types import SimpleNamespace
 
@@ -8,13 +10,15 @@ import torch
 from tests.tiny import tiny_storm
 from tests.training.tiny_training import STAGES, TinyCollator, logged, tiny_trainer
 from tests.training.tiny_videos import load_tiny, write_thoughts
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from storm_hf import StormForConditionalGeneration, storm_processor
 from storm_hf.errors import BackboneError, ConfigurationError, StageError
 from storm_hf.inputs.features import cache_video_features
 from storm_hf.training.loading import StormModelConfig, load_rows, load_storm
-from storm_hf.training.precision import train_whole_in_float32
+from storm_hf.training.peft import default_lora
+from storm_hf.training.precision import frozen_weights_cast, train_whole_in_float32
 
 
 def moved_share(model, trainer):
@@ -70,6 +74,83 @@ def test_frozen_model_in_16_bits_stays_so():
     model = tiny_storm("qwen2_5_vl").to(torch.bfloat16).requires_grad_(False)
     train_whole_in_float32(model, SimpleNamespace(deepspeed_plugin=None, bf16=False, fp16=False))
     assert model.dtype == torch.bfloat16
+
+
+# --- casts of weights, once a step -----------------------------------------------------------------------------------
+
+
+class Casts(TorchDispatchMode):
+    """Counts casts of matrices to bfloat16, by their shape."""
+
+    def __init__(self):
+        super().__init__()
+        self.counts = Counter()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func is torch.ops.aten._to_copy.default and (kwargs or {}).get("dtype") == torch.bfloat16:
+            self.counts[tuple(args[0].shape)] += 1
+        return func(*args, **(kwargs or {}))
+
+
+KEYS = (16, 32)  # shape of the projections to keys and values, and of nothing else: towers and adapters have others
+NUM_STEPS = 2
+
+
+def trained(stage, kind, adapter, folder, **settings):
+    """A trainer under autocast, of a whole model or of an adapter, after its steps; and how often a step cast a weight."""
+    model = tiny_storm(kind, num_latents=3)
+    num_weights = sum(tuple(weight.shape) == KEYS for weight in model.get_decoder().parameters())
+    if adapter == "thought adapter":
+        model.add_thought_adapter(r=2)
+    lora = default_lora(model, r=2, dropout=0.0) if adapter == "LoRA" else None
+    trainer = tiny_trainer(stage, kind, folder, model=model, peft_config=lora, bf16=True, **settings)
+    with Casts() as casts:
+        trainer.train()
+    return trainer, casts.counts[KEYS] / num_weights / NUM_STEPS
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("adapter", ["LoRA", "thought adapter"])
+def test_casting_frozen_weights_once_changes_no_bit(stage, adapter, kind, tmp_path, monkeypatch):
+    held, num_casts = trained(stage, kind, adapter, tmp_path / "held")
+    monkeypatch.setattr("storm_hf.training.trainer.frozen_weights_cast", lambda model, dtype: nullcontext())
+    again, num_casts_again = trained(stage, kind, adapter, tmp_path / "again")
+    assert logged(held, "loss") == logged(again, "loss")
+    assert logged(held, "grad_norm") == logged(again, "grad_norm")
+    weights = dict(again.model.named_parameters())
+    for name, weight in held.model.named_parameters():
+        assert weight.dtype == weights[name].dtype == torch.float32, name
+        assert torch.equal(weight, weights[name]), name
+    num_passes = {"LoRA": {"align": 1, "answer": 4}, "thought adapter": {"align": 2, "answer": 5}}  # K = 3
+    assert (num_casts, num_casts_again) == (1, num_passes[adapter][stage])
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_weights_that_are_trained_are_cast_once_a_step(checkpointing, tmp_path):
+    _, num_casts = trained("answer", "qwen2_5_vl", "whole", tmp_path, gradient_checkpointing=checkpointing)
+    assert num_casts == 1
+
+
+def test_frozen_weights_are_whole_again_after_a_step_that_failed():
+    model = tiny_storm("qwen2_5_vl").requires_grad_(False)
+    layer, embedding = model.get_decoder().layers[0], model.get_input_embeddings()
+    before = layer.mlp.up_proj.weight.clone()
+    with pytest.raises(ZeroDivisionError), frozen_weights_cast(model, torch.bfloat16):
+        assert layer.mlp.up_proj.weight.dtype == torch.bfloat16
+        assert {layer.input_layernorm.weight.dtype, embedding.weight.dtype, model.dtype} == {torch.float32}
+        raise ZeroDivisionError
+    assert torch.equal(layer.mlp.up_proj.weight, before)
+
+
+def test_deepspeed_and_compiled_models_are_left_alone(tmp_path, monkeypatch):
+    trainer = tiny_trainer("answer", "qwen2_5_vl", tmp_path, bf16=True)
+    layer = trainer.model.get_decoder().layers[0].mlp.up_proj
+    with trainer._weights_read_once():
+        assert "forward" in vars(layer)
+    monkeypatch.setattr(trainer, "is_deepspeed_enabled", True)
+    with trainer._weights_read_once():
+        assert "forward" not in vars(layer)
 
 
 # --- a loss that is not finite ---------------------------------------------------------------------------------------

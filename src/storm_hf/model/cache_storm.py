@@ -250,6 +250,10 @@ class SegmentRunner:
             Layers with a thought adapter.
         thought_start (`int`, *optional*, defaults to `0`):
             First column that it acts on: that of `<|latent_start|>`. No chunk lies across it.
+
+    Attributes:
+        mask_of_single_tokens (`torch.Tensor` or `dict`, *optional*):
+            Mask of chunks of one column; at first that of all others.
     """
 
     def __init__(
@@ -264,7 +268,7 @@ class SegmentRunner:
     ) -> None:
         self.body = body
         self.cache = cache
-        self.attention_mask = attention_mask
+        self.attention_mask = self.mask_of_single_tokens = attention_mask
         self.position_ids = position_ids
         self.options = options
         self.thought_layers, self.thought_start = thought_layers, thought_start
@@ -278,9 +282,10 @@ class SegmentRunner:
         if isinstance(self.cache, ReplayCache):
             self.cache = self.cache.fork()
             keeps_cache = False  # checkpointed layers warn about use_cache=True, and write to the cache all the same
+        mask = self.mask_of_single_tokens if stop - start == 1 else self.attention_mask
         with acting(self.thought_layers, start >= self.thought_start):
             piece = self.body(
-                attention_mask=self._mask(self.attention_mask, start, stop),
+                attention_mask=self._mask(mask, start, stop),
                 position_ids=self.position_ids[..., start:stop],
                 cache=self.cache,
                 use_cache=keeps_cache,

@@ -114,6 +114,7 @@ def _length_of_last_block(prompt: torch.Tensor, attention_mask: torch.Tensor | N
             "STORM of the checkpoint with `StormForConditionalGeneration.from_backbone`."
         )
     start_id, latent_id, end_id = config.latent_block_ids
+    prompt = prompt.cpu()  # one wait for the device instead of three
     is_block = torch.isin(prompt, prompt.new_tensor(config.latent_block_ids))  # (B, S)
     length = int(is_block[0].sum())
     block = prompt.new_tensor([start_id, *[latent_id] * (length - 2), end_id][-length:] if length else [])

@@ -31,10 +31,13 @@ class LatentBlock:
             Column of each row's first placeholder.
         num_latents (`int`):
             Number K of placeholders, the same in every row.
+        has_padding (`bool`, *optional*, defaults to `True`):
+            Whether the batch may hold padding.
     """
 
     first: tuple[int, ...]
     num_latents: int
+    has_padding: bool = True
 
     @property
     def start(self) -> int:
@@ -52,7 +55,12 @@ class LatentBlock:
         return len(set(self.first)) == 1
 
 
-def find_latent_block(input_ids: torch.Tensor, config: StormConfig, is_chunk: bool = False) -> LatentBlock | None:
+def find_latent_block(
+    input_ids: torch.Tensor,
+    config: StormConfig,
+    is_chunk: bool = False,
+    attention_mask: torch.Tensor | None = None,
+) -> LatentBlock | None:
     """Find the latent block of a batch and refuse everything that is not one whole block per row.
 
     Args:
@@ -62,6 +70,8 @@ def find_latent_block(input_ids: torch.Tensor, config: StormConfig, is_chunk: bo
             Holds the three token ids and the bound of the rollout.
         is_chunk (`bool`, *optional*, defaults to `False`):
             Whether the ids may be a piece of a prompt (there is a cache), so that a block may be cut at its edges.
+        attention_mask (`torch.Tensor` of shape `(batch_size, length)`, *optional*):
+            1 where a token is, the cached past included.
 
     Returns:
         [`LatentBlock`] or `None`: `None` if no row holds a placeholder.
@@ -72,7 +82,7 @@ def find_latent_block(input_ids: torch.Tensor, config: StormConfig, is_chunk: bo
     """
     if config.latent_token_id is None:
         return None
-    seen = _Seen.of(input_ids, config)
+    seen = _Seen.of(input_ids, config, attention_mask)
     if not seen.has_block_token:
         return None
     if any(seen.counts):
@@ -86,7 +96,7 @@ def find_latent_block(input_ids: torch.Tensor, config: StormConfig, is_chunk: bo
             f"`<|latent_end|>`, and latent tokens nowhere else; got {_describe(input_ids, config)}. Write prompts with the "
             "chat template of `storm_processor`, which renders the block in the last assistant turn only."
         )
-    return LatentBlock(seen.first, seen.counts[0]) if any(seen.counts) else None
+    return LatentBlock(seen.first, seen.counts[0], seen.has_padding) if any(seen.counts) else None
 
 
 @dataclass(frozen=True)
@@ -97,12 +107,14 @@ class _Seen:
     is_exact: bool  # in every row, latent ids are a start, placeholders in a row, an end, and no others
     ends_inside: bool  # every row goes on after its placeholders
     is_marker_inside: bool  # a start before the last column, or an end after the first one
+    has_padding: bool
     counts: tuple[int, ...]  # placeholders of each row
     first: tuple[int, ...]  # column of the first one, 0 if there is none
 
     @classmethod
-    def of(cls, input_ids: torch.Tensor, config: StormConfig) -> "_Seen":
+    def of(cls, input_ids: torch.Tensor, config: StormConfig, attention_mask: torch.Tensor | None) -> "_Seen":
         start_id, latent_id, end_id = (-1 if token_id is None else token_id for token_id in config.latent_block_ids)
+        is_token = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         is_latent = input_ids.eq(latent_id)
         is_block_token = is_latent | input_ids.eq(start_id) | input_ids.eq(end_id)
         found = torch.where(is_block_token, input_ids, -1)
@@ -117,12 +129,12 @@ class _Seen:
             (block == found).all(),
             (end < input_ids.shape[1]).all(),
             (found[:, 1:] == end_id).any() | (found[:, :-1] == start_id).any(),
+            (is_token == 0).any(),
         ]
         read = torch.cat([torch.stack(facts).to(counts.dtype), counts, first]).tolist()
-        has_block_token, is_exact, ends_inside, is_marker_inside = map(bool, read[: len(facts)])
         rows = read[len(facts) :]
         counts_of_rows, first_of_rows = tuple(rows[: len(input_ids)]), tuple(rows[len(input_ids) :])
-        return cls(has_block_token, is_exact, ends_inside, is_marker_inside, counts_of_rows, first_of_rows)
+        return cls(*map(bool, read[: len(facts)]), counts_of_rows, first_of_rows)
 
 
 def _check_counts(seen: _Seen, config: StormConfig, is_chunk: bool) -> None:
@@ -277,5 +289,7 @@ class feeding_latents:  # noqa: N801 (a context manager, used like a function)
         if tuple(output.shape[:-1]) != self.sequence_shape or threading.get_ident() != self.thread:
             return None
         self.was_fed = True
+        if self.embeds.shape[1] == output.shape[1]:  # no token has a part in it, nor a gradient, which is as wide as the vocabulary
+            return self.embeds.to(output)
         stop = self.start + self.embeds.shape[1]
         return torch.cat([output[:, : self.start], self.embeds.to(output), output[:, stop:]], dim=1)  # (B, S, D)

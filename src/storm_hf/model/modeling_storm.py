@@ -361,8 +361,9 @@ class StormForConditionalGeneration(StormPreTrainedModel, FromBackboneMixin, Sto
             if token_id is not None:
                 shift_labels = shift_labels.masked_fill(shift_labels == token_id, -100)
         is_supervised = shift_labels != -100  # (B, S)
-        logits = self.compute_logits(hidden_states[is_supervised]).float()
-        total = nn.functional.cross_entropy(logits, shift_labels[is_supervised], reduction="sum")
+        positions = is_supervised.nonzero(as_tuple=True)  # waits for the device once; two masks as indices would each do
+        logits = self.compute_logits(hidden_states[positions]).float()
+        total = nn.functional.cross_entropy(logits, shift_labels[positions], reduction="sum")
         return total / (is_supervised.sum().clamp(min=1) if num_items_in_batch is None else num_items_in_batch)
 
 
@@ -418,7 +419,8 @@ class StormModel(StormPreTrainedModel):
         inputs = self._backbone_inputs(**kwargs)
         block = None
         if input_ids is not None and input_ids.shape[1] > 1:  # a decoding step never looks for a block
-            block = find_latent_block(input_ids, self.config, is_chunk=cache is not None)
+            mask = attention_mask if isinstance(attention_mask, torch.Tensor) else None
+            block = find_latent_block(input_ids, self.config, is_chunk=cache is not None, attention_mask=mask)
         if block is None or input_ids is None:
             if inputs_embeds is not None and input_ids is None:
                 refuse_embedded_block(inputs_embeds, self.get_input_embeddings(), self.config)

@@ -20,7 +20,7 @@ from transformers.modeling_outputs import ModelOutput
 from .cache_storm import ReplayCache, SegmentRunner, by_row, checkpointing_with_cache, open_cache, rollout_state
 from .errors_storm import ConfigurationError, LatentError
 from .latent_block_storm import LatentBlock, RowAlignment, feeding_latents
-from .step_mask_storm import as_mask, check_unchunked, step_attention
+from .step_mask_storm import as_mask, check_unchunked, mask_of_single_tokens, step_attention
 from .thought_adapter_storm import thought_layers, without_checkpointing
 
 
@@ -346,19 +346,20 @@ class LatentForward:
     def _roll_out(
         self, input_ids: torch.Tensor, mask: torch.Tensor | None, positions: torch.Tensor, inputs: dict[str, Any]
     ) -> tuple[SegmentRunner, torch.Tensor]:
-        """The bounded rollout: the prompt, K single-token steps, the rest."""
+        """The bounded rollout: the prompt, then K steps, the last of which takes the rest of the sequence along."""
         layers = self._checkpointed_layers()
         cache = self._open_cache(is_checkpointing=bool(layers)) if self.cache is None else self.cache
         runner, tokens = self._open(cache, input_ids, mask, positions, inputs)
-        stop = self.block.stop
+        has_padding = self.block.has_padding or not self.block.is_aligned  # moved rows are padded
+        runner.mask_of_single_tokens = mask_of_single_tokens(mask, has_padding, self.model.get_decoder())
         with checkpointing_with_cache(layers):
             reaches_prompt = self.gradient.reaches_prompt(self.block.num_latents)
             with torch.set_grad_enabled(torch.is_grad_enabled() and reaches_prompt):
                 state = self._read_prompt(runner, tokens, inputs)
+            if runner.mask_of_single_tokens is None:
+                runner.attention_mask = None  # nor is there anything to hide from what follows the block
             if self.gradient.jacobi_sweeps is None:
                 latents = self._step_by_step(runner, state, tokens)
-                if stop < input_ids.shape[1]:
-                    runner(stop, input_ids.shape[1], **tokens(stop, input_ids.shape[1]))
             else:
                 latents = self._in_parallel(runner, state, self.gradient.jacobi_sweeps, tokens)
         return runner, latents
@@ -374,14 +375,15 @@ class LatentForward:
         return runner(start - 1, start, **tokens(start - 1, start))[:, -1]
 
     def _step_by_step(self, runner: SegmentRunner, state: torch.Tensor, tokens: Tokens) -> torch.Tensor:
-        """K single-token steps."""
-        num_latents = self.block.num_latents
+        """K steps of one token each; no latent waits for the last one, so that what follows the block runs with it."""
+        num_latents, num_columns = self.block.num_latents, runner.position_ids.shape[-1]
         fed: list[torch.Tensor] = []
 
         def advance(latent: torch.Tensor) -> torch.Tensor:
             column = self.block.start + len(fed)
             fed.append(latent)
-            state = self._run_fed(runner, column, column + 1, latent[:, None], tokens(column, column + 1))[:, -1]
+            stop = num_columns if len(fed) == num_latents else column + 1
+            state = self._run_fed(runner, column, stop, latent[:, None], tokens(column, stop))[:, 0]
             if self.after_step is not None:
                 self.after_step(runner, tokens, column + 1, state)
             return state

@@ -1,6 +1,6 @@
-"""Attention masks of latents that keep to their own step (`latent_attention="step"`).
+"""Attention masks of latent steps, and those of latents that keep to their own one (`latent_attention="step"`).
 
-The tokens of the clip are cut into K + 1 stretches of equal length: how it begins, then one for each step. A latent is made from
+Of the second kind: the tokens of the clip are cut into K + 1 stretches of equal length: how it begins, then one for each step. A latent is made from
 the stretch of its step, the first one also from the beginning, and from the latent before, which is what its slot is fed. So a
 step is read the same however many came before, and a model can think for longer than it was trained to. What follows the block
 sees the text and the last latent. The clip and the question see what they always do.
@@ -82,14 +82,46 @@ def as_mask(sees: torch.Tensor, decoder: PreTrainedModel) -> torch.Tensor:
     return torch.zeros_like(sees, dtype=decoder.dtype).masked_fill(~sees, hidden)[:, None]
 
 
+def mask_of_single_tokens(
+    attention_mask: torch.Tensor | None, has_padding: bool, decoder: PreTrainedModel
+) -> torch.Tensor | None:
+    """Prepare the mask of a sequence for passes over one token each, which see all tokens before them.
+
+    From a mask of tokens a decoder would make one for its attention in each of these passes, and wait for the device to know
+    whether there is padding. That is known here, and the mask is a view.
+
+    Args:
+        attention_mask (`torch.Tensor` of shape `(batch_size, length)`, *optional*):
+            1 where a token is, the cached past included. A mask of any other kind is returned as it is.
+        has_padding (`bool`):
+            Whether it holds a 0.
+        decoder ([`~transformers.PreTrainedModel`]):
+            The language model. One that reads padding otherwise than by full `sdpa` attention keeps its mask of tokens.
+
+    Returns:
+        `torch.Tensor` or `None`: Of shape `(batch_size, 1, length, length)`; None if there is nothing to hide.
+    """
+    if not isinstance(attention_mask, torch.Tensor) or attention_mask.ndim != 2:
+        return attention_mask
+    if not has_padding:
+        return None
+    if decoder.config._attn_implementation != "sdpa" or _kinds_of_layers(decoder) != {"full_attention"}:
+        return attention_mask
+    return attention_mask.bool()[:, None, None].expand(-1, -1, attention_mask.shape[1], -1)
+
+
+def _kinds_of_layers(decoder: PreTrainedModel) -> set[str]:
+    every_layer = "sliding_attention" if getattr(decoder.config, "sliding_window", None) else "full_attention"
+    return set(getattr(decoder.config, "layer_types", None) or [every_layer])
+
+
 def check_layers(decoder: PreTrainedModel) -> None:
     """Refuse a decoder that has layers without a mask to replace.
 
     Raises:
         ConfigurationError: If a layer has other attention than a full one.
     """
-    every_layer = "sliding_attention" if getattr(decoder.config, "sliding_window", None) else "full_attention"
-    kinds = set(getattr(decoder.config, "layer_types", None) or [every_layer])
+    kinds = _kinds_of_layers(decoder)
     if kinds != {"full_attention"}:
         raise ConfigurationError(
             "`latent_attention='step'` needs a backbone whose layers have full attention, but this one has "

@@ -1,7 +1,8 @@
-"""Numerical precision: float32 masters, the search for non-finite numbers, and the error of a cheaper gradient."""
+"""Numerical precision: float32 masters, their casts, the search for non-finite numbers, and the error of a cheaper gradient."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,6 +48,32 @@ def train_whole_in_float32(model: PreTrainedModel, args: TrainingArguments) -> N
         return
     logger.warning("The weights to train are %s and are cast to float32, in which small steps are not lost.", dtype)
     model.float()
+
+
+@contextmanager
+def frozen_weights_cast(model: PreTrainedModel | PeftModel, dtype: torch.dtype) -> Iterator[None]:
+    """Hold the frozen matrices of a language model in the precision of autocast while it is open: for one training step.
+
+    Autocast casts a weight that is trained once for all passes of a forward pass, but a frozen one whenever it is read: in a
+    rollout K + 1 times, and the backward pass needs every cast. Only weights of linear layers are held so, which autocast would
+    cast to the same numbers. Norms and embeddings stay what they are, and so does the model once the step is over.
+
+    Args:
+        model ([`StormForConditionalGeneration`] or [`~peft.PeftModel`]):
+            The model, its weights in one piece.
+        dtype (`torch.dtype`):
+            Precision of autocast.
+    """
+    layers = [layer for layer in model.get_decoder().modules() if type(layer) is nn.Linear]
+    weights = [layer.weight for layer in layers if not layer.weight.requires_grad and layer.weight.dtype not in HALF]
+    masters = [weight.data for weight in weights]
+    for weight in weights:
+        weight.data = weight.data.to(dtype)
+    try:
+        yield
+    finally:
+        for weight, master in zip(weights, masters, strict=True):
+            weight.data = master
 
 
 def explain_loss(loss: float, step: int, batch: Mapping[str, Any], model: nn.Module) -> str:

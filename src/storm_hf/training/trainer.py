@@ -3,6 +3,7 @@
 import logging
 import os
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from typing import Any, ClassVar
 
 import numpy as np
@@ -39,7 +40,7 @@ from storm_hf.training.config import StormTrainingConfig
 from storm_hf.training.language_regularizer import LanguageRegularizer, choose_language
 from storm_hf.training.learning_rates import rates_of_parts, split_parameter_groups, vision_parameters
 from storm_hf.training.peft import complete_adapter
-from storm_hf.training.precision import explain_loss, gradient_error, train_whole_in_float32
+from storm_hf.training.precision import explain_loss, frozen_weights_cast, gradient_error, train_whole_in_float32
 from storm_hf.training.rank_consistency import check_ranks_match, forward_signatures, is_sharded, unshard_lm_head
 from storm_hf.training.samplers import (
     LengthGroupedRows,
@@ -51,9 +52,11 @@ from storm_hf.training.samplers import (
 )
 from storm_hf.training.thought_adapter import train_thought_adapter
 from storm_hf.training.throughput import Batch, ThroughputMeter
+from storm_hf.training.weight_gradients import gathered_weight_gradients
 
 
 _BOTTLENECK, _NUM_LATENTS = 1, 2  # what draws are for
+_AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 logger = logging.getLogger(__name__)
 
@@ -392,10 +395,27 @@ class StormTrainer(CheckpointingTrainer, SFTTrainer):
         if not self._has_warned_of_error:
             self._has_warned_of_error = True
             self._warn_of_gradient_error()
-        loss = super().training_step(model, inputs, num_items_in_batch)
+        with self._weights_read_once():
+            loss = super().training_step(model, inputs, num_items_in_batch)
         if not torch.isfinite(loss).all():
             raise StageError(explain_loss(float(loss), self.state.global_step + 1, inputs, self.model))
         return loss
+
+    def _weights_read_once(self) -> ExitStack:
+        """Cast and differentiate a weight once for all passes of a step, where it lies on this process in one piece.
+
+        Gradients are gathered on a processor, where that was measured. On a GPU single-token passes wait for their launches,
+        which Python's part in them would delay. An adapter's matrices are too small to gain by it.
+        """
+        once = ExitStack()
+        if self.is_deepspeed_enabled or self.args.torch_compile or is_sharded(self.model):
+            return once
+        if (dtype := _AUTOCAST.get(self.accelerator.mixed_precision)) is not None:
+            once.enter_context(frozen_weights_cast(self.model, dtype))
+        has_adapter = is_peft_model(self.model) or getattr(self.model.config, "thought_adapter", None) is not None
+        if self.args.device.type == "cpu" and not has_adapter:
+            once.enter_context(gathered_weight_gradients(self.model))
+        return once
 
     def _warn_of_gradient_error(self) -> None:
         gradient = self.args.rollout_gradient
