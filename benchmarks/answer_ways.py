@@ -204,7 +204,7 @@ def row_by_row(model: StormForConditionalGeneration, request: Request, num_laten
     return Answer(torch.cat([row.tokens for row in rows]), torch.cat([row.latents for row in rows]))
 
 
-class _Passes:
+class Passes:
     """Forward passes of the backbone on embeddings, with a cache or over the whole sequence each time."""
 
     def __init__(self, model: StormForConditionalGeneration, has_cache: bool) -> None:
@@ -251,7 +251,7 @@ def by_hand(
             False runs it again for each token of the answer.
     """
     embed, num_rows = model.get_input_embeddings(), len(request.prompt)
-    passes = _Passes(model, has_cache=caches_latents)
+    passes = Passes(model, has_cache=caches_latents)
     marker = torch.full((num_rows, 1), START, device=request.prompt.device)
     state = passes(embed(torch.cat([request.prompt, marker], dim=1)))
     latents = []
@@ -259,14 +259,14 @@ def by_hand(
         latents.append(model.model.latent_projector(state))
         state = passes(latents[-1][:, None] * model.config.latent_scale)
     if caches_answer and not caches_latents:  # one more pass, which fills a cache
-        passes, before = _Passes(model, has_cache=True), passes.read
+        passes, before = Passes(model, has_cache=True), passes.read
         passes(torch.cat(before, dim=1))
     passes.cache = passes.cache if caches_answer else None
     tokens = _decode(model, passes, passes(embed(torch.full_like(marker, END))), request.num_tokens)
     return Answer(tokens, torch.stack(latents, dim=1))
 
 
-def _decode(model: StormForConditionalGeneration, passes: _Passes, state: torch.Tensor, num_tokens: int) -> torch.Tensor:
+def _decode(model: StormForConditionalGeneration, passes: Passes, state: torch.Tensor, num_tokens: int) -> torch.Tensor:
     """Write tokens greedily; no latent token is written."""
     tokens = torch.empty(len(state), 0, dtype=torch.long, device=state.device)
     is_finished = [False] * len(state)

@@ -128,13 +128,14 @@ def check(ways: Sequence[Way], model: StormForConditionalGeneration, request: Re
 
 
 def measure(cell: Cell, model: StormForConditionalGeneration, ways: Sequence[Way], rounds: int) -> None:
-    """Fill a cell: compare, warm up, and let all ways take turns."""
+    """Fill a cell: compare, warm up what was not compared, and let all ways take turns."""
     request = Request(
         random_prompt(model, cell.batch, cell.prompt), cell.answer, cell.cache != "dynamic", cell.cache == "compiled"
     )
     check(ways, model, request)
     for way in ways:
-        if request.is_compiled or not way.name.startswith("text"):  # a chain is the same code as the direct answer
+        is_warm = way.num_latents is not None or way.name.startswith("text")  # a chain is the code of the direct answer
+        if request.is_compiled or not is_warm:
             way.answer(model, request)
     for _ in range(rounds):
         for way in ways:

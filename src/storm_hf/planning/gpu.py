@@ -1,4 +1,4 @@
-"""GPUs by name: their memory beside their arithmetic, and whether a plan fits."""
+"""GPUs by name: memory, its bandwidth and arithmetic, and whether a plan fits."""
 
 from dataclasses import dataclass
 
@@ -27,6 +27,25 @@ MEMORY_GIB = {
     "NVIDIA GeForce RTX 4090": 24,
     "NVIDIA GeForce RTX 3090": 24,
 }
+# Bytes per second of the memory, from the same data sheets.
+BYTES_PER_SECOND = {
+    "NVIDIA A100-SXM4-40GB": 1555e9,
+    "NVIDIA A100-PCIE-40GB": 1555e9,
+    "NVIDIA A100-SXM4-80GB": 2039e9,
+    "NVIDIA A100 80GB PCIe": 1935e9,
+    "NVIDIA H100 80GB HBM3": 3350e9,
+    "NVIDIA H100 PCIe": 2000e9,
+    "NVIDIA H100 NVL": 3900e9,
+    "NVIDIA H200": 4800e9,
+    "NVIDIA H200 NVL": 4800e9,
+    "NVIDIA GH200 480GB": 4000e9,
+    "NVIDIA B200": 8000e9,
+    "NVIDIA L4": 300e9,
+    "NVIDIA L40S": 864e9,
+    "NVIDIA A10": 600e9,
+    "NVIDIA GeForce RTX 4090": 1008e9,
+    "NVIDIA GeForce RTX 3090": 936e9,
+}
 _SIZES_GIB = (8, 12, 16, 24, 32, 40, 48, 80, 96, 141, 180)
 
 
@@ -41,11 +60,14 @@ class Gpu:
             Its memory.
         flops_per_second (`float`):
             Dense 16-bit FLOPs per second.
+        bytes_per_second (`float`):
+            Bytes that its memory reads or writes per second.
     """
 
     name: str
     memory_gib: int
     flops_per_second: float
+    bytes_per_second: float
 
     def fits(self, num_bytes: int) -> bool:
         """Return True if there is room for `num_bytes`, beside what the driver and the allocator keep."""
@@ -60,7 +82,7 @@ def find_gpu(name: str) -> Gpu:
     """
     for full_name, memory in MEMORY_GIB.items():
         if name.casefold() in full_name.casefold():
-            return Gpu(full_name, memory, PEAK_FLOPS_PER_SECOND[full_name])
+            return Gpu(full_name, memory, PEAK_FLOPS_PER_SECOND[full_name], BYTES_PER_SECOND[full_name])
     known = ", ".join(full_name.removeprefix("NVIDIA ") for full_name in MEMORY_GIB)
     raise ConfigurationError(f"Expected a part of the name of a known GPU, got {name!r}. Known are: {known}.")
 
