@@ -134,7 +134,7 @@ class Request:
         if self.is_static:
             options |= {"cache_implementation": "static", "disable_compile": not self.is_compiled}
         if self.is_compiled:
-            options["compile_config"] = CompileConfig(mode="default")
+            options["compile_config"] = CompileConfig()
             options["compile_config"]._compile_all_devices = True  # by default CPUs are left out
         return options
 
