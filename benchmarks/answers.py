@@ -38,6 +38,7 @@ from storm_hf.reporting import Bar, bar_chart, write_atomically
 CACHES = ("dynamic", "static", "compiled")
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 5e-2}  # of the size of the latents
 STORM, DIRECT, FIRST = "STORM K=8", "direct, transformers", "first token, transformers"
+REFERENCES = (FIRST, DIRECT, "direct")  # what the others are compared with: never left out
 CHAIN, SLOW, LOOP = "text 128", "recompute latents K=16", "Python loop K=8"
 NUM_EXTRA = 9  # passes of STORM with K = 8 before the first token of the answer, beside that of the prompt
 SECTION = "### Time of an answer"
@@ -84,11 +85,14 @@ class Cell:
         measured = way in self.seconds and other in self.seconds
         return quartiles(self.of(way) / self.of(other)) if measured else "-"
 
-    def latent_step(self) -> np.ndarray:
-        """A pass of STORM, K = 8, over a decoding step, from differences to the direct answers of the same round."""
-        text = min((name for name in self.seconds if name.startswith("text")), key=lambda name: int(name.split()[1]))
-        step = (self.of(text) - self.of(DIRECT)) / int(text.split()[1])
-        return (self.of(STORM) - self.of("direct")) / NUM_EXTRA / step
+    def latent_step(self) -> str:
+        """Quartiles of a pass of STORM, K = 8, over a decoding step, from differences to direct answers of the same round."""
+        chains = [name for name in self.seconds if name.startswith("text")]
+        if not chains or STORM not in self.seconds:
+            return "-"
+        length, text = min((int(name.split()[1]), name) for name in chains)
+        step = (self.of(text) - self.of(DIRECT)) / length
+        return quartiles((self.of(STORM) - self.of("direct")) / NUM_EXTRA / step)
 
     def bound(self) -> float:
         """STORM, K = 8, over the direct answer may be this, if a latent step is at most 1.1 decoding steps."""
@@ -187,7 +191,7 @@ def summary_table(cells: Sequence[Cell]) -> str:
             str(cell),
             cell.ratio(STORM, "direct"),
             f"{cell.bound():.2f}",
-            quartiles(cell.latent_step()),
+            cell.latent_step(),
             cell.ratio(CHAIN, STORM),
             cell.ratio("STORM K=16", SLOW),
             cell.ratio(LOOP, STORM),
@@ -268,12 +272,16 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def chosen_ways(without: Sequence[str]) -> list[Way]:
+    """List all ways but those whose names begin with one of some words."""
+    return [way for name, way in all_ways().items() if name in REFERENCES or not name.startswith(tuple(without))]
+
+
 def measure_grid(arguments: argparse.Namespace) -> tuple[dict[str, str], list[Cell]]:
     """Measure all cells, and save after each."""
     if arguments.device == "cpu":
         torch.set_num_threads(1)
-    left_out = tuple(arguments.without)
-    ways = [way for name, way in all_ways().items() if not (left_out and name.startswith(left_out))]
+    ways = chosen_ways(arguments.without)
     known, cells = facts(arguments.device), []
     for size in arguments.sizes:
         model = build(size, arguments.device, getattr(torch, arguments.dtype))
