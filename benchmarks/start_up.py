@@ -6,7 +6,7 @@
 The script imports torch and transformers, loads the same checkpoint with its own code, reads the clip with PyAV and generates; both answer
 one question with at most four tokens. They take turns, each in a new interpreter, in CPU time, which a busy machine hardly
 changes; the target is a ratio of 1.1. Without `--model` an untrained one of the size of the demo's is made. `--profile` lists the
-modules that `storm ask` loads and the script does not, with the time of their import. Imports and commands without a model are
+packages that `storm ask` loads and the script does not, with the time of their import by the clock. Imports and commands without a model are
 those of `benchmarks/import_cost.py`.
 """
 
@@ -48,7 +48,7 @@ inputs = processor(text=[text], videos=[frames], video_metadata=[metadata], retu
 tokens = model.generate(**inputs, max_new_tokens={num_tokens}, do_sample=False)
 print(processor.decode(tokens[0, inputs["input_ids"].shape[1]:], skip_special_tokens=True))
 """
-_IMPORTED = re.compile(r"^import time: +(\d+) \| +(\d+) \|( +)(\S+)$", re.MULTILINE)
+_IMPORTED = re.compile(r"^import time: +(\d+) \| +\d+ \| +(\S+)$", re.MULTILINE)
 
 
 def make_stand_in(folder: Path) -> tuple[Path, Path]:
@@ -94,18 +94,14 @@ def run(code: str, *flags: str) -> tuple[float, str]:
 
 
 def only_ours(ours: str, plain: str) -> list[tuple[str, float]]:
-    """List imports of the first profile that the second has not, outermost only, with their milliseconds, longest first."""
-    known = {name for _, _, _, name in _IMPORTED.findall(plain)}
-    found: list[tuple[str, float]] = []
-    covered: float = -1
-    for _, cumulative, indent, name in reversed(_IMPORTED.findall(ours)):  # a module comes after those that it imports
-        if covered >= 0 and len(indent) > covered:
-            continue
-        covered = -1
+    """Add up the imports of the first profile that the second has not, by package, in milliseconds, longest first."""
+    known = {name for _, name in _IMPORTED.findall(plain)}
+    found: dict[str, float] = {}
+    for microseconds, name in _IMPORTED.findall(ours):
         if name not in known:
-            covered = len(indent)
-            found.append((name, int(cumulative) / 1000))
-    return sorted(found, key=lambda one: -one[1])
+            package = ".".join(name.split(".")[:2])
+            found[package] = found.get(package, 0) + int(microseconds) / 1000
+    return sorted(found.items(), key=lambda one: -one[1])
 
 
 def main() -> None:
