@@ -83,7 +83,13 @@ def make_config(shape: Shape) -> StormConfig:
         "bos_token_id": None,
         "eos_token_id": None,  # so that each way writes as many tokens as it is asked for
     }
-    vision = {"depth": 1, "hidden_size": 32, "intermediate_size": 32, "num_heads": 2, "out_hidden_size": shape.hidden_size}
+    vision = {
+        "depth": 1,
+        "hidden_size": 32,
+        "intermediate_size": 32,
+        "num_heads": 2,
+        "out_hidden_size": shape.hidden_size,
+    }
     backbone = CONFIG_MAPPING["qwen2_5_vl"](
         text_config=text, vision_config=vision, tie_word_embeddings=shape.is_tied, pad_token_id=PAD
     )
@@ -266,7 +272,9 @@ def by_hand(
     return Answer(tokens, torch.stack(latents, dim=1))
 
 
-def _decode(model: StormForConditionalGeneration, passes: Passes, state: torch.Tensor, num_tokens: int) -> torch.Tensor:
+def _decode(
+    model: StormForConditionalGeneration, passes: Passes, state: torch.Tensor, num_tokens: int
+) -> torch.Tensor:
     """Write tokens greedily; no latent token is written."""
     tokens = torch.empty(len(state), 0, dtype=torch.long, device=state.device)
     is_finished = [False] * len(state)

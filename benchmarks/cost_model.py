@@ -138,8 +138,7 @@ class Cost:
     def seconds(self, rates: "Rates") -> float:
         """Predict the time of its operations one after the other."""
         return sum(
-            rates.operation_seconds
-            + max(one.flops / rates.flops_per_second, one.num_bytes / rates.bytes_per_second)
+            rates.operation_seconds + max(one.flops / rates.flops_per_second, one.num_bytes / rates.bytes_per_second)
             for one in self.operations
         )
 

@@ -115,23 +115,28 @@ def cells(row: Row, size: str, dtype: torch.dtype, bandwidth: float, peak: float
     return [f"{row.prompt:,}", quartiles(1000 * prefill), utilisation, *steps, quartiles(ratios[0]), *answers]
 
 
-def main() -> None:
-    """Measure one prompt length after the other, print the table, and save the figures."""
-    begin = time.perf_counter()
+def parse() -> argparse.Namespace:
+    """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", default="7b", choices=SIZES)
     parser.add_argument("--prompts", type=int, nargs="+", default=[256, 2048, 8192])
     parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
     parser.add_argument("--dtype", default="bfloat16", choices=("bfloat16", "float32"))
-    parser.add_argument("--compiled", action="store_true", help="answers with a static cache and compiled decoding steps")
+    parser.add_argument("--compiled", action="store_true", help="answers with a static cache and compiled steps")
     parser.add_argument("--chain", type=int, default=256, help="tokens of the chain of thought")
     parser.add_argument("--answer", type=int, default=8, help="tokens of the answer")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--minutes", type=float, default=8.0, help="after which no further prompt is begun")
     parser.add_argument("--out", type=Path, default=Path("runs/gpu_answers.json"))
-    arguments = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Measure one prompt length after the other, save the figures, and print the table."""
+    begin, arguments = time.perf_counter(), parse()
     device, dtype = torch.device(arguments.device), getattr(torch, arguments.dtype)
-    bandwidth, peak, where = copy_bandwidth(device), known_flops_per_second(device), facts(arguments.device)
+    where, bandwidth, peak = facts(arguments.device), copy_bandwidth(device), known_flops_per_second(device)
+    known = {**where, "size": arguments.size, "dtype": arguments.dtype, "copy_bandwidth": bandwidth}
     model = build(arguments.size, arguments.device, dtype)
     rows: list[Row] = []
     for prompt in arguments.prompts:
@@ -140,12 +145,13 @@ def main() -> None:
             continue
         request = Request(random_prompt(model, 1, prompt), arguments.answer, arguments.compiled, arguments.compiled)
         rows.append(measure(model, request, arguments.rounds, arguments.chain))
-        known = {**where, "size": arguments.size, "dtype": arguments.dtype, "copy_bandwidth": bandwidth}
         write_atomically(arguments.out, json.dumps({**known, "rows": [asdict(row) for row in rows]}, indent=1) + "\n")
     print(f"{arguments.size}, {arguments.dtype}, {where['machine']}, torch {where['torch']}, {where['date']}")
-    print(f"copy bandwidth {bandwidth / 1e9:,.0f} GB/s, peak {'unknown' if peak is None else f'{peak / 1e12:,.0f} TFLOP/s'}\n")
-    head = ["prompt", "prefill, ms", "MFU", "latent step, ms", "of copy bandwidth", "decoding step, ms", "of copy bandwidth"]
-    head += ["latent / decoding step", f"STORM K={NUM_LATENTS}, ms", f"text {arguments.chain} / STORM"]
+    written = "unknown" if peak is None else f"{peak / 1e12:,.0f} TFLOP/s"
+    print(f"copy bandwidth {bandwidth / 1e9:,.1f} GB/s, peak {written}\n")
+    head = ["prompt", "prefill, ms", "MFU", "latent step, ms", "of copy bandwidth"]
+    head += ["decoding step, ms", "of copy bandwidth", "latent / decoding step"]
+    head += [f"STORM K={NUM_LATENTS}, ms", f"text {arguments.chain} / STORM"]
     print(table(head, [cells(row, arguments.size, dtype, bandwidth, peak) for row in rows]))
 
 

@@ -110,7 +110,7 @@ def main() -> None:
     parser.add_argument("--model", type=Path, help="a checkpoint, such as runs/demo/storm")
     parser.add_argument("--clip", type=Path, help="a clip, such as clip.mp4")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--profile", action="store_true", help="list imports of `storm ask` that the script does without")
+    parser.add_argument("--profile", action="store_true", help="list imports that are not the script's")
     arguments = parser.parse_args()
     if (arguments.model is None) != (arguments.clip is None):
         parser.error("give --model and --clip, or neither")
@@ -120,8 +120,8 @@ def main() -> None:
         for code in codes.values():  # bytecode and the copy of the checkpoint's code are written once
             run(code)
         if arguments.profile:
-            profiles = [run(code, "-X", "importtime")[1] for code in codes.values()]
-            print("\n".join(f"{milliseconds:6.0f} ms  {name}" for name, milliseconds in only_ours(*profiles)[:NUM_SHOWN]))
+            found = only_ours(*(run(code, "-X", "importtime")[1] for code in codes.values()))
+            print("\n".join(f"{milliseconds:6.0f} ms  {name}" for name, milliseconds in found[:NUM_SHOWN]))
         rounds = np.array([[run(code)[0] for code in codes.values()] for _ in range(arguments.rounds)])  # (rounds, 2)
     for name, seconds in zip(codes, rounds.T, strict=True):
         low, median, high = np.quantile(seconds, (0.25, 0.5, 0.75))
