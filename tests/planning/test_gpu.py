@@ -1,19 +1,19 @@
 import pytest
 
 from storm_hf.errors import ConfigurationError
-from storm_hf.planning.plan import GIB, MEMORY_GIB, Gpu, find_gpu, verdict
+from storm_hf.planning.gpu import BYTES_PER_SECOND, GIB, MEMORY_GIB, Gpu, find_gpu, verdict
 from storm_hf.training.device import PEAK_FLOPS_PER_SECOND
 
 
-GPU = Gpu("a GPU", 24, 1e12)
+GPU = Gpu("a GPU", 24, 1e12, 1e12)
 
 
-def test_every_gpu_of_known_speed_has_a_known_memory():
-    assert MEMORY_GIB.keys() == PEAK_FLOPS_PER_SECOND.keys()
+def test_every_gpu_of_known_speed_has_a_known_memory_and_bandwidth():
+    assert MEMORY_GIB.keys() == PEAK_FLOPS_PER_SECOND.keys() == BYTES_PER_SECOND.keys()
 
 
 def test_gpu_is_found_by_a_part_of_its_name():
-    assert find_gpu("4090") == Gpu("NVIDIA GeForce RTX 4090", 24, 165.2e12)
+    assert find_gpu("4090") == Gpu("NVIDIA GeForce RTX 4090", 24, 165.2e12, 1008e9)
     with pytest.raises(ConfigurationError, match="abacus"):
         find_gpu("abacus")
 
