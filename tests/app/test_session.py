@@ -22,7 +22,7 @@ def thinking(session, examples):
 
 def test_thinking_costs_its_latents_and_direct_answering_none(thinking):
     assert thinking.direct.forward_passes == 1
-    assert thinking.own.forward_passes == NUM_LATENTS + 2
+    assert thinking.own.forward_passes == NUM_LATENTS + 1
     assert thinking.direct.latents is None
     assert len(thinking.own.steps) == NUM_LATENTS
 

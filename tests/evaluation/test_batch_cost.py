@@ -40,10 +40,10 @@ def test_answer_word_of_several_tokens_begins_at_its_first(thinker):
     ("num_latents", "said", "passes"),
     [
         (0, "red", 1),
-        (NUM_LATENTS, "red", NUM_LATENTS + 2),
-        (2, "red", 4),
+        (NUM_LATENTS, "red", NUM_LATENTS + 1),
+        (2, "red", 3),
         (0, CHAIN, 1 + 10),
-        (NUM_LATENTS, "at red", NUM_LATENTS + 3),
+        (NUM_LATENTS, "at red", NUM_LATENTS + 2),
     ],
 )
 def test_cost_counts_forward_passes_up_to_the_first_token_of_the_answer(thinker, num_latents, said, passes):

@@ -118,7 +118,7 @@ def test_noise_is_another_for_every_question(generator, clips):
 def test_counts_say_what_an_answer_cost(generator, clips):
     answer = answers(generator(), [question(clips[0])])[0]
     assert (answer.num_latents, len(answer.latent_norms), answer.latents) == (NUM_LATENTS, NUM_LATENTS, "own")
-    assert answer.forward_passes == NUM_LATENTS + 2 + answer.output_tokens - 1
+    assert answer.forward_passes == NUM_LATENTS + 1 + answer.output_tokens - 1
     assert (answer.truncated, answer.output_tokens) == (True, 6)
     assert answer.seconds > 0
 

@@ -82,7 +82,7 @@ def test_samples_hold_documents_prompts_and_costs(whole):
     assert "a square goes by" in sample["input"]
     counts = sample["token_counts"][0]
     assert (counts["num_latents"], len(counts["latent_norms"]), counts["latents"]) == (4, 4, "own")
-    assert counts["forward_passes"] == 4 + 2 + counts["output_tokens"] - 1
+    assert counts["forward_passes"] == 4 + 1 + counts["output_tokens"] - 1
 
 
 def test_answers_do_not_depend_on_the_batch(whole, make_run):
