@@ -78,7 +78,7 @@ class StormGRPOTrainer(CheckpointingTrainer, GRPOTrainer):
     """
 
     _name = "STORM reinforcement"
-    _stage = "answer"
+    _stage = "grpo"
     _tag_names: ClassVar[list[str]] = ["trl", "storm", "storm-grpo"]
 
     _replayed: Mapping[str, Any]  # rows whose log-probabilities are asked for, as columns
