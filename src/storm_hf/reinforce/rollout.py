@@ -142,10 +142,9 @@ class RolloutSampler:
 
     def _asked(self, row: Row) -> Row:
         """Question and answer of a row of any form."""
-        said = [part["text"] for part in self.prompts.messages(row)[-1]["content"] if part["type"] == "text"]
         of_world = {name: row[name] for name in ("usual_question", "outcome") if is_filled(row, name)}
         answer = row["answer"] if is_filled(row, "answer") else self.prompts.completion(row)
-        return {"question": " ".join(said), "answer": answer, **of_world}
+        return {"question": question_text(self.prompts, row), "answer": answer, **of_world}
 
     def _encode_one(self, model: StormForConditionalGeneration, row: Row) -> Prompt:
         prompt = {name: torch.as_tensor(value).to(model.device) for name, value in self.prompts([row]).items()}
@@ -168,6 +167,12 @@ class RolloutSampler:
         )
         new_tokens = sequences[:, inputs["input_ids"].shape[1] :].tolist()
         return [up_to_end(tokens, self.end_ids) for tokens in new_tokens], rollout.record
+
+
+def question_text(prompts: PromptEncoder, row: Row) -> str:
+    """Text of a row's last message before the answer, as the model reads it."""
+    content = prompts.messages(row)[-1]["content"]
+    return " ".join(part["text"] for part in content if part["type"] == "text")
 
 
 def choose_donor(needy: Group, groups: Sequence[Group]) -> int:
