@@ -60,13 +60,13 @@ def test_density_and_divergence_are_those_of_a_normal_distribution(subspace):
     fed, mean, reference = latents(3), latents(3, seed=1), latents(3, seed=2)
 
     def normal(center):
-        return Independent(Normal(subspace.coordinates(center), std[:, None].expand(-1, RANK)), 1)
+        return Independent(Normal(center, std[:, None].expand(-1, center.shape[-1])), 1)
 
     constant = 0.5 * RANK * torch.log(torch.tensor(2 * torch.pi))
-    torch.testing.assert_close(
-        policy.log_density(fed, mean, std), normal(mean).log_prob(subspace.coordinates(fed)) + constant
-    )
-    torch.testing.assert_close(policy.divergence(mean, reference, std), kl_divergence(normal(mean), normal(reference)))
+    expected = normal(subspace.coordinates(mean)).log_prob(subspace.coordinates(fed)) + constant
+    torch.testing.assert_close(policy.log_density(fed, mean, std), expected)
+    expected = kl_divergence(normal(mean), normal(reference))  # in all directions
+    torch.testing.assert_close(policy.divergence(mean, reference, std), expected)
 
 
 def test_record_replays_noise_around_new_means_and_donors_as_they_were(subspace):

@@ -171,7 +171,11 @@ def test_checkpoint_opens_as_every_storm_does_with_its_statistics(qwen_checkpoin
     assert isinstance(AutoModelForImageTextToText.from_pretrained(tmp_path / "run"), StormForConditionalGeneration)
     for name, weight in weights_of(trainer).items():
         assert torch.equal(model.state_dict()[name], weight), name
-    assert "storm-grpo" in (tmp_path / "run" / "README.md").read_text()
+    card = (tmp_path / "run" / "README.md").read_text()
+    assert "storm-grpo" in card
+    assert (
+        "Reinforcement: rewarded for the answers of its own roll-outs, with noise on the latents, for 1 steps." in card
+    )
     again = tiny_grpo(qwen_checkpoint, rows, tmp_path / "again", model=str(tmp_path / "run"))
     assert again.policy.subspace.rank == 5  # found beside the model
     torch.testing.assert_close(again.policy.subspace.basis, trainer.policy.subspace.basis)

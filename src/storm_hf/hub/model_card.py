@@ -21,7 +21,7 @@ from storm_hf.settings import make_settings
 
 
 FACTS = "storm_card.json"
-Stage = Literal["base", "align", "answer"]
+Stage = Literal["base", "align", "answer", "grpo"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +32,7 @@ class ModelFacts:
         name (`str`):
             Name to load it by: its repository, or the name of its folder as long as it has none.
         stage (`str`):
-            `"base"` (a backbone made a STORM, not trained), `"align"` or `"answer"`.
+            `"base"` (a backbone made a STORM, not trained), `"align"`, `"answer"` or `"grpo"`.
         backbone (`str`):
             Kind of the backbone, such as `qwen2_5_vl`.
         num_latents (`int`):
@@ -129,7 +129,7 @@ def facts_of_model(model: Any, *, name: str, stage: Stage, **known: Any) -> Mode
         name (`str`):
             Name to load it by.
         stage (`str`):
-            `"base"`, `"align"` or `"answer"`.
+            `"base"`, `"align"`, `"answer"` or `"grpo"`.
         known:
             Other fields of [`ModelFacts`].
     """

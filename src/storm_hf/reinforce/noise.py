@@ -1,8 +1,7 @@
 """Exploration in latent space: Gaussian noise around the latents, in the subspace that Stage I has whitened.
 
 A policy over latents is N(mu, std^2 I) in r coordinates: mu is what the model computes, and the coordinates are those along an
-orthonormal basis. So noise makes latents that differ as those of two clips do, and divergences count r numbers and not the hidden
-size.
+orthonormal basis. So noise makes latents that differ as those of two clips do.
 
 Axes: B batch, K latent steps, D hidden size, R rank of the subspace.
 """
@@ -98,8 +97,11 @@ class GaussianLatents:
         return -distance / (2 * std.square()) - self.subspace.rank * std.log()
 
     def divergence(self, means: torch.Tensor, reference: torch.Tensor, std: torch.Tensor) -> torch.Tensor:
-        """KL divergence between policies of the same deviation, ||mu - mu_ref||^2 / (2 std^2). Shapes as in `log_density`."""
-        return self.subspace.coordinates(means - reference).square().sum(dim=-1) / (2 * std.square())
+        """KL divergence between Gaussians of the same deviation in every direction, ||mu - mu_ref||^2 / (2 std^2).
+
+        It counts all directions, so that the mean does not drift in those without noise. Shapes as in `log_density`.
+        """
+        return (means - reference).float().square().sum(dim=-1) / (2 * std.square())
 
 
 @dataclass(eq=False)

@@ -103,20 +103,26 @@ class RolloutSampler:
             DatasetError: If a row that needs a donor finds none with another answer.
         """
         was_training = model.training
-        model.eval()
+        model.eval()  # without dropout, and without checkpointed layers, which keep no cache
         try:
-            groups = self._encode(model, rows, numbers)
-            own = [place for place, is_given in enumerate(has_donor) if not is_given]
-            given = [place for place, is_given in enumerate(has_donor) if is_given]
-            answers, latents = self._generate(model, [groups[place] for place in own], None)
-            chosen = [choose_donor(groups[place], [groups[each] for each in own]) for place in given]
-            if given:
-                more, others = self._generate(model, [groups[place] for place in given], latents.fed[chosen])
-                answers, latents = [*answers, *more], LatentRecord.cat([latents, others])
+            return self._sample(model, self._encode(model, rows, numbers), has_donor)
         finally:
             model.train(was_training)
+
+    def _sample(
+        self, model: StormForConditionalGeneration, groups: list[Group], has_donor: Sequence[bool]
+    ) -> Rollouts:
+        """Roll out the rows that think for themselves, and then those that are fed the latents of one of them."""
+        own = [place for place, is_given in enumerate(has_donor) if not is_given]
+        given = [place for place, is_given in enumerate(has_donor) if is_given]
+        own_groups, needy = [groups[place] for place in own], [groups[place] for place in given]
+        answers, latents = self._generate(model, own_groups)
+        chosen = [choose_donor(group, own_groups) for group in needy]
+        if needy:
+            more, others = self._generate(model, needy, latents.fed[chosen])
+            answers, latents = [*answers, *more], LatentRecord.cat([latents, others])
+        donors = [*[None] * len(own), *(own_groups[place] for place in chosen)]
         order = np.argsort([*own, *given])
-        donors: list[Group | None] = [*[None] * len(own), *(groups[own[place]] for place in chosen)]
         return Rollouts(
             groups,
             [donors[place] for place in order],
@@ -136,10 +142,9 @@ class RolloutSampler:
 
     def _asked(self, row: Row) -> Row:
         """Question and answer of a row of any form."""
-        said = [part["text"] for part in self.prompts.messages(row)[-1]["content"] if part["type"] == "text"]
         of_world = {name: row[name] for name in ("usual_question", "outcome") if is_filled(row, name)}
         answer = row["answer"] if is_filled(row, "answer") else self.prompts.completion(row)
-        return {"question": " ".join(said), "answer": answer, **of_world}
+        return {"question": question_text(self.prompts, row), "answer": answer, **of_world}
 
     def _encode_one(self, model: StormForConditionalGeneration, row: Row) -> Prompt:
         prompt = {name: torch.as_tensor(value).to(model.device) for name, value in self.prompts([row]).items()}
@@ -149,7 +154,7 @@ class RolloutSampler:
         return prompt
 
     def _generate(
-        self, model: StormForConditionalGeneration, groups: Sequence[Group], donors: torch.Tensor | None
+        self, model: StormForConditionalGeneration, groups: Sequence[Group], donors: torch.Tensor | None = None
     ) -> tuple[list[list[int]], LatentRecord]:
         """Think and answer; `donors` (B, K, D) are fed instead of the own latents."""
         tokenizer = self.prompts.processor.tokenizer
@@ -162,6 +167,12 @@ class RolloutSampler:
         )
         new_tokens = sequences[:, inputs["input_ids"].shape[1] :].tolist()
         return [up_to_end(tokens, self.end_ids) for tokens in new_tokens], rollout.record
+
+
+def question_text(prompts: PromptEncoder, row: Row) -> str:
+    """Text of a row's last message before the answer, as the model reads it."""
+    content = prompts.messages(row)[-1]["content"]
+    return " ".join(part["text"] for part in content if part["type"] == "text")
 
 
 def choose_donor(needy: Group, groups: Sequence[Group]) -> int:

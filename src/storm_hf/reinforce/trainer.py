@@ -29,7 +29,7 @@ from storm_hf.reinforce.config import StormGRPOConfig
 from storm_hf.reinforce.noise import GaussianLatents, LatentRecord, LatentSubspace
 from storm_hf.reinforce.replay import Replay, ReplayedLogProbs
 from storm_hf.reinforce.rewards import RewardFunction, find_rewards
-from storm_hf.reinforce.rollout import Rollouts, RolloutSampler
+from storm_hf.reinforce.rollout import Rollouts, RolloutSampler, question_text
 from storm_hf.target_trajectory.trajectory import FILE_NAME, TargetTrajectory
 from storm_hf.training.arguments import EvaluationRows, Rows, load_parts, record_prompts, refuse_arguments
 from storm_hf.training.checkpointing import CheckpointingTrainer
@@ -78,7 +78,7 @@ class StormGRPOTrainer(CheckpointingTrainer, GRPOTrainer):
     """
 
     _name = "STORM reinforcement"
-    _stage = "answer"
+    _stage = "grpo"
     _tag_names: ClassVar[list[str]] = ["trl", "storm", "storm-grpo"]
 
     _replayed: Mapping[str, Any]  # rows whose log-probabilities are asked for, as columns
@@ -142,7 +142,7 @@ class StormGRPOTrainer(CheckpointingTrainer, GRPOTrainer):
         subspace = LatentSubspace(hidden_size)
         if self.args.estimator == "pathwise" and self._targets is not None:
             subspace = LatentSubspace.of_targets(self._targets, hidden_size)
-        elif self.args.estimator == "pathwise":
+        elif self.args.estimator == "pathwise" and self.args.latent_noise:
             logger.warning(
                 "Noise is drawn in all directions of the latents: there is no %s beside the model. `latent_subspace` names the "
                 "folder of its Stage I or of its data set.",
@@ -177,17 +177,11 @@ class StormGRPOTrainer(CheckpointingTrainer, GRPOTrainer):
     def _generate_and_score_completions(self, inputs: list[Row]) -> dict[str, torch.Tensor | Any]:
         """Roll out, reward and compute advantages; add to TRL's batch what replays its rows."""
         self._replayed = {"rows": inputs}
-        texts = [self._text_of(row) for row in inputs]
-        shown = [{**_columns_of(row), "prompt": text} for row, text in zip(inputs, texts, strict=True)]
+        shown = [{**_columns_of(row), "prompt": question_text(self._prompts, row)} for row in inputs]
         batch = super()._generate_and_score_completions(shown)
         if "ref_per_token_logps" in batch:  # the reference came last
             batch["ref_means"] = self._means
         return {**batch, **{name: value for name, value in self._replayed.items() if name != "rows"}}
-
-    def _text_of(self, row: Row) -> str:
-        """The question, for logs and rewards."""
-        content = self._prompts.messages(row)[-1]["content"]
-        return " ".join(part["text"] for part in content if part["type"] == "text")
 
     def _roll_out(self, prompts: Sequence[str], trainer: GRPOTrainer) -> dict[str, Any]:
         """Sample the roll-outs of the generation batch: TRL's `rollout_func`."""
