@@ -65,6 +65,7 @@ ALL = (
     Benchmark("lattice-seeds", "controls.py", f"--world lattice --seeds 0 1 2 --variants {_MAIN}"),
     *(Benchmark(f"{world}-controls", "controls.py", f"--world {world} --seeds 0 1 2") for world in WORLDS[1:]),
     Benchmark("shuffle-latents", "controls.py", "--world shuffle --part latents --seeds 0 1 2"),
+    Benchmark("thought-sources", "thought_sources.py", "--seeds 0 1 2"),
     Benchmark("pretrained-lattice", "pretrained.py", f"--world lattice --seeds 0 --variants {_MAIN}"),
 )  # fmt: skip
 
