@@ -11,6 +11,7 @@ import argparse
 import gc
 import math
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -31,6 +32,7 @@ from storm_hf.planning.memory import Sharing, held_memory
 from storm_hf.planning.recipe import Recipe
 from storm_hf.planning.step import Sequence, measure_step
 from storm_hf.training.peft import default_lora, train_in_float32
+from storm_hf.training.precision import frozen_weights_cast
 from storm_hf.training.trainer import freeze_vision, keep_supervised
 
 
@@ -188,15 +190,16 @@ def measure(case: Case) -> Bytes:
         for step in range(2):
             for _ in range(case.accumulation):
                 before = memory.now
-                with torch.autocast("cpu", dtype=torch.bfloat16, enabled=is_cast):
-                    loss = model(**inputs, fused_lm_head=True).loss
-                own = latents.pop()
-                if case.stage == "I":
-                    loss = loss + own.float().pow(2).mean()  # in the place of L_align
-                del own
-                gc.collect()
-                kept = memory.now - before
-                loss.backward()
+                with frozen_weights_cast(model, torch.bfloat16) if is_cast else nullcontext():
+                    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=is_cast):
+                        loss = model(**inputs, fused_lm_head=True).loss
+                    own = latents.pop()
+                    if case.stage == "I":
+                        loss = loss + own.float().pow(2).mean()  # in the place of L_align
+                    del own
+                    gc.collect()
+                    kept = memory.now - before
+                    loss.backward()
                 del loss
             if step == 0:
                 optimizer.step()

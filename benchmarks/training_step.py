@@ -5,7 +5,8 @@
     python benchmarks/training_step.py --size 7b --prompt 8192 --device cuda --dtype bfloat16 --without recompute
 
 A step is forward and backward, without the optimizer, on rows of a prompt, K latent slots and an answer; random weights. It
-reads each weight once, as the trainers do; "in every pass" is the step without that. All ways take turns, and medians are compared with plain fine-tuning of the same run, which sees the slots as ordinary tokens. `kept` is what
+reads each weight once, as the trainers do; "in every pass" is the step without that. All ways take turns, and medians are compared
+with plain fine-tuning of the same run, or with the first way that is there; the former sees the slots as ordinary tokens. `kept` is what
 autograd keeps between the two passes, weights aside. `recompute` runs the whole prompt again for every latent, without a
 cache, as code that follows Coconut does. The last table compares a latent step with a step of greedy decoding, without head
 and sampling on both sides.
@@ -180,9 +181,7 @@ class Cost:
     peak_bytes: int
 
 
-def measure(
-    model: StormForConditionalGeneration, way: Way, row: Row, autocast: torch.dtype | None = None
-) -> Cost:
+def measure(model: StormForConditionalGeneration, way: Way, row: Row, autocast: torch.dtype | None = None) -> Cost:
     """Make one step and say what it cost."""
     if way.is_checkpointed:
         model.activation_checkpointing_enable({"use_reentrant": False})
@@ -211,9 +210,7 @@ def measure(
     return Cost(seconds, sum(kept.values()), torch.cuda.max_memory_allocated() if on_cuda else 0)
 
 
-def _loss(
-    model: StormForConditionalGeneration, way: Way, row: Row, autocast: torch.dtype | None
-) -> torch.Tensor:
+def _loss(model: StormForConditionalGeneration, way: Way, row: Row, autocast: torch.dtype | None) -> torch.Tensor:
     with torch.autocast(row.prompt.device.type, autocast, enabled=autocast is not None):
         return way.loss(model, row)
 
@@ -256,7 +253,9 @@ def compare(
     weights += model.get_output_embeddings().weight.numel() - model.get_input_embeddings().weight.numel()
     peak = PEAK_FLOPS_PER_SECOND.get(torch.cuda.get_device_name()) if row.prompt.is_cuda else None
     utilisation = " MFU |" if peak else ""
-    print(f"\nK = {row.num_latents}, prompt {row.prompt.shape[1]}, answer {row.answer.shape[1]}, rows {len(row.prompt)}\n")
+    print(
+        f"\nK = {row.num_latents}, prompt {row.prompt.shape[1]}, answer {row.answer.shape[1]}, rows {len(row.prompt)}\n"
+    )
     print(f"| step | seconds | spread | / first | / recompute | kept, MiB | / recompute | peak, MiB |{utilisation}")
     print(f"|---|---|---|---|---|---|---|---|{'---|' if peak else ''}")
     for name, found in costs.items():
@@ -334,7 +333,9 @@ def main() -> None:
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--autocast", action="store_true", help="compute in bfloat16")
     parser.add_argument("--train", default="whole", choices=["whole", "adapter"])
-    parser.add_argument("--profile", nargs="*", default=[], metavar="STEP", help="print the top costs of these steps too")
+    parser.add_argument(
+        "--profile", nargs="*", default=[], metavar="STEP", help="print the top costs of these steps too"
+    )
     parser.add_argument("--repetitions", type=int, default=5)
     parser.add_argument("--without", nargs="+", default=[], help="names of steps to leave out, or their beginnings")
     arguments = parser.parse_args()
@@ -344,7 +345,9 @@ def main() -> None:
     autocast = torch.bfloat16 if arguments.autocast else None
     ways = {name: way for name, way in WAYS.items() if not name.startswith(tuple(arguments.without) or "-")}
     where = torch.cuda.get_device_name() if arguments.device == "cuda" else f"{platform.machine()}, one thread"
-    print(f"{arguments.size}, {arguments.dtype}, {autocast=}, {arguments.train}, {where}, torch {torch.__version__}, {date.today()}")
+    print(
+        f"{arguments.size}, {arguments.dtype}, {autocast=}, {arguments.train}, {where}, torch {torch.__version__}, {date.today()}"
+    )
     generator = torch.Generator().manual_seed(0)
     for num_latents in arguments.num_latents:
         prompt, answer = (

@@ -10,6 +10,7 @@ FAST = [
     Case(stage="I"),
     Case(stage="II"),
     Case(stage="II", is_checkpointed=True),
+    Case(stage="II", has_adapter=True),  # frozen weights are cast once
     Case(stage="II jacobi_sweeps=2", is_checkpointed=True),
     Case(kind="qwen3_vl", stage="I", has_clip=True),
 ]

@@ -3,6 +3,7 @@
 import gc
 import inspect
 import math
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -21,7 +22,7 @@ from storm_hf.planning.recipe import Recipe
 from storm_hf.training.flops import ParameterCounts, count_parameters
 from storm_hf.training.loading import thought_settings
 from storm_hf.training.peft import peft_config, train_in_float32
-from storm_hf.training.precision import HALF
+from storm_hf.training.precision import HALF, frozen_weights_cast
 from storm_hf.training.thought_adapter import leave_to_thought_adapter
 from storm_hf.training.trainer import freeze_vision, keep_supervised
 
@@ -337,11 +338,12 @@ def _passes(
     storm.get_decoder().register_forward_pre_hook(lambda *inputs: at_decoder.append(run.peak))
     storm.model.register_forward_hook(lambda module, inputs, output: latents.append(output.latents))
     is_cast = recipe.uses_bf16 and not sharing.zero_stage  # DeepSpeed computes in the precision of the weights
-    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=is_cast):
-        loss = model(**batch, fused_lm_head=True).loss
-    if recipe.stage == "align" and latents[0] is not None:
-        loss = loss + latents[0].float().pow(2).mean()
-    latents.clear()
-    activations, forward, run.peak = run.now - before, run.peak - held, run.now
-    loss.backward()
+    with frozen_weights_cast(storm, torch.bfloat16) if is_cast else nullcontext():
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=is_cast):
+            loss = model(**batch, fused_lm_head=True).loss
+        if recipe.stage == "align" and latents[0] is not None:
+            loss = loss + latents[0].float().pow(2).mean()
+        latents.clear()
+        activations, forward, run.peak = run.now - before, run.peak - held, run.now
+        loss.backward()
     return StepMemory(pixels, at_decoder[0] - held, activations, forward, run.peak - held)

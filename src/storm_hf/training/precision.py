@@ -67,8 +67,9 @@ def frozen_weights_cast(model: PreTrainedModel | PeftModel, dtype: torch.dtype) 
     layers = [layer for layer in model.get_decoder().modules() if type(layer) is nn.Linear]
     weights = [layer.weight for layer in layers if not layer.weight.requires_grad and layer.weight.dtype not in HALF]
     masters = [weight.data for weight in weights]
-    for weight in weights:
-        weight.data = weight.data.to(dtype)
+    casts = [master.to(dtype) for master in masters]
+    for weight, cast in zip(weights, casts, strict=True):
+        weight.data = cast
     try:
         yield
     finally:

@@ -11,7 +11,6 @@ Axes: N tokens of a pass, I input features, O output features.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from typing import Any
 
 import torch
@@ -54,9 +53,7 @@ class _Projection(torch.autograd.Function):
         return nn.functional.linear(states, weight, bias)
 
     @staticmethod
-    def backward(
-        ctx: Any, gradient: torch.Tensor
-    ) -> tuple[torch.Tensor | None, None, torch.Tensor | None, None]:
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, None, torch.Tensor | None, None]:
         states, weight = ctx.saved_tensors
         rows = gradient.flatten(0, -2)  # (N, O)
         ctx.passes.append((states.flatten(0, -2), rows))
@@ -91,7 +88,9 @@ def gathered_weight_gradients(model: PreTrainedModel) -> Iterator[None]:
         model ([`StormForConditionalGeneration`]):
             The model, its weights in one piece. Layers that are frozen, quantized or have an adapter are left alone.
     """
-    layers = [layer for layer in model.get_decoder().modules() if type(layer) is nn.Linear and layer.weight.requires_grad]
+    layers = [
+        layer for layer in model.get_decoder().modules() if type(layer) is nn.Linear and layer.weight.requires_grad
+    ]
     for layer in layers:
         vars(layer)["forward"] = _GatheringLinear(layer)
     try:
