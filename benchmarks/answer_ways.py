@@ -8,7 +8,7 @@ Axes: B batch, S prompt, K latent steps, A answer, D hidden size.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -203,10 +203,7 @@ def plain(
 
 def row_by_row(model: StormForConditionalGeneration, request: Request, num_latents: int) -> Answer:
     """Answer one prompt after the other, as code whose batch size has to be 1."""
-    rows = [
-        storm(model, Request(row[None], request.num_tokens, request.is_static, request.is_compiled), num_latents)
-        for row in request.prompt
-    ]
+    rows = [storm(model, replace(request, prompt=row[None]), num_latents) for row in request.prompt]
     return Answer(torch.cat([row.tokens for row in rows]), torch.cat([row.latents for row in rows]))
 
 
@@ -267,7 +264,8 @@ def by_hand(
     if caches_answer and not caches_latents:  # one more pass, which fills a cache
         passes, before = Passes(model, has_cache=True), passes.read
         passes(torch.cat(before, dim=1))
-    passes.cache = passes.cache if caches_answer else None
+    if not caches_answer:
+        passes.cache = None
     tokens = _decode(model, passes, passes(embed(torch.full_like(marker, END))), request.num_tokens)
     return Answer(tokens, torch.stack(latents, dim=1))
 
@@ -276,17 +274,15 @@ def _decode(
     model: StormForConditionalGeneration, passes: Passes, state: torch.Tensor, num_tokens: int
 ) -> torch.Tensor:
     """Write tokens greedily; no latent token is written."""
-    tokens = torch.empty(len(state), 0, dtype=torch.long, device=state.device)
-    is_finished = [False] * len(state)
+    tokens: list[torch.Tensor] = []
     while True:
         logits = model.compute_logits(state).float()
         logits[:, list(model.config.latent_block_ids)] = -torch.inf
-        token = logits.argmax(dim=-1, keepdim=True)
-        tokens = torch.cat([tokens, token], dim=1)
-        is_finished = [was or one == PAD for was, one in zip(is_finished, token[:, 0].tolist(), strict=True)]
-        if tokens.shape[1] == num_tokens:
-            return tokens
-        state = passes(model.get_input_embeddings()(token))
+        tokens.append(logits.argmax(dim=-1, keepdim=True))
+        tokens[-1].tolist()  # a fork looks at each row for the end of its answer
+        if len(tokens) == num_tokens:
+            return torch.cat(tokens, dim=1)
+        state = passes(model.get_input_embeddings()(tokens[-1]))
 
 
 @dataclass(frozen=True)
@@ -318,7 +314,7 @@ _SLOW = {
 
 def first_token(model: StormForConditionalGeneration, request: Request) -> Answer:
     """Read the prompt and write one token: the prefill."""
-    return plain(model, Request(request.prompt, 1, request.is_static, request.is_compiled))
+    return plain(model, replace(request, num_tokens=1))
 
 
 def all_ways() -> dict[str, Way]:

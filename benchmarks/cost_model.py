@@ -211,7 +211,7 @@ def measure_rates(size: str, dtype: torch.dtype, repetitions: int = 5) -> Rates:
     width, length = SIZES[size].intermediate_size, 256
     states, matrix = torch.randn(length, width, dtype=dtype), torch.randn(width, width, dtype=dtype)
     product = cpu_seconds(lambda: states @ matrix, repetitions)
-    num_bytes = sum(weight.nbytes for weight in build(size, dtype=dtype).get_decoder().layers.parameters())
+    num_bytes = predict(size, 1, 1, dtype)["prefill"].least_bytes
     matrices = torch.randn(max(round(num_bytes / matrix.nbytes), 1), width, width, dtype=dtype)
     streamed = cpu_seconds(lambda: [states[:1] @ one.T for one in matrices], repetitions)
     phases = Phases(build("tiny", dtype=dtype), 1, 16)
