@@ -1,7 +1,7 @@
 import pytest
 
 from storm_hf.errors import ConfigurationError
-from storm_hf.planning.plan import GIB, MEMORY_GIB, Gpu, find_gpu, verdict
+from storm_hf.planning.gpu import GIB, MEMORY_GIB, Gpu, find_gpu, verdict
 from storm_hf.training.device import PEAK_FLOPS_PER_SECOND
 
 
