@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from storm_hf.cli import app
 from storm_hf.cli.script import main as run_script
-from storm_hf.cli.train import documented_arguments
+from storm_hf.cli.script_help import documented_arguments
 from storm_hf.curriculum import launch
 from storm_hf.curriculum.launch import Ending
 

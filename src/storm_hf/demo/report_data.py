@@ -5,10 +5,10 @@ Axes: H height, W width, in pixels; K latent steps.
 
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
@@ -45,8 +45,6 @@ _RENAMED = {
     "swap_follows_donor": FOLLOWS_DONOR,
     "without_clip": "latents_only",
 }
-
-_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -441,8 +439,8 @@ def read_story(
         command=command,
         versions=versions,
         frames_per_step=_FRAMES_PER_STEP,
-        extra_variants=_of_trained(results, "terse_chain", VariantResult.of),
-        extra_by_depth=_of_trained(results, "chain_of_thought", lambda one: one["by_depth"]),
+        extra_variants={name: VariantResult.of(one) for name, one in results.items() if name == "terse_chain"},
+        extra_by_depth={name: one["by_depth"] for name, one in results.items() if name == "chain_of_thought"},
         language={name: read_language(one) for name, one in results.items() if "language" in one},
         replies=storm.get("open", {}).get("by_reply", {}),
         num_plain_rows=len(recorded_rows(folder)) if recipe.keep_language else 0,
@@ -453,12 +451,6 @@ def _results(folder: DemoFolder, recipe: DemoRecipe) -> dict[str, dict[str, Any]
     """Read the results of every variant that the recipe trains, by name."""
     trained = {"align", *recipe.variants}
     return {name: read_json(folder.variant(name) / "results.json") for name in TITLES if name in trained}
-
-
-def _of_trained(
-    results: Mapping[str, dict[str, Any]], name: str, read: Callable[[dict[str, Any]], _T]
-) -> dict[str, _T]:
-    return {name: read(results[name])} if name in results else {}
 
 
 def _examples(folder: DemoFolder, results: Mapping[str, Any]) -> tuple[ExampleClip, ...]:

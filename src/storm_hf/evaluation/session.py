@@ -61,9 +61,7 @@ class StormSession:
         max_new_tokens: int = MAX_NEW_TOKENS,
     ) -> Answer:
         """Answer a question about a clip, greedily. Arguments and errors are those of [`ask`][storm_hf.evaluation.ask]."""
-        return self.ask_all(
-            [question], num_latents=num_latents, halting=halting, max_new_tokens=max_new_tokens
-        )[0]
+        return self.ask_all([question], num_latents=num_latents, halting=halting, max_new_tokens=max_new_tokens)[0]
 
     def ask_all(
         self,

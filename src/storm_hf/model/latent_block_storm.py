@@ -134,7 +134,10 @@ class _Seen:
         read = torch.cat([torch.stack(facts).to(counts.dtype), counts, first]).tolist()
         rows = read[len(facts) :]
         counts_of_rows, first_of_rows = tuple(rows[: len(input_ids)]), tuple(rows[len(input_ids) :])
-        return cls(*map(bool, read[: len(facts)]), counts_of_rows, first_of_rows)
+        has_block_token, is_exact, ends_inside, is_marker_inside, has_padding = map(bool, read[: len(facts)])
+        return cls(
+            has_block_token, is_exact, ends_inside, is_marker_inside, has_padding, counts_of_rows, first_of_rows
+        )
 
 
 def _check_counts(seen: _Seen, config: StormConfig, is_chunk: bool) -> None:
