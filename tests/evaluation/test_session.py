@@ -8,6 +8,7 @@ from tests.video.clips import encode, numbered_frames
 from storm_hf import StormSession
 from storm_hf.errors import ConfigurationError, LatentError, PromptError
 from storm_hf.evaluation import ClipQuestion, ask, ask_with_replaced_latents, load_checkpoint, read_clip
+from storm_hf.evaluation.batch import counted_passes
 from storm_hf.interventions.intervention import make_intervention
 from storm_hf.interventions.kind import OF_ONE_QUESTION
 from storm_hf.video import VideoClip
@@ -85,6 +86,15 @@ def test_later_questions_go_on_from_the_clips_that_are_kept(loaded, clips, count
             session.ask(ClipQuestion(clip, text), num_latents=0, max_new_tokens=1)
     assert counted["encoded"] == 2
     assert len(session.prefixes) == 2
+
+
+def test_clip_that_is_read_beforehand_costs_its_question_alone(loaded, questions):
+    session = StormSession(*loaded)
+    session.read(questions[0])
+    with counted_passes(loaded[0]) as calls:
+        answer = session.ask(questions[0], max_new_tokens=3)
+    assert len(calls) == NUM_LATENTS + 2 + len(answer.token_ids) - 1
+    assert (session.prefixes.num_read, session.prefixes.num_reused) == (1, 1)
 
 
 def test_clip_that_is_read_again_from_its_file_is_the_same_clip(loaded, clips, counted):

@@ -131,7 +131,7 @@ class ClipPrefixes:
         return length if self._goes_on and length < len(ids) and not is_padded else 0
 
     def batches(self, prompts: Sequence[Inputs], batch_size: int) -> list[list[int]]:
-        """Group prompts that [`resume`][storm_hf.evaluation.clip_prefix.ClipPrefixes.resume] takes together.
+        """Group prompts that [`resume`] takes together.
 
         Args:
             prompts (`Sequence`):
@@ -168,7 +168,7 @@ class ClipPrefixes:
 
         Args:
             prompts (`Sequence`):
-                A group of [`batches`][storm_hf.evaluation.clip_prefix.ClipPrefixes.batches].
+                A group of [`batches`].
 
         Returns:
             `dict[str, Any]`: Whole prompts on the model's device, padded between clip and question, their positions, and a cache of the

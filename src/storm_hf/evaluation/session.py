@@ -17,9 +17,8 @@ from storm_hf.model.modeling_storm import StormForConditionalGeneration
 class StormSession:
     """A model that keeps what it has read of a clip for further questions about it.
 
-    The answers are those of [`ask`][storm_hf.evaluation.ask] and [`ask_with_replaced_latents`][storm_hf.evaluation.ask_with_replaced_latents],
-    their logits to the accuracy of floating point: each question has its own rollout, on a copy of the clip's key-value cache. One
-    thread at a time.
+    The answers are those of [`~storm_hf.evaluation.ask`] and [`~storm_hf.evaluation.ask_with_replaced_latents`], their logits to the
+    accuracy of floating point: each question has its own rollout, on a copy of the clip's key-value cache. One thread at a time.
 
     Args:
         model ([`StormForConditionalGeneration`]):
@@ -60,7 +59,7 @@ class StormSession:
         halting: bool | None = None,
         max_new_tokens: int = MAX_NEW_TOKENS,
     ) -> Answer:
-        """Answer a question about a clip, greedily. Arguments and errors are those of [`ask`][storm_hf.evaluation.ask]."""
+        """Answer a question about a clip, greedily. Arguments and errors are those of [`ask`]."""
         return self.ask_all([question], num_latents=num_latents, halting=halting, max_new_tokens=max_new_tokens)[0]
 
     def ask_all(
@@ -80,7 +79,7 @@ class StormSession:
             num_latents (`int`, *optional*):
                 Number K of latent steps, by default the model's; `0` answers without thinking.
             halting (`bool`, *optional*):
-                Whether each thought ends when the model's halting head says so; see [`ask`][storm_hf.evaluation.ask].
+                Whether each thought ends when the model's halting head says so; see [`ask`].
             max_new_tokens (`int`, *optional*, defaults to `64`):
                 Longest answer.
             batch_size (`int`, *optional*, defaults to `8`):
@@ -119,7 +118,7 @@ class StormSession:
     ) -> Answer:
         """Ask again under an intervention on the latents; `latents_only` reads the prompt anew, with its clip and without.
 
-        Arguments and errors are those of [`ask_with_replaced_latents`][storm_hf.evaluation.ask_with_replaced_latents].
+        Arguments and errors are those of [`ask_with_replaced_latents`].
         """
         latents = latents_to_replace(own)
         intervention = make_intervention(read_kind(kind, OF_ONE_QUESTION), latents[None])

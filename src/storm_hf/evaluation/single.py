@@ -154,7 +154,7 @@ def latents_to_replace(own: Answer) -> np.ndarray:
 def question_encoder(
     model: StormForConditionalGeneration, processor: ProcessorMixin, num_latents: int | None
 ) -> PromptEncoder:
-    """Make the encoder of questions that nobody has checked, with the model's own K if none is given."""
+    """Make the encoder of unchecked questions, with the model's own K if none is given."""
     return _GuardedPrompts(processor, model.config, model.config.num_latents if num_latents is None else num_latents)
 
 
