@@ -191,7 +191,7 @@ def test_tokens_of_reasoning_are_counted(generator, clips):
     model = generator()
     thought = model.processor.tokenizer("<think>left or right</think>").input_ids
     tokens = [*thought, *model.processor.tokenizer(" left").input_ids, *model._end_ids]
-    answer = model._logged(tokens, [], num_input=5, prefill=1, seconds=1.0, norms=[])
+    answer = model._logged(tokens, [], num_input=5, prefill=1, seconds=1.0, norms=[], num_latents=0)
     assert answer.text == "<think>left or right</think> left"
     assert (answer.reasoning_tokens, answer.truncated) == (len(thought), False)
 
