@@ -1,10 +1,12 @@
 """Episodes as mp4 files: faithful in colour, resumable, and never mixed with another world's."""
 
+import dataclasses
 import json
 
 import numpy as np
 import pytest
 
+from storm_hf.atomic import read_json
 from storm_hf.errors import ConfigurationError, DatasetError, StaleWorkError
 from storm_hf.video import read_video
 from storm_hf.worlds import make_world, read_episodes, world_of_clip, write_episodes
@@ -91,6 +93,16 @@ def test_workers_write_the_same_bytes(tmp_path):
     for one, other in zip(alone, together, strict=True):
         assert one.clip_path.read_bytes() == other.clip_path.read_bytes()
         assert one.thought_path.read_bytes() == other.thought_path.read_bytes()
+
+
+def test_folder_from_before_a_knob_was_known_goes_on_with_its_default_alone(tmp_path):
+    write_episodes(SHUFFLE, [0], tmp_path)
+    content = read_json(tmp_path / "world.json")
+    del content["rests_last"]
+    (tmp_path / "world.json").write_text(json.dumps(content))
+    assert len(write_episodes(SHUFFLE, [0, 1], tmp_path)) == 2
+    with pytest.raises(StaleWorkError, match="'rests_last': 1"):
+        write_episodes(dataclasses.replace(SHUFFLE, rests_last=1), [0], tmp_path)
 
 
 def test_folder_of_another_world_is_refused(tmp_path):

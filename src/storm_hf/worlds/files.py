@@ -185,7 +185,10 @@ def _claim(folder: Path, world: World[Any], canvas: _Canvas) -> None:
     path = folder / _WORLD_FILE
     if not path.exists():
         _write_lines(path, [json.dumps(mine, indent=2)])
-    elif (theirs := json.loads(path.read_text(encoding="utf-8"))) != mine:
+        return
+    theirs = json.loads(path.read_text(encoding="utf-8"))
+    unknown = {each.name: each.default for each in fields(world) if each.name not in theirs}  # type: ignore[arg-type]
+    if {**unknown, **theirs} != mine:  # a knob that a folder was written before has its default there
         raise StaleWorkError(f"{folder} holds episodes of {theirs}; expected {mine}. Choose another folder.")
 
 
