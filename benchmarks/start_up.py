@@ -3,11 +3,11 @@
     python benchmarks/start_up.py
     python benchmarks/start_up.py --model runs/demo/storm --clip clip.mp4 --rounds 7
 
-The script imports torch and transformers, loads the same checkpoint with its own code, reads the clip with PyAV and generates; both answer
-one question with at most four tokens. They take turns, each in a new interpreter, in CPU time, which a busy machine hardly
-changes; the target is a ratio of 1.1. Without `--model` an untrained one of the size of the demo's is made. `--profile` lists the
-packages that `storm ask` loads and the script does not, with the time of their import by the clock. Imports and commands without a model are
-those of `benchmarks/import_cost.py`.
+The script imports torch and transformers, loads the same checkpoint with its own code, reads the clip with PyAV and generates;
+both answer one question with at most four tokens. They take turns, each in a new interpreter, in CPU time, which a busy machine
+changes little; the target is a ratio of 1.1. Without `--model` an untrained one of the size of the demo's is made. `--profile`
+lists the packages that `storm ask` loads and the script does not, with the time of their import by the clock. Imports and
+commands without a model are those of `benchmarks/import_cost.py`.
 """
 
 import argparse
@@ -16,6 +16,7 @@ import re
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -96,12 +97,11 @@ def run(code: str, *flags: str) -> tuple[float, str]:
 def only_ours(ours: str, plain: str) -> list[tuple[str, float]]:
     """Add up the imports of the first profile that the second has not, by package, in milliseconds, longest first."""
     known = {name for _, name in _IMPORTED.findall(plain)}
-    found: dict[str, float] = {}
+    found: Counter[str] = Counter()
     for microseconds, name in _IMPORTED.findall(ours):
         if name not in known:
-            package = ".".join(name.split(".")[:2])
-            found[package] = found.get(package, 0) + int(microseconds) / 1000
-    return sorted(found.items(), key=lambda one: -one[1])
+            found[".".join(name.split(".")[:2])] += int(microseconds)
+    return [(package, microseconds / 1000) for package, microseconds in found.most_common()]
 
 
 def main() -> None:
