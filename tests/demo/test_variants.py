@@ -34,17 +34,6 @@ def test_storm_starts_from_stage_one_and_all_others_from_the_base(recipe):
     assert variants["storm"].num_updates == variants["align"].num_updates + recipe.trainings["answer"].num_updates
 
 
-def test_base_of_a_model_that_speaks_learns_to_see_and_then_to_reply(recipe):
-    assert demo_variants(recipe)["base"].start is None
-    trainings = demo_recipe(recipe.world, backbone="smollm2").trainings
-    base = demo_variants(demo_recipe(recipe.world, backbone="smollm2"))["base"]
-    assert [(one.name, one.stage, one.training) for one in (base.start, base)] == [
-        ("see", "base", trainings["base"]),
-        ("base", "reply", trainings["reply"]),
-    ]
-    assert base.num_updates == trainings["base"].num_updates + trainings["reply"].num_updates
-
-
 def test_storm_is_trained_as_the_recipe_says(recipe):
     storm = storm_variant(recipe)
     assert storm.start.training == recipe.trainings["align"]

@@ -4,7 +4,6 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from datasets import Dataset, concatenate_datasets, disable_progress_bars, load_from_disk
 from transformers import AutoProcessor, ProcessorMixin
@@ -18,12 +17,9 @@ from storm_hf.model import StormForConditionalGeneration
 from storm_hf.target_trajectory import TargetSettings, build_thoughts, load_thoughts
 from storm_hf.thought_video import WorldExample, WorldRecipe, WorldSplit, render_world
 from storm_hf.training.loading import caption_rows
-from storm_hf.worlds import Asked, EpisodeText, World, ask, make_world, split_seeds
-from storm_hf.worlds.asking import reply_form
 
 
 _ROWS_PER_SHARD = 512
-_SEEDS_APART = 1000  # so that the wordings of two neighbours are not drawn alike
 _SECOND_FORM = "test_open"  # the test clips again, asked in the second form of the recipe
 
 
@@ -75,41 +71,6 @@ def captions(examples: Sequence[WorldExample]) -> Dataset:
         for example in examples
     ]
     return caption_rows(Dataset.from_list(rows))
-
-
-def told_questions(recipe: DemoRecipe, num_rows: int) -> Dataset:
-    """Make the rows that teach a model to reply: the states in words instead of a clip, and a question about them.
-
-    The options stand under letters, in a drawn order, and the reply has the letter. That takes two steps, from the state to its
-    option and from there to the letter, and a language model that was never trained for it takes thousands of rows. These cost
-    no clip, so that no two are about the same episode.
-
-    Args:
-        recipe ([`DemoRecipe`]):
-            Recipe of the run.
-        num_rows (`int`):
-            Number of rows.
-
-    Returns:
-        [`~datasets.Dataset`]: Rows with `prompt` and `completion`, without a clip.
-    """
-    world = make_world(recipe.world, **recipe.knobs)
-    episodes = (world.describe(seed) for seed in split_seeds("train", num_rows, recipe.seed))
-    asked = [(episode, _ask_for_letter(world, episode)) for episode in episodes]
-    return Dataset.from_list(
-        [
-            {
-                "prompt": [{"role": "user", "content": f"{episode.thought_caption} {told.question}"}],
-                "completion": [{"role": "assistant", "content": told.answer}],
-            }
-            for episode, told in asked
-        ]
-    )
-
-
-def _ask_for_letter(world: World[Any], episode: EpisodeText) -> Asked:
-    drawn = (ask(world, episode, seed, "trained") for seed in itertools.count(_SEEDS_APART * episode.seed))
-    return next(asked for asked in drawn if reply_form(asked.answer, asked.outcome) in ("letter", "letter and word"))
 
 
 def encode_thoughts(folder: DemoFolder, recipe: DemoRecipe, report: Report) -> None:

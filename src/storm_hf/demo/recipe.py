@@ -20,7 +20,6 @@ _PRETRAINED: Mapping[str, Any] = {  # what differs where the backbone is a pretr
     "variants": ("direct", "storm"),
     "trainings": {
         "base": Training(160, 5e-4),
-        "reply": Training(260, 1e-3),
         "align": Training(350, 1e-3),
         "answer": Training(60, 1e-4),
         **dict.fromkeys(("direct", "chain_of_thought", "terse_chain"), Training(215, 3e-4)),

@@ -10,7 +10,6 @@ from accelerate.utils import is_peft_model
 from datasets import Dataset, concatenate_datasets, disable_progress_bars
 from peft import LoraConfig
 from transformers import ProcessorMixin, TrainerCallback, TrainerControl, TrainerState, TrainingArguments, set_seed
-from transformers.utils import CONFIG_NAME
 
 from storm_hf.align.config import StormAlignConfig
 from storm_hf.align.trainer import StormAlignTrainer
@@ -125,11 +124,8 @@ def make_backbone(folder: DemoFolder, recipe: DemoRecipe, report: Report) -> Non
 
 
 def train_base(folder: DemoFolder, recipe: DemoRecipe, report: Report, parts: Sequence[Part] = ()) -> None:
-    """Train the base and first the one that it starts from, as [`train_variant`] does. Worker."""
-    base = base_variant(recipe)
-    if base.start is not None and not (folder.checkpoint(base.start.name) / CONFIG_NAME).exists():
-        train_variant(folder, recipe, base.start, report, parts)
-    train_variant(folder, recipe, base, report, parts)
+    """Train the base, as [`train_variant`] does. Worker."""
+    train_variant(folder, recipe, base_variant(recipe), report, parts)
 
 
 def train_variant(
@@ -155,7 +151,7 @@ def train_variant(
     prepare_adapter(model, recipe, variant)
     trainer = _make_trainer(folder, recipe, variant, model, processor, _rows(variant, parts), report)
     train(trainer)
-    if variant.is_answering:
+    if variant.stage != "base":
         trainer.model.config.trained_on = [f"world:{part.world}" for _, part in parts]
     if is_peft_model(trainer.model):
         trainer.model = trainer.model.merge_and_unload()  # so that every checkpoint opens alone
@@ -198,9 +194,6 @@ def _rows(variant: Variant, parts: Sequence[Part]) -> Dataset:
     """Load the rows that the variant is trained on."""
     if variant.stage == "base":
         return data.captions([example for part in parts for example in data.examples_of(*part)["train"]])
-    if variant.stage == "reply":
-        num_rows = variant.training.num_updates * parts[0][1].batch_size
-        return concatenate_datasets([data.told_questions(part, num_rows // len(parts)) for _, part in parts])
     with_thoughts = variant.stage == "align"
     rows = concatenate_datasets([data.dataset(part, "train", with_thoughts=with_thoughts) for part, _ in parts])
     return rows if variant.chain is None else replace_reasoning(rows, variant.chain, 0)
@@ -223,13 +216,13 @@ def _make_trainer(
     keeps_language = recipe.keep_language > 0 and not trains_thought_adapter(recipe, variant)
     if keeps_language:
         settings |= {"keep_language": recipe.keep_language, "language_batch_size": recipe.language_batch_size}
-    if recipe.wordings != "usual" and variant.is_answering:  # encoded rows of unequal length
+    if recipe.wordings != "usual" and variant.stage != "base":  # encoded rows of unequal length
         settings["train_sampling_strategy"] = "group_by_length"
     if variant.num_latents != model.config.num_latents:
         settings["num_latents"] = variant.num_latents
     prompts = variant.make_prompts(processor, model.config)
     targets = folder.data if folder.data.exists() else None  # those of several folders are fitted to all their rows
-    output = folder.base if variant.name == "base" else folder.variant(variant.name)
+    output = folder.base if variant.stage == "base" else folder.variant(variant.name)
     return trainer_class(
         model=model,
         args=training_arguments(config_class, output, recipe, variant.training, **settings),

@@ -1,7 +1,6 @@
 """Variants of the demo: one table, whose rows are trained from the same base and tested on the same clips.
 
-base               captions of clips and of thought videos: a random backbone learns to see; one that speaks then learns
-                   to reply, from thoughts that it is told in words
+base               captions of clips and of thought videos: a random backbone learns to see
 direct             answers at once
 chain_of_thought   writes what each step changes and the state after it in sentences, then answers
 terse_chain        writes one word a step, then answers
@@ -10,7 +9,7 @@ storm              Stage II, from the weights of Stage I
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from transformers import ProcessorMixin
@@ -20,7 +19,7 @@ from storm_hf.inputs.prompts import PromptEncoder
 from storm_hf.model import StormConfig
 
 
-Stage = Literal["base", "reply", "align", "answer"]
+Stage = Literal["base", "align", "answer"]
 
 TITLES = {
     "direct": "Direct answer",
@@ -43,8 +42,7 @@ class Variant:
         training ([`~storm_hf.demo.recipe.Training`]):
             Number of updates and learning rate.
         stage (`str`, *optional*, defaults to `"answer"`):
-            `"base"` trains a random model on captions, `"reply"` on questions about thoughts in words, `"align"` is Stage I,
-            `"answer"` trains on answers alone.
+            `"base"` trains a random model on captions, `"align"` is Stage I, `"answer"` trains on answers alone.
         start ([`Variant`], *optional*):
             Variant whose weights it starts from, by default the base.
         num_latents (`int`, *optional*, defaults to `0`):
@@ -81,11 +79,6 @@ class Variant:
         return self.num_given + self.training.num_updates
 
     @property
-    def is_answering(self) -> bool:
-        """True if it is trained to answer questions about clips, and False for what comes before."""
-        return self.stage in ("align", "answer")
-
-    @property
     def has_latents(self) -> bool:
         """True if a rollout comes before the answer."""
         return self.num_latents > 0
@@ -113,16 +106,12 @@ def demo_variants(recipe: DemoRecipe) -> dict[str, Variant]:
 
 
 def base_variant(recipe: DemoRecipe) -> Variant:
-    """Make the row of the base, which all others start from: it sees and, if the recipe has replies to learn, replies."""
+    """Make the row of the base, which all others start from."""
     training, factor = recipe.trainings["base"], recipe.vision_rate_factor
     own_rate = {} if factor == 1 else {"vision_learning_rate": factor * training.learning_rate}
     settings = {"freeze_vision": False, "dataloader_num_workers": 1, **own_rate}
     num_latents = 0 if recipe.thought_adapter_rank is None else 1  # from which on an adapter acts
-    see = Variant("base", "Learning to see", training, "base", num_latents=num_latents, settings=settings)
-    if "reply" not in recipe.trainings:
-        return see
-    title, training = "Learning to see and to reply", recipe.trainings["reply"]
-    return Variant("base", title, training, "reply", start=replace(see, name="see"), num_latents=num_latents)
+    return Variant("base", "Learning to see", training, "base", num_latents=num_latents, settings=settings)
 
 
 def trains_thought_adapter(recipe: DemoRecipe, variant: Variant) -> bool:

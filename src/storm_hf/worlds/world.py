@@ -54,7 +54,7 @@ class DemoSettings:
         whitening_rank (`int`, *optional*):
             Principal components of the targets. `None` lets a probe of the states choose the fewest that hold them.
         trainings (`Mapping[str, Training]`):
-            `base`, `align`, `answer`, `direct`, `chain_of_thought` and `terse_chain`; of a backbone that speaks also `reply`.
+            `base`, `align`, `answer`, `direct`, `chain_of_thought` and `terse_chain`.
         target_layout (`str`, *optional*, defaults to `"average"`):
             Spatial layout of the target of a thought frame: the average over space, or all cells, `"concat"`.
         teacher_noise (`float`, *optional*, defaults to `0.0`):
