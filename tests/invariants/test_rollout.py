@@ -5,7 +5,7 @@ import torch
 from tests.reference import pad_on_the_right, recompute_latents, row_of, run_in_parallel
 from tests.tiny import KINDS, LATENT_END, tiny_inputs, tiny_storm
 from torch.testing import assert_close
-from transformers import DynamicCache
+from transformers import DynamicCache, StaticCache
 
 
 SUFFIX = (LATENT_END, 7, 8)
@@ -158,6 +158,16 @@ def test_every_token_is_processed_once_in_k_plus_one_calls(storm, inputs):
         handle.remove()
     num_prompt = inputs["input_ids"].shape[1] - 4 - len(SUFFIX)
     assert lengths == [num_prompt, 1, 1, 1, 1 + len(SUFFIX)]  # the last latent runs with what follows it
+
+
+@torch.no_grad()
+def test_step_does_not_see_the_columns_of_a_static_cache_that_nothing_was_written_to(storm, kind):
+    if kind == "qwen3_5":
+        pytest.skip("transformers has no static cache for its linear attention with a mask of tokens.")
+    inputs = tiny_inputs(kind, (5, 3), suffix=SUFFIX)
+    length = inputs["input_ids"].shape[1] + 3
+    cache = StaticCache(config=storm.config.get_text_config(), max_cache_len=length)
+    assert_close(storm(**inputs, cache=cache).latents, storm(**inputs).latents, rtol=1e-4, atol=5e-6)
 
 
 @torch.no_grad()

@@ -292,9 +292,7 @@ class feeding_latents:  # noqa: N801 (a context manager, used like a function)
         if tuple(output.shape[:-1]) != self.sequence_shape or threading.get_ident() != self.thread:
             return None
         self.was_fed = True
-        if (
-            self.embeds.shape[1] == output.shape[1]
-        ):  # no token has a part in it, nor a gradient, which is as wide as the vocabulary
+        if self.embeds.shape[1] == output.shape[1]:  # tokens get no gradient of zeros, as wide as the vocabulary
             return self.embeds.to(output)
         stop = self.start + self.embeds.shape[1]
         return torch.cat([output[:, : self.start], self.embeds.to(output), output[:, stop:]], dim=1)  # (B, S, D)

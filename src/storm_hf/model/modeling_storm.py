@@ -361,9 +361,7 @@ class StormForConditionalGeneration(StormPreTrainedModel, FromBackboneMixin, Sto
             if token_id is not None:
                 shift_labels = shift_labels.masked_fill(shift_labels == token_id, -100)
         is_supervised = shift_labels != -100  # (B, S)
-        positions = is_supervised.nonzero(
-            as_tuple=True
-        )  # waits for the device once; two masks as indices would each do
+        positions = is_supervised.nonzero(as_tuple=True)  # one wait for the device, where a mask waits as each index
         logits = self.compute_logits(hidden_states[positions]).float()
         total = nn.functional.cross_entropy(logits, shift_labels[positions], reduction="sum")
         return total / (is_supervised.sum().clamp(min=1) if num_items_in_batch is None else num_items_in_batch)

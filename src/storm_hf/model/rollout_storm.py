@@ -351,7 +351,8 @@ class LatentForward:
         cache = self._open_cache(is_checkpointing=bool(layers)) if self.cache is None else self.cache
         runner, tokens = self._open(cache, input_ids, mask, positions, inputs)
         has_padding = self.block.has_padding or not self.block.is_aligned  # moved rows are padded
-        runner.mask_of_single_tokens = mask_of_single_tokens(mask, has_padding, self.model.get_decoder())
+        if not cache.is_compileable:  # a static one has columns that nothing was written to
+            runner.mask_of_single_tokens = mask_of_single_tokens(mask, has_padding, self.model.get_decoder())
         with checkpointing_with_cache(layers):
             reaches_prompt = self.gradient.reaches_prompt(self.block.num_latents)
             with torch.set_grad_enabled(torch.is_grad_enabled() and reaches_prompt):

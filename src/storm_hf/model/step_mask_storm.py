@@ -1,8 +1,8 @@
 """Attention masks of latent steps, and those of latents that keep to their own one (`latent_attention="step"`).
 
-Of the second kind: the tokens of the clip are cut into K + 1 stretches of equal length: how it begins, then one for each step. A latent is made from
-the stretch of its step, the first one also from the beginning, and from the latent before, which is what its slot is fed. So a
-step is read the same however many came before, and a model can think for longer than it was trained to. What follows the block
+Of the second kind: the tokens of the clip are cut into K + 1 stretches of equal length, how it begins, then one for each step. A
+latent is made from the stretch of its step, the first one also from the beginning, and from the latent before, which is what its
+slot is fed. So a step is read the same however many came before, and a model can think for longer than it was trained to. What follows the block
 sees the text and the last latent. The clip and the question see what they always do.
 
 Axes: B batch, S sequence, K latent steps.
