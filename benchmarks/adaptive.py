@@ -38,7 +38,7 @@ WORKERS = 1
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one model reaches.
+    """Accuracies and lengths of one model.
 
     Args:
         variant (`str`):

@@ -146,7 +146,7 @@ class Way:
     reads_once: bool = True
 
     def step(self, model: StormForConditionalGeneration, autocast: torch.dtype | None) -> contextlib.ExitStack:
-        """What the trainers open for a step."""
+        """Contexts that the trainers open for a step."""
         once = contextlib.ExitStack()
         if self.reads_once and autocast is not None:
             once.enter_context(frozen_weights_cast(model, autocast))

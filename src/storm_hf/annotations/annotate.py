@@ -99,7 +99,7 @@ class Annotator:
         return shared | self._evidence(row) if self.reads_evidence else shared
 
     def _evidence(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        """What shows the answer: the chain of thought, intervals and key frames."""
+        """Evidence for the answer: the chain of thought, intervals and key frames."""
         width, height = (
             look_up(row, size) if isinstance(size, str) else size for size in self.layout.box_size or (1, 1)
         )

@@ -54,7 +54,7 @@ def key_frames_of(value: object, fps: float, size: tuple[object, object]) -> tup
             A list, or the same as JSON: a time each, or `{"time": 1.5, "boxes": ...}`. Boxes are a list of
             `[left, top, right, bottom]`, or an object from labels to a box or a list of them. None means no key frames.
         fps (`float`):
-            What a time is divided by to be seconds.
+            Divisor of a time that makes it seconds.
         size (`tuple[object, object]`):
             Width and height that boxes are measured in.
 

@@ -20,7 +20,7 @@ class StormAnswerConfig(StormTrainingConfig):
         halting (`bool`, *optional*, defaults to `False`):
             Whether to train a halting head, which is added if the model has none: the answer is learned after every latent, weighted
             with the probability that the thought ends there, and the model then thinks for as long as a question needs, up to
-            `num_latents`. The latents themselves should be right by then: start from Stage I, or from a finished Stage II.
+            `num_latents`. The latents themselves should be correct by then: start from Stage I, or from a finished Stage II.
         halting_prior (`str`, *optional*, defaults to `"geometric"`):
             Lengths of thought that are expected beforehand: `"geometric"`, short ones, or `"uniform"`, all alike, which rewards
             entropy and no brevity.

@@ -47,7 +47,7 @@ def plan_parameters(recipe: "ThoughtsRecipe") -> dict[str, Any]:
 
 
 def _layout_parameters(name: str, shows_evidence: bool) -> dict[str, Any]:
-    """What a layout reads, in the form of folders that were begun before layouts could join several files and read evidence."""
+    """Fields that a layout reads, in the form of folders that were begun before layouts could join several files and read evidence."""
     layout = asdict(load_layout(name))
     if len(layout["join"]) < 2:
         layout["join"] = next(iter(layout["join"]), None)

@@ -93,12 +93,7 @@ def ask_clip(
         _refuse_beside_questions(QUESTION=question, **{"--option": option, "--latents": latents, "--show": show})
         _ask_all(clip, questions, model, num_latents, max_new_tokens, batch_size, as_json)
         return
-    if question is None:
-        raise PromptError("Expected a question behind the clip, or a file of them: --questions FILE.")
-    if as_json:
-        raise ConfigurationError(
-            "`--json` prints the answers to many questions. Give --questions FILE, or leave it out."
-        )
+    question = _check_single(question, as_json)
     _check(clip, question, option or ())  # before the model is loaded, which takes longer
     folder = model or demo_model()
     network, processor = load_model(folder)
@@ -109,13 +104,29 @@ def ask_clip(
     asked = ClipQuestion(video, _readable(question), [_readable(text) for text in option or ()])
     answer = ask(network, processor, asked, num_latents=num_latents, max_new_tokens=max_new_tokens)
     _print_answer(answer, asked)
-    if answer.num_latents is not None:
-        steps = "latent" if answer.num_latents == 1 else "latents"
-        print_message(f"It thought for {answer.num_latents} {steps}, of {network.config.num_latents} at most.")
+    _print_length(answer, network.config.num_latents)
     if latents is not None:
         _compare(network, processor, asked, answer, InterventionKind(latents), max_new_tokens)
     if show:
         _show_latents(answer, folder)
+
+
+def _check_single(question: str | None, as_json: bool) -> str:
+    """Make sure that there is a question, and nothing that is for a file of them."""
+    if question is None:
+        raise PromptError("Expected a question behind the clip, or a file of them: --questions FILE.")
+    if as_json:
+        raise ConfigurationError(
+            "`--json` prints the answers to many questions. Give --questions FILE, or leave it out."
+        )
+    return question
+
+
+def _print_length(answer: "Answer", bound: int) -> None:
+    """Print for how many latents a model that halts has thought."""
+    if answer.num_latents is not None:
+        steps = "latent" if answer.num_latents == 1 else "latents"
+        print_message(f"It thought for {answer.num_latents} {steps}, of {bound} at most.")
 
 
 def _refuse_beside_questions(**given: object) -> None:

@@ -1,6 +1,7 @@
 """`storm serve`: an OpenAI-compatible endpoint for one checkpoint."""
 
 import os
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -37,6 +38,10 @@ AllowUrls = Annotated[
     bool, typer.Option("--allow-urls", help="Fetch http(s) URLs: clients can then make it call any address.")
 ]
 Positional = Annotated[list[str] | None, typer.Argument(hidden=True, callback=_refuse_positional)]
+PrefixCacheMib = Annotated[
+    float,
+    typer.Option(min=0, help="Memory for clips that were read, for further requests about them; 0 for none."),
+]
 
 
 def serve_model(
@@ -50,10 +55,7 @@ def serve_model(
     max_video_seconds: Annotated[float, typer.Option(min=0.1, help="Longest video.")] = 3600.0,
     max_file_mib: Annotated[float, typer.Option(min=0.001, help="Largest picture or video file.")] = 64.0,
     max_in_flight: Annotated[int, typer.Option(min=1, help="Requests that may wait or run.")] = 64,
-    prefix_cache_mib: Annotated[
-        float,
-        typer.Option(min=0, help="Memory for clips that were read, for further requests about them; 0 for none."),
-    ] = 1024.0,
+    prefix_cache_mib: PrefixCacheMib = 1024.0,
     body_seconds: Annotated[float, typer.Option(min=0.1, help="Time for a request to arrive.")] = 60.0,
     media_folder: MediaFolder = None,
     allow_urls: AllowUrls = False,
@@ -83,7 +85,8 @@ def serve_model(
         allows_urls=allow_urls,
         api_key=os.environ.get("STORM_API_KEY") or None,
     )
-    run_server(
-        settings,
-        on_ready=lambda url: typer.echo(f"storm serve: {settings.called} answers at {url} (Ctrl-C ends it)", err=True),
-    )
+    run_server(settings, on_ready=partial(_announce, settings.called))
+
+
+def _announce(name: str, url: str) -> None:
+    typer.echo(f"storm serve: {name} answers at {url} (Ctrl-C ends it)", err=True)

@@ -32,7 +32,7 @@ class ClipPrefix:
         prompt (`Mapping[str, torch.Tensor]`):
             Its `input_ids` of shape `(1, prefix_length)`, and the pixels and grids of its clips, by which they are known again.
         cache ([`~transformers.Cache`]):
-            What the model keeps of one row. It is never written to: prompts go on from copies.
+            Keys and values of one row. It is never written to: prompts go on from copies.
     """
 
     prompt: Inputs

@@ -11,7 +11,7 @@ from transformers import BatchFeature, ProcessorMixin
 
 @dataclass(frozen=True, eq=False)
 class _SeenClips:
-    """What a video processor was given last, and what it made of it."""
+    """The last input of a video processor, and its output."""
 
     frames: list[list[np.ndarray]]
     settings: Mapping[str, Any]

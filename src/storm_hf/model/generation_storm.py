@@ -192,11 +192,8 @@ class StormGenerationMixin(GenerationMixin):
         halts = self._chooses_to_halt(halting, kwargs, latent_bottleneck)
         recorder = LatentRecorder(latent_intervention)
         kwargs["latent_intervention"] = recorder if output_latents or latent_intervention is not None else None
-        if output_latents and not kwargs.setdefault("return_dict_in_generate", True):
-            raise ConfigurationError(
-                "`output_latents=True` returns latents beside the sequences, so `return_dict_in_generate=False` cannot hold. Leave "
-                "one of the two out."
-            )
+        if output_latents:
+            _return_dict(kwargs)
         if latent_bottleneck:
             kwargs = self._think_first(kwargs, recorder)
         num_used = None
@@ -400,6 +397,15 @@ def _warn_of_another_length(num_latents: int, config: StormConfig) -> None:
         logger.warning_once(
             f"The prompt asks for {num_latents} latents, but the model has num_latents={config.num_latents}. Write prompts with "
             f"the processor that was saved with the model, or pass `num_latents={num_latents}` if it is meant."
+        )
+
+
+def _return_dict(kwargs: dict[str, Any]) -> None:
+    """Ask for an output that has room for latents."""
+    if not kwargs.setdefault("return_dict_in_generate", True):
+        raise ConfigurationError(
+            "`output_latents=True` returns latents beside the sequences, so `return_dict_in_generate=False` cannot hold. Leave one of "
+            "the two out."
         )
 
 

@@ -294,7 +294,7 @@ class _Thinking:
 
 
 class _HeldRows:
-    """What the cache knows of rows that have stopped, to be put back after a step of the others.
+    """Entries of the cache for rows that have stopped, to be put back after a step of the others.
 
     Args:
         cache ([`~transformers.Cache`]):

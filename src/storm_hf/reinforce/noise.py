@@ -151,7 +151,7 @@ class LatentRecord:
         std (`torch.Tensor` of shape `(batch_size, num_latents)`):
             Its deviation along each direction.
         is_given (`torch.BoolTensor` of shape `(batch_size,)`):
-            Whether a row was fed the latents of a donor.
+            True if a row was fed the latents of a donor.
     """
 
     fed: torch.Tensor

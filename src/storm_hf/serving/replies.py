@@ -83,7 +83,7 @@ class Completion:
 
 
 def _thought(choice: Choice) -> dict[str, int]:
-    """How long a model that halts thought before a choice."""
+    """Length of the thought before a choice, of a model that halts."""
     return {} if choice.num_latents is None else {"num_latents": choice.num_latents}
 
 

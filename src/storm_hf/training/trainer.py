@@ -152,7 +152,6 @@ class StormTrainer(CheckpointingTrainer, SFTTrainer):
         refuse_arguments(args, self._config_class, train_dataset, quantization_config, formatting_func)
         plain_rows = choose_language(language_dataset, args)
         model, processing_class, args = load_parts(model, processing_class, args, data_collator)
-        self.prepare_model(model, args, peft_config)
         super().__init__(
             model=model,
             args=args,
@@ -166,9 +165,15 @@ class StormTrainer(CheckpointingTrainer, SFTTrainer):
             optimizers=optimizers,
             optimizer_cls_and_kwargs=optimizer_cls_and_kwargs,
             preprocess_logits_for_metrics=preprocess_logits_for_metrics,
-            peft_config=choose_trained_weights(model, peft_config, args),
+            peft_config=self._choose_trained(model, args, peft_config),
         )
         self._make_ready(plain_rows)
+
+    def _choose_trained(
+        self, model: PreTrainedModel | PeftModel, args: StormTrainingConfig, peft_config: PeftConfig | None
+    ) -> PeftConfig | None:
+        self.prepare_model(model, args, peft_config)
+        return choose_trained_weights(model, peft_config, args)
 
     def _make_ready(self, plain_rows: Dataset | None) -> None:
         """Write the form of the prompts, and make the meter, the draws of rows, and what keeps the language."""
