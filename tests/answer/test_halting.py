@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from tests.backbones import tiny_backbone_config
 from tests.tiny import KINDS, tiny_storm
 from tests.training.tiny_training import logged, tiny_trainer
 from torch.testing import assert_close
@@ -73,6 +74,17 @@ def test_layer_checkpointing_and_the_cut_of_the_batch_change_no_number(tmp_path)
         losses.append((logged(trainer, "loss"), logged(trainer, "grad_norm")))
     assert_close(losses[1], losses[0], rtol=1e-5, atol=1e-5)
     assert_close(losses[2], losses[0], rtol=1e-4, atol=1e-5)
+
+
+def test_balance_of_experts_is_part_of_the_loss(tmp_path):
+    losses = {}
+    for coefficient in (0.0, 0.5):
+        model = tiny_storm("qwen3_vl", num_latents=3, vlm_config=tiny_backbone_config("qwen3_vl_moe"))
+        settings = {"router_aux_loss_coef": coefficient, "max_steps": 1, "halting": True}
+        trainer = tiny_trainer("answer", "qwen3_vl", tmp_path / str(coefficient), model=model, **settings)
+        trainer.train()
+        losses[coefficient] = logged(trainer, "loss")[0]
+    assert losses[0.5] - losses[0.0] == pytest.approx(0.5 * logged(trainer, "aux_loss")[0], rel=1e-4)
 
 
 def test_resumed_run_is_the_uninterrupted_one(tmp_path):

@@ -39,6 +39,15 @@ def qwen3_vl():
     return tiny_storm("qwen3_vl")
 
 
+@pytest.mark.parametrize("num_latents", [0, 2, 6])
+def test_positions_that_are_given_follow_the_length(kind, storm, num_latents):
+    inputs = tiny_inputs(kind, num_latents=4)
+    known = {name: value for name, value in inputs.items() if name != "input_ids"}
+    positions = storm._prepare_position_ids_for_generation(inputs["input_ids"], known)
+    expected = answers(storm, inputs, num_latents=num_latents)
+    assert torch.equal(answers(storm, {**inputs, "position_ids": positions}, num_latents=num_latents), expected)
+
+
 def test_per_token_inputs_are_edited_together(qwen3_vl):
     inputs = tiny_inputs("qwen3_vl", num_latents=4)
     edited = set_num_latents(inputs, 2, qwen3_vl.config)

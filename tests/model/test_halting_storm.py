@@ -3,7 +3,7 @@
 import pytest
 import torch
 from tests.reference import append, continue_without_cache, row_of
-from tests.tiny import KINDS, VISION_TOKENS, tiny_inputs, tiny_storm
+from tests.tiny import KINDS, VISION_TOKENS, tiny_config, tiny_inputs, tiny_storm
 from torch.testing import assert_close
 
 from storm_hf.errors import ConfigurationError, LatentError
@@ -132,6 +132,18 @@ def test_sequences_begin_with_the_prompt_that_was_handed_in(inputs, halted):
 def test_max_length_counts_the_prompt_that_was_handed_in(model, inputs):
     lengths = {"max_new_tokens": None, "max_length": inputs["input_ids"].shape[1] + 2}
     assert new_tokens(model.generate(**inputs, **{**GREEDY, **lengths}), inputs).shape[1] == 2
+
+
+def positions_of(model, inputs):
+    """What the backbone would make itself."""
+    known = {name: value for name, value in inputs.items() if name != "input_ids"}
+    return model._prepare_position_ids_for_generation(inputs["input_ids"], known)
+
+
+def test_positions_that_are_given_count_as_many_latents_as_were_used(model, inputs, halted):
+    output = model.generate(**inputs, **GREEDY, position_ids=positions_of(model, inputs))
+    assert torch.equal(output.num_latents_used, halted.num_latents_used)
+    assert torch.equal(output.sequences, halted.sequences)
 
 
 def test_intervention_acts_on_a_thought_that_halts(model, inputs):
@@ -293,6 +305,13 @@ def test_another_number_of_latents_than_the_models_is_kept():
     assert "num_latents_used" not in model.generate(**tiny_inputs("qwen2_5_vl"), **GREEDY, num_latents=3)
     output = model.generate(**tiny_inputs("qwen2_5_vl"), **GREEDY, num_latents=3, halting=True)
     assert output.num_latents_used.tolist() == [3, 3]
+
+
+def test_answers_every_step_are_refused_where_a_cache_cannot_be_replayed():
+    layers = {"layer_types": ["sliding_attention", "full_attention"], "sliding_window": 6, "use_sliding_window": True}
+    model = tiny_storm("qwen2_5_vl", vlm_config=tiny_config("qwen2_5_vl", **layers), halting_head=True)
+    with pytest.raises(ConfigurationError, match="Train without `halting`"):
+        model(**tiny_inputs("qwen2_5_vl"), answer_every_step=True)
 
 
 def test_answers_every_step_need_blocks_in_the_same_columns():

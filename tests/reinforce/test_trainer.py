@@ -132,6 +132,17 @@ def test_accumulated_batches_are_one_batch(qwen_checkpoint, rows, tmp_path):
     assert logged(parts, "grad_norm") == pytest.approx(logged(whole, "grad_norm"), rel=1e-4)
 
 
+def test_model_that_would_halt_thinks_for_all_steps_and_its_head_is_frozen(qwen_checkpoint, rows, tmp_path):
+    model, _ = load_tiny(qwen_checkpoint, NUM_LATENTS)
+    model.add_halting_head()
+    torch.nn.init.constant_(model.model.halting_head.bias, 10.0)  # after the first latent
+    halting = trained(qwen_checkpoint, rows, tmp_path / "halting", model=model)
+    plain = trained(qwen_checkpoint, rows, tmp_path / "plain")
+    for name in ("reward", "loss", "grad_norm"):
+        assert logged(halting, name) == logged(plain, name)
+    assert not any(weight.requires_grad for weight in halting.model.model.halting_head.parameters())
+
+
 def test_cached_features_are_trained_on_as_pixels_are(qwen_checkpoint, rows, tmp_path):
     cached = cache_video_features(rows, *load_tiny(qwen_checkpoint, NUM_LATENTS))
     pixels, features = (

@@ -77,15 +77,22 @@ class StormAnswerTrainer(StormTrainer):
         """Compute the loss of the answer, in training with `halting` of the answers after every latent."""
         if not (self.args.halting and self.model.training):
             return super().stage_loss(model, inputs, return_outputs, num_items_in_batch)
-        is_default = self.args.rollout_gradient == RolloutGradient()
-        gradient = {} if is_default else {"rollout_gradient": self.args.rollout_gradient}
-        output = model(**inputs, **gradient, answer_every_step=True, use_cache=False)
+        settings: dict[str, Any] = {"output_router_logits": True} if self.aux_loss_enabled else {}
+        if self.args.rollout_gradient != RolloutGradient():
+            settings["rollout_gradient"] = self.args.rollout_gradient
+        output = model(**inputs, **settings, answer_every_step=True, use_cache=False)
         prior = halting_prior(self.args.halting_prior, output.step_losses.shape[1], self.args.halting_prior_steps)
         parts = halting_loss(output.step_losses, output.halting_logits, prior.to(output.step_losses.device))
         num_tokens = (inputs["labels"] != IGNORED_LABEL).sum() if num_items_in_batch is None else num_items_in_batch
-        num_processes = 1 if num_items_in_batch is None else self.accelerator.num_processes
-        loss = parts.answer.sum() * num_processes / num_tokens
+        is_of_all = num_items_in_batch is not None and self.args.average_tokens_across_devices
+        num_processes = self.accelerator.num_processes if is_of_all else 1
+        loss = parts.answer.sum() * num_processes / torch.as_tensor(num_tokens).clamp(min=1)
         divergence = parts.divergence.sum() * self.row_scale(len(parts.divergence), num_items_in_batch)
-        self._log_means({"halting_divergence": parts.divergence.mean(), "num_latents_used": parts.num_latents.mean()})
+        logs = {"halting_divergence": parts.divergence.mean(), "num_latents_used": parts.num_latents.mean()}
         loss = loss + self.args.halting_weight * divergence
+        if self.aux_loss_enabled:  # of experts, in a full thought
+            num_parts = self.current_gradient_accumulation_steps if num_items_in_batch is not None else 1
+            loss = loss + self.router_aux_loss_coef * output.aux_loss / num_parts
+            logs["aux_loss"] = output.aux_loss
+        self._log_means(logs)
         return (loss, output) if return_outputs else loss

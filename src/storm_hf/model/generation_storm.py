@@ -74,8 +74,8 @@ def set_num_latents(inputs: dict[str, Any], num_latents: int, config: StormConfi
 
     Args:
         inputs (`dict`):
-            Model inputs with left-padded `input_ids`, and `attention_mask` and `mm_token_type_ids` if there are any. They
-            change together.
+            Model inputs with left-padded `input_ids`, and `attention_mask`, `mm_token_type_ids` and `position_ids` if there
+            are any. They change together.
         num_latents (`int`):
             The wanted K; `0` takes the block away, markers included.
         config ([`StormConfig`]):
@@ -99,6 +99,10 @@ def set_num_latents(inputs: dict[str, Any], num_latents: int, config: StormConfi
     for name, value in (("attention_mask", 1), ("clip_token_mask", 0), *((name, 0) for name in PER_TOKEN_INPUTS)):
         if inputs.get(name) is not None:
             edited[name] = _extend(inputs[name][:, :kept], torch.full_like(new, value))
+    if (positions := inputs.get("position_ids")) is not None:  # they count on
+        before = positions[..., :kept]
+        following = before[..., -1:] + 1 + torch.arange(len(new), device=before.device)
+        edited["position_ids"] = torch.cat([before, following], dim=-1)
     return edited
 
 

@@ -99,6 +99,7 @@ class StepAnswers:
 
     Raises:
         LatentError: If rows have their blocks in different columns.
+        ConfigurationError: If the backbone has a layer, such as one with a sliding window, whose cache cannot be replayed.
     """
 
     def __init__(self, block: LatentBlock) -> None:
@@ -117,11 +118,21 @@ class StepAnswers:
         stop, end = self.block.stop, runner.position_ids.shape[-1]
         if column == stop:
             return
-        branch, mask, positions = runner.branch(), runner.attention_mask, runner.position_ids
+        branch, mask, positions = self._branch(runner), runner.attention_mask, runner.position_ids
         if isinstance(mask, torch.Tensor):
             branch.attention_mask = torch.cat([mask[:, :column], mask[:, stop:]], dim=1)
         branch.position_ids = torch.cat([positions[..., :column], positions[..., stop:] - (stop - column)], dim=-1)
         self.answers.append(branch(column, column + end - stop, **tokens(stop, end)))
+
+    @staticmethod
+    def _branch(runner: SegmentRunner) -> SegmentRunner:
+        try:
+            return runner.branch()
+        except ConfigurationError as error:
+            raise ConfigurationError(
+                "`answer_every_step`, the loss of `halting`, needs a backbone with full or linear attention alone, whose cache can be "
+                "replayed. Train without `halting`; with `min_num_latents` any number of latents can be asked for."
+            ) from error
 
     def add_to(self, output: StormModelOutput) -> StormModelOutput:
         """Add the states after each latent, (B, K, D), and the hidden states of what follows, (B, K, A, D), to the output."""
@@ -218,7 +229,8 @@ class _Thinking:
             if name.startswith(CLIP_INPUTS) and name != "clip_token_mask" and value is not None
         }
         known = {"attention_mask": self.mask, **self.clip, **self._per_token(0, self.input_ids.shape[1])}
-        self.positions = model._prepare_position_ids_for_generation(self.input_ids, known)
+        given = inputs.get("position_ids")
+        self.positions = model._prepare_position_ids_for_generation(self.input_ids, known) if given is None else given
         self.cache = open_cache(model.config.get_text_config(decoder=True), has_gradient=False, is_checkpointing=False)
         self.seen = self.mask[:, : block.start]  # the mask of what is cached, (B, columns)
         self.num_steps = 0
@@ -274,11 +286,13 @@ class _Thinking:
         is_padding = is_unused.gather(1, kept)
 
         def take(values: torch.Tensor, padding: int = 0) -> torch.Tensor:
-            return values.gather(1, kept).masked_fill(is_padding, padding)
+            return values.gather(-1, kept.expand(*values.shape[:-2], -1, -1)).masked_fill(is_padding, padding)
 
         padding = getattr(self.model.config.get_text_config(), "pad_token_id", None) or 0
         named = ("clip_token_mask", *PER_TOKEN_INPUTS)
         per_token = {name: take(self.inputs[name]) for name in named if self.inputs.get(name) is not None}
+        if self.inputs.get("position_ids") is not None:  # those after the block count as many latents as there are
+            per_token["position_ids"] = take(self.positions - is_unused.sum(dim=1)[:, None] * (columns >= self.block.stop))
         return {
             **{name: value for name, value in self.inputs.items() if not name.startswith(_ENCODED)},
             **per_token,

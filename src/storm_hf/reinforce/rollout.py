@@ -164,6 +164,7 @@ class RolloutSampler:
             **inputs,
             generation_config=self.generation_config,
             latent_intervention=rollout,
+            halting=False,  # the record and the replay have a latent for every step
         )
         new_tokens = sequences[:, inputs["input_ids"].shape[1] :].tolist()
         return [up_to_end(tokens, self.end_ids) for tokens in new_tokens], rollout.record

@@ -34,7 +34,7 @@ from storm_hf.target_trajectory.trajectory import FILE_NAME, TargetTrajectory
 from storm_hf.training.arguments import EvaluationRows, Rows, load_parts, record_prompts, refuse_arguments
 from storm_hf.training.checkpointing import CheckpointingTrainer
 from storm_hf.training.samplers import with_arrays
-from storm_hf.training.trainer import choose_trained_weights
+from storm_hf.training.trainer import choose_trained_weights, freeze_halting_head
 
 
 _RECORD = ("fed", "noise", "std", "is_given")  # fields of a `LatentRecord`, as columns of TRL's batches
@@ -103,6 +103,7 @@ class StormGRPOTrainer(CheckpointingTrainer, GRPOTrainer):
         model, processing_class, args = load_parts(model, processing_class, args, None)
         self._targets = target_trajectory or find_targets(args.latent_subspace, model.config.name_or_path)
         self._prompts = _prompt_encoder(model, processing_class, args)
+        freeze_halting_head(model)
         peft_config = choose_trained_weights(model, peft_config, args)
         reference = _reference(model, args) if args.beta and peft_config is None else None
         super().__init__(

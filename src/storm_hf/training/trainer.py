@@ -193,10 +193,8 @@ class StormTrainer(CheckpointingTrainer, SFTTrainer):
     def prepare_model(
         self, model: PreTrainedModel | PeftModel, args: StormTrainingConfig, peft_config: PeftConfig | None
     ) -> None:
-        """Freeze a halting head, which only a stage that trains it gives a gradient."""
-        for module in model.modules():
-            if isinstance(module, HaltingHead):
-                module.requires_grad_(False)
+        """Prepare the model before TRL sees it: a halting head is frozen."""
+        freeze_halting_head(model)
 
     def make_collator(self, prompts: PromptEncoder, rows: Rows, args: StormTrainingConfig) -> DataCollator:
         """Make the default collator of the stage."""
@@ -478,6 +476,13 @@ def keep_supervised(inputs: dict[str, Any]) -> dict[str, Any]:
     first = int((labels != IGNORED_LABEL).any(dim=0).int().argmax())
     start = max(first - 1, 0)  # the state before a token predicts it
     return {**inputs, "labels": labels[:, start:], "states_to_keep": labels.shape[1] - start}
+
+
+def freeze_halting_head(model: nn.Module) -> None:
+    """Freeze a halting head, which only a stage that trains it gives a gradient."""
+    for module in model.modules():
+        if isinstance(module, HaltingHead):
+            module.requires_grad_(False)
 
 
 def choose_trained_weights(
