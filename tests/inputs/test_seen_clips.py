@@ -1,5 +1,6 @@
 import copy
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -45,6 +46,24 @@ def test_anything_else_is_prepared_as_by_the_processor_itself(remembering, clips
     found = remembering(clips, **SETTINGS, **settings)
     stock = tiny_processor().video_processor(clips, **SETTINGS, **settings)
     assert torch.equal(found["pixel_values_videos"], stock["pixel_values_videos"])
+
+
+def test_frames_that_are_overwritten_in_place_are_another_clip(remembering):
+    buffer = frames()
+    remembering([buffer], **SETTINGS)
+    for frame, other in zip(buffer, frames(seed=1), strict=True):
+        frame[:] = other
+    found = remembering([buffer], **SETTINGS)
+    stock = tiny_processor().video_processor([frames(seed=1)], **SETTINGS)
+    assert torch.equal(found["pixel_values_videos"], stock["pixel_values_videos"])
+
+
+def test_threads_get_the_pixels_of_their_own_clips(remembering):
+    clips = [[frames(seed)] for seed in range(4)]
+    own = [tiny_processor().video_processor(clip, **SETTINGS)["pixel_values_videos"] for clip in clips]
+    with ThreadPoolExecutor(4) as threads:
+        found = list(threads.map(lambda number: remembering(clips[number % 4], **SETTINGS), range(40)))
+    assert all(torch.equal(one["pixel_values_videos"], own[number % 4]) for number, one in enumerate(found))
 
 
 def test_what_is_taken_out_of_a_result_is_in_the_next_one(remembering):
