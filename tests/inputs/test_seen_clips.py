@@ -1,6 +1,5 @@
 import copy
 import pickle
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -58,12 +57,17 @@ def test_frames_that_are_overwritten_in_place_are_another_clip(remembering):
     assert torch.equal(found["pixel_values_videos"], stock["pixel_values_videos"])
 
 
-def test_threads_get_the_pixels_of_their_own_clips(remembering):
-    clips = [[frames(seed)] for seed in range(4)]
-    own = [tiny_processor().video_processor(clip, **SETTINGS)["pixel_values_videos"] for clip in clips]
-    with ThreadPoolExecutor(4) as threads:
-        found = list(threads.map(lambda number: remembering(clips[number % 4], **SETTINGS), range(40)))
-    assert all(torch.equal(one["pixel_values_videos"], own[number % 4]) for number, one in enumerate(found))
+def test_clip_that_comes_in_between_from_another_thread_is_not_taken_for_it(remembering, monkeypatch):
+    first = remembering([frames()], **SETTINGS)
+    compare = np.array_equal
+
+    def interrupted(*pair):
+        monkeypatch.setattr(np, "array_equal", compare)
+        remembering([frames(seed=1)], **SETTINGS)
+        return compare(*pair)
+
+    monkeypatch.setattr(np, "array_equal", interrupted)
+    assert remembering([frames()], **SETTINGS)["pixel_values_videos"] is first["pixel_values_videos"]
 
 
 def test_what_is_taken_out_of_a_result_is_in_the_next_one(remembering):
