@@ -243,7 +243,11 @@ def test_states_of_linear_attention_are_counted():
     cache = prefixes.resume([prompt])["cache"]
     linear, full = cache.layers
     states = [linear.conv_states[0], linear.recurrent_states[0], full.keys, full.values]
-    pixels = [prompt["input_ids"][:, : prefixes.length(prompt)], prompt["pixel_values_videos"], prompt["video_grid_thw"]]
+    pixels = [
+        prompt["input_ids"][:, : prefixes.length(prompt)],
+        prompt["pixel_values_videos"],
+        prompt["video_grid_thw"],
+    ]
     assert prefixes.num_bytes == sum(tensor.nbytes for tensor in (*states, *pixels))
 
 

@@ -63,7 +63,9 @@ def test_line_ends_of_unicode_stay_in_their_question(write):
 
 def test_half_of_a_character_is_replaced_and_a_whole_one_stays(write):
     path = write("q.jsonl", r'{"question": "Who \ud800?", "options": ["\ud83d\ude00", "b\udfff"]}')
-    assert read_question_file(path) == [WrittenQuestion("Who \N{REPLACEMENT CHARACTER}?", ("😀", "b\N{REPLACEMENT CHARACTER}"))]
+    assert read_question_file(path) == [
+        WrittenQuestion("Who \N{REPLACEMENT CHARACTER}?", ("😀", "b\N{REPLACEMENT CHARACTER}"))
+    ]
 
 
 @pytest.mark.parametrize("content", ["", "\n \n"])

@@ -37,7 +37,7 @@ def read_question_file(path: Path) -> list[WrittenQuestion]:
         DatasetError: If there is no such file, no question in it, or a line has another form; the message names the line.
     """
     try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")  # JSON may hold the other ends that `splitlines` knows
+        lines = path.read_text(encoding="utf-8-sig").split("\n")  # `splitlines` knows ends that JSON may hold
     except (OSError, UnicodeDecodeError) as error:
         raise DatasetError(
             f"Expected a file of questions, one a line, but {path} cannot be read: {error}. Write it as UTF-8 text."
