@@ -64,6 +64,7 @@ CUP = Box(left=0.1, top=0.2, right=0.5, bottom=0.6)
             ),
         ),
         (json.dumps([{"time": 1}]), (KeyFrame(seconds=1.0),)),
+        ([{"time": 1, "boxes": {"cup": [], "hand": None}}], (KeyFrame(seconds=1.0),)),
         ([], ()),
     ],
 )
@@ -79,6 +80,8 @@ def test_key_frames_are_read_in_every_form_and_sorted(tmp_path, stated, frames):
         ([[0.1, 0.2, 5, 0.6]], "lies outside of the picture: left, top, right and bottom are [0.1, 0.2, 5, 0.6]"),
         ([[0.1, 0.2, 0.5]], "should be left, top, right and bottom but is of the type list."),
         ([[0.1, 0.2, "wide", 0.6]], "should be in numbers but has 'wide'."),
+        ([[0.1, 0.2, 10**400, 0.6]], "should be in numbers but has 1000"),
+        ([[0.1, 0.2, float("nan"), 0.6]], "should be in numbers but has nan."),
     ],
 )
 def test_box_that_is_none_rejects_its_row_in_a_sentence(tmp_path, boxes, reason):

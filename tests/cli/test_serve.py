@@ -1,7 +1,9 @@
 import inspect
 
 import pytest
+from typer.testing import CliRunner
 
+from storm_hf.cli import app
 from storm_hf.cli.serve import serve_model
 from storm_hf.serving.limits import RequestLimiter
 from storm_hf.serving.media import MediaPolicy
@@ -21,6 +23,14 @@ def test_default_of_an_option_is_that_of_the_settings(name):
 
 def test_default_size_of_a_file_is_that_of_the_settings():
     assert DEFAULTS["max_file_mib"] * 2**20 == SETTINGS.max_file_bytes
+
+
+@pytest.mark.parametrize("option", ["--max-file-mib", "--prefix-cache-mib"])
+@pytest.mark.parametrize("size", ["inf", "nan", "-1"])
+def test_size_that_is_no_number_of_bytes_is_refused_by_its_option(option, size):
+    result = CliRunner().invoke(app, ["serve", "--model", "absent", option, size])
+    assert result.exit_code == 2
+    assert f"Invalid value for '{option}'" in result.output
 
 
 def test_defaults_of_the_limits_are_those_of_the_settings():

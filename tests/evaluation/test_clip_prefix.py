@@ -236,6 +236,42 @@ def test_kept_bytes_stay_below_their_bound_and_count_all_that_is_held():
     assert (len(prefixes), prefixes.num_bytes) == (3, 3 * one.num_bytes)
 
 
+def test_states_of_linear_attention_are_counted():
+    model = tiny_storm("qwen3_5")
+    prefixes = ClipPrefixes(model)
+    prompt = about_one_clip("qwen3_5")[0]
+    cache = prefixes.resume([prompt])["cache"]
+    linear, full = cache.layers
+    states = [linear.conv_states[0], linear.recurrent_states[0], full.keys, full.values]
+    pixels = [
+        prompt["input_ids"][:, : prefixes.length(prompt)],
+        prompt["pixel_values_videos"],
+        prompt["video_grid_thw"],
+    ]
+    assert prefixes.num_bytes == sum(tensor.nbytes for tensor in (*states, *pixels))
+
+
+def test_window_holds_no_tokens_outside_of_it():
+    window = {"use_sliding_window": True, "sliding_window": 4, "max_window_layers": 1}
+    model = tiny_storm("internvl", vlm_config=tiny_config("internvl", **window))
+    prefixes = ClipPrefixes(model)
+    layers = prefixes.resume(about_one_clip("internvl")[:1])["cache"].layers
+    assert {layer.keys.shape[-2] for layer in layers if isinstance(layer, DynamicSlidingWindowLayer)} == {3}
+    assert all(layer.keys.untyped_storage().nbytes() == layer.keys.nbytes for layer in layers)
+
+
+def test_clip_that_is_too_large_to_keep_leaves_the_others():
+    model = tiny_storm("internvl")
+    small, large = about_one_clip("internvl")[0], about_one_clip("internvl", seed=1)[0]
+    large = {name: _with_first(value) if is_per_token(name) else value for name, value in large.items()}
+    one = ClipPrefixes(model)
+    one.read(small)
+    prefixes = ClipPrefixes(model, max_clips=None, max_bytes=one.num_bytes)
+    for prompt in (small, large, small):
+        prefixes.read(prompt)
+    assert (prefixes.num_read, prefixes.num_reused, len(prefixes)) == (2, 1, 1)
+
+
 def test_clip_that_is_too_large_to_keep_is_used_and_dropped():
     model = tiny_storm("internvl")
     prompts = about_one_clip("internvl")

@@ -38,11 +38,34 @@ def test_json_lines_have_options_where_they_are_given(write):
         ),
         ('{"question": "Who?", "options": "me"}', "line 2: expected `options`"),
         ('{"question": "Who?", "options": [1, 2]}', "line 2: expected `options`"),
+        ('{"question": "Who?", "options": ["", " "]}', "line 2: expected `options`"),
+        ('{"question": "Who?", "options": false}', "line 2: expected `options`"),
+        ("[" * 100_000, "line 2: expected a JSON object with `question`, got no JSON"),
     ],
 )
 def test_line_of_another_form_is_refused_by_its_number(write, line, reason):
     with pytest.raises(DatasetError, match=f"questions.jsonl, {reason}"):
         read_question_file(write("questions.jsonl", f'{{"question": "Where?"}}\n{line}\n'))
+
+
+@pytest.mark.parametrize("name", ["questions.txt", "questions.jsonl", "QUESTIONS.JSONL"])
+def test_file_of_windows_is_read_like_any_other(write, name):
+    line = "Who enters?" if name.endswith(".txt") else '{"question": "Who enters?"}'
+    path = write(name, b"\xef\xbb\xbf" + f"{line}\r\n\r\n{line}\r\n".encode())
+    assert read_question_file(path) == [WrittenQuestion("Who enters?")] * 2
+
+
+def test_line_ends_of_unicode_stay_in_their_question(write):
+    assert read_question_file(write("q.jsonl", '{"question": "Who\u2028enters?"}\n')) == [
+        WrittenQuestion("Who\u2028enters?")
+    ]
+
+
+def test_half_of_a_character_is_replaced_and_a_whole_one_stays(write):
+    path = write("q.jsonl", r'{"question": "Who \ud800?", "options": ["\ud83d\ude00", "b\udfff"]}')
+    assert read_question_file(path) == [
+        WrittenQuestion("Who \N{REPLACEMENT CHARACTER}?", ("😀", "b\N{REPLACEMENT CHARACTER}"))
+    ]
 
 
 @pytest.mark.parametrize("content", ["", "\n \n"])

@@ -93,7 +93,7 @@ def test_clip_that_is_read_beforehand_costs_its_question_alone(loaded, questions
     session.read(questions[0])
     with counted_passes(loaded[0]) as calls:
         answer = session.ask(questions[0], max_new_tokens=3)
-    assert len(calls) == NUM_LATENTS + 2 + len(answer.token_ids) - 1
+    assert len(calls) == NUM_LATENTS + 1 + len(answer.token_ids) - 1
     assert (session.prefixes.num_read, session.prefixes.num_reused) == (1, 1)
 
 

@@ -47,6 +47,29 @@ def test_anything_else_is_prepared_as_by_the_processor_itself(remembering, clips
     assert torch.equal(found["pixel_values_videos"], stock["pixel_values_videos"])
 
 
+def test_frames_that_are_overwritten_in_place_are_another_clip(remembering):
+    buffer = frames()
+    remembering([buffer], **SETTINGS)
+    for frame, other in zip(buffer, frames(seed=1), strict=True):
+        frame[:] = other
+    found = remembering([buffer], **SETTINGS)
+    stock = tiny_processor().video_processor([frames(seed=1)], **SETTINGS)
+    assert torch.equal(found["pixel_values_videos"], stock["pixel_values_videos"])
+
+
+def test_clip_that_comes_in_between_from_another_thread_is_not_taken_for_it(remembering, monkeypatch):
+    first = remembering([frames()], **SETTINGS)
+    compare = np.array_equal
+
+    def interrupted(*pair):
+        monkeypatch.setattr(np, "array_equal", compare)
+        remembering([frames(seed=1)], **SETTINGS)
+        return compare(*pair)
+
+    monkeypatch.setattr(np, "array_equal", interrupted)
+    assert remembering([frames()], **SETTINGS)["pixel_values_videos"] is first["pixel_values_videos"]
+
+
 def test_what_is_taken_out_of_a_result_is_in_the_next_one(remembering):
     remembering([frames()], **SETTINGS).pop("video_grid_thw")
     assert "video_grid_thw" in remembering([frames()], **SETTINGS)

@@ -18,6 +18,18 @@ def test_gpu_is_found_by_a_part_of_its_name():
         find_gpu("abacus")
 
 
+@pytest.mark.parametrize("full_name", MEMORY_GIB)
+def test_gpu_is_found_by_its_whole_name(full_name):
+    assert find_gpu(full_name).name == full_name
+    assert find_gpu(full_name.removeprefix("NVIDIA ").lower()).name == full_name
+
+
+def test_a10_is_no_a100_and_no_name_is_no_gpu():
+    assert (find_gpu("a10").name, find_gpu("a100").memory_gib) == ("NVIDIA A10", 40)
+    with pytest.raises(ConfigurationError, match="got ' '"):
+        find_gpu(" ")
+
+
 @pytest.mark.parametrize(
     ("gibibytes", "gpu", "says"),
     [

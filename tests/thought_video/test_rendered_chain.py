@@ -69,6 +69,21 @@ def test_accents_quotes_and_a_lone_symbol_do_not_cost_a_chain():
     )
 
 
+@pytest.mark.parametrize(
+    ("written", "drawn"),
+    [
+        ("½ of 10² is 50.", "1/2 of 10^2 is 50."),
+        ("2½ m", "2 1/2 m"),
+        ("6 ÷ 2 − 1 = 2", "6 / 2 - 1 = 2"),
+        ("5·4 ≠ 19 ± 1", "5*4 != 19 +/- 1"),
+        ("It is 20°C.", "It is 20 degrees C."),
+        ("the 1ª, 2 m™", "the 1a, 2 mTM"),
+    ],
+)
+def test_numbers_keep_their_value(written, drawn):
+    assert in_ascii(written) == (drawn, 0.0)
+
+
 def test_text_stays_inside_of_the_picture_and_is_as_large_as_fits():
     texts = ["short", "a sentence of many words " * 20, "w" * 300]
     size_px = fitting_font(texts, (224, 392), 10, 24)

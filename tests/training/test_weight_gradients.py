@@ -5,6 +5,7 @@ from contextlib import suppress
 
 import pytest
 import torch
+from accelerate.hooks import ModelHook, add_hook_to_module, remove_hook_from_module
 from tests.tiny import LATENT_END, tiny_inputs, tiny_storm
 from torch.testing import assert_close
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -126,6 +127,33 @@ def test_micro_batches_add_up(model, batch):
     for name, weight in model.named_parameters():
         if name in once:
             assert_close(weight.grad, 2 * once[name], rtol=1e-4, atol=1e-6, msg=name)
+
+
+def test_gradients_of_others_alone_leave_nothing_behind(model, batch):
+    """As `autograd.grad` takes them, for the balance of two losses or a penalty."""
+    _, expected = backpropagate(model, batch)
+    expected = {name: gradient.clone() for name, gradient in expected.items()}
+    model.zero_grad(set_to_none=True)
+    with gathered_weight_gradients(model):
+        loss = model(**batch).loss
+        torch.autograd.grad(loss, list(model.model.latent_projector.parameters()), retain_graph=True)
+        loss.backward()
+    for name, weight in model.named_parameters():
+        if name in expected:
+            assert_close(weight.grad, expected[name], rtol=1e-4, atol=1e-6, msg=name)
+
+
+def test_forward_pass_that_a_layer_was_given_before_is_left_alone(model, batch):
+    layer = model.get_decoder().layers[0].mlp.down_proj
+    own = layer.forward
+    add_hook_to_module(layer, ModelHook())
+    hooked = layer.forward
+    with gathered_weight_gradients(model):
+        assert layer.forward is hooked
+    assert layer.forward is hooked
+    remove_hook_from_module(layer)
+    assert layer.forward == own
+    vars(layer).pop("forward", None)
 
 
 def test_layers_are_their_own_again_after_a_step_that_failed(model, batch):

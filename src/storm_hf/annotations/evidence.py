@@ -52,7 +52,8 @@ def key_frames_of(value: object, fps: float, size: tuple[object, object]) -> tup
     Args:
         value (`Any`):
             A list, or the same as JSON: a time each, or `{"time": 1.5, "boxes": ...}`. Boxes are a list of
-            `[left, top, right, bottom]`, or an object from labels to a box or a list of them. None means no key frames.
+            `[left, top, right, bottom]`, or an object from labels to a box or a list of them, which may be empty. None means no
+            key frames.
         fps (`float`):
             Divisor of a time that makes it seconds.
         size (`tuple[object, object]`):
@@ -88,7 +89,7 @@ def _boxes(value: object, what: str) -> Iterator[tuple[str, Any]]:
         return
     for label, boxes in value.items():
         listed = _list_of(boxes, f"boxes of the {what}")
-        is_one = not listed or isinstance(listed[0], str) or not isinstance(listed[0], Sequence)
+        is_one = len(listed) > 0 and (isinstance(listed[0], str) or not isinstance(listed[0], Sequence))
         for box in [listed] if is_one else listed:
             yield optional_text(label, "label of a box") or "", box
 
@@ -120,7 +121,7 @@ def _size(value: object) -> float:
 def _number(value: object, what: str) -> float:
     try:
         number = float(value) if isinstance(value, (str, int, float)) and not isinstance(value, bool) else math.nan
-    except ValueError:
+    except (ValueError, OverflowError):
         number = math.nan
     if not math.isfinite(number):
         raise DatasetError(f"The {what} should be in numbers but has {shown(value)}.")

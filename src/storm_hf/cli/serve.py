@@ -11,6 +11,8 @@ from storm_hf.cli.options import DemoModel, Host, MaxNewTokens, VideoBackend, by
 from storm_hf.errors import ConfigurationError
 
 
+_MOST_MIB = 2**20  # a number that bytes can be counted for, unlike infinity
+
 EPILOG = """Examples:
 
 [bold]storm serve[/bold]   serves the model that `storm demo` trained; open the address it prints: the page shows how to ask
@@ -38,9 +40,10 @@ AllowUrls = Annotated[
     bool, typer.Option("--allow-urls", help="Fetch http(s) URLs: clients can then make it call any address.")
 ]
 Positional = Annotated[list[str] | None, typer.Argument(hidden=True, callback=_refuse_positional)]
+MaxFileMib = Annotated[float, typer.Option(min=0.001, max=_MOST_MIB, help="Largest picture or video file.")]
 PrefixCacheMib = Annotated[
     float,
-    typer.Option(min=0, help="Memory for clips that were read, for further requests about them; 0 for none."),
+    typer.Option(min=0, max=_MOST_MIB, help="Memory for clips that were read, for further requests; 0 for none."),
 ]
 
 
@@ -53,7 +56,7 @@ def serve_model(
     dtype: Annotated[str, typer.Option(help="Such as bfloat16; auto is that of the checkpoint.")] = "auto",
     max_new_tokens: MaxNewTokens = 1024,
     max_video_seconds: Annotated[float, typer.Option(min=0.1, help="Longest video.")] = 3600.0,
-    max_file_mib: Annotated[float, typer.Option(min=0.001, help="Largest picture or video file.")] = 64.0,
+    max_file_mib: MaxFileMib = 64.0,
     max_in_flight: Annotated[int, typer.Option(min=1, help="Requests that may wait or run.")] = 64,
     prefix_cache_mib: PrefixCacheMib = 1024.0,
     body_seconds: Annotated[float, typer.Option(min=0.1, help="Time for a request to arrive.")] = 60.0,

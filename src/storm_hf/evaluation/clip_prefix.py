@@ -53,8 +53,16 @@ def _tensors(cache: Cache) -> Iterator[torch.Tensor]:
     """Keys, values and states of all layers."""
     for layer in cache.layers:
         for value in vars(layer).values():
-            held = value if isinstance(value, list) else [value]
+            held = value.values() if isinstance(value, dict) else [value]  # linear attention numbers its states
             yield from (one for one in held if isinstance(one, torch.Tensor) and one.ndim)
+
+
+def _drop_what_windows_left(cache: Cache) -> None:
+    """Copy keys and values that are a window on those of all tokens, which it would keep in memory."""
+    for layer in cache.layers:
+        for name, value in vars(layer).items():
+            if isinstance(value, torch.Tensor) and value.untyped_storage().nbytes() > value.nbytes:
+                setattr(layer, name, value.clone(memory_format=torch.contiguous_format))
 
 
 def _clips_of(prompt: Inputs) -> dict[str, torch.Tensor]:
@@ -92,7 +100,8 @@ class ClipPrefixes:
         max_clips (`int`, *optional*, defaults to `1`):
             Most prefixes that are kept; `None` bounds their bytes alone, `0` has every prompt read whole.
         max_bytes (`int`, *optional*):
-            Most bytes that they have together, keys, values and pixels. One that is larger alone is used and not kept.
+            Most bytes that they have together, keys, values, states and pixels. One that is larger alone is used and not kept, and
+            the others stay.
     """
 
     def __init__(
@@ -199,7 +208,8 @@ class ClipPrefixes:
             prefix = self._read(prompt, length)
         else:
             self.num_reused += 1
-        self._kept = self._bounded([*(kept for kept in self._kept if kept is not prefix), prefix])
+        if self.max_bytes is None or prefix.num_bytes <= self.max_bytes:
+            self._kept = self._bounded([*(kept for kept in self._kept if kept is not prefix), prefix])
         return prefix
 
     def _bounded(self, prefixes: list[ClipPrefix]) -> tuple[ClipPrefix, ...]:
@@ -218,6 +228,7 @@ class ClipPrefixes:
         cache = self._empty_cache()
         on_device = {name: value.to(self.model.device) for name, value in inputs.items()}
         self.model(**on_device, cache=cache, use_cache=True, logits_to_keep=1)
+        _drop_what_windows_left(cache)
         return ClipPrefix({"input_ids": prompt["input_ids"][:, :length].clone(), **_clips_of(prompt)}, cache)
 
     def _positions(self, prompt: Inputs) -> torch.Tensor:

@@ -30,18 +30,19 @@ def read_question_file(path: Path) -> list[WrittenQuestion]:
 
     Args:
         path (`Path`):
-            Text. In a file whose name ends in `.jsonl`, each line is an object with `question` and, optionally, `options`.
+            Text, with or without a byte order mark. In a file whose name ends in `.jsonl`, each line is an object with `question`
+            and, optionally, `options`.
 
     Raises:
         DatasetError: If there is no such file, no question in it, or a line has another form; the message names the line.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").split("\n")  # `splitlines` knows ends that JSON may hold
     except (OSError, UnicodeDecodeError) as error:
         raise DatasetError(
             f"Expected a file of questions, one a line, but {path} cannot be read: {error}. Write it as UTF-8 text."
         ) from error
-    is_json = path.suffix == _JSON_LINES
+    is_json = path.suffix.lower() == _JSON_LINES
     questions = [
         _of_json(line, f"{path}, line {number}") if is_json else WrittenQuestion(line.strip())
         for number, line in enumerate(lines, start=1)
@@ -55,7 +56,7 @@ def read_question_file(path: Path) -> list[WrittenQuestion]:
 def _of_json(line: str, place: str) -> WrittenQuestion:
     try:
         given = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DatasetError(f"{place}: expected a JSON object with `question`, got no JSON: {error}.") from error
     text = given.get("question") if isinstance(given, dict) else None
     if not isinstance(text, str) or not text.strip():
@@ -66,7 +67,16 @@ def _of_json(line: str, place: str) -> WrittenQuestion:
         raise DatasetError(
             f"{place}: expected `question` and `options` alone, got {unknown[0]!r} beside them. Leave it out."
         )
-    options = given.get("options") or []
-    if not isinstance(options, list) or not all(isinstance(option, str) for option in options) or len(options) == 1:
+    options = [] if given.get("options") is None else given["options"]
+    if not isinstance(options, list) or not all(map(_is_text, options)) or len(options) == 1:
         raise DatasetError(f"{place}: expected `options` to be two texts or more, got {json.dumps(options)[:60]}.")
-    return WrittenQuestion(text.strip(), tuple(options))
+    return WrittenQuestion(_encodable(text.strip()), tuple(map(_encodable, options)))
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and bool(value.strip())
+
+
+def _encodable(text: str) -> str:
+    """Replace halves of characters, which JSON can escape and no tokenizer takes."""
+    return text.encode("utf-16", errors="surrogatepass").decode("utf-16", errors="replace")

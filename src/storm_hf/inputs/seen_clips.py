@@ -11,7 +11,7 @@ from transformers import BatchFeature, ProcessorMixin
 
 @dataclass(frozen=True, eq=False)
 class _SeenClips:
-    """The last input of a video processor, and its output."""
+    """A copy of the last input of a video processor, and its output."""
 
     frames: list[list[np.ndarray]]
     settings: Mapping[str, Any]
@@ -26,7 +26,7 @@ class _SeenClips:
 
 
 def _are_equal(frames: Sequence[np.ndarray], others: Sequence[np.ndarray]) -> bool:
-    return all(frame is other or np.array_equal(frame, other) for frame, other in zip(frames, others, strict=True))
+    return all(np.array_equal(frame, other) for frame, other in zip(frames, others, strict=True))
 
 
 class _RememberingVideoProcessor:
@@ -44,10 +44,11 @@ class _RememberingVideoProcessor:
     def __call__(self, videos: Any, **settings: Any) -> BatchFeature:
         if not _is_list_of_clips(videos):
             return self._processor(videos, **settings)
-        if self._seen is None or not self._seen.are(videos, settings):
+        seen = self._seen  # read once: another thread may bring other clips
+        if seen is None or not seen.are(videos, settings):
             prepared = dict(self._processor(videos, **settings))
-            self._seen = _SeenClips([list(clip) for clip in videos], settings, prepared)
-        return BatchFeature(dict(self._seen.prepared))
+            seen = self._seen = _SeenClips([[frame.copy() for frame in clip] for clip in videos], settings, prepared)
+        return BatchFeature(dict(seen.prepared))
 
 
 def _is_list_of_clips(videos: Any) -> bool:

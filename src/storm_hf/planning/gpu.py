@@ -1,5 +1,6 @@
 """GPUs by name: memory, its bandwidth and arithmetic, and whether a plan fits."""
 
+import re
 from dataclasses import dataclass
 
 from storm_hf.errors import ConfigurationError
@@ -75,14 +76,18 @@ class Gpu:
 
 
 def find_gpu(name: str) -> Gpu:
-    """Find a GPU by a part of its name, such as `h100`.
+    """Find a GPU by its name or a part of it, such as `h100`; whole words come first, so that `a10` is no A100.
 
     Raises:
         ConfigurationError: If none is called so.
     """
-    for full_name, memory in MEMORY_GIB.items():
-        if name.casefold() in full_name.casefold():
-            return Gpu(full_name, memory, PEAK_FLOPS_PER_SECOND[full_name], BYTES_PER_SECOND[full_name])
+    wanted = name.strip().casefold()
+    words = re.compile(rf"\b{re.escape(wanted)}\b")
+    whole_words = [full_name for full_name in MEMORY_GIB if words.search(full_name.casefold())]
+    parts = [full_name for full_name in MEMORY_GIB if wanted in full_name.casefold()]
+    if wanted and (found := [*whole_words, *parts]):
+        full_name = found[0]
+        return Gpu(full_name, MEMORY_GIB[full_name], PEAK_FLOPS_PER_SECOND[full_name], BYTES_PER_SECOND[full_name])
     known = ", ".join(full_name.removeprefix("NVIDIA ") for full_name in MEMORY_GIB)
     raise ConfigurationError(f"Expected a part of the name of a known GPU, got {name!r}. Known are: {known}.")
 

@@ -17,6 +17,7 @@ _IN_ASCII = str.maketrans(
         **dict.fromkeys("“”„″", '"'),
         **dict.fromkeys("‐‑‒–—−", "-"),
         **{"→": "->", "⇒": "=>", "←": "<-", "×": "x", "•": "-", "≤": "<=", "≥": ">=", "≠": "!=", "≈": "~"},
+        **{"÷": "/", "∕": "/", "±": "+/-", "·": "*", "⋅": "*", "∗": "*", "√": "sqrt ", "°": " degrees "},
     }
 )
 
@@ -29,15 +30,25 @@ def _font(size_px: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
 def in_ascii(text: str) -> tuple[str, float]:
     """Write a text in the characters of the font.
 
-    Quotes, dashes and arrows become plain ones, and letters lose their accents.
+    Quotes, dashes and arrows become plain ones, and letters lose their accents. Numbers keep their value: a half is 1/2, and a
+    power has a ^.
 
     Returns:
         `tuple[str, float]`: The text without the characters that remain, and their share of it, 0 to 1.
     """
-    decomposed = unicodedata.normalize("NFKD", text.translate(_IN_ASCII))
+    spaced = "".join(map(_apart, text.translate(_IN_ASCII)))
+    decomposed = unicodedata.normalize("NFKD", spaced).replace("⁄", "/")  # of a fraction
     letters = [letter for letter in decomposed if not unicodedata.combining(letter)]
     plain = [letter for letter in letters if " " <= letter <= "~" or letter.isspace()]
     return " ".join("".join(plain).split()), 1 - len(plain) / max(len(letters), 1)
+
+
+def _apart(letter: str) -> str:
+    """A fraction or a raised digit with what keeps it apart from the digits before it."""
+    kind = unicodedata.decomposition(letter).partition(" ")[0]
+    if kind == "<fraction>":
+        return f" {letter}"
+    return f"^{letter}" if kind == "<super>" and letter.isdigit() else letter
 
 
 def fitting_font(texts: Sequence[str], frame_size: tuple[int, int], smallest_px: int, largest_px: int) -> int | None:

@@ -56,7 +56,8 @@ class _Projection(torch.autograd.Function):
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, None, torch.Tensor | None, None]:
         states, weight = ctx.saved_tensors
         rows = gradient.flatten(0, -2)  # (N, O)
-        ctx.passes.append((states.flatten(0, -2), rows))
+        if torch._C._will_engine_execute_node(ctx.next_functions[1][0]):  # else `autograd.grad` asks for others alone
+            ctx.passes.append((states.flatten(0, -2), rows))
         of_states = gradient @ weight if ctx.needs_input_grad[0] else None
         return of_states, None, rows.sum(dim=0) if ctx.needs_input_grad[2] else None, None
 
@@ -86,10 +87,13 @@ def gathered_weight_gradients(model: PreTrainedModel) -> Iterator[None]:
 
     Args:
         model ([`StormForConditionalGeneration`]):
-            The model, its weights in one piece. Layers that are frozen, quantized or have an adapter are left alone.
+            The model, its weights in one piece. Layers that are frozen, quantized, have an adapter, or a forward pass of their own
+            (accelerate's hooks) are left alone.
     """
     layers = [
-        layer for layer in model.get_decoder().modules() if type(layer) is nn.Linear and layer.weight.requires_grad
+        layer
+        for layer in model.get_decoder().modules()
+        if type(layer) is nn.Linear and layer.weight.requires_grad and "forward" not in vars(layer)
     ]
     for layer in layers:
         vars(layer)["forward"] = _GatheringLinear(layer)
