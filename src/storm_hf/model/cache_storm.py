@@ -268,6 +268,8 @@ class SegmentRunner:
     ) -> None:
         self.body = body
         self.cache = cache
+        if isinstance(attention_mask, dict) and any(mask is None for mask in attention_mask.values()):
+            attention_mask = None  # `generate` hides nothing from the whole prompt; its pieces need masks of their own
         self.attention_mask = self.mask_of_single_tokens = attention_mask
         self.position_ids = position_ids
         self.options = options
