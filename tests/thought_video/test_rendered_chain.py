@@ -74,6 +74,7 @@ def test_accents_quotes_and_a_lone_symbol_do_not_cost_a_chain():
     [
         ("½ of 10² is 50.", "1/2 of 10^2 is 50."),
         ("2½ m", "2 1/2 m"),
+        ("10²³ and 10⁻¹", "10^23 and 10^-1"),
         ("6 ÷ 2 − 1 = 2", "6 / 2 - 1 = 2"),
         ("5·4 ≠ 19 ± 1", "5*4 != 19 +/- 1"),
         ("It is 20°C.", "It is 20 degrees C."),

@@ -3,6 +3,7 @@
 Axes: H height, W width, in pixels.
 """
 
+import re
 import unicodedata
 from collections.abc import Sequence
 from functools import cache
@@ -20,6 +21,8 @@ _IN_ASCII = str.maketrans(
         **{"÷": "/", "∕": "/", "±": "+/-", "·": "*", "⋅": "*", "∗": "*", "√": "sqrt ", "°": " degrees "},
     }
 )
+_MIXED_NUMBER = re.compile("(?<=[0-9])(?=[¼½¾⅐-⅞])")  # 2½ is not 21/2
+_RAISED = re.compile("[⁺⁻]?[⁰¹²³⁴-⁹]+")
 
 
 @cache
@@ -36,19 +39,11 @@ def in_ascii(text: str) -> tuple[str, float]:
     Returns:
         `tuple[str, float]`: The text without the characters that remain, and their share of it, 0 to 1.
     """
-    spaced = "".join(map(_apart, text.translate(_IN_ASCII)))
-    decomposed = unicodedata.normalize("NFKD", spaced).replace("⁄", "/")  # of a fraction
+    text = _RAISED.sub(r"^\g<0>", _MIXED_NUMBER.sub(" ", text.translate(_IN_ASCII)))
+    decomposed = unicodedata.normalize("NFKD", text).replace("⁄", "/").replace("−", "-")  # of fractions and powers
     letters = [letter for letter in decomposed if not unicodedata.combining(letter)]
     plain = [letter for letter in letters if " " <= letter <= "~" or letter.isspace()]
     return " ".join("".join(plain).split()), 1 - len(plain) / max(len(letters), 1)
-
-
-def _apart(letter: str) -> str:
-    """A fraction or a raised digit with what keeps it apart from the digits before it."""
-    kind = unicodedata.decomposition(letter).partition(" ")[0]
-    if kind == "<fraction>":
-        return f" {letter}"
-    return f"^{letter}" if kind == "<super>" and letter.isdigit() else letter
 
 
 def fitting_font(texts: Sequence[str], frame_size: tuple[int, int], smallest_px: int, largest_px: int) -> int | None:
