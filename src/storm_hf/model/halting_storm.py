@@ -292,7 +292,9 @@ class _Thinking:
         named = ("clip_token_mask", *PER_TOKEN_INPUTS)
         per_token = {name: take(self.inputs[name]) for name in named if self.inputs.get(name) is not None}
         if self.inputs.get("position_ids") is not None:  # those after the block count as many latents as there are
-            per_token["position_ids"] = take(self.positions - is_unused.sum(dim=1)[:, None] * (columns >= self.block.stop))
+            per_token["position_ids"] = take(
+                self.positions - is_unused.sum(dim=1)[:, None] * (columns >= self.block.stop)
+            )
         return {
             **{name: value for name, value in self.inputs.items() if not name.startswith(_ENCODED)},
             **per_token,
