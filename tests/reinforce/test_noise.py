@@ -88,3 +88,11 @@ def test_record_replays_noise_around_new_means_and_donors_as_they_were(subspace)
 def test_subspace_of_another_model_is_refused(targets):
     with pytest.raises(LatentError, match="Expected a subspace of latents of size 16, got one of size 32"):
         LatentSubspace.of_targets(targets, 16)
+
+
+@pytest.mark.parametrize("name", ["log_density", "divergence"])
+def test_latents_in_16_bits_are_compared_in_32(name):
+    policy = GaussianLatents(LatentSubspace(32), 0.1)
+    latents, means = torch.randn(2, 4, 32, generator=torch.Generator().manual_seed(0)).bfloat16()
+    compare, std = getattr(policy, name), torch.full((4,), 0.1)
+    assert torch.equal(compare(latents, means, std), compare(latents.float(), means.float(), std))

@@ -93,7 +93,7 @@ class GaussianLatents:
             std (`torch.Tensor` of shape `(...)`):
                 Deviation that they were drawn with.
         """
-        distance = self.subspace.coordinates(latents - means).square().sum(dim=-1)
+        distance = self.subspace.coordinates(latents.float() - means.float()).square().sum(dim=-1)
         return -distance / (2 * std.square()) - self.subspace.rank * std.log()
 
     def divergence(self, means: torch.Tensor, reference: torch.Tensor, std: torch.Tensor) -> torch.Tensor:
@@ -101,7 +101,7 @@ class GaussianLatents:
 
         It counts all directions, so that the mean does not drift in those without noise. Shapes as in `log_density`.
         """
-        return (means - reference).float().square().sum(dim=-1) / (2 * std.square())
+        return (means.float() - reference.float()).square().sum(dim=-1) / (2 * std.square())
 
 
 @dataclass(eq=False)
