@@ -26,7 +26,7 @@ def test_answer_stands_beside_the_direct_one_with_the_cost_of_both(asked):
     assert not notice.strip()
     assert escape(thinking.own.text) in replies
     assert escape(thinking.direct.text) in replies
-    assert "6 forward passes" in replies
+    assert "5 forward passes" in replies
     assert "1 forward passes" not in replies
     assert "1 forward pass before" in replies
     assert "Step 4" in replies

@@ -89,7 +89,7 @@ def test_help_shows_no_type_beside_a_flag():
 def test_help_breaks_the_lines_of_a_paragraph_where_the_terminal_does(monkeypatch):
     monkeypatch.setattr("typer.rich_utils.MAX_WIDTH", 1000)
     shown = CliRunner().invoke(app, ["push", "--help"]).stdout
-    assert "Credentials, pickles and paths of this machine are refused. Of a data set," in shown
+    assert "Credentials, pickles and paths of this machine are refused. Clips of a data set" in shown
 
 
 def test_version_is_shown():

@@ -27,6 +27,7 @@ READS_NO_CLIPS = {
     "completion",
     "demo",
     "env",
+    "grpo",
     "language",
     "plan",
     "push",

@@ -176,7 +176,9 @@ def test_static_cache_of_generate_thinks_the_same(storm, kind, lengths):
         pytest.skip("transformers has no static cache for its linear attention with a mask of tokens.")
     inputs = tiny_inputs(kind, lengths)
     static, dynamic = (
-        storm.generate(**inputs, max_new_tokens=4, output_latents=True, disable_compile=True, cache_implementation=name)
+        storm.generate(
+            **inputs, max_new_tokens=4, output_latents=True, disable_compile=True, cache_implementation=name
+        )
         for name in ("static", "dynamic")
     )
     assert_close(static.latents, dynamic.latents, rtol=1e-4, atol=5e-6)

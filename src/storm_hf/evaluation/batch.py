@@ -219,7 +219,7 @@ def read_answers(output: Any, num_prompt_tokens: int, prompts: PromptEncoder, ro
     new_tokens = output.sequences[:, num_prompt_tokens:]
     texts = tokenizer.batch_decode(new_tokens, skip_special_tokens=True)
     latents = [None] * len(rows) if output.latents is None else output.latents.float().cpu().numpy()
-    used = output.get("num_latents_used")
+    used = getattr(output, "num_latents_used", None)
     lengths = [None] * len(rows) if used is None else used.tolist()
     token_ids = [up_to_end(row, {tokenizer.eos_token_id}) for row in new_tokens.tolist()]
     return [

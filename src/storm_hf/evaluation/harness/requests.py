@@ -113,6 +113,12 @@ def _decode_videos(conversation: list[dict[str, Any]], load: Callable[[str], Vid
     return [{**message, "content": [decode(part) for part in message["content"]]} for message in conversation]
 
 
+def _reading_once(read: Callable[[Any], VideoClip]) -> Callable[[Any], VideoClip]:
+    """Remember the last file; frames in memory are at hand."""
+    remembered = lru_cache(maxsize=1)(read)
+    return lambda video: (remembered if isinstance(video, Hashable) else read)(video)
+
+
 def _check_part(part: Mapping[str, Any], task: str) -> None:
     if part["type"] == "audio":
         raise PromptError(f"The task {task} asks about sound, which this model does not hear. Choose another task.")
@@ -159,7 +165,7 @@ class ChatGenerator:
         self._encode = PromptEncoder(self.processor, model.config, self.num_latents)
         self._prefixes = ClipPrefixes(model) if model.config.model_type == STORM else None
         read = partial(load_clip, processor=self.processor, max_frames=settings.max_frames, strict=False)
-        self._load = lru_cache(maxsize=1)(read)
+        self._load = _reading_once(read)
 
     def encode(self, questions: Sequence[HarnessQuestion]) -> dict[str, torch.Tensor]:
         """Read the videos of a batch and turn its conversations into left-padded model inputs.
