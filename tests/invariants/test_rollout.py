@@ -162,8 +162,6 @@ def test_every_token_is_processed_once_in_k_plus_one_calls(storm, inputs):
 
 @torch.no_grad()
 def test_step_does_not_see_the_columns_of_a_static_cache_that_nothing_was_written_to(storm, kind):
-    if kind == "qwen3_5":
-        pytest.skip("transformers has no static cache for its linear attention with a mask of tokens.")
     inputs = tiny_inputs(kind, (5, 3), suffix=SUFFIX)
     length = inputs["input_ids"].shape[1] + 3
     cache = StaticCache(config=storm.config.get_text_config(), max_cache_len=length)
@@ -172,8 +170,6 @@ def test_step_does_not_see_the_columns_of_a_static_cache_that_nothing_was_writte
 
 @pytest.mark.parametrize("lengths", [(5, 5), (5, 3)], ids=["no padding", "padding"])
 def test_static_cache_of_generate_thinks_the_same(storm, kind, lengths):
-    if kind == "qwen3_5" and len(set(lengths)) > 1:
-        pytest.skip("transformers has no static cache for its linear attention with a mask of tokens.")
     inputs = tiny_inputs(kind, lengths)
     static, dynamic = (
         storm.generate(
