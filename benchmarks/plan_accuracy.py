@@ -33,7 +33,8 @@ from storm_hf.planning.recipe import Recipe
 from storm_hf.planning.step import Sequence, measure_step
 from storm_hf.training.peft import default_lora, train_in_float32
 from storm_hf.training.precision import frozen_weights_cast
-from storm_hf.training.trainer import freeze_vision, keep_supervised
+from storm_hf.training.trained_weights import freeze_vision
+from storm_hf.training.trainer import keep_supervised
 
 
 LATENT_START, LATENT, LATENT_END = 125, 126, 127

@@ -32,7 +32,8 @@ from storm_hf.model.rollout_storm import RolloutGradient
 from storm_hf.training.device import PEAK_FLOPS_PER_SECOND
 from storm_hf.training.precision import frozen_weights_cast
 from storm_hf.training.thought_adapter import leave_to_thought_adapter
-from storm_hf.training.trainer import freeze_vision, keep_supervised
+from storm_hf.training.trained_weights import freeze_vision
+from storm_hf.training.trainer import keep_supervised
 from storm_hf.training.weight_gradients import gathered_weight_gradients
 
 

@@ -26,7 +26,7 @@ from storm_hf.model import StormConfig
 from storm_hf.model.processing_storm import LATENT_TOKENS
 from storm_hf.training.flops import TokenCounts, attention_shape, count_parameters, training_flops
 from storm_hf.training.thought_adapter import leave_to_thought_adapter
-from storm_hf.training.trainer import freeze_vision
+from storm_hf.training.trained_weights import freeze_vision
 
 
 CONTROLS = ("pause", "answer_only", "paper")  # beside the variants of the demo in the table of worlds

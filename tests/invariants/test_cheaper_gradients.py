@@ -18,7 +18,7 @@ from torch.testing import assert_close
 from storm_hf.errors import ConfigurationError
 from storm_hf.model.cache_storm import DifferentiableCache
 from storm_hf.model.rollout_storm import RolloutGradient
-from storm_hf.training.trainer import freeze_vision
+from storm_hf.training.trained_weights import freeze_vision
 
 
 NUM_LATENTS = 4

@@ -19,7 +19,7 @@ from storm_hf.training.flops import (
     training_flops,
 )
 from storm_hf.training.throughput import ThroughputMeter
-from storm_hf.training.trainer import freeze_vision
+from storm_hf.training.trained_weights import freeze_vision
 
 
 # torch counts what its kernels multiply: no norms and no biases, and a rollout that meets fewer keys than a whole square.

@@ -11,7 +11,7 @@ from tests.training.test_trainer import TOWER_AND_MERGER
 from tests.training.tiny_training import NUM_LATENTS, STAGES, TinyCollator, tiny_trainer
 from torch import nn
 
-from storm_hf.training.trainer import freeze_vision
+from storm_hf.training.trained_weights import freeze_vision
 
 
 IN_THE_DECODER = r".*(language_model|text_model)\.layers\.\d+\..*_proj"

@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 from tests.tiny import tiny_storm
 from tests.training.tiny_training import tiny_trainer
 
-from storm_hf.training.trainer import freeze_vision
+from storm_hf.training.trained_weights import freeze_vision
 
 
 TOWER_AND_MERGER = {

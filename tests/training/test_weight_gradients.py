@@ -11,7 +11,7 @@ from torch.testing import assert_close
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from storm_hf.model.rollout_storm import RolloutGradient
-from storm_hf.training.trainer import freeze_vision
+from storm_hf.training.trained_weights import freeze_vision
 from storm_hf.training.weight_gradients import gathered_weight_gradients
 
 

@@ -24,7 +24,8 @@ from storm_hf.training.loading import thought_settings
 from storm_hf.training.peft import peft_config, train_in_float32
 from storm_hf.training.precision import HALF, frozen_weights_cast
 from storm_hf.training.thought_adapter import leave_to_thought_adapter
-from storm_hf.training.trainer import freeze_vision, keep_supervised
+from storm_hf.training.trained_weights import freeze_vision
+from storm_hf.training.trainer import keep_supervised
 
 
 _VIDEO_TYPE = 2  # of `mm_token_type_ids`

@@ -34,7 +34,7 @@ from storm_hf.target_trajectory.trajectory import FILE_NAME, TargetTrajectory
 from storm_hf.training.arguments import EvaluationRows, Rows, load_parts, record_prompts, refuse_arguments
 from storm_hf.training.checkpointing import CheckpointingTrainer
 from storm_hf.training.samplers import with_arrays
-from storm_hf.training.trainer import choose_trained_weights, freeze_halting_head
+from storm_hf.training.trained_weights import choose_trained_weights, freeze_halting_head
 
 
 _RECORD = ("fed", "noise", "std", "is_given")  # fields of a `LatentRecord`, as columns of TRL's batches

@@ -21,7 +21,6 @@ from transformers import (
     PreTrainedTokenizerBase,
     ProcessorMixin,
     TrainerCallback,
-    TrainingArguments,
 )
 from transformers.utils import ModelOutput
 from trl import SFTTrainer
@@ -30,17 +29,14 @@ from storm_hf.errors import ConfigurationError, StageError
 from storm_hf.inputs.collator import IGNORED_LABEL, AnswerCollator, with_fewer_latents
 from storm_hf.inputs.prompts import PromptEncoder
 from storm_hf.model import StormConfig, add_latent_tokens
-from storm_hf.model.halting_storm import HaltingHead
-from storm_hf.model.modeling_storm import StormForConditionalGeneration
 from storm_hf.model.processing_storm import find_misfit
 from storm_hf.model.rollout_storm import RolloutGradient
 from storm_hf.training.arguments import EvaluationRows, Rows, load_parts, record_prompts, refuse_arguments
 from storm_hf.training.checkpointing import CheckpointingTrainer
 from storm_hf.training.config import StormTrainingConfig
 from storm_hf.training.language_regularizer import LanguageRegularizer, choose_language
-from storm_hf.training.learning_rates import rates_of_parts, split_parameter_groups, vision_parameters
-from storm_hf.training.peft import complete_adapter
-from storm_hf.training.precision import explain_loss, frozen_weights_cast, gradient_error, train_whole_in_float32
+from storm_hf.training.learning_rates import rates_of_parts, split_parameter_groups
+from storm_hf.training.precision import explain_loss, frozen_weights_cast, gradient_error
 from storm_hf.training.rank_consistency import check_ranks_match, forward_signatures, is_sharded, unshard_lm_head
 from storm_hf.training.samplers import (
     LengthGroupedRows,
@@ -50,8 +46,8 @@ from storm_hf.training.samplers import (
     needs_lengths,
     with_arrays,
 )
-from storm_hf.training.thought_adapter import train_thought_adapter
 from storm_hf.training.throughput import Batch, ThroughputMeter
+from storm_hf.training.trained_weights import choose_trained_weights, freeze_halting_head
 from storm_hf.training.weight_gradients import gathered_weight_gradients
 
 
@@ -476,36 +472,3 @@ def keep_supervised(inputs: dict[str, Any]) -> dict[str, Any]:
     first = int((labels != IGNORED_LABEL).any(dim=0).int().argmax())
     start = max(first - 1, 0)  # the state before a token predicts it
     return {**inputs, "labels": labels[:, start:], "states_to_keep": labels.shape[1] - start}
-
-
-def freeze_halting_head(model: nn.Module) -> None:
-    """Freeze a halting head, which only a stage that trains it gives a gradient."""
-    for module in model.modules():
-        if isinstance(module, HaltingHead):
-            module.requires_grad_(False)
-
-
-def choose_trained_weights(
-    model: PreTrainedModel | PeftModel, peft_config: PeftConfig | None, args: TrainingArguments
-) -> PeftConfig | None:
-    """Freeze the vision tower if it is not trained, and hold the weights that are trained in float32.
-
-    Returns:
-        [`~peft.PeftConfig`] or `None`: The configuration of the adapter to train, completed.
-    """
-    if is_peft_model(model):  # what an adapter trains, PEFT has chosen
-        return peft_config
-    if getattr(model.config, "thought_adapter", None) is not None:
-        train_thought_adapter(model, peft_config, args)
-        return None
-    freeze_vision(model, args.freeze_vision)
-    if peft_config is not None:
-        return complete_adapter(peft_config, model, args.freeze_vision)
-    train_whole_in_float32(model, args)
-    return None
-
-
-def freeze_vision(model: StormForConditionalGeneration, is_frozen: bool = True) -> None:
-    """Freeze the backbone's vision tower and merger, whatever the backbone calls them."""
-    for parameter in vision_parameters(model):
-        parameter.requires_grad_(not is_frozen)
