@@ -38,7 +38,8 @@ test: $(READY)  ## The core tests: minutes on two cores, no network, no GPU
 		-o faulthandler_timeout=240 --max-worker-restart 1
 
 test-all: test $(SCALE) test-evaluation  ## Also the slow tests, among them the built wheel, and DeepSpeed on two processes
-	$(TESTS) -m "(slow or scale) and not ray and not lmms and not browser and not gpu and not ffmpeg"
+	$(TESTS) -m "slow and not scale and not ray and not lmms and not browser and not gpu and not ffmpeg" -n $(WORKERS) --dist loadfile
+	$(TESTS) -m "scale and not ray and not lmms and not browser and not gpu and not ffmpeg"
 
 test-latest:  ## The versions that pip resolves today, without constraints, in an environment made anew (.venv-latest)
 	tools/latest.sh .venv-latest $(LATEST) -m "not scale and not gpu"
