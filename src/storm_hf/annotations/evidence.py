@@ -94,7 +94,7 @@ def _boxes(value: object, what: str) -> Iterator[tuple[str, Any]]:
             yield optional_text(label, "label of a box") or "", box
 
 
-def _box(sides: Any, label: str, size: tuple[object, object], what: str) -> Box:
+def _box(sides: object, label: str, size: tuple[object, object], what: str) -> Box:
     width, height = (_size(side) for side in size)
     if isinstance(sides, (str, Mapping)) or not isinstance(sides, Sequence) or len(sides) != 4:
         raise DatasetError(f"The {what} should be left, top, right and bottom but is {shown(sides)}.")

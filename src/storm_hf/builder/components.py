@@ -362,7 +362,7 @@ def _one(choice: Mapping[str, Any], what: str, known: tuple[str, ...]) -> tuple[
     return kind, _mapping(settings, f"{what} {kind}")
 
 
-def _mapping(settings: Any, what: str) -> dict[str, Any]:
+def _mapping(settings: object, what: str) -> dict[str, Any]:
     """Copy what a recipe gives for a component; nothing given is no settings."""
     if settings is not None and not isinstance(settings, Mapping):
         raise ConfigurationError(f"Expected the settings of {what} as a mapping but got {settings!r}.")

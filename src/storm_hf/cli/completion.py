@@ -100,7 +100,7 @@ def _choices(subcommands: dict[str, Any]) -> Iterator[str]:
                 yield f'        {options}) words="{" ".join(choices)}" ;;'
 
 
-def _enumeration(hint: Any) -> list[str]:
+def _enumeration(hint: object) -> list[str]:
     """The words of an enumeration, which may be optional or listed."""
     kinds = [kind for kind in (hint, *get_args(hint)) if isinstance(kind, type) and issubclass(kind, Enum)]
     return [str(member.value) for kind in kinds for member in kind]

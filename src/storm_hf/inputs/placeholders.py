@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from transformers import ProcessorMixin
+from transformers import PreTrainedTokenizerBase, ProcessorMixin
 
 from storm_hf.errors import PromptError, StormError
 from storm_hf.inputs.conversation import Message
@@ -55,7 +55,7 @@ def with_clip_token_mask(encoded: dict[str, Any], processor: ProcessorMixin) -> 
 
 
 class _ClipFinder:
-    def __init__(self, tokenizer: Any) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self.tokenizer = tokenizer
         self.control_ids = set(tokenizer.get_added_vocab().values())
 

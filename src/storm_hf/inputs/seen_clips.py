@@ -51,7 +51,7 @@ class _RememberingVideoProcessor:
         return BatchFeature(dict(seen.prepared))
 
 
-def _is_list_of_clips(videos: Any) -> bool:
+def _is_list_of_clips(videos: object) -> bool:
     """Check for frames of clips in memory, as `PromptEncoder` hands them on."""
     return isinstance(videos, list) and all(
         isinstance(clip, list) and all(isinstance(frame, np.ndarray) for frame in clip) for clip in videos

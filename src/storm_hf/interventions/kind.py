@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from enum import StrEnum
-from typing import Any
 
 from storm_hf.errors import ConfigurationError
 
@@ -96,7 +95,7 @@ _RENAMED = {
 }
 
 
-def read_kind(name: Any, known: Sequence[InterventionKind] = tuple(InterventionKind)) -> InterventionKind:
+def read_kind(name: object, known: Sequence[InterventionKind] = tuple(InterventionKind)) -> InterventionKind:
     """Read the name of an intervention.
 
     Args:
@@ -109,7 +108,7 @@ def read_kind(name: Any, known: Sequence[InterventionKind] = tuple(InterventionK
         ConfigurationError: If there is no such intervention here.
     """
     if name in known:
-        return InterventionKind(name)
+        return InterventionKind(str(name))
     renamed = _RENAMED.get(str(name), ())
     now = " and ".join(f"`{kind}` ({kind.phrase})" for kind in renamed)
     hint = f" `{name}` has become {now}." if renamed else ""

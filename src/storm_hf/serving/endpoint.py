@@ -14,6 +14,7 @@ from threading import Event
 from typing import Any
 
 from starlette.datastructures import Headers
+from starlette.types import Scope
 
 from storm_hf.serving.chat import ChatModel, Choice, Prompt
 from storm_hf.serving.limits import ClientGoneError, Receive, RequestLimiter, ServerStats
@@ -47,7 +48,7 @@ class ChatEndpoint:
         # All generation runs on one thread, as CUDA graphs of a compiled model need.
         self._generating = ThreadPoolExecutor(1, thread_name_prefix="generate")
 
-    async def __call__(self, scope: object, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request. No error leaves this method, so the connection can be used again."""
         exchange = Exchange(scope, receive, send, self.limiter.send_seconds)
         try:
@@ -145,7 +146,7 @@ class Exchange:
             Time for the client to take a piece of the response.
     """
 
-    def __init__(self, scope: Any, receive: Receive, send: Send, send_seconds: float) -> None:
+    def __init__(self, scope: Scope, receive: Receive, send: Send, send_seconds: float) -> None:
         self.headers = Headers(scope=scope)
         given = self.headers.get(_REQUEST_ID_HEADER, "")
         self.request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex

@@ -75,7 +75,7 @@ class LanguageMeasure:
             )
 
     @classmethod
-    def _from_mapping(cls, values: Any) -> Self:
+    def _from_mapping(cls, values: Mapping[str, Any]) -> Self:
         try:
             lists = {name: tuple(map(str, values[name])) for name in ("prompts", "answers")}
             return cls(**{**values, **lists})
