@@ -34,6 +34,7 @@ from storm_hf.target_trajectory.trajectory import TargetTrajectory
 WORLDS = {"accuracy": "shuffle", "use": "order"}
 REWARDS = {"accuracy": ["correct_answer"], "use": ["correct_answer", "donor_answer"]}
 NUM_GENERATIONS = 8
+STEPS_PER_GENERATION = 4  # updates on one set of roll-outs, so that a clip finds donors that were asked the same
 PASSES_OF_AN_UPDATE = 2  # of GRPO, in units of those of Stage II: the roll-out, and the step on it
 
 
@@ -98,6 +99,7 @@ def reinforce(part: str, folder: DemoFolder, recipe: DemoRecipe, start: Path, nu
             donor_share=0.5 if part == "use" else 0.0,
             max_steps=num_updates,
             num_generations=NUM_GENERATIONS,
+            steps_per_generation=STEPS_PER_GENERATION,
             per_device_train_batch_size=recipe.batch_size,
             max_completion_length=4,
             learning_rate=recipe.trainings["answer"].learning_rate / 3,

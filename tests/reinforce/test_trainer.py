@@ -15,6 +15,7 @@ from storm_hf import StormAnswerConfig, StormForConditionalGeneration, StormGRPO
 from storm_hf.checkpoints import load_checkpoint
 from storm_hf.errors import CheckpointError, ConfigurationError, DatasetError
 from storm_hf.inputs.features import cache_video_features
+from storm_hf.reinforce.rewards import donor_answer, latent_use
 from storm_hf.target_trajectory.trajectory import TargetTrajectory
 from storm_hf.training.peft import default_lora
 
@@ -213,6 +214,19 @@ def test_rewards_get_columns_and_donors_of_the_batch(qwen_checkpoint, rows, tmp_
         others = {batch["answer"][other] for other in range(8) if batch["group"][other] != batch["group"][place]}
         assert donor is None or donor["answer"] in others
     assert not any("latent" in completion for completion in batch["completions"])
+
+
+@pytest.mark.parametrize(("reward", "expected"), [(latent_use, [False, True] * 2), (donor_answer, [False] * 4)])
+def test_a_donor_of_another_question_serves_only_where_its_answer_is_not_asked_for(
+    qwen_checkpoint, rows, tmp_path, reward, expected
+):
+    different = [{**rows[place], "question": f"Question {place}?"} for place in (0, 0, 1, 1)]
+    trainer = tiny_grpo(qwen_checkpoint, rows, tmp_path, rewards=reward, num_generations=2, donor_share=0.5)
+    trainer.model.train()
+    trainer._replayed = {"rows": different}
+    rolled = trainer._roll_out(["a"] * 4, trainer)
+    assert rolled["has_donor"] == expected
+    assert trainer._metrics["train"]["donor_share"] == [sum(expected) / 4]
 
 
 def test_a_process_with_clips_of_one_group_has_no_donors(qwen_checkpoint, rows, tmp_path):

@@ -72,12 +72,16 @@ class RolloutSampler:
             Sampling of answers.
         end_ids (`Sequence[int]`):
             Tokens that end an answer.
+        donor_asks_same (`bool`, *optional*, defaults to `False`):
+            Whether a donor must have been asked the same question, so that its answer is one to follow. Where the batch has none, a
+            roll-out thinks for itself.
     """
 
     prompts: PromptEncoder
     policy: GaussianLatents
     generation_config: GenerationConfig
     end_ids: Sequence[int]
+    donor_asks_same: bool = False
 
     @torch.no_grad()
     def __call__(
@@ -113,15 +117,21 @@ class RolloutSampler:
         self, model: StormForConditionalGeneration, groups: list[Group], has_donor: Sequence[bool]
     ) -> Rollouts:
         """Roll out the rows that think for themselves, and then those that are fed the latents of one of them."""
-        own = [place for place, is_given in enumerate(has_donor) if not is_given]
-        given = [place for place, is_given in enumerate(has_donor) if is_given]
-        own_groups, needy = [groups[place] for place in own], [groups[place] for place in given]
-        answers, latents = self._generate(model, own_groups)
-        chosen = [choose_donor(group, own_groups) for group in needy]
-        if needy:
-            more, others = self._generate(model, needy, latents.fed[chosen])
+        thinking = [place for place, is_given in enumerate(has_donor) if not is_given]
+        candidates = [groups[place] for place in thinking]
+        chosen = {
+            place: choose_donor(groups[place], candidates, self.donor_asks_same)
+            for place, is_given in enumerate(has_donor)
+            if is_given
+        }
+        own = [*thinking, *(place for place, donor in chosen.items() if donor is None)]
+        given = {place: donor for place, donor in chosen.items() if donor is not None}
+        answers, latents = self._generate(model, [groups[place] for place in own])
+        if given:
+            fed = latents.fed[list(given.values())]
+            more, others = self._generate(model, [groups[place] for place in given], fed)
             answers, latents = [*answers, *more], LatentRecord.cat([latents, others])
-        donors = [*[None] * len(own), *(own_groups[place] for place in chosen)]
+        donors = [*[None] * len(own), *(candidates[donor] for donor in given.values())]
         order = np.argsort([*own, *given])
         return Rollouts(
             groups,
@@ -176,7 +186,7 @@ def question_text(prompts: PromptEncoder, row: Row) -> str:
     return " ".join(part["text"] for part in content if part["type"] == "text")
 
 
-def choose_donor(needy: Group, groups: Sequence[Group]) -> int:
+def choose_donor(needy: Group, groups: Sequence[Group], asks_same: bool = False) -> int | None:
     """Choose whose latents a roll-out is fed, by the global random numbers.
 
     Args:
@@ -184,21 +194,23 @@ def choose_donor(needy: Group, groups: Sequence[Group]) -> int:
             Group of the roll-out.
         groups (`Sequence[Group]`):
             Groups of the roll-outs with latents of their own.
+        asks_same (`bool`, *optional*, defaults to `False`):
+            Whether it must have been asked the same.
 
     Returns:
-        `int`: Place among `groups` of one that was asked the same and has another answer or, where there is none, of any other.
+        `int`, *optional*: Place among `groups` of one that was asked the same and has another answer. Where there is none, of any
+        other, or `None` if it must have been asked the same.
 
     Raises:
         DatasetError: If all roll-outs are of the same group.
     """
     seed = int(torch.randint(2**31, ()))
-    place = int(choose_donors([needy.asked, *(group.asked for group in groups)], seed)[0])
-    if place > 0:
-        return place - 1
     others = [place for place, group in enumerate(groups) if group.number != needy.number]
     if not others:
         raise DatasetError(
             "Expected roll-outs of two clips or more on each process, whose latents can be exchanged, got those of one. Raise "
             "`steps_per_generation`, or set `donor_share: 0`."
         )
-    return others[seed % len(others)]
+    if place := int(choose_donors([needy.asked, *(group.asked for group in groups)], seed)[0]):
+        return place - 1
+    return None if asks_same else others[seed % len(others)]

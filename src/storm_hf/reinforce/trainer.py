@@ -28,7 +28,7 @@ from storm_hf.inputs.prompts import PromptEncoder, Row
 from storm_hf.reinforce.config import StormGRPOConfig
 from storm_hf.reinforce.noise import GaussianLatents, LatentRecord, LatentSubspace
 from storm_hf.reinforce.replay import Replay, ReplayedLogProbs
-from storm_hf.reinforce.rewards import RewardFunction, find_rewards
+from storm_hf.reinforce.rewards import RewardFunction, donor_answer, find_rewards
 from storm_hf.reinforce.rollout import Rollouts, RolloutSampler, question_text
 from storm_hf.target_trajectory.trajectory import FILE_NAME, TargetTrajectory
 from storm_hf.training.arguments import EvaluationRows, Rows, load_parts, record_prompts, refuse_arguments
@@ -201,13 +201,23 @@ class StormGRPOTrainer(CheckpointingTrainer, GRPOTrainer):
             ) as model,
             self._dist.summon_full_params(self.model_wrapped, recurse=False),
         ):
-            sample = RolloutSampler(self._prompts, self.policy, self.generation_config, self.eos_token_ids)
+            sample = RolloutSampler(
+                self._prompts,
+                self.policy,
+                self.generation_config,
+                self.eos_token_ids,
+                donor_asks_same=donor_answer in self.reward_funcs,
+            )
             rollouts = sample(
                 model,
                 rows,
                 numbers=[place // num_generations for place in places],
                 has_donor=[place % num_generations >= num_own for place in places],
             )
+        if self.args.num_donor_rollouts:
+            fed = torch.tensor([donor is not None for donor in rollouts.donors], device=self.accelerator.device)
+            mode = "train" if self.model.training else "eval"
+            self._metrics[mode]["donor_share"].append(self.accelerator.gather(fed.float()).mean().item())
         self._replayed = {
             "prompts": [group.prompt for group in rollouts.groups],
             **{name: getattr(rollouts.latents, name) for name in _RECORD},
