@@ -5,7 +5,7 @@
     python benchmarks/grpo.py --part accuracy --seeds 0 --scale 0.1    # a rehearsal, with a tenth of all updates and clips
 
 `accuracy` compares rewards for correct answers with as many updates of Stage II, and with Stage II of as many forward passes: a
-roll-out reads its rows once more than an update does. `use` begins with STORM trained without the bottleneck, whose answers may come
+roll-out reads its rows once more than an update does. `reinforcement_more` has three times as many updates. `use` begins with STORM trained without the bottleneck, whose answers may come
 from the clip alone, and rewards correct answers and answers that follow the latents of a donor. *Steered* answers become the
 donor's, beyond those that were so already.
 """
@@ -35,6 +35,8 @@ WORLDS = {"accuracy": "shuffle", "use": "order"}
 REWARDS = {"accuracy": ["correct_answer"], "use": ["correct_answer", "donor_answer"]}
 NUM_GENERATIONS = 8
 STEPS_PER_GENERATION = 4  # updates on one set of roll-outs, so that a clip finds donors that were asked the same
+TEMPERATURE = 1.5  # of a model that is sure of its first answers
+MORE_UPDATES = 3
 PASSES_OF_AN_UPDATE = 2  # of GRPO, in units of those of Stage II: the roll-out, and the step on it
 
 
@@ -87,7 +89,7 @@ def train_once(folder: DemoFolder, recipe: DemoRecipe, variant: Variant) -> None
 
 def reinforce(part: str, folder: DemoFolder, recipe: DemoRecipe, start: Path, num_updates: int) -> Path:
     """Train by rewards from a checkpoint, and return where the model was saved."""
-    output = folder.variant(f"grpo_{part}")
+    output = folder.variant(f"grpo_{part}_{num_updates}")
     if (output / "config.json").exists():
         return output
     model, processor = data.load(start)
@@ -102,7 +104,8 @@ def reinforce(part: str, folder: DemoFolder, recipe: DemoRecipe, start: Path, nu
             steps_per_generation=STEPS_PER_GENERATION,
             per_device_train_batch_size=recipe.batch_size,
             max_completion_length=4,
-            learning_rate=recipe.trainings["answer"].learning_rate / 3,
+            temperature=TEMPERATURE,
+            learning_rate=recipe.trainings["answer"].learning_rate,
             lr_scheduler_type="constant",
             adam_beta2=0.98,
             seed=recipe.seed,
@@ -153,7 +156,9 @@ def run(part: str, seed: int, scale: float, out: Path, console: Console) -> dict
     storm = begin(part, folder, recipe)
     start = folder.checkpoint("align" if part == "accuracy" else "storm")
     num_updates = recipe.trainings["answer"].num_updates
-    checkpoints = {"start": start, "reinforcement": reinforce(part, folder, recipe, start, num_updates)}
+    checkpoints = {"start": start}
+    for name, factor in (("reinforcement", 1), ("reinforcement_more", MORE_UPDATES)):
+        checkpoints[name] = reinforce(part, folder, recipe, start, factor * num_updates)
     for name, factor in (("stage_two", 1), ("stage_two_passes", PASSES_OF_AN_UPDATE)):
         training = Training(factor * num_updates, recipe.trainings["answer"].learning_rate)
         variant = dataclasses.replace(storm, name=name, training=training)
