@@ -8,7 +8,7 @@ Axes: B batch, S sequence, D hidden size, H attention heads.
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,12 +36,15 @@ class RolloutState:
             True where later tokens may look, with `latent_attention="step"`.
         adapter_acts (`bool`, *optional*, defaults to `False`):
             Whether the thought adapter acts on what comes next.
+        compiled_step (`Callable`, *optional*):
+            The backbone without its head, compiled, for a prompt whose decoding steps are compiled too.
     """
 
     last_hidden_state: torch.Tensor | None = None
     num_thought: int = 0
     is_seen_later: torch.Tensor | None = None
     adapter_acts: bool = False
+    compiled_step: Callable[..., ModelOutput] | None = None
 
     def keep(self, hidden_states: torch.Tensor, num_thought: int = 0) -> None:
         """Keep the last of some hidden states (B, S, D) and the length of an unfinished block."""
@@ -278,23 +281,34 @@ class SegmentRunner:
         self.past_length = 0 if cache is None else int(cache.get_seq_length())
         self.pieces: list[ModelOutput] = []
 
-    def __call__(self, start: int, stop: int, **inputs: object) -> torch.Tensor:
-        """Run columns `start` to `stop`; return their last hidden states, (B, stop - start, D)."""
+    def __call__(
+        self, start: int, stop: int, compiled: Callable[..., ModelOutput] | None = None, **inputs: object
+    ) -> torch.Tensor:
+        """Run columns `start` to `stop`; return their last hidden states, (B, stop - start, D).
+
+        `compiled` runs them in place of the backbone. It is given tensors whose strides do not tell of the whole sequence, for
+        which it would be compiled anew.
+        """
         keeps_cache = self.cache is not None
         if isinstance(self.cache, ReplayCache):
             self.cache = self.cache.fork()
             keeps_cache = False  # checkpointed layers warn about use_cache=True, and write to the cache all the same
         mask = self.mask_of_single_tokens if stop - start == 1 else self.attention_mask
+        columns = {
+            "attention_mask": self._mask(mask, start, stop),
+            "position_ids": self.position_ids[..., start:stop],
+            **inputs,
+        }
         with acting(self.thought_layers, start >= self.thought_start):
-            piece = self.body(
-                attention_mask=self._mask(mask, start, stop),
-                position_ids=self.position_ids[..., start:stop],
+            piece = (compiled or self.body)(
                 cache=self.cache,
                 use_cache=keeps_cache,
                 return_dict=True,
                 **self.options,
-                **inputs,
+                **(columns if compiled is None else _copy(columns)),
             )
+        if compiled is not None:
+            piece.last_hidden_state = piece.last_hidden_state.clone()  # a CUDA graph writes its next output over it
         self.pieces.append(piece)
         return piece.last_hidden_state
 
@@ -348,6 +362,13 @@ class SegmentRunner:
         num_rows = len(self.pieces[0].last_hidden_state)
         layers = zip(*(piece.router_logits for piece in self.pieces), strict=True)
         return tuple(torch.cat([by_row(piece, num_rows) for piece in layer], dim=1).flatten(0, 1) for layer in layers)
+
+
+def _copy(inputs: Any) -> Any:
+    """Copy tensors, also those in a dictionary, to contiguous memory of their own."""
+    if isinstance(inputs, dict):
+        return {name: _copy(value) for name, value in inputs.items()}
+    return inputs.clone(memory_format=torch.contiguous_format) if isinstance(inputs, torch.Tensor) else inputs
 
 
 def by_row(router_logits: torch.Tensor, num_rows: int) -> torch.Tensor:

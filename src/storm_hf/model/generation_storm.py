@@ -10,14 +10,21 @@ import inspect
 from typing import Any, NoReturn
 
 import torch
-from transformers import GenerationMixin, LogitsProcessorList, SuppressTokensLogitsProcessor
+from transformers import (
+    GenerationConfig,
+    GenerationMixin,
+    LogitsProcessorList,
+    SuppressTokensLogitsProcessor,
+)
 from transformers.generation.utils import GenerateOutput
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 from transformers.integrations.fsdp import is_fsdp_managed_module
+from transformers.modeling_outputs import ModelOutput
 from transformers.utils import logging
 from transformers.utils.deprecation import deprecate_kwarg
 
 from .bottleneck_storm import CLIP_INPUTS, ClipFreeRows, refuse_single_patch
+from .cache_storm import rollout_state
 from .configuration_storm import StormConfig
 from .errors_storm import ConfigurationError, LatentError
 from .halting_storm import think_until_halted
@@ -382,6 +389,25 @@ class StormGenerationMixin(GenerationMixin):
         if not kwargs.get("is_first_iteration") and kwargs.get("use_cache", True):
             prepared = {name: value for name, value in prepared.items() if name not in _OF_ROLLOUT}
         return prepared
+
+    def _prefill(
+        self,
+        input_ids: torch.Tensor,
+        generation_config: GenerationConfig,
+        model_kwargs: dict[str, Any],
+        is_first_iteration: bool = True,
+    ) -> ModelOutput:
+        """Read the prompt as stock generation does, which compiles decoding steps: latent steps then are compiled too."""
+        is_whole = generation_config.prefill_chunk_size is None
+        if not (is_whole and self._valid_auto_compile_criteria(model_kwargs, generation_config)):
+            return super()._prefill(input_ids, generation_config, model_kwargs, is_first_iteration)
+        state = rollout_state(model_kwargs["cache"])
+        settings = generation_config.compile_config or self._default_compile_config()
+        state.compiled_step = torch.compile(self.backbone.base_model.__call__, **settings.to_dict())
+        try:
+            return super()._prefill(input_ids, generation_config, model_kwargs, is_first_iteration)
+        finally:
+            state.compiled_step = None  # the cache may be the caller's
 
     def _prepare_position_ids_for_generation(self, inputs_tensor: torch.Tensor, model_kwargs: dict) -> torch.Tensor:
         return self.backbone._prepare_position_ids_for_generation(inputs_tensor, model_kwargs)
