@@ -281,34 +281,36 @@ class SegmentRunner:
         self.past_length = 0 if cache is None else int(cache.get_seq_length())
         self.pieces: list[ModelOutput] = []
 
-    def __call__(
-        self, start: int, stop: int, compiled: Callable[..., ModelOutput] | None = None, **inputs: object
-    ) -> torch.Tensor:
-        """Run columns `start` to `stop`; return their last hidden states, (B, stop - start, D).
-
-        `compiled` runs them in place of the backbone. It is given tensors whose strides do not tell of the whole sequence, for
-        which it would be compiled anew.
-        """
+    def __call__(self, start: int, stop: int, **inputs: object) -> torch.Tensor:
+        """Run columns `start` to `stop`; return their last hidden states, (B, stop - start, D)."""
         keeps_cache = self.cache is not None
         if isinstance(self.cache, ReplayCache):
             self.cache = self.cache.fork()
             keeps_cache = False  # checkpointed layers warn about use_cache=True, and write to the cache all the same
-        mask = self.mask_of_single_tokens if stop - start == 1 else self.attention_mask
-        columns = {
-            "attention_mask": self._mask(mask, start, stop),
-            "position_ids": self.position_ids[..., start:stop],
-            **inputs,
-        }
         with acting(self.thought_layers, start >= self.thought_start):
-            piece = (compiled or self.body)(
+            piece = self.body(
+                **self._columns(start, stop),
                 cache=self.cache,
                 use_cache=keeps_cache,
                 return_dict=True,
                 **self.options,
-                **(columns if compiled is None else _copy(columns)),
+                **inputs,
             )
-        if compiled is not None:
-            piece.last_hidden_state = piece.last_hidden_state.clone()  # a CUDA graph writes its next output over it
+        self.pieces.append(piece)
+        return piece.last_hidden_state
+
+    def run_compiled(
+        self, body: Callable[..., ModelOutput], start: int, stop: int, **inputs: torch.Tensor
+    ) -> torch.Tensor:
+        """Run columns with the compiled body, without options: every length of a sequence has the same graph.
+
+        Slices are copied, since their strides tell the length, and so is the state, which the next run of a CUDA graph writes
+        over.
+        """
+        piece = body(
+            **_copy({**self._columns(start, stop), **inputs}), cache=self.cache, use_cache=True, return_dict=True
+        )
+        piece.last_hidden_state = piece.last_hidden_state.clone()
         self.pieces.append(piece)
         return piece.last_hidden_state
 
@@ -317,6 +319,11 @@ class SegmentRunner:
         branch = copy.copy(self)
         branch.cache, branch.pieces = ReplayCache(self.cache), []
         return branch
+
+    def _columns(self, start: int, stop: int) -> dict[str, Any]:
+        """The part of mask and positions that belongs to some columns."""
+        mask = self.mask_of_single_tokens if stop - start == 1 else self.attention_mask
+        return {"attention_mask": self._mask(mask, start, stop), "position_ids": self.position_ids[..., start:stop]}
 
     def _mask(self, mask: _AttentionMask, start: int, stop: int) -> _AttentionMask:
         if isinstance(mask, dict):  # one per kind of layer; linear attention takes a mask of the new columns alone

@@ -431,7 +431,7 @@ class LatentForward:
         if (compiled := self._compiled_step(runner, start, stop)) is not None:
             following = self.model.get_input_embeddings()(inputs.pop("input_ids")[:, 1:])
             embeds = torch.cat([embeds.to(following), following], dim=1)
-            return runner(start, stop, compiled, inputs_embeds=embeds, **inputs)
+            return runner.run_compiled(compiled, start, stop, inputs_embeds=embeds, **inputs)
         with feeding_latents(self.model.get_input_embeddings(), shape, max(self.block.start - start, 0), embeds):
             return runner(start, stop, **inputs)
 
