@@ -28,9 +28,8 @@ from storm_hf.evaluation.results import read_samples
 
 
 QUESTIONS_PER_CLIP = 3  # as Video-MME has
-STANDIN = (
-    Path(__file__).parents[1] / "tests" / "evaluation" / "harness" / "standin.py"
-)  # the questions are those of the tests
+# The questions are those of the tests.
+STANDIN = Path(__file__).parents[1] / "tests" / "evaluation" / "harness" / "standin.py"
 
 
 def prepare(folder: Path, num_clips: int, new_tokens: int) -> EvaluationRun:
