@@ -91,7 +91,7 @@ def test_progress_counts_answers(run, fake_lmms_eval):
 
 
 def test_several_processes_share_a_variant_and_one_is_told_nothing_of_others(run, fake_lmms_eval, monkeypatch):
-    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    monkeypatch.setenv("WORLD_SIZE", "8")  # of the job that the command runs in
     commands = fake_lmms_eval("")
     evaluate(replace(run, variants=("storm",), num_processes=2))
     evaluate(replace(run, variants=("direct",)))

@@ -28,7 +28,7 @@ def started_together(
         command (`Sequence[str]`):
             The command of each process.
         num_processes (`int`):
-            Number of processes. One is told nothing.
+            Number of processes. One is told of no others, not even of those that the environment names.
         folder (`Path`):
             Folder of the logs, see `log_file`.
         environment (`Mapping[str, str]`):
@@ -37,13 +37,14 @@ def started_together(
     Yields:
         `list[subprocess.Popen]`: The processes by rank. Those that still run at the end of the block are terminated.
     """
+    alone = {name: value for name, value in environment.items() if name not in ("RANK", "WORLD_SIZE")}
     port = get_free_port()
     processes: list[subprocess.Popen[bytes]] = []
     with ExitStack() as logs:
         try:
             for rank in range(num_processes):
                 log = logs.enter_context(log_file(folder, rank).open("ab"))
-                own = {**environment, **(_variables(rank, num_processes, port) if num_processes > 1 else {})}
+                own = {**alone, **(_variables(rank, num_processes, port) if num_processes > 1 else {})}
                 processes.append(subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=own))
             yield processes
         finally:
