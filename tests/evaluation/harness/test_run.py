@@ -90,7 +90,7 @@ def test_progress_counts_answers(run, fake_lmms_eval):
     assert told[-1] == ("storm", 2, 6)
 
 
-def test_several_processes_share_a_variant_and_one_is_told_nothing_of_others(run, fake_lmms_eval, monkeypatch):
+def test_several_processes_share_a_variant_and_a_single_one_has_no_rank(run, fake_lmms_eval, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "8")  # of the job that the command runs in
     commands = fake_lmms_eval("")
     evaluate(replace(run, variants=("storm",), num_processes=2))

@@ -28,7 +28,7 @@ def started_together(
         command (`Sequence[str]`):
             The command of each process.
         num_processes (`int`):
-            Number of processes. One is told of no others, not even of those that the environment names.
+            Number of processes. A single one does not get the ranks that the environment names.
         folder (`Path`):
             Folder of the logs, see `log_file`.
         environment (`Mapping[str, str]`):
