@@ -94,6 +94,17 @@ class Cell:
         step = (self.of(text) - self.of(DIRECT)) / length
         return quartiles((self.of(STORM) - self.of("direct")) / NUM_EXTRA / step)
 
+    def further_latent(self) -> str:
+        """Quartiles of a further latent over a further token, from thoughts and from chains of two lengths in the same round."""
+        longer = {"STORM K=8": 8, "STORM K=16": 16, "text 32": 32, "text 128": 128}
+        if not longer.keys() <= self.seconds.keys():
+            return "-"
+        latent, token = (
+            (self.of(long) - self.of(short)) / (longer[long] - longer[short])
+            for short, long in (("STORM K=8", "STORM K=16"), ("text 32", "text 128"))
+        )
+        return quartiles(latent / token)
+
     def bound(self) -> float:
         """STORM, K = 8, over the direct answer may be this, if a latent step is at most 1.1 decoding steps."""
         prefill = float(np.median(self.of(FIRST)))
@@ -185,7 +196,8 @@ def load(path: Path) -> tuple[dict[str, Any], list[Cell]]:
 
 def summary_table(cells: Sequence[Cell]) -> str:
     """Tabulate the ratios that matter, one row per cell."""
-    head = ["", f"{STORM} / direct", "bound", "latent step / decoding step", f"{CHAIN} / {STORM}"]
+    head = ["", f"{STORM} / direct", "bound", "latent step / decoding step", "further latent / further token"]
+    head += [f"{CHAIN} / {STORM}"]
     head += [f"STORM K=16 / {SLOW}", f"{LOOP} / {STORM}", f"direct / {DIRECT}"]
     rows = [
         [
@@ -193,6 +205,7 @@ def summary_table(cells: Sequence[Cell]) -> str:
             cell.ratio(STORM, "direct"),
             f"{cell.bound():.2f}",
             cell.latent_step(),
+            cell.further_latent(),
             cell.ratio(CHAIN, STORM),
             cell.ratio("STORM K=16", SLOW),
             cell.ratio(LOOP, STORM),

@@ -3,6 +3,7 @@
     python benchmarks/run_all.py --list            what there is, and what is finished
     python benchmarks/run_all.py                   a night of two cores, or more
     python benchmarks/run_all.py --only pretrained --hours 8
+    python benchmarks/run_all.py --speed           what answers, training steps and commands cost, on an idle machine
 
 The tables of each lie in runs/all/<name>.txt once it is finished, with the command, the date and the machine. A benchmark that is
 not finished keeps what it has trained. With `--hours`, nothing is started after so many; what runs then is stopped as Ctrl-C stops it.
@@ -11,6 +12,7 @@ not finished keeps what it has trained. With `--hours`, nothing is started after
 import argparse
 import os
 import platform
+import shlex
 import signal
 import subprocess
 import sys
@@ -35,18 +37,26 @@ class Benchmark:
             Name of its record.
         script (`str`):
             Its file.
-        arguments (`str`):
+        arguments (`str`, *optional*, defaults to `""`):
             Its arguments.
+        python (`Path`, *optional*):
+            Interpreter of another environment.
     """
 
     name: str
     script: str
-    arguments: str
+    arguments: str = ""
+    python: Path | None = None
 
     @property
     def command(self) -> list[str]:
         """The command as processes take it."""
-        return [sys.executable, str(HERE / self.script), *self.arguments.split()]
+        return [str(self.python or sys.executable), str(HERE / self.script), *shlex.split(self.arguments)]
+
+    @property
+    def is_possible(self) -> bool:
+        """Whether its environment is there."""
+        return self.python is None or self.python.exists()
 
     def record(self, out: Path) -> Path:
         """Where its tables lie once it is finished."""
@@ -68,6 +78,28 @@ ALL = (
     Benchmark("thought-sources", "thought_sources.py", "--seeds 0 1 2"),
     Benchmark("pretrained-lattice", "pretrained.py", f"--world lattice --seeds 0 --variants {_MAIN}"),
 )  # fmt: skip
+
+_OURS = "--without 'text 512' row recompute Python pause"
+SPEED = (
+    Benchmark("speed-answers", "answers.py", "--prompts 256 2048 8192 --out runs/all/answers.json"),
+    Benchmark(
+        "speed-answers-135m",
+        "answers.py",
+        f"--sizes 135m --rounds 3 --out runs/all/answers-135m.json {_OURS}",
+    ),
+    Benchmark(
+        "speed-compiled",
+        "answers.py",
+        f"--prompts 256 --caches compiled --out runs/all/answers-compiled.json {_OURS}",
+    ),
+    Benchmark("speed-questions", "many_questions.py"),
+    Benchmark("speed-training", "training_step.py"),
+    Benchmark(
+        "speed-evaluation", "evaluation_processes.py", python=HERE.parent / ".venv-evaluation" / "bin" / "python"
+    ),
+    Benchmark("speed-start-up", "start_up.py"),
+    Benchmark("speed-cost", "cost_model.py"),
+)
 
 
 def run(benchmark: Benchmark, out: Path, deadline: float | None) -> bool:
@@ -96,16 +128,20 @@ def main() -> None:
     parser.add_argument("--only", default="", help="beginning of the names of those to run")
     parser.add_argument("--hours", type=float, help="after which nothing is started, and what runs is stopped")
     parser.add_argument("--list", action="store_true", help="print what there is and what is finished")
+    parser.add_argument("--speed", action="store_true", help="those of speed instead")
     parser.add_argument("--out", type=Path, default=Path("runs/all"))
     arguments = parser.parse_args()
     deadline = None if arguments.hours is None else time.monotonic() + 3600 * arguments.hours
-    chosen = [one for one in ALL if one.name.startswith(arguments.only)]
+    offered = SPEED if arguments.speed else ALL
+    chosen = [one for one in offered if one.name.startswith(arguments.only)]
     if not chosen:
-        parser.error(f"no benchmark begins with {arguments.only}; there are {', '.join(one.name for one in ALL)}")
+        parser.error(f"no benchmark begins with {arguments.only}; there are {', '.join(one.name for one in offered)}")
     for benchmark in chosen:
         is_finished = benchmark.record(arguments.out).exists()
         if arguments.list or is_finished:
             sys.stdout.write(f"{'finished' if is_finished else 'missing '}  {benchmark.name}\n")
+        elif not benchmark.is_possible:
+            sys.stdout.write(f"left out  {benchmark.name}: there is no {benchmark.python}, run `make evaluation`\n")
         elif not run(benchmark, arguments.out, deadline):
             sys.stdout.write(f"stopped   {benchmark.name}: the same command goes on\n")
             return

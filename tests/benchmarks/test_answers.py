@@ -45,6 +45,14 @@ def test_latent_step_and_bound_are_those_of_the_seconds():
     assert cell().bound() == pytest.approx(1 + 1.1 * 9 * STEP / PREFILL)
 
 
+def test_further_latent_is_compared_with_a_further_token_whatever_the_first_ones_cost():
+    dearer = cell(
+        **{STORM: [3 + 8 * STEP] * 2, "STORM K=16": [3 + 16 * STEP] * 2},
+        **{"text 32": [5 + 32 * 2 * STEP] * 2, "text 128": [5 + 128 * 2 * STEP] * 2},
+    )
+    assert dearer.further_latent() == "0.500 (0.500 to 0.500)"
+
+
 def test_ratio_is_taken_within_a_round():
     slow_machine = cell(**{"direct": [1.0, 10.0], STORM: [2.0, 20.0]})
     assert slow_machine.ratio(STORM, "direct") == "2.00 (2.00 to 2.00)"
@@ -52,7 +60,7 @@ def test_ratio_is_taken_within_a_round():
 
 def test_what_was_left_out_is_a_dash():
     partial_cell = Cell("tiny", "float32", 64, 1, "dynamic", ANSWER, {name: [1.0] for name in REFERENCES})
-    assert partial_cell.latent_step() == partial_cell.ratio("STORM K=16", SLOW) == "-"
+    assert partial_cell.latent_step() == partial_cell.further_latent() == partial_cell.ratio("STORM K=16", SLOW) == "-"
     assert "| - |" in report(KNOWN, [partial_cell])
 
 

@@ -32,12 +32,13 @@ def test_options_become_a_run(asked, tmp_path):
         *("--variant", "storm", "--variant", "cot"),
         *("--data-root", tmp_path),
         *("--num-latents", 4, "--latents", "zero", "--limit", 5, "--out", tmp_path / "out", "--scorer", "lmms"),
-        *("--revision", "v1"),
+        *("--revision", "v1", "--num-processes", 2),
     )
     assert result.exit_code == 0, result.output
     run, (scorers, judge) = asked
     assert (run.tasks, run.variants) == (("mmvu_val", "mvbench_action_count"), ("storm", "cot"))
     assert (run.data_root, run.out, run.limit) == (tmp_path, tmp_path / "out", 5)
+    assert run.num_processes == 2
     assert run.arguments("storm") == {
         "pretrained": "m",
         "revision": "v1",

@@ -24,6 +24,8 @@ EPILOG = """Examples:
 
 [bold]storm evaluate --model Qwen/Qwen3-VL-8B-Instruct --variant direct --variant cot --task videomme[/bold]
 
+[bold]storm evaluate --model runs/answer --task videomme --num-processes 8[/bold]   on 8 GPUs
+
 Finished parts are skipped when the same command is given again. The table goes to stdout, everything else to stderr. The numbers
 are in OUT/report.json, and as a page in OUT/report.html."""
 
@@ -67,6 +69,9 @@ FramesPerSecond = Annotated[
     float | None,
     typer.Option("--fps", min=0.001, help=by_default("Frames per second, up to the most.", "spread evenly")),
 ]
+NumProcesses = Annotated[
+    int, typer.Option(min=1, help="Processes that share the questions, one for each GPU. The report is that of one.")
+]
 JudgeUrl = Annotated[
     str | None,
     typer.Option(
@@ -90,6 +95,7 @@ def evaluate_model(
     max_frames: Annotated[int, typer.Option(min=1, help="Most frames of a video.")] = 32,
     fps: FramesPerSecond = None,
     batch_size: BatchSize = 1,
+    num_processes: NumProcesses = 1,
     scorer: Scorers = None,
     judge: JudgeUrl = None,
     judge_model: Annotated[str, typer.Option(help="The model, as that server calls it.")] = "gpt-4o",
@@ -115,6 +121,7 @@ def evaluate_model(
         revision=revision,
         backbone_revision=backbone_revision,
         settings={**settings, "latents": latents, "video_backend": video_backend},
+        num_processes=num_processes,
     )
     _answer(run)
     _report(run.out, tuple(scorer or SCORERS), None if judge is None else _judge(judge, judge_model, run.out))

@@ -8,7 +8,7 @@ Axes: B batch, S sequence, D hidden size, H attention heads.
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,12 +36,15 @@ class RolloutState:
             True where later tokens may look, with `latent_attention="step"`.
         adapter_acts (`bool`, *optional*, defaults to `False`):
             Whether the thought adapter acts on what comes next.
+        compiled_step (`Callable`, *optional*):
+            The backbone without its head, compiled, for a prompt whose decoding steps are compiled too.
     """
 
     last_hidden_state: torch.Tensor | None = None
     num_thought: int = 0
     is_seen_later: torch.Tensor | None = None
     adapter_acts: bool = False
+    compiled_step: Callable[..., ModelOutput] | None = None
 
     def keep(self, hidden_states: torch.Tensor, num_thought: int = 0) -> None:
         """Keep the last of some hidden states (B, S, D) and the length of an unfinished block."""
@@ -284,11 +287,9 @@ class SegmentRunner:
         if isinstance(self.cache, ReplayCache):
             self.cache = self.cache.fork()
             keeps_cache = False  # checkpointed layers warn about use_cache=True, and write to the cache all the same
-        mask = self.mask_of_single_tokens if stop - start == 1 else self.attention_mask
         with acting(self.thought_layers, start >= self.thought_start):
             piece = self.body(
-                attention_mask=self._mask(mask, start, stop),
-                position_ids=self.position_ids[..., start:stop],
+                **self._columns(start, stop),
                 cache=self.cache,
                 use_cache=keeps_cache,
                 return_dict=True,
@@ -298,11 +299,31 @@ class SegmentRunner:
         self.pieces.append(piece)
         return piece.last_hidden_state
 
+    def run_compiled(
+        self, body: Callable[..., ModelOutput], start: int, stop: int, **inputs: torch.Tensor
+    ) -> torch.Tensor:
+        """Run columns with the compiled body, without options: every length of a sequence has the same graph.
+
+        Slices are copied, since their strides tell the length, and so is the state, which the next run of a CUDA graph writes
+        over.
+        """
+        piece = body(
+            **_copy({**self._columns(start, stop), **inputs}), cache=self.cache, use_cache=True, return_dict=True
+        )
+        piece.last_hidden_state = piece.last_hidden_state.clone()
+        self.pieces.append(piece)
+        return piece.last_hidden_state
+
     def branch(self) -> "SegmentRunner":
         """Go on from here without leaving a trace: what the branch writes, this runner does not see."""
         branch = copy.copy(self)
         branch.cache, branch.pieces = ReplayCache(self.cache), []
         return branch
+
+    def _columns(self, start: int, stop: int) -> dict[str, Any]:
+        """The part of mask and positions that belongs to some columns."""
+        mask = self.mask_of_single_tokens if stop - start == 1 else self.attention_mask
+        return {"attention_mask": self._mask(mask, start, stop), "position_ids": self.position_ids[..., start:stop]}
 
     def _mask(self, mask: _AttentionMask, start: int, stop: int) -> _AttentionMask:
         if isinstance(mask, dict):  # one per kind of layer; linear attention takes a mask of the new columns alone
@@ -348,6 +369,13 @@ class SegmentRunner:
         num_rows = len(self.pieces[0].last_hidden_state)
         layers = zip(*(piece.router_logits for piece in self.pieces), strict=True)
         return tuple(torch.cat([by_row(piece, num_rows) for piece in layer], dim=1).flatten(0, 1) for layer in layers)
+
+
+def _copy(inputs: Any) -> Any:
+    """Copy tensors, also those in a dictionary, to contiguous memory of their own."""
+    if isinstance(inputs, dict):
+        return {name: _copy(value) for name, value in inputs.items()}
+    return inputs.clone(memory_format=torch.contiguous_format) if isinstance(inputs, torch.Tensor) else inputs
 
 
 def by_row(router_logits: torch.Tensor, num_rows: int) -> torch.Tensor:

@@ -10,14 +10,16 @@ import inspect
 from typing import Any, NoReturn
 
 import torch
-from transformers import GenerationMixin, LogitsProcessorList, SuppressTokensLogitsProcessor
+from transformers import GenerationConfig, GenerationMixin, LogitsProcessorList, SuppressTokensLogitsProcessor
 from transformers.generation.utils import GenerateOutput
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 from transformers.integrations.fsdp import is_fsdp_managed_module
+from transformers.modeling_outputs import ModelOutput
 from transformers.utils import logging
 from transformers.utils.deprecation import deprecate_kwarg
 
 from .bottleneck_storm import CLIP_INPUTS, ClipFreeRows, refuse_single_patch
+from .cache_storm import rollout_state
 from .configuration_storm import StormConfig
 from .errors_storm import ConfigurationError, LatentError
 from .halting_storm import think_until_halted
@@ -26,6 +28,7 @@ from .rollout_storm import PER_TOKEN_INPUTS, LatentIntervention
 from .video_features_storm import unflatten_features
 
 
+_OF_ROLLOUT = ("latent_intervention", "forced_latents", "clip_token_mask")  # `generate` takes the other ones itself
 _OF_DRAFTS = ("assistant_model", "assistant_early_exit", "prompt_lookup_num_tokens")  # read a cached prompt anew
 
 logger = logging.get_logger(__name__)
@@ -367,7 +370,9 @@ class StormGenerationMixin(GenerationMixin):
         return self.backbone._is_stateful
 
     def prepare_inputs_for_generation(self, input_ids: torch.Tensor, **kwargs: Any) -> dict[str, Any]:
-        """Prepare one step as the backbone does; the rollout's own arguments pass through.
+        """Prepare one step as the backbone does; the rollout's own arguments are those of the prompt, as its clip is.
+
+        A compiled step would be compiled anew for each function that replaces or records latents.
 
         Positions count tokens, not columns, in the rollout and so in every step after it, also where a backbone would leave
         them out and count columns, padding included.
@@ -376,7 +381,28 @@ class StormGenerationMixin(GenerationMixin):
         positions, read = kwargs.get("position_ids"), prepared.get("input_ids")
         if prepared.get("position_ids") is None and positions is not None and read is not None:
             prepared["position_ids"] = positions[..., -read.shape[1] :]
+        if not kwargs.get("is_first_iteration") and kwargs.get("use_cache", True):
+            prepared = {name: value for name, value in prepared.items() if name not in _OF_ROLLOUT}
         return prepared
+
+    def _prefill(
+        self,
+        input_ids: torch.Tensor,
+        generation_config: GenerationConfig,
+        model_kwargs: dict[str, Any],
+        is_first_iteration: bool = True,
+    ) -> ModelOutput:
+        """Read the prompt as stock generation does, which compiles decoding steps: latent steps then are compiled too."""
+        is_whole = generation_config.prefill_chunk_size is None
+        if not (is_whole and self._valid_auto_compile_criteria(model_kwargs, generation_config)):
+            return super()._prefill(input_ids, generation_config, model_kwargs, is_first_iteration)
+        state = rollout_state(model_kwargs["cache"])
+        settings = generation_config.compile_config or self._default_compile_config()
+        state.compiled_step = torch.compile(self.backbone.base_model.__call__, **settings.to_dict())
+        try:
+            return super()._prefill(input_ids, generation_config, model_kwargs, is_first_iteration)
+        finally:
+            state.compiled_step = None  # the cache may be the caller's
 
     def _prepare_position_ids_for_generation(self, inputs_tensor: torch.Tensor, model_kwargs: dict) -> torch.Tensor:
         return self.backbone._prepare_position_ids_for_generation(inputs_tensor, model_kwargs)
@@ -391,8 +417,8 @@ class StormGenerationMixin(GenerationMixin):
         return self.backbone._update_model_kwargs_for_generation(*args, **kwargs)
 
     def _validate_model_kwargs(self, model_kwargs: dict[str, Any]) -> None:
-        ours = ("latent_intervention", "forced_latents", "clip_token_mask")  # `generate` takes the other ones itself
-        self.backbone._validate_model_kwargs({name: value for name, value in model_kwargs.items() if name not in ours})
+        others = {name: value for name, value in model_kwargs.items() if name not in _OF_ROLLOUT}
+        self.backbone._validate_model_kwargs(others)
 
 
 def _warn_of_another_length(num_latents: int, config: StormConfig) -> None:

@@ -428,8 +428,23 @@ class LatentForward:
         """
         shape = (inputs["input_ids"].shape[0], stop - start)
         embeds = latents * self.config.latent_scale
+        if (compiled := self._compiled_step(runner, start, stop)) is not None:
+            following = self.model.get_input_embeddings()(inputs.pop("input_ids")[:, 1:])
+            embeds = torch.cat([embeds.to(following), following], dim=1)
+            return runner.run_compiled(compiled, start, stop, inputs_embeds=embeds, **inputs)
         with feeding_latents(self.model.get_input_embeddings(), shape, max(self.block.start - start, 0), embeds):
             return runner(start, stop, **inputs)
+
+    def _compiled_step(self, runner: SegmentRunner, start: int, stop: int) -> Callable[..., ModelOutput] | None:
+        """What runs a latent, or the last one and `<|latent_end|>`, where decoding steps are compiled.
+
+        It is fed embeddings, since a graph does not see hooks come and go. Some decoders look up more than those for each token
+        id, and take their steps as the prompt is read.
+        """
+        step = None if self.cache is None else rollout_state(self.cache).compiled_step
+        has_form = start >= self.block.start and stop - start <= 2 and not any(runner.options.values())
+        reads_ids = bool(getattr(self.config.get_text_config(), "hidden_size_per_layer_input", 0))
+        return step if has_form and not reads_ids and not self.thought_layers else None
 
     def _checkpointed_layers(self) -> list[GradientCheckpointingLayer]:
         if not (self.model.training and torch.is_grad_enabled()):

@@ -40,26 +40,27 @@ def write_standins(root: Path) -> Path:
     return root
 
 
-def write_videomme(root: Path) -> None:
+def write_videomme(root: Path, num_videos: int = 4, questions_per_video: int = 1) -> None:
     rows = [
         {
             "video_id": f"{number:03}",
-            "duration": duration,
+            "duration": ("short", "short", "medium", "long")[number % 4],
             "domain": "Knowledge",
             "sub_category": "Astronomy",
             "url": "",
             "videoID": f"clip{number}",
-            "question_id": f"{number:03}-1",
+            "question_id": f"{number:03}-{place}",
             "task_type": "Counting Problem",
-            "question": f"Which colour does the square number {number} have?",
+            "question": f"Which colour does the square number {number} have?" + " Look again." * (place - 1),
             "options": [f"{letter}. {colour}." for letter, colour in zip("ABCD", _COLOURS, strict=True)],
-            "answer": "ABCD"[number],
+            "answer": "ABCD"[number % 4],
         }
-        for number, duration in enumerate(("short", "short", "medium", "long"))
+        for number in range(num_videos)
+        for place in range(1, 1 + questions_per_video)
     ]
     _write_split(root / "lmms-eval/Video-MME", "test", {"default": rows})
-    for row in rows:
-        _write_clip(root / f"videomme/data/{row['videoID']}.mp4", int(row["video_id"]))
+    for number in range(num_videos):
+        _write_clip(root / f"videomme/data/clip{number}.mp4", number)
     subtitle = root / "videomme/subtitle/clip0.srt"
     subtitle.parent.mkdir()
     subtitle.write_text(_SUBTITLES)

@@ -2,12 +2,14 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 from dataclasses import replace
 
+import psutil
 import pytest
 from tests.evaluation.harness.standin import TASKS
 
@@ -62,6 +64,19 @@ def numbers(run, task):
     return {name: value for name, value in results.items() if name.endswith(",none") and "stderr" not in name}
 
 
+def sample_lines(run, task):
+    return samples_file(run.folder("storm"), "storm", task).read_text().splitlines()
+
+
+def report_file(run):
+    report_run(run.out, ("lmms", "strict"), command="storm evaluate")
+    return (run.out / "report.json").read_text()
+
+
+def without_times(text):
+    return re.sub(r'"seconds": [\d.e-]+', "", text)
+
+
 def answer_files(run, variant="storm"):
     return sorted(run.folder(variant).glob("answers-*.jsonl"))
 
@@ -103,6 +118,40 @@ def test_killed_run_goes_on_where_it_was(whole, make_run):
     evaluate(run)
     assert texts(run) == texts(whole)
     assert [path.read_text()[: len(text)] for path, text in zip(answer_files(run), kept, strict=True)] == kept
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_two_processes_write_what_one_writes(make_run, batch_size):
+    alone, together = (
+        make_run(f"of_{number}", num_processes=number, settings={"batch_size": batch_size}) for number in (1, 2)
+    )
+    for run in (alone, together):
+        evaluate(run)
+    assert [path.name for path in answer_files(together)] == ["answers-0.jsonl", "answers-1.jsonl"]
+    assert num_logged(together) == NUM_QUESTIONS
+    assert without_times(report_file(together)) == without_times(report_file(alone))
+    for task in TASKS:
+        assert [without_times(line) for line in sample_lines(together, task)] == [
+            without_times(line) for line in sample_lines(alone, task)
+        ]
+        assert numbers(together, task) == numbers(alone, task)
+
+
+def test_killed_process_ends_the_run_which_goes_on_alone(whole, make_run):
+    run = make_run("of_two", num_processes=2, settings={"batch_size": 3})
+    process = subprocess.Popen(
+        [sys.executable, "-c", _as_program(run)], start_new_session=True, stderr=subprocess.PIPE
+    )
+    while len(answer_files(run)) < 2 and process.poll() is None:
+        time.sleep(0.02)
+    second = next(child for child in psutil.Process(process.pid).children() if child.environ().get("RANK") == "1")
+    second.kill()
+    _, told = process.communicate()
+    assert b"lmms-eval ended with code -9" in told
+    assert 0 < num_logged(run) < NUM_QUESTIONS
+    evaluate(replace(run, num_processes=1))
+    assert texts(run) == texts(whole)
+    assert num_logged(run) == NUM_QUESTIONS
 
 
 def test_finished_run_starts_nothing(whole):
@@ -212,7 +261,7 @@ def test_what_the_model_does_not_offer_is_said(storm_checkpoint):
 
 def _as_program(run):
     """The program that does a run."""
-    fields = {name: getattr(run, name) for name in ("model", "tasks", "variants", "settings")}
+    fields = {name: getattr(run, name) for name in ("model", "tasks", "variants", "settings", "num_processes")}
     return (
         "from pathlib import Path\n"
         "from storm_hf.evaluation.harness.run import EvaluationRun, evaluate\n"

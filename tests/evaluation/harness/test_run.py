@@ -12,6 +12,7 @@ from storm_hf.errors import (
     StageError,
     StaleWorkError,
 )
+from storm_hf.evaluation.harness import launch
 from storm_hf.evaluation.harness import run as run_module
 from storm_hf.evaluation.harness.run import EvaluationRun, evaluate
 from storm_hf.evaluation.harness.task_process import samples_file
@@ -31,13 +32,13 @@ def fake_lmms_eval(monkeypatch):
     monkeypatch.setattr(run_module, "find_spec", lambda name: object())
 
     def use(line):
-        stock, commands = run_module.subprocess.Popen, []
+        stock, commands = launch.subprocess.Popen, []
 
         def start(command, **arguments):
             commands.append((command, arguments["env"]))
             return stock([command[0], "-c", line], **arguments)
 
-        monkeypatch.setattr(run_module.subprocess, "Popen", start)
+        monkeypatch.setattr(launch.subprocess, "Popen", start)
         return commands
 
     return use
@@ -87,6 +88,33 @@ def test_progress_counts_answers(run, fake_lmms_eval):
     told = []
     evaluate(replace(run, variants=("storm",), limit=3), lambda *news: told.append(news))
     assert told[-1] == ("storm", 2, 6)
+
+
+def test_several_processes_share_a_variant_and_a_single_one_has_no_rank(run, fake_lmms_eval, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "8")  # of the job that the command runs in
+    commands = fake_lmms_eval("")
+    evaluate(replace(run, variants=("storm",), num_processes=2))
+    evaluate(replace(run, variants=("direct",)))
+    assert [variables.get("RANK") for _, variables in commands] == ["0", "1", None]
+    assert [variables.get("WORLD_SIZE") for _, variables in commands] == ["2", "2", None]
+    assert commands[0][0] == commands[1][0]
+
+
+def test_run_goes_on_with_another_number_of_processes(run, fake_lmms_eval):
+    fake_lmms_eval("")
+    evaluate(replace(run, num_processes=2))
+    evaluate(replace(run, num_processes=3))
+    evaluate(run)
+
+
+def test_error_of_any_process_is_told(run, fake_lmms_eval):
+    fake_lmms_eval(
+        "import os, sys, time\n"
+        "if os.environ['RANK'] == '0': time.sleep(600)\n"
+        "sys.stderr.write('storm: The video is away.\\n'); sys.exit(2)"
+    )
+    with pytest.raises(StageError, match=r"^The video is away\.$"):
+        evaluate(replace(run, num_processes=2))
 
 
 def test_sentence_of_the_process_is_the_error(run, fake_lmms_eval):
@@ -156,6 +184,12 @@ def test_model_trained_further_is_refused_in_the_folder_of_the_old_one(run, fake
     [
         ({"variants": ("storm", "latent")}, ConfigurationError, "no variant 'latent'"),
         ({"variants": ()}, ConfigurationError, "at least one variant"),
+        ({"num_processes": 0}, ConfigurationError, "`num_processes` must be a whole number of 1 or more, got 0"),
+        (
+            {"num_processes": 2, "settings": {"device_map": "auto"}},
+            ConfigurationError,
+            "`device_map` .* set num_processes=1",
+        ),
         (
             {"tasks": ("tempcompass_captioning",), "data_root": "empty"},
             DatasetError,

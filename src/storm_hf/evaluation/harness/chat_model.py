@@ -1,6 +1,6 @@
 """Adapter of a model to lmms-eval: `--model storm` on unmodified tasks."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,6 +25,7 @@ from storm_hf.evaluation.harness.requests import (
     video_paths,
 )
 from storm_hf.evaluation.harness.settings import ChatSettings
+from storm_hf.evaluation.harness.sharing import AnsweringProcesses
 from storm_hf.video.library_backends import use_video_backend
 
 
@@ -48,6 +49,8 @@ class StormChat(lmms):
     Args:
         stays_loaded (`bool`, *optional*, defaults to `False`):
             Whether the model is kept after a run, for the next one. lmms-eval frees it otherwise.
+        processes ([`~storm_hf.evaluation.harness.sharing.AnsweringProcesses`], *optional*):
+            Processes that are given the same requests and share them. By default this one answers all that lmms-eval gives it.
         arguments:
             See [`ChatSettings`].
 
@@ -58,12 +61,15 @@ class StormChat(lmms):
 
     is_simple = False  # takes messages
 
-    def __init__(self, *, stays_loaded: bool = False, **arguments: object) -> None:
+    def __init__(
+        self, *, stays_loaded: bool = False, processes: AnsweringProcesses | None = None, **arguments: object
+    ) -> None:
         super().__init__()
         asked = ChatSettings.from_arguments(arguments)
         use_video_backend(asked.video_backend)
         self.settings = replace(asked, revision=resolve_commit(asked.pretrained, asked.revision))
         self.stays_loaded = stays_loaded
+        self._processes = processes or AnsweringProcesses()
         weights = describe_weights(self.settings.pretrained, self.settings.revision)
         self._identity = {**self.settings.identity, **weights}
         self.batch_size = self.settings.batch_size
@@ -80,7 +86,7 @@ class StormChat(lmms):
         return self.generator
 
     def generate_until(self, requests: list[Instance]) -> list[GenerationResult]:
-        """Answer requests, those in the answer log aside.
+        """Answer requests, those in the answer log aside, together with the other processes if there are any.
 
         Args:
             requests (`list[Instance]`):
@@ -89,23 +95,31 @@ class StormChat(lmms):
         Returns:
             `list[GenerationResult]`: Answers in the order of the requests.
         """
-        log = AnswerLog(Path(self.settings.answers), self.rank) if self.settings.answers else None
+        rank = self.rank or self._processes.rank  # one of the two splits questions, lmms-eval or we
+        log = AnswerLog(Path(self.settings.answers), rank) if self.settings.answers else None
         keys = [self._key(request.args) for request in requests]
         answers = {key: answer for key in keys if log is not None and (answer := log.get(key)) is not None}
         pending = {key: request.args for key, request in zip(keys, requests, strict=True) if key not in answers}
-        progress = tqdm(total=len(pending), disable=self.rank != 0, desc="Answering", unit="question")
+        self._processes.wait()  # until all have read the log, since they share what none of them found in it
+        own: dict[str, LoggedAnswer] = {}
+        progress = tqdm(total=len(pending), disable=rank != 0, desc="Answering", unit="question")
         for batch, inputs in self._encoded(self._batches(list(pending.values()))):
             given = self._loaded.answer(batch, inputs)
             named = {self._key_of(question): answer for question, answer in zip(batch, given, strict=True)}
-            answers.update(named)
+            own.update(named)
             if log is not None:
                 log.add(named)
             progress.update(len(batch))
         progress.close()
+        answers.update(self._processes.gather(own))
         return [_result(answers[key]) for key in keys]
 
     def _batches(self, requests: list[tuple[Any, ...]]) -> Iterator[list[HarnessQuestion]]:
-        """Questions that want to be generated alike, the longest first: what does not fit into memory fails at once."""
+        """This process's share of the questions, in batches of those that want to be generated alike.
+
+        The longest come first: what does not fit into memory fails at once. Whole batches are shared, so that the numbers of an
+        answer are those of one process to the last bit.
+        """
         collator = Collator(
             requests,
             lambda arguments: (-len(arguments[0]), arguments[0]),
@@ -113,10 +127,13 @@ class StormChat(lmms):
             grouping=True,
         )
         chunks = list(collator.get_batched(n=self.batch_size))
+        groups: Sequence[Hashable] = range(len(chunks))
         if self.batch_size == 1:  # a clip is read once for questions that follow each other
-            chunks = [chunks[place] for place in clip_by_clip([self._videos(chunk[0]) for chunk in chunks])]
-        for chunk in chunks:
-            yield [self._question(arguments) for arguments in chunk]
+            clips = [self._videos(chunk[0]) for chunk in chunks]
+            order = clip_by_clip(clips)
+            chunks, groups = [chunks[place] for place in order], [clips[place] for place in order]
+        for place in self._processes.share(groups):
+            yield [self._question(arguments) for arguments in chunks[place]]
 
     def _videos(self, arguments: tuple[Any, ...]) -> tuple[str, ...]:
         return video_paths(self._conversation(arguments))

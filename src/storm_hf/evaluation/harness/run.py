@@ -3,13 +3,12 @@
 RUN/fingerprint.json                       what the run was made with
 RUN/storm/storm_samples_videomme.jsonl     the samples of a finished pair
 RUN/storm/storm_results_videomme.json      lmms-eval's own numbers for it
-RUN/storm/answers-0.jsonl                  all answers so far
-RUN/storm/lmms_eval.log                    what lmms-eval printed
+RUN/storm/answers-0.jsonl                  the answers so far, a file for each process
+RUN/storm/lmms_eval.log                    what lmms-eval printed, of a second process lmms_eval-1.log
 """
 
 import os
 import re
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -23,16 +22,17 @@ from huggingface_hub import constants
 from storm_hf.checkpoints.loading import is_storm, place_of
 from storm_hf.errors import CheckpointError, ConfigurationError, StageError
 from storm_hf.evaluation.harness.benchmarks import benchmark_of, describe_weights, num_questions, resolve_commit
+from storm_hf.evaluation.harness.launch import are_running, failed_rank, log_file, started_together
 from storm_hf.evaluation.harness.settings import WITHOUT_EFFECT
 from storm_hf.evaluation.harness.task_process import FAILED, SENTENCE, VariantTasks, samples_file
 from storm_hf.optional import require
 from storm_hf.pipeline.workspace import claim
+from storm_hf.settings import PositiveInt, check_values
 from storm_hf.video.library_backends import other_backend
 
 
 Variant = Literal["storm", "direct", "cot"]
 VARIANTS: tuple[Variant, ...] = get_args(Variant)
-_LOG = "lmms_eval.log"
 _LOOK_EVERY_SECONDS = 0.5
 _RETRIED = "tenacity.RetryError"
 _WRAPPED = "The above exception was the direct cause of the following exception:"
@@ -67,6 +67,9 @@ class EvaluationRun:
         settings (`Mapping[str, Any]`, *optional*):
             Further arguments of [`~storm_hf.evaluation.harness.settings.ChatSettings`] for all variants; `num_latents` is that of the variant
             `storm`.
+        num_processes (`int`, *optional*, defaults to `1`):
+            Processes that share the questions, one for each GPU. The report is that of one, whatever their number, which may be
+            another one when a run goes on.
     """
 
     model: str
@@ -79,6 +82,15 @@ class EvaluationRun:
     settings: Mapping[str, Any] | None = None
     revision: str | None = None
     backbone_revision: str | None = None
+    num_processes: PositiveInt = 1
+
+    def __post_init__(self) -> None:
+        check_values(self, ["num_processes"])
+        if self.num_processes > 1 and (self.settings or {}).get("device_map") is not None:
+            raise ConfigurationError(
+                f"`device_map` spreads one model over the devices, of which {self.num_processes} processes need one each. Leave it "
+                "out, or set num_processes=1."
+            )
 
     def arguments(self, variant: Variant) -> dict[str, Any]:
         """Settings of the chat model for one variant."""
@@ -176,18 +188,15 @@ def _run_variant(run: EvaluationRun, variant: Variant, on_progress: Callable[[Va
     work = VariantTasks(variant, run.pending(variant), arguments, str(folder), str(root), run.limit)
     total = sum(num_questions(task, run.limit) for task in run.tasks)
     command = [sys.executable, "-P", "-m", "storm_hf.evaluation.harness.task_process", work.to_json()]
-    with (folder / _LOG).open("ab") as log:
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=_environment(run))
-        try:
-            while process.poll() is None:
-                on_progress(variant, min(_num_answers(folder), total), total)
-                time.sleep(_LOOK_EVERY_SECONDS)
-        finally:  # Ctrl-C ends both
-            process.terminate()
-            exit_code = process.wait()
+    with started_together(command, run.num_processes, folder, _environment(run)) as processes:
+        while are_running(processes):
+            on_progress(variant, min(_num_answers(folder), total), total)
+            time.sleep(_LOOK_EVERY_SECONDS)
+        failed = failed_rank(processes)
     on_progress(variant, min(_num_answers(folder), total), total)
-    if exit_code:
-        raise StageError(_why(folder / _LOG, exit_code), exit_code)
+    if failed is not None:
+        exit_code = processes[failed].returncode
+        raise StageError(_why(log_file(folder, failed), exit_code), exit_code)
 
 
 def _environment(run: EvaluationRun) -> dict[str, str]:

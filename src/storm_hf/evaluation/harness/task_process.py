@@ -1,4 +1,4 @@
-"""Process in which lmms-eval runs: one variant, task after task, each written once it is complete.
+"""Process in which lmms-eval runs: one variant, task after task, each written once it is complete. Several share the questions.
 
     python -m storm_hf.evaluation.harness.task_process '{"variant": "storm", "tasks": ["videomme"], …}'
 
@@ -25,6 +25,7 @@ from typing import Any
 from storm_hf.atomic import write_json, written_atomically
 from storm_hf.errors import DatasetError, StormError, one_line
 from storm_hf.evaluation.harness.benchmarks import benchmark_of
+from storm_hf.evaluation.harness.sharing import AnsweringProcesses, joined_processes
 
 
 FAILED = 2
@@ -76,7 +77,7 @@ def results_file(folder: Path, variant: str, task: str) -> Path:
 
 
 def run_tasks(work: VariantTasks) -> None:
-    """Answer and score the tasks of a variant with lmms-eval.
+    """Answer and score the tasks of a variant with lmms-eval, together with the other processes that the environment names.
 
     Raises:
         DatasetError: If questions or videos are missing.
@@ -85,22 +86,28 @@ def run_tasks(work: VariantTasks) -> None:
     judge: AbstractContextManager[dict[str, str]] = nullcontext({}) if work.asks_judges else without_judge()
     with judge as environment:
         os.environ.update(environment)  # before lmms-eval imports a task
-        from lmms_eval.__main__ import parse_eval_args
-        from lmms_eval.tasks import TaskManager
+        with joined_processes(work.model_arguments.get("device")) as processes:
+            _run_tasks(work, processes)
 
-        from storm_hf.evaluation.harness.chat_model import StormChat
 
-        model = StormChat(**work.model_arguments, stays_loaded=True)
-        os.chdir(work.data_root)  # `load_dataset` prefers a folder of this name here to the Hub
-        known = TaskManager("WARNING", model_name="storm")
-        _, defaults = parse_eval_args()  # reads sys.argv, which `main` has emptied
-        for task in work.tasks:
-            try:
-                results = _evaluate(model, task, work.limit, known, defaults)
-            except StormError:
-                raise
-            except (OSError, SystemExit) as error:  # what tasks raise where data are missing
-                raise _missing_data(task, error, Path(work.data_root)) from error
+def _run_tasks(work: VariantTasks, processes: AnsweringProcesses) -> None:
+    from lmms_eval.__main__ import parse_eval_args
+    from lmms_eval.tasks import TaskManager
+
+    from storm_hf.evaluation.harness.chat_model import StormChat
+
+    model = StormChat(**work.model_arguments, stays_loaded=True, processes=processes)
+    os.chdir(work.data_root)  # `load_dataset` prefers a folder of this name here to the Hub
+    known = TaskManager("WARNING", model_name="storm")
+    _, defaults = parse_eval_args()  # reads sys.argv, which `main` has emptied
+    for task in work.tasks:
+        try:
+            results = _evaluate(model, task, work.limit, known, defaults)
+        except StormError:
+            raise
+        except (OSError, SystemExit) as error:  # what tasks raise where data are missing
+            raise _missing_data(task, error, Path(work.data_root)) from error
+        if processes.is_main:
             _write(work, task, results)
 
 
