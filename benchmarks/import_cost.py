@@ -6,6 +6,7 @@ The import is measured on top of the modules of transformers that it needs; its 
 500 ms. Each repetition is a new interpreter.
 """
 
+import argparse
 import os
 import statistics
 import subprocess
@@ -33,6 +34,7 @@ COMMANDS = {
 
 def main() -> None:
     """Repeat, and print minimum, median and maximum."""
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     show("import storm_hf, over transformers", [float(run(IMPORT)) for _ in range(REPETITIONS)])
     for title, code in COMMANDS.items():
         show(title, [cpu_seconds(code) for _ in range(REPETITIONS)])
