@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from datasets import Dataset
 from tests.reinforce.tiny_grpo import NUM_LATENTS, by_letters, tiny_grpo
 from tests.training.tiny_training import logged
 from tests.training.tiny_videos import load_tiny, write_thoughts
@@ -215,6 +216,21 @@ def test_rewards_get_columns_and_donors_of_the_batch(qwen_checkpoint, rows, tmp_
     assert not any("latent" in completion for completion in batch["completions"])
 
 
+@pytest.mark.parametrize("form", ["prompt", "question"])
+def test_rows_need_no_answer_where_no_reward_reads_it(qwen_checkpoint, rows, tmp_path, form):
+    part = {"type": "video", "video": rows[0]["video"], "text": None}
+    content = [part, {"type": "text", "text": "Who enters?", "video": None}]
+    of_form = {
+        "prompt": Dataset.from_list([{"prompt": [{"role": "user", "content": content}]}] * 4),
+        "question": rows.remove_columns(["answer", "options"]),
+    }
+    trainer = tiny_grpo(qwen_checkpoint, of_form[form], tmp_path, max_steps=1)
+    trainer.train()
+    assert logged(trainer, "grad_norm")[0] > 0
+    with pytest.raises(DatasetError, match="Expected text or a number in `answer`, got None"):
+        tiny_grpo(qwen_checkpoint, of_form[form], tmp_path, rewards=None, max_steps=1).train()
+
+
 def test_a_process_with_clips_of_one_group_has_no_donors(qwen_checkpoint, rows, tmp_path):
     trainer = tiny_grpo(qwen_checkpoint, rows, tmp_path, donor_share=0.5, per_device_train_batch_size=8)
     trainer.model.train()
@@ -250,6 +266,8 @@ def test_wrong_arguments_are_refused(qwen_checkpoint, rows, tmp_path):
         StormGRPOTrainer(model, args=StormAnswerConfig(str(tmp_path), **quiet), train_dataset=rows)
     with pytest.raises(ConfigurationError, match="Expected `train_dataset`, got none"):
         tiny_grpo(qwen_checkpoint, None, tmp_path)
+    with pytest.raises(ConfigurationError, match="got a `train_dataset` without any"):
+        tiny_grpo(qwen_checkpoint, rows.select([]), tmp_path)
     with pytest.raises(DatasetError, match=r"Expected whitening.safetensors in nowhere"):
         tiny_grpo(qwen_checkpoint, rows, tmp_path, latent_subspace="nowhere")
 

@@ -20,6 +20,9 @@ from storm_hf.reinforce.noise import GaussianLatents, LatentRecord, NoisyRollout
 from storm_hf.reinforce.replay import Prompt
 
 
+_HOLD_ANSWERS = ("completion", "messages")
+
+
 @dataclass(frozen=True, eq=False)
 class Group:
     """Completions of one prompt within a generation batch.
@@ -141,9 +144,11 @@ class RolloutSampler:
         return [known[number] for number in numbers]
 
     def _asked(self, row: Row) -> Row:
-        """Question and answer of a row of any form."""
+        """Question and answer of a row of any form; a row that only a judge or a function of one's own rewards needs no answer."""
         of_world = {name: row[name] for name in ("usual_question", "outcome") if is_filled(row, name)}
-        answer = row["answer"] if is_filled(row, "answer") else self.prompts.completion(row)
+        answer = row["answer"] if is_filled(row, "answer") else None
+        if answer is None and any(is_filled(row, name) for name in _HOLD_ANSWERS):
+            answer = self.prompts.completion(row)
         return {"question": question_text(self.prompts, row), "answer": answer, **of_world}
 
     def _encode_one(self, model: StormForConditionalGeneration, row: Row) -> Prompt:
