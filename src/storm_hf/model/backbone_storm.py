@@ -20,7 +20,7 @@ from transformers.models.mixtral.modeling_mixtral import load_balancing_loss_fun
 from .configuration_storm import StormConfig
 from .errors_storm import BackboneError, StormError
 from .processing_storm import LATENT_TOKENS, add_latent_tokens
-from .thought_adapter_storm import insert_thought_adapter, merge_thought_adapter
+from .thought_adapter_storm import as_saved, insert_thought_adapter, merge_thought_adapter
 
 
 _NUM_SAMPLED_TOKENS = 4096
@@ -113,8 +113,10 @@ class FromBackboneMixin:
 
         Raises:
             DependencyError: If `peft` is not installed.
-            ConfigurationError: If these are no such arguments, or there is a thought adapter.
+            ConfigurationError: If these are no such arguments, if they change other weights or cannot be saved, or if there is a
+                thought adapter.
         """
+        settings = as_saved(settings)
         insert_thought_adapter(self.get_decoder(), settings)
         self.config.thought_adapter = settings
 
