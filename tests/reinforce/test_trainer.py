@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from datasets import Dataset
+from PIL import Image
 from tests.reinforce.tiny_grpo import NUM_LATENTS, by_letters, tiny_grpo
 from tests.training.tiny_training import logged
 from tests.training.tiny_videos import load_tiny, write_thoughts
@@ -229,6 +230,19 @@ def test_rows_need_no_answer_where_no_reward_reads_it(qwen_checkpoint, rows, tmp
     assert logged(trainer, "grad_norm")[0] > 0
     with pytest.raises(DatasetError, match="Expected text or a number in `answer`, got None"):
         tiny_grpo(qwen_checkpoint, of_form[form], tmp_path, rewards=None, max_steps=1).train()
+
+
+def test_rows_with_and_without_a_picture_are_one_batch(qwen_checkpoint, rows, tmp_path):
+    picture = tmp_path / "picture.png"
+    Image.new("RGB", (56, 56), "red").save(picture)
+    clip, shown = {"type": "video", "video": rows[0]["video"]}, {"type": "image", "image": str(picture)}
+    contents = [[shown, clip], [clip], [shown], []]
+    of_forms = [[*content, {"type": "text", "text": "Who enters?"}] for content in contents]
+    mixed = [{"prompt": [{"role": "user", "content": content}]} for content in of_forms]
+    settings = {"max_steps": 1, "per_device_train_batch_size": 16}
+    trainer = tiny_grpo(qwen_checkpoint, Dataset.from_list(mixed, on_mixed_types="use_json"), tmp_path, **settings)
+    trainer.train()
+    assert logged(trainer, "grad_norm")[0] > 0
 
 
 def test_a_process_with_clips_of_one_group_has_no_donors(qwen_checkpoint, rows, tmp_path):

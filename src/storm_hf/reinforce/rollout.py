@@ -136,11 +136,12 @@ class RolloutSampler:
     def _encode(
         self, model: StormForConditionalGeneration, rows: Sequence[Row], numbers: Sequence[int]
     ) -> list[Group]:
-        """Encode the prompt and the clip of each group once."""
-        known: dict[int, Group] = {}
-        for row, number in zip(rows, numbers, strict=True):
-            if number not in known:
-                known[number] = Group(number, self._asked(row), self._encode_one(model, row))
+        """Encode the prompt of each group once, and its clips too, unless the batch shows pictures: a model takes one or the other."""
+        row_of = dict(zip(numbers, rows, strict=True))
+        prompts = {number: self._encode_one(model, row) for number, row in row_of.items()}
+        if not any("pixel_values" in prompt for prompt in prompts.values()):
+            prompts = {number: _with_encoded_clips(model, prompt) for number, prompt in prompts.items()}
+        known = {number: Group(number, self._asked(row), prompts[number]) for number, row in row_of.items()}
         return [known[number] for number in numbers]
 
     def _asked(self, row: Row) -> Row:
@@ -152,11 +153,7 @@ class RolloutSampler:
         return {"question": question_text(self.prompts, row), "answer": answer, **of_world}
 
     def _encode_one(self, model: StormForConditionalGeneration, row: Row) -> Prompt:
-        prompt = {name: torch.as_tensor(value).to(model.device) for name, value in self.prompts([row]).items()}
-        if "video_grid_thw" in prompt and "pixel_values_videos" in prompt and "pixel_values" not in prompt:
-            pixels = prompt.pop("pixel_values_videos")
-            prompt |= model.encode_video(pixel_values_videos=pixels, video_grid_thw=prompt["video_grid_thw"])
-        return prompt
+        return {name: torch.as_tensor(value).to(model.device) for name, value in self.prompts([row]).items()}
 
     def _generate(
         self, model: StormForConditionalGeneration, groups: Sequence[Group], donors: torch.Tensor | None = None
@@ -173,6 +170,14 @@ class RolloutSampler:
         )
         new_tokens = sequences[:, inputs["input_ids"].shape[1] :].tolist()
         return [up_to_end(tokens, self.end_ids) for tokens in new_tokens], rollout.record
+
+
+def _with_encoded_clips(model: StormForConditionalGeneration, prompt: Prompt) -> Prompt:
+    if not {"video_grid_thw", "pixel_values_videos"} <= prompt.keys():
+        return prompt
+    shown = {name: prompt[name] for name in ("pixel_values_videos", "video_grid_thw")}
+    others = {name: value for name, value in prompt.items() if name != "pixel_values_videos"}
+    return {**others, **model.encode_video(**shown)}
 
 
 def question_text(prompts: PromptEncoder, row: Row) -> str:
