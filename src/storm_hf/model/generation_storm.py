@@ -7,6 +7,7 @@ Axes: B batch, S sequence, K latent steps, D hidden size.
 """
 
 import inspect
+from numbers import Integral
 from typing import Any, NoReturn
 
 import torch
@@ -87,7 +88,7 @@ def set_num_latents(inputs: dict[str, Any], num_latents: int, config: StormConfi
     Raises:
         LatentError: If a prompt ends neither in a latent block nor in the generation prompt, or K is out of bounds.
     """
-    if not isinstance(num_latents, int) or not 0 <= num_latents <= config.max_num_latents:
+    if not isinstance(num_latents, Integral) or not 0 <= num_latents <= config.max_num_latents:
         raise LatentError(
             f"`num_latents` must lie between 0 and max_num_latents={config.max_num_latents}, a whole number for all rows, got "
             f"{num_latents}."
