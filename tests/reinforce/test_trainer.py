@@ -267,6 +267,20 @@ def test_evaluation_rolls_out_without_donors(qwen_checkpoint, rows, tmp_path):
     assert "eval_rewards/correct_answer/mean" in trainer.evaluate()
 
 
+@pytest.mark.parametrize("lora", [False, True])
+def test_what_a_checkpoint_generates_with_has_no_part_in_its_roll_outs(qwen_checkpoint, rows, tmp_path, lora):
+    def losses(**own):
+        model, _ = load_tiny(qwen_checkpoint, NUM_LATENTS)
+        model.generation_config.update(**own)
+        adapter = default_lora(model, r=4) if lora else None
+        trainer = tiny_grpo(qwen_checkpoint, rows, tmp_path, model=model, peft_config=adapter, max_steps=1)
+        trainer.train()
+        assert all(getattr(model.generation_config, name) == value for name, value in own.items())
+        return logged(trainer, "reward"), logged(trainer, "grad_norm")
+
+    assert losses(num_beams=3, bad_words_ids=[[5]], no_repeat_ngram_size=1) == losses()
+
+
 def test_truncated_answers_can_be_left_out(qwen_checkpoint, rows, tmp_path):
     trainer = tiny_grpo(qwen_checkpoint, rows, tmp_path, mask_truncated_completions=True, max_steps=1)
     trainer.train()  # a random model ends no answer

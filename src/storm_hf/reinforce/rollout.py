@@ -3,11 +3,14 @@
 Axes: B batch, K latent steps, D hidden size.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from accelerate.utils import is_peft_model
+from peft import PeftModel
 from transformers import GenerationConfig
 
 from storm_hf.errors import DatasetError
@@ -162,14 +165,29 @@ class RolloutSampler:
         tokenizer = self.prompts.processor.tokenizer
         inputs = join_prompts([dict(group.prompt) for group in groups], tokenizer.pad_token_id)
         rollout = NoisyRollout(self.policy, donors)
-        sequences = model.generate(
-            **inputs,
-            generation_config=self.generation_config,
-            latent_intervention=rollout,
-            halting=False,  # the record and the replay have a latent for every step
-        )
+        with _without_own_settings(model):
+            sequences = model.generate(
+                **inputs,
+                generation_config=self.generation_config,
+                latent_intervention=rollout,
+                halting=False,  # the record and the replay have a latent for every step
+            )
         new_tokens = sequences[:, inputs["input_ids"].shape[1] :].tolist()
         return [up_to_end(tokens, self.end_ids) for tokens in new_tokens], rollout.record
+
+
+@contextmanager
+def _without_own_settings(model: StormForConditionalGeneration | PeftModel) -> Iterator[None]:
+    """Set aside what a checkpoint generates with: beams or forbidden words sample from another distribution than is trained.
+
+    `generate` takes from there what a configuration that it is given leaves open.
+    """
+    base = model.get_base_model() if is_peft_model(model) else model
+    own, base.generation_config = base.generation_config, GenerationConfig()
+    try:
+        yield
+    finally:
+        base.generation_config = own
 
 
 def _with_encoded_clips(model: StormForConditionalGeneration, prompt: Prompt) -> Prompt:
