@@ -373,8 +373,9 @@ class StormGenerationMixin(GenerationMixin):
     ) -> dict[str, Any]:
         """Prepare one step as the backbone does; the rollout's own arguments pass through.
 
-        `inputs_embeds` is named, since generation looks for the name where a prompt is given as embeddings. Positions count tokens, not columns, in the rollout and so in every step after it, also where a backbone would leave
-        them out and count columns, padding included.
+        `inputs_embeds` is named, since generation looks for the name where a prompt is given as embeddings. Positions count
+        tokens, not columns, in the rollout and so in every step after it, also where a backbone would leave them out and count
+        columns, padding included.
         """
         embedded = {} if inputs_embeds is None else {"inputs_embeds": inputs_embeds}
         prepared = self.backbone.prepare_inputs_for_generation(input_ids, **embedded, **kwargs)

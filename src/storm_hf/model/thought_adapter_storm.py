@@ -20,12 +20,8 @@ from .errors_storm import ConfigurationError, DependencyError
 
 
 ADAPTER_NAME = "thought"
-_INITIALISATIONS = (
-    True,
-    False,
-    "gaussian",
-    "orthogonal",
-)  # PEFT's other ones, such as PiSSA, change the weights beside which they are
+# PEFT's other initialisations, such as PiSSA, change the weights beside which the updates are.
+_INITIALISATIONS = (True, False, "gaussian", "orthogonal")
 
 
 def insert_thought_adapter(decoder: nn.Module, settings: dict[str, Any]) -> None:

@@ -40,11 +40,11 @@ from storm_hf.training.samplers import set_sampler_epoch
 
 _UNFINISHED = ".model.unfinished"
 _LOCK = ".locks/model"
-logger = logging.getLogger(__name__)
-
 _CUT_OFF = "PytorchStreamReader"  # in torch's error about a file that it cannot read
 _OTHER_SIZE = re.compile(r"size mismatch for (\S+): .*?torch\.Size\((.*?)\) from checkpoint.*?torch\.Size\((.*?)\)")
 _NOT_SENT = "training_args.bin\n"  # a pickle that other ways of uploading a folder shall leave out, too
+
+logger = logging.getLogger(__name__)
 
 
 class CheckpointingTrainer(Trainer):
