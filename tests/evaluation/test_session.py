@@ -1,5 +1,7 @@
 """A session answers as `ask` does, and reads each clip once."""
 
+import copy
+
 import numpy as np
 import pytest
 from tests.evaluation.world_checkpoint import NUM_LATENTS, OPTIONS
@@ -147,6 +149,41 @@ def test_errors_are_those_of_asking_alone(loaded, clips, questions):
     own = session.ask(questions[0], max_new_tokens=1)
     with pytest.raises(ConfigurationError, match="Expected one of zero"):
         session.ask_with_replaced_latents(questions[0], own, "donor")
+
+
+def test_answers_are_greedy_whatever_the_checkpoint_generates_with(loaded, questions, monkeypatch):
+    model, processor = loaded
+    expected = [ask(model, processor, question, max_new_tokens=6) for question in questions]
+    monkeypatch.setattr(model, "generation_config", copy.deepcopy(model.generation_config))
+    model.generation_config.update(num_beams=3, num_return_sequences=2)
+    session = StormSession(model, processor).ask_all(questions, max_new_tokens=6)
+    for question, answer, found in zip(questions, expected, session, strict=True):
+        assert found.token_ids == answer.token_ids
+        assert ask(model, processor, question, max_new_tokens=6).token_ids == answer.token_ids
+
+
+@pytest.mark.parametrize(
+    ("asked", "error", "message"),
+    [
+        (
+            lambda session, question: session.ask_all([question], batch_size=0),
+            ConfigurationError,
+            "`batch_size` must be 1",
+        ),
+        (lambda session, question: session.ask(question, num_latents=-1), LatentError, "of 0 or more, got -1"),
+        (lambda session, question: session.ask(question, num_latents=1.5), LatentError, "of 0 or more, got 1.5"),
+        (lambda session, question: session.ask(ClipQuestion("clip.mp4", "Who?")), PromptError, "got str. `read_clip"),
+        (
+            lambda session, _: StormSession(session.model, session.processor, max_clips=-1),
+            ConfigurationError,
+            "`max_clips`",
+        ),
+    ],
+    ids=["batch size", "fewer than none", "half a latent", "a path", "fewer clips than none"],
+)
+def test_what_cannot_be_asked_is_refused_in_a_sentence(asked, error, message, loaded, questions):
+    with pytest.raises(error, match=message):
+        asked(StormSession(*loaded), questions[0])
 
 
 def test_processor_of_the_caller_stays_as_it_was(loaded):

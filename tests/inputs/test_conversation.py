@@ -187,6 +187,8 @@ def wrong_rows(video):
         "two answers": ({"prompt": user(seen), "completion": [*assistant(), *assistant()]}, "one assistant message"),
         "empty completion": ({"prompt": user(seen), "completion": []}, "got 0"),
         "no completion": ({"prompt": user(seen), "completion": None}, "in `answer`, got None"),
+        "empty answer": ({**question, "options": None, "answer": " "}, "an answer to train on, got an empty text"),
+        "empty text completes": ({"prompt": user(seen), "completion": ""}, "an answer to train on, got an empty text"),
         "user completes": ({"prompt": user(seen), "completion": user()}, r"got 1 \(user\)"),
         "picture completes": ({"prompt": user(seen), "completion": assistant([{"type": "image"}])}, "got image"),
         "no reply": ({"messages": user(seen)}, "end in the assistant's answer"),

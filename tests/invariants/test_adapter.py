@@ -68,6 +68,12 @@ def test_checkpointed_layers_change_no_number(stage, kind, tmp_path):
         assert_close(logged(runs[True], name), logged(runs[False], name), rtol=1e-5, atol=1e-6)
 
 
+def test_adapter_on_a_plain_checkpoint_is_saved_by_peft_too(qwen_checkpoint, tmp_path):
+    model = StormForConditionalGeneration.from_backbone(qwen_checkpoint, NUM_LATENTS)
+    get_peft_model(model, default_lora(model, r=2)).save_pretrained(tmp_path)
+    assert not [name for name in load_file(tmp_path / WEIGHTS) if "embed_tokens" in name]
+
+
 def test_adapter_in_the_trainers_own_argument_is_the_same(tmp_path):
     def losses(trainer):
         trainer.train()

@@ -270,6 +270,38 @@ def test_settings_of_no_adapter_are_refused(settings):
     assert model.config.thought_adapter is None
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"init_lora_weights": "pissa"},
+        {"init_lora_weights": "olora"},
+        {"modules_to_save": ["norm"]},
+        {"trainable_token_indices": [1]},
+        {"bias": "all"},
+    ],
+    ids=str,
+)
+def test_settings_that_change_other_weights_are_refused(settings):
+    model = tiny_storm(KINDS[0])
+    before = {name: weight.clone() for name, weight in model.state_dict().items()}
+    with pytest.raises(
+        ConfigurationError, match=f"without latents the model is its backbone; `{next(iter(settings))}"
+    ):
+        model.add_thought_adapter(r=2, **settings)
+    assert model.state_dict().keys() == before.keys()
+    assert all(torch.equal(weight, before[name]) for name, weight in model.state_dict().items())
+
+
+def test_settings_are_saved_or_refused_before_anything_is_trained(tmp_path):
+    model = tiny_storm(KINDS[0])
+    with pytest.raises(ConfigurationError, match="`exclude_modules` cannot be"):
+        model.add_thought_adapter(r=2, exclude_modules=object())
+    model.add_thought_adapter(**{**LoraConfig(target_modules={"v_proj", "q_proj"}).to_dict(), "r": 2})
+    assert model.config.thought_adapter["target_modules"] == ["q_proj", "v_proj"]
+    model.save_pretrained(tmp_path)
+    assert StormForConditionalGeneration.from_pretrained(tmp_path).config.thought_adapter["r"] == 2
+
+
 def test_second_adapter_is_refused():
     with pytest.raises(ConfigurationError, match="without a thought adapter"):
         trained_storm(KINDS[0]).add_thought_adapter(**SETTINGS)

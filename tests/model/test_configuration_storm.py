@@ -1,11 +1,11 @@
 import json
 
 import pytest
-from tests.tiny import LATENT, LATENT_END, LATENT_START, tiny_config
+from tests.tiny import LATENT, LATENT_END, LATENT_START, tiny_config, tiny_storm
 from transformers import CONFIG_MAPPING, AutoConfig
 
 from storm_hf.errors import ConfigurationError
-from storm_hf.model import StormConfig
+from storm_hf.model import StormConfig, StormForConditionalGeneration
 
 
 IDS = {"latent_start_token_id": LATENT_START, "latent_token_id": LATENT, "latent_end_token_id": LATENT_END}
@@ -86,3 +86,10 @@ def test_tied_embeddings_are_those_of_the_backbone():
     assert StormConfig(**config.to_dict()).tie_word_embeddings
     config.vlm_config.tie_word_embeddings = False
     assert not config.tie_word_embeddings
+
+
+def test_number_of_latents_that_is_given_while_loading_is_checked(tmp_path):
+    tiny_storm("qwen2_5_vl").save_pretrained(tmp_path)
+    with pytest.raises(ConfigurationError, match="between 0 and `max_num_latents` = 64, got 65"):
+        StormForConditionalGeneration.from_pretrained(tmp_path, num_latents=65)
+    assert StormForConditionalGeneration.from_pretrained(tmp_path, num_latents=64).config.num_latents == 64

@@ -94,6 +94,17 @@ def test_text_only_checkpoint_is_refused(tmp_path):
         StormForConditionalGeneration.from_backbone(tmp_path)
 
 
+def test_storm_is_not_made_a_storm_again(qwen_checkpoint, tmp_path):
+    StormForConditionalGeneration.from_backbone(qwen_checkpoint).save_pretrained(tmp_path)
+    with pytest.raises(BackboneError, match=f"{tmp_path}, which is one. Open it with `from_pretrained`"):
+        StormForConditionalGeneration.from_backbone(tmp_path, processor=tiny_processor())
+
+
+def test_plain_checkpoint_is_not_opened_as_a_storm(qwen_checkpoint):
+    with pytest.raises(BackboneError, match="a plain one of the type `qwen2_5_vl`. Make a STORM of it with"):
+        StormForConditionalGeneration.from_pretrained(qwen_checkpoint)
+
+
 def test_place_of_the_weights_is_the_place_of_the_configuration(tmp_path):
     AutoModelForImageTextToText.from_config(tiny_config("qwen2_5_vl")).save_pretrained(tmp_path / "vlm")
     processor = add_latent_tokens(tiny_processor(), num_latents=3)

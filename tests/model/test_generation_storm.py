@@ -153,10 +153,33 @@ def test_streamed_answer_holds_no_latent_token_when_the_length_is_set(qwen3_vl):
     assert streamer.tokens[-len(tokens) - 4 : -len(tokens)] == [LATENT_START, LATENT, LATENT, LATENT_END]
 
 
+def test_intervention_that_writes_in_place_leaves_the_recorded_latents(qwen3_vl):
+    inputs = tiny_inputs("qwen3_vl")
+    options = {"max_new_tokens": 2, "output_latents": True}
+    zeroed = qwen3_vl.generate(**inputs, **options, latent_intervention=lambda _, latent: latent.zero_())
+    replaced = qwen3_vl.generate(**inputs, **options, latent_intervention=lambda _, latent: torch.zeros_like(latent))
+    assert torch.equal(zeroed["latents"], replaced["latents"])
+    assert zeroed["latents"].abs().sum() > 0
+
+
+def test_prompt_without_latents_may_be_given_as_embeddings(storm):
+    ids = torch.randint(5, 90, (2, 6), generator=torch.Generator().manual_seed(0))
+    mask = torch.tensor([[0, 0, 1, 1, 1, 1], [1] * 6])
+    embedded = storm.generate(inputs_embeds=storm.get_input_embeddings()(ids), attention_mask=mask, **GREEDY)
+    assert torch.equal(embedded, storm.generate(ids, attention_mask=mask, **GREEDY)[:, 6:])
+
+
+def test_prompt_with_latents_is_refused_as_embeddings(qwen3_vl):
+    inputs = tiny_inputs("qwen3_vl")
+    embedded = qwen3_vl.get_input_embeddings()(inputs["input_ids"])
+    with pytest.raises(LatentError, match="Pass `input_ids`"):
+        qwen3_vl.generate(inputs_embeds=embedded, attention_mask=inputs["attention_mask"], **GREEDY)
+
+
 # --- refusals ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("num_latents", [-1, 65])
+@pytest.mark.parametrize("num_latents", [-1, 65, 2.0, [1, 2]], ids=str)
 def test_length_out_of_bounds_is_refused(qwen3_vl, num_latents):
     with pytest.raises(LatentError, match="between 0 and max_num_latents=64"):
         qwen3_vl.generate(**tiny_inputs("qwen3_vl"), num_latents=num_latents)

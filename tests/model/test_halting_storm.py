@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from tests.reference import append, continue_without_cache, row_of
 from tests.tiny import KINDS, VISION_TOKENS, tiny_config, tiny_inputs, tiny_storm
 from torch.testing import assert_close
@@ -251,6 +252,17 @@ def test_head_is_saved_and_loaded(tmp_path):
     loaded = StormForConditionalGeneration.from_pretrained(tmp_path)
     assert torch.equal(loaded.model.halting_head.weight, model.model.halting_head.weight)
     assert loaded.config.halting_threshold == 0.25
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # PEFT 0.21.2 reads it
+def test_adapter_of_all_linear_layers_leaves_the_head_alone():
+    model = tiny_storm("qwen2_5_vl", halting_head=True)
+    inputs = tiny_inputs("qwen2_5_vl")
+    with torch.no_grad():
+        before = model(**inputs, answer_every_step=True).halting_logits
+        adapted = get_peft_model(model, LoraConfig(r=2, target_modules="all-linear"))  # changes nothing at first
+        assert_close(adapted(**inputs, answer_every_step=True).halting_logits, before)
+    assert not [name for name, _ in adapted.named_parameters() if "halting_head" in name and "lora" in name]
 
 
 def test_model_without_a_head_has_no_weights_of_one():

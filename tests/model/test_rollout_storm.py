@@ -1,5 +1,7 @@
+import pytest
 import torch
 
+from storm_hf.errors import LatentError
 from storm_hf.model.rollout_storm import bounded_rollout
 
 
@@ -45,3 +47,19 @@ def test_steps_count_on_in_a_later_piece_of_the_prompt():
         first_step=3,
     )
     assert steps == [3, 4]
+
+
+@pytest.mark.parametrize(
+    "fed", [torch.zeros(1, 3), torch.zeros(3), None, [0.0, 0.0, 0.0]], ids=["row", "vector", "none", "list"]
+)
+def test_intervention_that_returns_another_shape_is_refused(fed):
+    with pytest.raises(LatentError, match=r"return a tensor of shape \(2, 3\).* in step 0"):
+        bounded_rollout(lambda state: state, lambda latent: latent, torch.ones(2, 3), 2, intervene=lambda *_: fed)
+
+
+def test_intervention_that_writes_in_place_leaves_the_latents_that_are_returned():
+    state = torch.ones(2, 3)
+    latents = bounded_rollout(
+        lambda state: state + 1, lambda latent: latent, state, 2, intervene=lambda _, latent: latent.zero_()
+    )
+    assert latents.tolist() == [[[2.0] * 3, [1.0] * 3]] * 2

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from datasets import Dataset
+from PIL import Image
 from tests.reinforce.tiny_grpo import NUM_LATENTS, by_letters, tiny_grpo
 from tests.training.tiny_training import logged
 from tests.training.tiny_videos import load_tiny, write_thoughts
@@ -229,6 +231,34 @@ def test_a_donor_of_another_question_serves_only_where_its_answer_is_not_asked_f
     assert trainer._metrics["train"]["donor_share"] == [sum(expected) / 4]
 
 
+@pytest.mark.parametrize("form", ["prompt", "question"])
+def test_rows_need_no_answer_where_no_reward_reads_it(qwen_checkpoint, rows, tmp_path, form):
+    part = {"type": "video", "video": rows[0]["video"], "text": None}
+    content = [part, {"type": "text", "text": "Who enters?", "video": None}]
+    of_form = {
+        "prompt": Dataset.from_list([{"prompt": [{"role": "user", "content": content}]}] * 4),
+        "question": rows.remove_columns(["answer", "options"]),
+    }
+    trainer = tiny_grpo(qwen_checkpoint, of_form[form], tmp_path, max_steps=1)
+    trainer.train()
+    assert logged(trainer, "grad_norm")[0] > 0
+    with pytest.raises(DatasetError, match="Expected text or a number in `answer`, got None"):
+        tiny_grpo(qwen_checkpoint, of_form[form], tmp_path, rewards=None, max_steps=1).train()
+
+
+def test_rows_with_and_without_a_picture_are_one_batch(qwen_checkpoint, rows, tmp_path):
+    picture = tmp_path / "picture.png"
+    Image.new("RGB", (56, 56), "red").save(picture)
+    clip, shown = {"type": "video", "video": rows[0]["video"]}, {"type": "image", "image": str(picture)}
+    contents = [[shown, clip], [clip], [shown], []]
+    of_forms = [[*content, {"type": "text", "text": "Who enters?"}] for content in contents]
+    mixed = [{"prompt": [{"role": "user", "content": content}]} for content in of_forms]
+    settings = {"max_steps": 1, "per_device_train_batch_size": 16}
+    trainer = tiny_grpo(qwen_checkpoint, Dataset.from_list(mixed, on_mixed_types="use_json"), tmp_path, **settings)
+    trainer.train()
+    assert logged(trainer, "grad_norm")[0] > 0
+
+
 def test_a_process_with_clips_of_one_group_has_no_donors(qwen_checkpoint, rows, tmp_path):
     trainer = tiny_grpo(qwen_checkpoint, rows, tmp_path, donor_share=0.5, per_device_train_batch_size=8)
     trainer.model.train()
@@ -251,6 +281,20 @@ def test_evaluation_rolls_out_without_donors(qwen_checkpoint, rows, tmp_path):
     assert "eval_rewards/correct_answer/mean" in trainer.evaluate()
 
 
+@pytest.mark.parametrize("lora", [False, True])
+def test_what_a_checkpoint_generates_with_has_no_part_in_its_roll_outs(qwen_checkpoint, rows, tmp_path, lora):
+    def losses(**own):
+        model, _ = load_tiny(qwen_checkpoint, NUM_LATENTS)
+        model.generation_config.update(**own)
+        adapter = default_lora(model, r=4) if lora else None
+        trainer = tiny_grpo(qwen_checkpoint, rows, tmp_path, model=model, peft_config=adapter, max_steps=1)
+        trainer.train()
+        assert all(getattr(model.generation_config, name) == value for name, value in own.items())
+        return logged(trainer, "reward"), logged(trainer, "grad_norm")
+
+    assert losses(num_beams=3, bad_words_ids=[[5]], no_repeat_ngram_size=1) == losses()
+
+
 def test_truncated_answers_can_be_left_out(qwen_checkpoint, rows, tmp_path):
     trainer = tiny_grpo(qwen_checkpoint, rows, tmp_path, mask_truncated_completions=True, max_steps=1)
     trainer.train()  # a random model ends no answer
@@ -264,6 +308,8 @@ def test_wrong_arguments_are_refused(qwen_checkpoint, rows, tmp_path):
         StormGRPOTrainer(model, args=StormAnswerConfig(str(tmp_path), **quiet), train_dataset=rows)
     with pytest.raises(ConfigurationError, match="Expected `train_dataset`, got none"):
         tiny_grpo(qwen_checkpoint, None, tmp_path)
+    with pytest.raises(ConfigurationError, match="got a `train_dataset` without any"):
+        tiny_grpo(qwen_checkpoint, rows.select([]), tmp_path)
     with pytest.raises(DatasetError, match=r"Expected whitening.safetensors in nowhere"):
         tiny_grpo(qwen_checkpoint, rows, tmp_path, latent_subspace="nowhere")
 

@@ -3,7 +3,7 @@ import torch
 
 from storm_hf.errors import LatentError
 from storm_hf.target_trajectory import pool_to_trajectory
-from storm_hf.target_trajectory.pool import pool_clips
+from storm_hf.target_trajectory.pool import as_clips, pool_clips
 
 
 # Two temporal patches of two cells, one feature: the moments are 2 and 6.
@@ -72,3 +72,8 @@ def test_clips_whose_slots_differ_in_size_are_refused():
 def test_what_cannot_be_pooled_is_refused(features, options, message):
     with pytest.raises(LatentError, match=message):
         pool_to_trajectory(features, options.pop("num_latents", 2), **options)
+
+
+def test_row_without_features_is_named():
+    with pytest.raises(LatentError, match="each of 3 rows, got none in 1, the first at position 1"):
+        as_clips([TWO_BY_TWO[0], None, TWO_BY_TWO[0]])

@@ -4,6 +4,7 @@ import inspect
 
 import pytest
 import torch
+from datasets import Dataset
 from peft import PeftModel
 from tests.tiny import tiny_processor, tiny_storm, tiny_tokenizer
 from tests.training.tiny_training import QUIET, logged
@@ -130,6 +131,7 @@ def test_processor_is_loaded_by_the_name_of_the_model(stage, qwen_checkpoint, tr
         ({"formatting_func": lambda path: str}, "`formatting_func` is not used"),
         ({"quantization_config": lambda path: BitsAndBytesConfig()}, "`quantization_config` is not used"),
         ({"train_dataset": lambda path: None}, "Expected `train_dataset`, got none"),
+        ({"train_dataset": lambda path: Dataset.from_list([])}, "got a `train_dataset` without any"),
     ],
 )
 def test_what_a_trainer_cannot_use_is_refused_in_a_sentence(stage, given, message, qwen_checkpoint, rows, tmp_path):

@@ -92,6 +92,23 @@ def test_checkpoint_of_another_model_is_refused_in_a_sentence(stage, tmp_path):
     assert error.value.__suppress_context__
 
 
+@pytest.mark.parametrize("content", [b"", b"not what was saved"], ids=["cut off", "overwritten"])
+@pytest.mark.parametrize("file", ["model.safetensors", "optimizer.pt", "scheduler.pt"])
+def test_damaged_checkpoint_is_named_with_what_to_do(file, content, tmp_path):
+    tiny_trainer("answer", "qwen2_5_vl", tmp_path, **SAVED).train()
+    (tmp_path / "checkpoint-1" / file).write_bytes(content)
+    with pytest.raises(CheckpointError, match=f"^The checkpoint {tmp_path}/checkpoint-1 is damaged: .* Delete it"):
+        tiny_trainer("answer", "qwen2_5_vl", tmp_path, **SAVED).train(resume_from_checkpoint=True)
+
+
+@pytest.mark.parametrize("has_optimizer", [False, True])
+def test_resumption_without_an_optimizer_is_warned_of(has_optimizer, tmp_path, caplog):
+    settings = {**SAVED, "save_only_model": not has_optimizer}
+    tiny_trainer("answer", "qwen2_5_vl", tmp_path, **settings).train()
+    tiny_trainer("answer", "qwen2_5_vl", tmp_path, **settings).train(resume_from_checkpoint=True)
+    assert ("checkpoint-1 was saved without its optimizer" in caplog.text) != has_optimizer
+
+
 def test_run_waits_for_another_one_that_saves_its_model(tmp_path):
     trainer = tiny_trainer("answer", "qwen2_5_vl", tmp_path, max_steps=1)
     holder = FORK.Process(target=hold_lock, args=(tmp_path,))

@@ -17,6 +17,7 @@ HOOKS = {  # with their parameters in these versions
     "_run_epoch": "model epoch train_dataloader steps_in_epoch num_update_steps_per_epoch trial ignore_keys_for_eval "
     "start_time resume_from_checkpoint epochs_trained steps_trained_in_current_epoch",
     "_load_from_checkpoint": "resume_from_checkpoint model",
+    "_load_optimizer_and_scheduler": "checkpoint",
     "_load_best_model": "",
     "_issue_warnings_after_load": "load_result",
     "save_model": "output_dir _internal_call",

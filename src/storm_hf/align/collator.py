@@ -47,7 +47,7 @@ class AlignCollator:
         Raises:
             DatasetError: If a row has no `thought_features`.
         """
-        if rows[0].get(FEATURES_COLUMN) is None:
+        if any(row.get(FEATURES_COLUMN) is None for row in rows):
             raise DatasetError(
                 f"Stage I needs the column `{FEATURES_COLUMN}`, got {sorted(rows[0])}. Build the data set with "
                 "`storm build RECIPE`, or train answers only with StormAnswerTrainer."

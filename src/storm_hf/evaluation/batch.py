@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
 
+from storm_hf.errors import ConfigurationError
 from storm_hf.evaluation.clip_prefix import ClipPrefixes
 from storm_hf.evaluation.scorers.option import (
     answer_alone,
@@ -90,6 +91,9 @@ def answer_questions(
         prefixes ([`~storm_hf.evaluation.clip_prefix.ClipPrefixes`], *optional*):
             Reads a clip once for the questions about it, which then are the batches: for many questions about few clips. With an
             intervention they are asked one by one. By default every question reads its own clip.
+
+    Raises:
+        ConfigurationError: If `batch_size` is not 1 or more.
     """
     model.eval()
     prefixes = None if _is_asked_whole(intervene) else prefixes
@@ -155,7 +159,13 @@ def accuracy(answers: Sequence[Answer], rows: Sequence[Row]) -> float:
 
 
 def spans(length: int, size: int) -> Iterator[range]:
-    """Cut positions into runs of one size, the last one shorter."""
+    """Cut positions into runs of one size, the last one shorter.
+
+    Raises:
+        ConfigurationError: If the size is not 1 or more.
+    """
+    if size < 1:
+        raise ConfigurationError(f"`batch_size` must be 1 or more, got {size}.")
     return (range(start, min(start + size, length)) for start in range(0, length, size))
 
 
@@ -193,10 +203,12 @@ def generate_greedily(
 
 
 def greedy_settings(tokenizer: PreTrainedTokenizerBase, max_new_tokens: int) -> dict[str, Any]:
-    """Arguments of `generate` for greedy answers up to the end of the turn."""
+    """Arguments of `generate` for greedy answers up to the end of the turn, whatever the checkpoint's own settings are."""
     return {
         "max_new_tokens": max_new_tokens,
         "do_sample": False,
+        "num_beams": 1,
+        "num_return_sequences": 1,
         "eos_token_id": tokenizer.eos_token_id,
         "pad_token_id": tokenizer.pad_token_id,
     }

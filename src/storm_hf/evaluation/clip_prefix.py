@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
+from storm_hf.errors import ConfigurationError
 from storm_hf.model.modeling_storm import StormForConditionalGeneration
 from storm_hf.model.rollout_storm import PER_TOKEN_INPUTS
 
@@ -102,11 +103,17 @@ class ClipPrefixes:
         max_bytes (`int`, *optional*):
             Most bytes that they have together, keys, values, states and pixels. One that is larger alone is used and not kept, and
             the others stay.
+
+    Raises:
+        ConfigurationError: If a bound is below zero.
     """
 
     def __init__(
         self, model: StormForConditionalGeneration, max_clips: int | None = 1, max_bytes: int | None = None
     ) -> None:
+        for name, bound in {"max_clips": max_clips, "max_bytes": max_bytes}.items():
+            if bound is not None and bound < 0:
+                raise ConfigurationError(f"`{name}` must be 0 or more, or None for no bound, got {bound}.")
         self.model, self.max_clips, self.max_bytes = model, max_clips, max_bytes
         self.num_read = self.num_reused = 0
         self._kept: tuple[ClipPrefix, ...] = ()  # used last comes last

@@ -47,7 +47,15 @@ class ClipQuestion:
     options: Sequence[str] = ()
 
     def row(self) -> Row:
-        """The question as a row of a data set."""
+        """The question as a row of a data set.
+
+        Raises:
+            PromptError: If the clip is not one that was read.
+        """
+        if not isinstance(self.clip, VideoClip):
+            raise PromptError(
+                f"Expected a clip that was read, got {type(self.clip).__name__}. `read_clip(path, processor)` reads a file."
+            )
         return {"video": self.clip, "question": self.text, "options": list(self.options) or None}
 
 

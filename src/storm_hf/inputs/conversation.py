@@ -93,8 +93,15 @@ def read_answer(row: Row, style: QuestionStyle) -> str:
     """The text that the assistant should answer.
 
     Raises:
-        DatasetError: If there is none, more than one message, or it is none of the row's options.
+        DatasetError: If there is none, it is empty, more than one message, or none of the row's options.
     """
+    answer = _answer(row, style)
+    if not answer.strip():
+        raise DatasetError("Expected an answer to train on, got an empty text. Leave the row out, or fill it.")
+    return answer
+
+
+def _answer(row: Row, style: QuestionStyle) -> str:
     if is_filled(row, "completion"):
         return _completion(row["completion"])
     if is_filled(row, "messages") and not is_filled(row, "answer") and not is_filled(row, "question"):

@@ -10,13 +10,14 @@ import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any, cast
 
 import numpy as np
 import torch
 from transformers import ProcessorMixin
 
-from storm_hf.errors import DatasetError, PromptError, StormError, first_line
+from storm_hf.errors import DatasetError, LatentError, PromptError, StormError, first_line
 from storm_hf.inputs.conversation import (
     Message,
     Row,
@@ -65,6 +66,9 @@ class PromptEncoder:
             Number K of latent steps at the end of each prompt; `0` writes no latent block.
         question_style (`str`, *optional*):
             Form of the options in a question; see `format_question`. By default the one that the model was trained on.
+
+    Raises:
+        LatentError: If `num_latents` is no such number.
     """
 
     processor: ProcessorMixin
@@ -73,6 +77,8 @@ class PromptEncoder:
     question_style: QuestionStyle | None = None  # made the model's own
 
     def __post_init__(self) -> None:
+        if not isinstance(self.num_latents, Integral) or self.num_latents < 0:
+            raise LatentError(f"`num_latents` must be a whole number of 0 or more, got {self.num_latents!r}.")
         if self.question_style is None:
             record = getattr(self.config, "prompt_record", None)  # a plain checkpoint has none
             object.__setattr__(self, "question_style", "words" if record is None else record.question_style)

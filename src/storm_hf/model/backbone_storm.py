@@ -20,7 +20,7 @@ from transformers.models.mixtral.modeling_mixtral import load_balancing_loss_fun
 from .configuration_storm import StormConfig
 from .errors_storm import BackboneError, StormError
 from .processing_storm import LATENT_TOKENS, add_latent_tokens
-from .thought_adapter_storm import insert_thought_adapter, merge_thought_adapter
+from .thought_adapter_storm import as_saved, insert_thought_adapter, merge_thought_adapter
 
 
 _NUM_SAMPLED_TOKENS = 4096
@@ -69,15 +69,20 @@ class FromBackboneMixin:
                 configuration and its processor.
 
         Raises:
-            BackboneError: If the checkpoint is not a video-language model, or does not think as it should on a short prompt; the
-                error names the step that failed.
+            BackboneError: If the checkpoint is not a video-language model, is a STORM already, or does not think as it should on a
+                short prompt; the error names the step that failed.
         """
         place = {name: kwargs[name] for name in _PLACE_ARGUMENTS if name in kwargs}
         processor = processor or transformers.AutoProcessor.from_pretrained(name_or_path, **place)
         tokenizer = add_latent_tokens(processor, num_latents).tokenizer
         token_ids = tokenizer.convert_tokens_to_ids(list(LATENT_TOKENS))
+        vlm_config = AutoConfig.from_pretrained(name_or_path, **place)
+        if vlm_config.model_type == StormConfig.model_type:
+            raise BackboneError(
+                f"Expected a plain checkpoint to make a STORM of, got {name_or_path}, which is one. Open it with `from_pretrained`."
+            )
         config = StormConfig(
-            vlm_config=AutoConfig.from_pretrained(name_or_path, **place),
+            vlm_config=vlm_config,
             num_latents=num_latents,
             latent_start_token_id=token_ids[0],
             latent_token_id=token_ids[1],
@@ -108,8 +113,10 @@ class FromBackboneMixin:
 
         Raises:
             DependencyError: If `peft` is not installed.
-            ConfigurationError: If these are no such arguments, or there is a thought adapter.
+            ConfigurationError: If these are no such arguments, if they change other weights or cannot be saved, or if there is a
+                thought adapter.
         """
+        settings = as_saved(settings)
         insert_thought_adapter(self.get_decoder(), settings)
         self.config.thought_adapter = settings
 
@@ -132,8 +139,14 @@ def build_backbone(config: StormConfig) -> PreTrainedModel:
     """Make the video-language model of a configuration, with weights of chance.
 
     Raises:
-        BackboneError: If it is not one.
+        BackboneError: If it is not one, or the configuration was read from a plain checkpoint.
     """
+    if config.max_num_latents == 0:
+        raise BackboneError(
+            "Expected the checkpoint of a STORM, got a plain one of the type "
+            f"`{getattr(config.vlm_config, 'model_type', None)}`. Make a STORM of it with "
+            "`StormForConditionalGeneration.from_backbone`."
+        )
     if getattr(config.vlm_config, "vision_config", None) is None:
         raise BackboneError(
             "STORM needs a video-language backbone of `AutoModelForImageTextToText`, got a "

@@ -5,6 +5,7 @@ the code is loaded: an older one in an error, a newer one in a warning.
 """
 
 import logging
+import os
 import re
 from typing import Any
 
@@ -134,10 +135,28 @@ class StormConfig(PreTrainedConfig):
         auto_map = kwargs.pop("auto_map", None)
         super().__post_init__(**kwargs)
         self.auto_map = auto_map or dict(_CLASS_OF_AUTO)
-        self._check_latents()
+        self.check_latents()
         _ = self.prompt_record  # refuses what is no record
 
-    def _check_latents(self) -> None:
+    @classmethod
+    def get_config_dict(
+        cls, pretrained_model_name_or_path: str | os.PathLike[str], **kwargs: Any
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Read the configuration of a checkpoint. A plain one is read as a backbone without room for latents.
+
+        No model is made of that. PEFT reads the base of an adapter so when it saves the adapter, and compares vocabularies.
+        """
+        config, others = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
+        if config.get("model_type", cls.model_type) == cls.model_type:
+            return config, others
+        return {"model_type": cls.model_type, "vlm_config": config, "num_latents": 0, "max_num_latents": 0}, others
+
+    def check_latents(self) -> None:
+        """Check the settings of the rollout, and that they go together.
+
+        Raises:
+            ConfigurationError: If they do not.
+        """
         if self.latent_projector not in _PROJECTOR_KINDS:
             raise ConfigurationError(
                 f"`latent_projector` must be one of {', '.join(_PROJECTOR_KINDS)}, got {self.latent_projector!r}."

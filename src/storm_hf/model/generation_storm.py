@@ -7,6 +7,7 @@ Axes: B batch, S sequence, K latent steps, D hidden size.
 """
 
 import inspect
+from numbers import Integral
 from typing import Any, NoReturn
 
 import torch
@@ -24,7 +25,7 @@ from .configuration_storm import StormConfig
 from .errors_storm import ConfigurationError, LatentError
 from .halting_storm import think_until_halted
 from .latent_block_storm import find_latent_block, refuse_without_block
-from .rollout_storm import PER_TOKEN_INPUTS, LatentIntervention
+from .rollout_storm import PER_TOKEN_INPUTS, LatentIntervention, replaced
 from .video_features_storm import unflatten_features
 
 
@@ -52,7 +53,7 @@ class LatentRecorder:
     def __call__(self, step: int, latent: torch.Tensor) -> torch.Tensor:
         """Record `latent` (B, D) of `step` and return what is fed."""
         self.steps[step] = latent
-        self.fed[step] = latent if self.intervene is None else self.intervene(step, latent)
+        self.fed[step] = latent if self.intervene is None else replaced(self.intervene, step, latent)
         return self.fed[step]
 
     def __deepcopy__(self, memo: dict[int, Any]) -> None:
@@ -90,9 +91,10 @@ def set_num_latents(inputs: dict[str, Any], num_latents: int, config: StormConfi
     Raises:
         LatentError: If a prompt ends neither in a latent block nor in the generation prompt, or K is out of bounds.
     """
-    if not 0 <= num_latents <= config.max_num_latents:
+    if not isinstance(num_latents, Integral) or not 0 <= num_latents <= config.max_num_latents:
         raise LatentError(
-            f"`num_latents` must lie between 0 and max_num_latents={config.max_num_latents}, got {num_latents}."
+            f"`num_latents` must lie between 0 and max_num_latents={config.max_num_latents}, a whole number for all rows, got "
+            f"{num_latents}."
         )
     prompt = inputs["input_ids"]
     kept = prompt.shape[1] - _length_of_last_block(prompt, inputs.get("attention_mask"), config)
@@ -369,15 +371,19 @@ class StormGenerationMixin(GenerationMixin):
     def _is_stateful(self) -> bool:
         return self.backbone._is_stateful
 
-    def prepare_inputs_for_generation(self, input_ids: torch.Tensor, **kwargs: Any) -> dict[str, Any]:
+    def prepare_inputs_for_generation(
+        self, input_ids: torch.Tensor, *, inputs_embeds: torch.Tensor | None = None, **kwargs: Any
+    ) -> dict[str, Any]:
         """Prepare one step as the backbone does; the rollout's own arguments are those of the prompt, as its clip is.
 
         A compiled step would be compiled anew for each function that replaces or records latents.
 
-        Positions count tokens, not columns, in the rollout and so in every step after it, also where a backbone would leave
-        them out and count columns, padding included.
+        `inputs_embeds` is named, since generation looks for the name where a prompt is given as embeddings. Positions count
+        tokens, not columns, in the rollout and so in every step after it, also where a backbone would leave them out and count
+        columns, padding included.
         """
-        prepared = self.backbone.prepare_inputs_for_generation(input_ids, **kwargs)
+        embedded = {} if inputs_embeds is None else {"inputs_embeds": inputs_embeds}
+        prepared = self.backbone.prepare_inputs_for_generation(input_ids, **embedded, **kwargs)
         positions, read = kwargs.get("position_ids"), prepared.get("input_ids")
         if prepared.get("position_ids") is None and positions is not None and read is not None:
             prepared["position_ids"] = positions[..., -read.shape[1] :]

@@ -52,11 +52,17 @@ _MOVED = (DynamicLayer, DynamicSlidingWindowLayer, LinearAttentionLayer, LinearA
 _FIRST_LOGIT = -2.0  # a probability of .12: a new head thinks for long
 
 
-class HaltingHead(nn.Linear):
-    """Reads from the hidden state after a latent whether the thought ends there. In float32, whatever the model is held in."""
+class HaltingHead(nn.Module):
+    """Reads from the hidden state after a latent whether the thought ends there. In float32, whatever the model is held in.
+
+    It is no `nn.Linear`: what adapts or quantizes all linear layers would take it for one, and its output has another shape.
+    """
 
     def __init__(self, config: StormConfig) -> None:
-        super().__init__(config.hidden_size, 1)
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(1, config.hidden_size))
+        self.bias = nn.Parameter(torch.empty(1))
+        self.reset_parameters()
 
     @torch.no_grad()
     def reset_parameters(self) -> None:

@@ -372,6 +372,7 @@ class StormModel(StormPreTrainedModel):
 
     def __init__(self, config: StormConfig) -> None:
         super().__init__(config)
+        config.check_latents()  # what `from_pretrained` is given comes after the checks of the configuration
         self.backbone = build_backbone(config)
         if config.thought_adapter is not None:
             insert_thought_adapter(self.get_decoder(), config.thought_adapter)

@@ -62,6 +62,9 @@ def bounded_rollout(
     Returns:
         `torch.Tensor` of shape `(batch_size, num_latents, hidden_size)`: The model's own latents, in order, before any
         intervention.
+
+    Raises:
+        LatentError: If an intervention returns another shape than it was given.
     """
     latents = []
     has_gradient = torch.is_grad_enabled()
@@ -69,9 +72,24 @@ def bounded_rollout(
         with torch.set_grad_enabled(has_gradient and step >= first_step + num_detached_steps):
             latent = project(state)
             latents.append(latent)
-            fed = latent if intervene is None else intervene(step, latent)
-            state = advance(fed)
+            state = advance(latent if intervene is None else replaced(intervene, step, latent))
     return torch.stack(latents, dim=1)  # (B, K, D)
+
+
+def replaced(intervene: LatentIntervention, step: int, latent: torch.Tensor) -> torch.Tensor:
+    """Ask an intervention what is fed instead of a latent (batch_size, hidden_size), which it gets a copy of.
+
+    Raises:
+        LatentError: If that is of another shape.
+    """
+    fed = intervene(step, latent.clone())
+    if not isinstance(fed, torch.Tensor) or fed.shape != latent.shape:
+        got = tuple(fed.shape) if isinstance(fed, torch.Tensor) else type(fed).__name__
+        raise LatentError(
+            f"Expected `latent_intervention` to return a tensor of shape {tuple(latent.shape)}, a latent for each row, got {got} in "
+            f"step {step}. Expand it to the shape of what it is given."
+        )
+    return fed
 
 
 def jacobi_sweeps(
@@ -206,10 +224,12 @@ class LatentForward:
     def _check(self, forced_latents: torch.Tensor | None) -> None:
         expected = (len(self.block.first), self.block.num_latents, self.config.hidden_size)
         if forced_latents is not None and tuple(forced_latents.shape) != expected:
+            shape = tuple(forced_latents.shape)
+            cure = "Give K vectors for each row."
+            if len(shape) == 3 and (shape[0], shape[2]) == (expected[0], expected[2]):
+                cure = f"Render the prompt with num_latents={shape[1]}, or pool the targets to {expected[1]} steps."
             raise LatentError(
-                f"The prompt has room for latents of shape {expected}, but `forced_latents` has "
-                f"{tuple(forced_latents.shape)}. Render the prompt with num_latents={forced_latents.shape[1]}, or pool "
-                f"the targets to {self.block.num_latents} steps."
+                f"The prompt has room for latents of shape {expected}, but `forced_latents` has {shape}. {cure}"
             )
         if self.cache is not None and not self.block.is_aligned:
             raise LatentError(

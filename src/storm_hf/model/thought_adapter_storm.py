@@ -7,6 +7,7 @@ its own (arXiv 2503.01743). The layers are PEFT's; what is here says when they a
 """
 
 import importlib
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
@@ -19,6 +20,8 @@ from .errors_storm import ConfigurationError, DependencyError
 
 
 ADAPTER_NAME = "thought"
+# PEFT's other initialisations, such as PiSSA, change the weights beside which the updates are.
+_INITIALISATIONS = (True, False, "gaussian", "orthogonal")
 
 
 def insert_thought_adapter(decoder: nn.Module, settings: dict[str, Any]) -> None:
@@ -32,8 +35,10 @@ def insert_thought_adapter(decoder: nn.Module, settings: dict[str, Any]) -> None
 
     Raises:
         DependencyError: If `peft` is not installed.
-        ConfigurationError: If these are no arguments of a `LoraConfig`, or the language model has one of these adapters.
+        ConfigurationError: If these are no arguments of a `LoraConfig`, or such as change other weights, or the language model has
+            one of these adapters.
     """
+    _refuse_other_weights(settings)
     if not is_peft_available():
         raise DependencyError(
             "This model has a thought adapter, whose layers are PEFT's. Install it: `pip install peft`."
@@ -57,6 +62,38 @@ def insert_thought_adapter(decoder: nn.Module, settings: dict[str, Any]) -> None
     _switch(layers, is_acting=False)
     for weight in (weight for layer in layers for weight in adapter_weights(layer)):
         vars(weight)["_is_hf_initialized"] = True  # drawn, and zero where it has to be
+
+
+def as_saved(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings of a thought adapter as a configuration stores them: sets as sorted lists.
+
+    Raises:
+        ConfigurationError: If one of them cannot be stored, so that the model could not be saved.
+    """
+    saved = {name: sorted(value) if isinstance(value, set) else value for name, value in settings.items()}
+    for name, value in saved.items():
+        try:
+            json.dumps(value)
+        except TypeError as error:
+            raise ConfigurationError(
+                f"`thought_adapter` is saved in config.json, and `{name}` cannot be: {value!r}. Give it as text, numbers and lists."
+            ) from error
+    return saved
+
+
+def _refuse_other_weights(settings: dict[str, Any]) -> None:
+    """Refuse arguments of a LoraConfig that would change, or train, what is no update: all else stays the backbone's own."""
+    given = {
+        "modules_to_save": bool(settings.get("modules_to_save")),
+        "trainable_token_indices": bool(settings.get("trainable_token_indices")),
+        "bias": settings.get("bias", "none") != "none",
+        "init_lora_weights": settings.get("init_lora_weights", True) not in _INITIALISATIONS,
+    }
+    if wrong := [name for name, is_given in given.items() if is_given]:
+        raise ConfigurationError(
+            "`thought_adapter` leaves every other weight as it is, so that without latents the model is its backbone; "
+            f"`{wrong[0]}: {settings[wrong[0]]}` changes some. Leave it out."
+        )
 
 
 def merge_thought_adapter(decoder: nn.Module) -> None:

@@ -3,11 +3,14 @@
 Axes: B batch, K latent steps, D hidden size.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from accelerate.utils import is_peft_model
+from peft import PeftModel
 from transformers import GenerationConfig
 
 from storm_hf.errors import DatasetError
@@ -18,6 +21,9 @@ from storm_hf.interventions.token_replacement import choose_donors
 from storm_hf.model.modeling_storm import StormForConditionalGeneration
 from storm_hf.reinforce.noise import GaussianLatents, LatentRecord, NoisyRollout
 from storm_hf.reinforce.replay import Prompt
+
+
+_HOLD_ANSWERS = ("completion", "messages")
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,25 +149,24 @@ class RolloutSampler:
     def _encode(
         self, model: StormForConditionalGeneration, rows: Sequence[Row], numbers: Sequence[int]
     ) -> list[Group]:
-        """Encode the prompt and the clip of each group once."""
-        known: dict[int, Group] = {}
-        for row, number in zip(rows, numbers, strict=True):
-            if number not in known:
-                known[number] = Group(number, self._asked(row), self._encode_one(model, row))
+        """Encode the prompt of each group once, and its clips too, unless the batch shows pictures: a model takes one or the other."""
+        row_of = dict(zip(numbers, rows, strict=True))
+        prompts = {number: self._encode_one(model, row) for number, row in row_of.items()}
+        if not any("pixel_values" in prompt for prompt in prompts.values()):
+            prompts = {number: _with_encoded_clips(model, prompt) for number, prompt in prompts.items()}
+        known = {number: Group(number, self._asked(row), prompts[number]) for number, row in row_of.items()}
         return [known[number] for number in numbers]
 
     def _asked(self, row: Row) -> Row:
-        """Question and answer of a row of any form."""
+        """Question and answer of a row of any form; a row that only a judge or a function of one's own rewards needs no answer."""
         of_world = {name: row[name] for name in ("usual_question", "outcome") if is_filled(row, name)}
-        answer = row["answer"] if is_filled(row, "answer") else self.prompts.completion(row)
+        answer = row["answer"] if is_filled(row, "answer") else None
+        if answer is None and any(is_filled(row, name) for name in _HOLD_ANSWERS):
+            answer = self.prompts.completion(row)
         return {"question": question_text(self.prompts, row), "answer": answer, **of_world}
 
     def _encode_one(self, model: StormForConditionalGeneration, row: Row) -> Prompt:
-        prompt = {name: torch.as_tensor(value).to(model.device) for name, value in self.prompts([row]).items()}
-        if "video_grid_thw" in prompt and "pixel_values_videos" in prompt and "pixel_values" not in prompt:
-            pixels = prompt.pop("pixel_values_videos")
-            prompt |= model.encode_video(pixel_values_videos=pixels, video_grid_thw=prompt["video_grid_thw"])
-        return prompt
+        return {name: torch.as_tensor(value).to(model.device) for name, value in self.prompts([row]).items()}
 
     def _generate(
         self, model: StormForConditionalGeneration, groups: Sequence[Group], donors: torch.Tensor | None = None
@@ -170,14 +175,37 @@ class RolloutSampler:
         tokenizer = self.prompts.processor.tokenizer
         inputs = join_prompts([dict(group.prompt) for group in groups], tokenizer.pad_token_id)
         rollout = NoisyRollout(self.policy, donors)
-        sequences = model.generate(
-            **inputs,
-            generation_config=self.generation_config,
-            latent_intervention=rollout,
-            halting=False,  # the record and the replay have a latent for every step
-        )
+        with _without_own_settings(model):
+            sequences = model.generate(
+                **inputs,
+                generation_config=self.generation_config,
+                latent_intervention=rollout,
+                halting=False,  # the record and the replay have a latent for every step
+            )
         new_tokens = sequences[:, inputs["input_ids"].shape[1] :].tolist()
         return [up_to_end(tokens, self.end_ids) for tokens in new_tokens], rollout.record
+
+
+@contextmanager
+def _without_own_settings(model: StormForConditionalGeneration | PeftModel) -> Iterator[None]:
+    """Set aside what a checkpoint generates with: beams or forbidden words sample from another distribution than is trained.
+
+    `generate` takes from there what a configuration that it is given leaves open.
+    """
+    base = model.get_base_model() if is_peft_model(model) else model
+    own, base.generation_config = base.generation_config, GenerationConfig()
+    try:
+        yield
+    finally:
+        base.generation_config = own
+
+
+def _with_encoded_clips(model: StormForConditionalGeneration, prompt: Prompt) -> Prompt:
+    if not {"video_grid_thw", "pixel_values_videos"} <= prompt.keys():
+        return prompt
+    shown = {name: prompt[name] for name in ("pixel_values_videos", "video_grid_thw")}
+    others = {name: value for name, value in prompt.items() if name != "pixel_values_videos"}
+    return {**others, **model.encode_video(**shown)}
 
 
 def question_text(prompts: PromptEncoder, row: Row) -> str:

@@ -66,10 +66,15 @@ def as_clips(features: Features) -> list[torch.Tensor]:
     """Take any form of features apart into one tensor (T, C, D) per clip; a single clip makes a list of one.
 
     Raises:
-        LatentError: If they are not clips of three axes.
+        LatentError: If a clip has none, or they are not clips of three axes.
     """
     if isinstance(features, (torch.Tensor, np.ndarray)):
         features = features[None] if features.ndim == 3 else features
+    if empty := [place for place, clip in enumerate(features) if clip is None]:
+        raise LatentError(
+            f"Expected features of a thought video in each of {len(features)} rows, got none in {len(empty)}, the first at position "
+            f"{empty[0]}. Leave these rows out, or build the data set again."
+        )
     clips = [clip if isinstance(clip, torch.Tensor) else torch.tensor(clip) for clip in features]
     if not clips or any(clip.ndim != 3 for clip in clips):
         shapes = sorted({tuple(clip.shape) for clip in clips})

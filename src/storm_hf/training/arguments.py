@@ -81,6 +81,10 @@ def refuse_arguments(
         )
     if train_dataset is None:
         raise ConfigurationError("Expected `train_dataset`, got none. `load_rows(name)` gives its splits.")
+    if isinstance(train_dataset, Dataset) and len(train_dataset) == 0:
+        raise ConfigurationError(
+            "Expected rows to train on, got a `train_dataset` without any. Look at what filters it."
+        )
 
 
 def load_parts(

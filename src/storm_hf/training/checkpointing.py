@@ -3,6 +3,7 @@
 It knows nothing of a loss. [`StormTrainer`] adds batches, losses and logs.
 """
 
+import logging
 import re
 import shutil
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from concurrent.futures import Future
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, ClassVar
 
 import torch
@@ -17,6 +19,7 @@ from accelerate.utils import is_peft_model
 from huggingface_hub import CommitInfo
 from peft import PeftModel
 from peft.utils import SAFETENSORS_WEIGHTS_NAME
+from safetensors import SafetensorError
 from torch import nn
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
@@ -24,7 +27,7 @@ from transformers.trainer_utils import HubStrategy, SaveStrategy, TrainOutput
 
 from storm_hf.atomic import flush_tree, move_files
 from storm_hf.checkpoints.adapter import save_storm_config, write_full_names
-from storm_hf.errors import CheckpointError
+from storm_hf.errors import CheckpointError, first_line
 from storm_hf.hub.card_metadata import is_hub_name
 from storm_hf.hub.model_card import Stage, facts_of_model, write_card
 from storm_hf.pipeline.lock import locked
@@ -37,8 +40,11 @@ from storm_hf.training.samplers import set_sampler_epoch
 
 _UNFINISHED = ".model.unfinished"
 _LOCK = ".locks/model"
+_CUT_OFF = "PytorchStreamReader"  # in torch's error about a file that it cannot read
 _OTHER_SIZE = re.compile(r"size mismatch for (\S+): .*?torch\.Size\((.*?)\) from checkpoint.*?torch\.Size\((.*?)\)")
 _NOT_SENT = "training_args.bin\n"  # a pickle that other ways of uploading a folder shall leave out, too
+
+logger = logging.getLogger(__name__)
 
 
 class CheckpointingTrainer(Trainer):
@@ -157,9 +163,23 @@ class CheckpointingTrainer(Trainer):
     # --- Loading -----------------------------------------------------------------------------------------------------
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        self._check_adapter(resume_from_checkpoint)
-        with _sizes_compared(resume_from_checkpoint):
-            super()._load_from_checkpoint(resume_from_checkpoint, model)
+        with _damage_named(resume_from_checkpoint):
+            self._check_adapter(resume_from_checkpoint)
+            with _sizes_compared(resume_from_checkpoint):
+                super()._load_from_checkpoint(resume_from_checkpoint, model)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        """Load them as `Trainer` does, and warn where a checkpoint was saved without, of which it says nothing."""
+        if checkpoint is None:
+            return
+        if not (self.is_deepspeed_enabled or any(Path(checkpoint).glob("optimizer*"))):
+            logger.warning(
+                "%s was saved without its optimizer (`save_only_model`): the learning rate and the optimizer begin anew, so that the run "
+                "ends with other weights than one that was not interrupted.",
+                checkpoint,
+            )
+        with _damage_named(checkpoint):
+            super()._load_optimizer_and_scheduler(checkpoint)
 
     def _load_best_model(self) -> None:
         self._check_adapter(self.state.best_model_checkpoint)
@@ -361,6 +381,20 @@ class CheckpointingTrainer(Trainer):
             token=token or self.args.hub_token,
             revision=revision or self.args.hub_revision or "main",
         )
+
+
+@contextmanager
+def _damage_named(checkpoint: str) -> Iterator[None]:
+    """Name a checkpoint of which a file was cut off or overwritten; torch would advise to load it as a pickle."""
+    try:
+        yield
+    except (SafetensorError, UnpicklingError, EOFError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and _CUT_OFF not in str(error):
+            raise
+        raise CheckpointError(
+            f"The checkpoint {checkpoint} is damaged: {first_line(error).split('. ')[0]}. Delete it, and give the same command again: it "
+            "goes on from the one before."
+        ) from error
 
 
 @contextmanager
