@@ -15,7 +15,13 @@ ANSWER = {
     "output_latents": True,
     "return_dict_in_generate": True,
 }
-TOKENS = ("input_ids", "attention_mask", "mm_token_type_ids")
+KEPT = (
+    "input_ids",
+    "attention_mask",
+    "mm_token_type_ids",
+    "video_grid_thw",
+    "second_per_grid_ts",
+)  # of an encoded clip
 
 
 def ask_again(storm, inputs, num_latents):
@@ -25,8 +31,7 @@ def ask_again(storm, inputs, num_latents):
     answered = append(inputs, first.sequences[:, inputs["input_ids"].shape[1] :])
     conversation = append(answered, torch.tensor([[*QUESTION, *block]]).expand(len(answered["input_ids"]), -1))
     second = storm.generate(
-        **{name: conversation[name] for name in TOKENS if name in conversation},
-        position_ids=positions_of(storm, conversation),
+        **{name: conversation[name] for name in KEPT if name in conversation},
         cache=first.cache,
         max_new_tokens=3,
         **ANSWER,
@@ -82,8 +87,7 @@ def test_second_thought_depends_on_the_first(storm, kind):
         **inputs, max_new_tokens=3, latent_intervention=lambda step, latent: torch.zeros_like(latent), **ANSWER
     )
     other = storm.generate(
-        **{name: conversation[name] for name in TOKENS if name in conversation},
-        position_ids=positions_of(storm, conversation),
+        **{name: conversation[name] for name in KEPT if name in conversation},
         cache=again.cache,
         max_new_tokens=3,
         **ANSWER,
