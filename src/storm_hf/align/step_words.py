@@ -48,7 +48,8 @@ class StepWords:
             DatasetError: If a row has no chain of thought.
         """
         ids = [[self._tokens(step) for step in self._steps(row)] for row in rows]
-        words = torch.full((len(rows), self.num_latents, max(map(len, sum(ids, [])))), IGNORED_LABEL)  # (B, K, W)
+        longest = max(len(tokens) for steps in ids for tokens in steps)
+        words = torch.full((len(rows), self.num_latents, longest), IGNORED_LABEL)  # (B, K, W)
         for row, steps in enumerate(ids):
             for step, tokens in enumerate(steps):
                 words[row, step, : len(tokens)] = torch.tensor(tokens)
