@@ -225,7 +225,11 @@ def main() -> None:
     recipe = mixed_recipe(demo, arguments.num_train, arguments.num_tests)
     folder = DemoFolder(arguments.folder.resolve())
     if arguments.run:
-        run = DemoFolder(arguments.run.resolve(strict=True))
+        run = DemoFolder(arguments.run.resolve())
+        if not run.is_finished("storm"):
+            parser.error(
+                f"expected a finished `storm demo --backbone smollm2` in {arguments.run}, got a folder without its results"
+            )
         run.open(demo)  # of the same seed and settings
         adopt(run, folder, recipe, console)
     else:
