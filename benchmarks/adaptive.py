@@ -1,11 +1,16 @@
 """Thoughts that end by themselves: as right as fixed ones with fewer latents, and longer where there is more to think.
 
     python benchmarks/adaptive.py runs/adaptive/shuffle-0 --seed 0
+    python benchmarks/adaptive.py runs/adaptive/smollm2 --run runs/smollm2 --only fixed adaptive     from `make demo-pretrained`
 
 `shuffle` with the swaps before the steps in which nothing happens, so that a clip of d swaps is thought through after d latents; as many
 clips of each depth from 0 to 6 in training and in the test. From one Stage I: `fixed`, Stage II with all K latents; `drawn`, with K
 drawn for each step; `adaptive`, with a halting head. What has been trained is not trained again. Accuracy with every fixed number of
 latents is measured beside that of thoughts that halt.
+
+With `--run` base, Stage I and `fixed` are those of a finished `storm demo --backbone smollm2`, which stays as it is, and the language
+of the model with a head is put beside that of its backbone. Its Stage I saw the steps in which nothing happens anywhere in the clip;
+those that come last are among them.
 """
 
 import argparse
@@ -22,12 +27,14 @@ from worlds import table
 
 from storm_hf.atomic import read_json
 from storm_hf.demo import DemoFolder, DemoRecipe, Training, Variant, data, demo_recipe
+from storm_hf.demo.language import compare_language
 from storm_hf.demo.stages import prepare
-from storm_hf.demo.tasks import Task, run_tasks
+from storm_hf.demo.tasks import Task, Usage, run_tasks
 from storm_hf.demo.training import train_variant
 from storm_hf.demo.variants import storm_variant
 from storm_hf.diagnostics.halting import describe_halting
 from storm_hf.evaluation.batch import accuracy, answer_questions
+from storm_hf.evaluation.language import LanguageReport
 from storm_hf.inputs.prompts import PromptEncoder
 from storm_hf.reporting import write_atomically
 
@@ -63,15 +70,49 @@ class Outcome:
     latents_by_depth: dict[int, float] | None = None
 
 
-def mixed_recipe(seed: int, num_train: int, num_tests: int) -> DemoRecipe:
+def mixed_recipe(recipe: DemoRecipe, num_train: int, num_tests: int) -> DemoRecipe:
     """The demo of `shuffle`, with clips whose events end early, evenly of each depth."""
-    recipe = demo_recipe("shuffle", seed)
     return dataclasses.replace(
         recipe,
         knobs={**recipe.knobs, "rests_last": 1},
         test_depths=dict.fromkeys(recipe.test_depths, num_tests),
         num_train=num_train,
     )
+
+
+def adopt(run: DemoFolder, folder: DemoFolder, recipe: DemoRecipe, console: Console) -> None:
+    """Begin with the models of a finished demo, and with clips of one's own."""
+    sources = {
+        folder.base: run.base,
+        folder.variant("align"): run.variant("align"),
+        folder.variant("fixed"): run.storm,
+        folder.language: run.language,
+    }
+    clips = data.world_recipe(recipe).num_episodes
+    tasks = [
+        Task("render", "Drawing clips and thought videos", clips, data.render, (folder, recipe, WORKERS)),
+        Task("thoughts", "Encoding thought videos", clips, data.encode_thoughts, (folder, recipe)),
+        Task("clips", "Encoding question clips", clips, data.encode_clips, (folder, recipe)),
+    ]
+    with folder.claimed(recipe):
+        for target, source in sources.items():
+            link_files(source, target)
+        for name in ("align", "fixed"):
+            folder.once(f"adaptive_{name}", Usage)
+        for task in tasks:
+            folder.once(
+                f"adopt_{task.name}", partial(run_tasks, [task], folder.logs, workers=WORKERS, console=console)
+            )
+
+
+def link_files(source: Path, target: Path) -> None:
+    """Make a folder with links to the files of another one, unless it is there; what is written there later is its own."""
+    if target.exists():
+        return
+    target.mkdir(parents=True)
+    for file in source.iterdir():
+        if file.is_file():
+            (target / file.name).symlink_to(file)
 
 
 def variants(
@@ -126,6 +167,17 @@ def measure(folder: DemoFolder, variant: Variant) -> Outcome:
     return Outcome(variant.name, fixed, found.accuracy, found.mean_latents, found.depth_correlation, by_depth)
 
 
+def language_of(folder: DemoFolder, name: str) -> str:
+    """Say what is left of the language of a pretrained backbone in one of its models."""
+    file = folder.path / f"language_{name}.json"
+    if not file.exists():
+        write_atomically(file, compare_language(folder, folder.checkpoint(name), name).to_json())
+    found = LanguageReport.from_json(file.read_text(encoding="utf-8"))
+    same = sum(pair.is_same for pair in found.pairs)
+    perplexities = f"{found.before.perplexity:.2f} before, {found.after.perplexity:.2f} after"
+    return f"perplexity of plain text: {perplexities}; {same} of {len(found.pairs)} plain prompts answered as before"
+
+
 def verdict(fixed: Outcome, adaptive: Outcome) -> str:
     """Say whether thoughts that halt are as right, shorter, and longer where it is needed."""
     assert adaptive.accuracy is not None
@@ -158,6 +210,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="where clips, base and variants live")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--run", type=Path, help="folder of a finished `storm demo --backbone smollm2` to go on from")
     parser.add_argument("--num-train", type=int, default=3000, help="clips trained on")
     parser.add_argument("--num-tests", type=int, default=64, help="test clips of each depth")
     parser.add_argument("--align-updates", type=int, default=300, help="of Stage I")
@@ -167,9 +220,20 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", help="names of the forms of Stage II, by default all")
     arguments = parser.parse_args()
     console = Console(stderr=True)
-    recipe = mixed_recipe(arguments.seed, arguments.num_train, arguments.num_tests)
+    backbone = "smollm2" if arguments.run else "tiny"
+    demo = demo_recipe("shuffle", arguments.seed, backbone=backbone)
+    recipe = mixed_recipe(demo, arguments.num_train, arguments.num_tests)
     folder = DemoFolder(arguments.folder.resolve())
-    prepare(folder, recipe, console)
+    if arguments.run:
+        run = DemoFolder(arguments.run.resolve())
+        if not run.is_finished("storm"):
+            parser.error(
+                f"expected a finished `storm demo --backbone smollm2` in {arguments.run}, got a folder without its results"
+            )
+        run.open(demo)  # of the same seed and settings
+        adopt(run, folder, recipe, console)
+    else:
+        prepare(folder, recipe, console)
     outcomes = {}
     lengths = (arguments.align_updates, arguments.updates)
     for variant in variants(recipe, *lengths, arguments.rate, arguments.weight):
@@ -185,6 +249,8 @@ def main() -> None:
     if {"fixed", "adaptive"} <= outcomes.keys():
         out.print(f"\n{verdict(outcomes['fixed'], outcomes['adaptive'])}")
         out.print(f"latents by swaps: {outcomes['adaptive'].latents_by_depth}")
+    if arguments.run and "adaptive" in outcomes:
+        out.print(language_of(folder, "adaptive"))
 
 
 def as_outcome(record: dict[str, Any]) -> Outcome:

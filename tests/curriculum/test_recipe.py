@@ -63,6 +63,19 @@ def test_first_stage_may_say_what_the_run_starts_from(tmp_path):
     assert RunRecipe.from_dict(content, tmp_path).model_name_or_path == "runs/tiny/base"
 
 
+def test_reinforcement_alone_keeps_the_directions_that_its_own_recipe_names(tmp_path):
+    (tmp_path / "grpo.yaml").write_text("{latent_subspace: runs/tiny/align, rewards: [answer_format]}")
+
+    def of_reinforcement(*kinds):
+        content = {**COMMON, "grpo": {"config": "grpo.yaml"}, "stages": [{"kind": kind} for kind in (*kinds, "grpo")]}
+        return RunRecipe.from_dict(content, tmp_path).stages[-1].arguments
+
+    assert of_reinforcement()["latent_subspace"] == of_reinforcement("answer")["latent_subspace"] == "runs/tiny/align"
+    after_stage_one = of_reinforcement("align", "answer")
+    assert after_stage_one["rewards"] == ["answer_format"]
+    assert "latent_subspace" not in after_stage_one
+
+
 def test_every_stage_gets_the_latents_of_the_plan():
     recipe = read("{num_latents: 6, stages: {growing: {num_latents: [2, 4]}}}")
     assert [run.arguments["num_latents"] for run in recipe.stages] == [2, 4, 4]
@@ -85,6 +98,8 @@ def test_command_line_replaces_places_too():
         ("{stages: two_stages, model_name_or_path: null}", {}, "A run needs `model_name_or_path`"),
         ("{stages: two_stages, forcing: teacher}", {}, "trainers/answer.py does not know forcing"),
         ("{stages: two_stages, config: x.yaml}", {}, "trainers/align.py does not know config"),
+        ("{stages: [{kind: grpo}], grpo: {forcing: teacher}}", {}, "trainers/grpo.py does not know forcing"),
+        ("stages: [{kind: grpo, num_latents: 0}]", {}, "kind grpo needs `num_latents` of 1 or more, got 0"),
         ("{stages: two_stages, align: {num_replaced: 1}}", {}, "trainers/align.py does not know num_replaced"),
         ("{stages: two_stages, align: 3}", {}, "`align` must be a mapping of arguments for all its stages, got 3"),
         ("{stages: two_stages, answer: {output_dir: x}}", {}, "`answer` must not have output_dir"),

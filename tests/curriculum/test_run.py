@@ -57,6 +57,37 @@ def test_each_stage_starts_from_the_one_before(tmp_path):
     assert of_answer["output_dir"] == str(tmp_path / "2-answer")
 
 
+WITH_GRPO = [{"kind": "align"}, {"kind": "answer"}, {"kind": "grpo"}]
+
+
+def test_reinforcement_goes_on_from_stage_two_with_noise_in_the_directions_of_stage_one(tmp_path):
+    launch = FakeLaunch()
+    assert run(tmp_path, launch, stages=WITH_GRPO, grpo={"donor_share": 0.5}) == tmp_path / "3-grpo"
+    kind, arguments = launch.calls[-1]
+    assert (kind, arguments["model_name_or_path"]) == ("grpo", str(tmp_path / "2-answer"))
+    assert (arguments["donor_share"], arguments["latent_subspace"]) == (0.5, str(tmp_path / "1-align"))
+    assert "latent_subspace" not in launch.calls[0][1] | launch.calls[1][1]
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [({"latent_subspace": "mine"}, "mine"), ({"estimator": "score"}, None), ({"estimator": "pathwise"}, "1-align")],
+)
+def test_directions_of_the_noise_are_those_that_the_run_names_or_else_of_its_stage_one(given, expected, tmp_path):
+    launch = FakeLaunch()
+    run(tmp_path, launch, stages=WITH_GRPO, grpo=given)
+    subspace = launch.calls[-1][1].get("latent_subspace")
+    assert subspace == (str(tmp_path / expected) if expected == "1-align" else expected)
+
+
+def test_run_with_reinforcement_may_be_moved(tmp_path):
+    run(tmp_path / "old", FakeLaunch(), stages=WITH_GRPO)
+    (tmp_path / "old").rename(tmp_path / "new")
+    launch = FakeLaunch()
+    assert run(tmp_path / "new", launch, stages=WITH_GRPO) == tmp_path / "new" / "3-grpo"
+    assert launch.calls == []
+
+
 def test_finished_stages_are_not_repeated(tmp_path):
     run(tmp_path, FakeLaunch())
     again, said = FakeLaunch(), []

@@ -65,7 +65,7 @@ def test_curriculum_is_read_from_yaml(text, expected):
         ("stages: cocnut", "got 'cocnut'"),
         ("stages: {growing: {num_latents: [2]}, coconut: {num_steps: 2}}", "`stages` must be a list"),
         ("stages: [align]", "Expected a stage as a mapping but got 'align'"),
-        ("stages: [{kind: stage_one}]", "must be one of base, align, answer, got 'stage_one'"),
+        ("stages: [{kind: stage_one}]", "must be one of base, align, answer, grpo, got 'stage_one'"),
         (
             "stages: [{kind: align, latents: 4}]",
             "the settings kind, num_latents, num_replaced in a stage but got latents",

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import yaml
@@ -13,9 +14,11 @@ from tests.serving.conftest import wait_for_address
 from storm_hf.annotations import SourceConfig, load_layout, read_annotations
 from storm_hf.annotations.record import Annotation
 from storm_hf.builder import ThoughtsRecipe
+from storm_hf.curriculum.recipe import RunRecipe
 from storm_hf.hub.card_metadata import CITATION
 
 
+TRAIN_RECIPES = Path(__file__).parents[2] / "trainers" / "recipes"
 SERVER = "http://localhost:8000/"
 ALONE = [block for block in blocks("python") if SERVER not in block.text]
 ASKING_A_SERVER = [block for block in blocks("python") if SERVER in block.text]
@@ -79,7 +82,15 @@ def test_yaml_block_with_fields_is_a_layout(block, tmp_path):
     )
 
 
-@pytest.mark.parametrize("block", [block for block in blocks("yaml") if "fields:" not in block.text], ids=str)
+@pytest.mark.parametrize("block", [block for block in blocks("yaml") if "stages:" in block.text], ids=str)
+def test_yaml_block_with_stages_is_a_recipe_of_a_run(block):
+    assert RunRecipe.from_dict(yaml.safe_load(block.text), TRAIN_RECIPES).stages
+
+
+OF_DATA = [block for block in blocks("yaml") if not {"fields:", "stages:"} & set(block.text.split())]
+
+
+@pytest.mark.parametrize("block", OF_DATA, ids=str)
 def test_yaml_block_is_a_recipe_of_a_data_set(block):
     recipe = ThoughtsRecipe.from_dict(yaml.safe_load(block.text))
     assert recipe.output_dir == "data/mine"

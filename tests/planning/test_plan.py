@@ -139,3 +139,68 @@ def test_bottleneck_adds_a_short_pass(write):
     )
     assert plain.video_tokens > 0
     assert plain.flops < narrow.flops < 2 * plain.flops
+
+
+def test_loss_after_every_step_keeps_the_branches_of_the_cache(write):
+    plain, halting = (
+        plan_recipe(write("qwen2_5_vl", num_latents=6, halting=given), WORDS) for given in ("false", "true")
+    )
+    assert halting.weights.trainable == plain.weights.trainable + 32 + 1, "a weight for each hidden number, and a bias"
+    assert halting.step.activations > plain.step.activations
+    answers = 5 * (WORDS.answer_tokens + 1)  # read once more, each after one latent less
+    assert halting.flops > plain.flops * (1 + 0.5 * answers / plain.tokens.total)
+
+
+GROUPS = {"num_generations": 4, "per_device_train_batch_size": 4, "max_completion_length": 12}
+
+
+@pytest.mark.parametrize("kind", ["qwen2_5_vl", "qwen3_vl", "internvl"])
+def test_reinforcement_of_any_kind_is_planned(write, kind):
+    plan = plan_recipe(write(kind, "grpo", **GROUPS), WORDS)
+    assert plan.tokens.answer == 12 + 1, "as long as an answer may be"
+    assert 0 < plan.step.activations <= plan.step.forward
+    assert plan.parameters.vision.trainable == 0
+    stage_two = Assumptions(prompt_tokens=60, question_tokens=60, answer_tokens=12)
+    assert plan.flops > plan_recipe(write(kind, per_device_train_batch_size=4), stage_two).flops
+
+
+def test_roll_outs_of_a_generation_batch_are_in_memory_together(write):
+    few, many, halves = (
+        plan_recipe(write("qwen2_5_vl", "grpo", **GROUPS, **given), WORDS)
+        for given in ({}, {"gradient_accumulation_steps": 8}, {"gradient_accumulation_steps": 8, "donor_share": 0.5})
+    )
+    assert many.rollouts > 6 * few.rollouts
+    assert halves.rollouts < 0.6 * many.rollouts
+    assert many.peak > many.held.weights + many.held.optimizer + many.rollouts - 1
+    assert few.step.activations == many.step.activations
+
+
+def test_roll_outs_count_once_for_all_batches_that_they_serve(write):
+    once, twice = (plan_recipe(write("qwen2_5_vl", "grpo", **GROUPS, num_iterations=n), WORDS).flops for n in (1, 2))
+    passes = 2 * twice - once
+    assert 0 < once - passes < passes, "the passes have a backward pass besides"
+
+
+def test_score_estimator_runs_in_one_parallel_pass(write):
+    settings = {**GROUPS, "gradient_checkpointing": "true", "num_latents": 6}
+    pathwise, score = (
+        plan_recipe(write("qwen2_5_vl", "grpo", **settings, estimator=name), WORDS) for name in ("pathwise", "score")
+    )
+    assert score.step.activations < pathwise.step.activations
+
+
+def test_reference_is_a_copy_unless_an_adapter_is_switched_off_for_it(write):
+    whole = plan_recipe(write("qwen2_5_vl", "grpo", **GROUPS, beta=0.1), WORDS)
+    assert whole.held.reference == whole.weights.size
+    assert whole.peak - plan_recipe(write("qwen2_5_vl", "grpo", **GROUPS), WORDS).peak == whole.weights.size
+    adapted = plan_recipe(write("qwen2_5_vl", "grpo", **GROUPS, beta=0.1, use_peft="true"), WORDS)
+    assert adapted.held.reference == 0
+
+
+def test_zero_3_gathers_the_weights_for_the_roll_outs_unless_it_is_told_not_to(write):
+    shared = Assumptions(Sharing(2, 3), prompt_tokens=60, question_tokens=60)
+    gathered, not_gathered = (
+        plan_recipe(write("qwen2_5_vl", "grpo", **GROUPS, bf16="true", ds3_gather_for_generation=given), shared)
+        for given in ("true", "false")
+    )
+    assert gathered.rollouts - not_gathered.rollouts == gathered.weights.size

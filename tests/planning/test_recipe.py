@@ -27,6 +27,8 @@ def test_recipe_knows_its_defaults(write):
 def test_stage_is_read_off_the_arguments_where_the_name_does_not_say(write):
     assert read_recipe(write("one.yaml", f"model_name_or_path: {KNOWN}\nalign_weight: 1.0")).stage == "align"
     assert read_recipe(write("two.yaml", f"model_name_or_path: {KNOWN}\nlearning_rate: 1.0")).stage == "answer"
+    assert read_recipe(write("six.yaml", f"model_name_or_path: {KNOWN}\nnum_generations: 4")).stage == "grpo"
+    assert read_recipe(write("my_grpo.yaml", f"model_name_or_path: {KNOWN}")).stage == "grpo"
 
 
 def test_stage_ii_inherits_what_the_checkpoint_of_stage_i_brings(write):
@@ -58,6 +60,8 @@ def test_only_a_rollout_passes_in_pieces(write):
     assert read_recipe(write("b_align.yaml", head + "forcing: scheduled")).is_rollout
     assert read_recipe(write("c_answer.yaml", head + "truncate_steps: 2")).is_rollout
     assert not read_recipe(write("d_answer.yaml", head + "num_latents: 0")).is_rollout
+    assert read_recipe(write("e_grpo.yaml", head)).is_rollout
+    assert not read_recipe(write("f_grpo.yaml", head + "estimator: score")).is_rollout
 
 
 @pytest.mark.parametrize(

@@ -51,7 +51,7 @@ def test_memory_in_the_head_is_what_the_command_prints(recipe, monkeypatch):
 
 
 def test_recipe_of_a_24_gb_gpu_fits_it():
-    for stage in ("align", "answer"):
+    for stage in ("align", "answer", "grpo"):
         recipe = ROOT / "trainers" / "recipes" / f"lora_24gb_{stage}.yaml"
         figures = dict(PLAN.findall(head_of(recipe)))
         assert float(figures[f"plan trainers/recipes/{recipe.name}"].split()[0]) < 20, "with room for the driver"

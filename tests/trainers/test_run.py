@@ -17,7 +17,7 @@ from tests.training.tiny_videos import write_thoughts
 from transformers import AutoProcessor
 from trl import ScriptArguments, TrlParser
 
-from storm_hf import StormAlignConfig, StormAnswerConfig, StormForConditionalGeneration
+from storm_hf import StormAlignConfig, StormAnswerConfig, StormForConditionalGeneration, StormGRPOConfig
 from storm_hf.curriculum.launch import Ending
 from storm_hf.curriculum.reasoning import split_steps
 from storm_hf.curriculum.recipe import RunRecipe
@@ -28,7 +28,7 @@ from storm_hf.worlds import make_world, write_episodes
 
 TRAINERS = Path(__file__).parents[2] / "trainers"
 RECIPES = [TRAINERS / "recipes" / f"worlds_tiny_{name}.yaml" for name in ("run", "coconut")]
-CONFIG_OF = {"align": StormAlignConfig, "answer": StormAnswerConfig}
+CONFIG_OF = {"align": StormAlignConfig, "answer": StormAnswerConfig, "grpo": StormGRPOConfig}
 TINY = {
     "per_device_train_batch_size": 4,
     "use_cpu": True,
@@ -152,6 +152,30 @@ def test_growing_latents_share_the_targets_of_the_data_set(qwen_checkpoint, tmp_
     folders = [tmp_path / "run" / name for name in ("1-align", "2-align", "3-answer")]
     assert [json.loads((folder / "config.json").read_text())["num_latents"] for folder in folders] == [2, 3, 3]
     assert all((folder / "whitening.safetensors").exists() for folder in folders[:2])
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # TRL's
+def test_reinforcement_is_the_third_stage_of_a_run(qwen_checkpoint, tmp_path):
+    content = {
+        **TINY,
+        "model_name_or_path": str(qwen_checkpoint),
+        "dataset_name": str(write_thoughts(tmp_path / "data")),
+        "output_dir": str(tmp_path / "run"),
+        "num_latents": 3,
+        "max_steps": 1,
+        "report_to": "none",
+        "align": {"whitening_rank": 4},
+        "grpo": {"num_generations": 4, "max_completion_length": 2, "gradient_checkpointing": False},
+        "stages": [{"kind": "align"}, {"kind": "answer"}, {"kind": "grpo"}],
+    }
+    last = StagedRun(RunRecipe.from_dict(content), in_this_process).run()
+    assert last == tmp_path / "run" / "3-grpo"
+    assert json.loads((last / "finished.json").read_text())["global_step"] == 1
+    assert StormForConditionalGeneration.from_pretrained(last).config.num_latents == 3
+    statistics = load_file(last / "whitening.safetensors"), load_file(tmp_path / "run/1-align/whitening.safetensors")
+    assert statistics[0].keys() == statistics[1].keys()
+    assert all(value.equal(statistics[1][name]) for name, value in statistics[0].items())
 
 
 def start_run(recipe):

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from storm_hf.align.step_words import StepWords
 from storm_hf.errors import DatasetError, LatentError
 from storm_hf.inputs.collator import AnswerCollator
 from storm_hf.inputs.prompts import Row
@@ -18,13 +19,15 @@ from storm_hf.target_trajectory.trajectory import TargetTrajectory
 
 @dataclass(frozen=True)
 class AlignCollator:
-    """Turns rows into a batch with `target_trajectory` (B, K, D).
+    """Turns rows into a batch with `target_trajectory` (B, K, D), and `step_words` (B, K, W) if they are read.
 
     Args:
         answers ([`~storm_hf.inputs.collator.AnswerCollator`]):
             Makes the rest of the batch.
         trajectory ([`~storm_hf.target_trajectory.TargetTrajectory`]):
             Pools and whitens the features of the thought videos.
+        words ([`~storm_hf.align.step_words.StepWords`], *optional*):
+            Tokenizes the written steps.
 
     Raises:
         LatentError: If there are not as many targets as the prompts have latents.
@@ -32,6 +35,7 @@ class AlignCollator:
 
     answers: AnswerCollator
     trajectory: TargetTrajectory
+    words: StepWords | None = None
 
     def __post_init__(self) -> None:
         num_latents = self.answers.prompts.num_latents
@@ -45,7 +49,7 @@ class AlignCollator:
         """Collate `rows`.
 
         Raises:
-            DatasetError: If a row has no `thought_features`.
+            DatasetError: If a row has no `thought_features`, or no written steps where they are read.
         """
         if any(row.get(FEATURES_COLUMN) is None for row in rows):
             raise DatasetError(
@@ -54,4 +58,6 @@ class AlignCollator:
             )
         batch = self.answers(rows)
         batch["target_trajectory"] = self.trajectory([np.asarray(row[FEATURES_COLUMN]) for row in rows])
+        if self.words is not None:
+            batch["step_words"] = self.words(rows)
         return batch

@@ -39,6 +39,10 @@ class StormAlignConfig(StormTrainingConfig):
         teacher_noise (`float`, *optional*, defaults to `0.0`):
             Standard deviation of Gaussian noise on the targets that teacher forcing feeds, beside their unit root mean
             square. Latents of the model's own are never exact; with noise it learns to answer from slots that are not.
+        step_words_weight (`float`, *optional*, defaults to `0.0`):
+            Weight of a loss that makes the language model's own head read the words of each step of a row's `chain_of_thought`
+            from the state that its latent is made from, so that latents can be read as words
+            ([`~storm_hf.evaluation.read_latent_words`]). It adds no weights. 0.1 is a beginning.
         target_pooling (`str`, *optional*, defaults to `"temporal"`):
             `"temporal"` gives each slot its stretch of the thought video, `"sequence"` averages over the flat token
             sequence (the paper's).
@@ -63,6 +67,7 @@ class StormAlignConfig(StormTrainingConfig):
     align_reduction: Reduction = "mean"
     forcing: Forcing = "teacher"
     teacher_noise: NonNegativeFloat = 0.0
+    step_words_weight: NonNegativeFloat = 0.0
     target_pooling: Pooling = "temporal"
     target_layout: Layout = "average"
     target_normalize: Normalization = "whiten"
@@ -79,6 +84,11 @@ class StormAlignConfig(StormTrainingConfig):
         if self.teacher_noise > 0 and self.forcing != "teacher":
             raise ConfigurationError(
                 f"`teacher_noise` needs `forcing: teacher`, got {self.teacher_noise} with `forcing: {self.forcing}`."
+            )
+        if self.step_words_weight > 0 and self.jacobi_sweeps is not None:
+            raise ConfigurationError(
+                f"`step_words_weight` reads the states of a rollout, which `jacobi_sweeps: {self.jacobi_sweeps}` approximates. Leave "
+                "one of the two out."
             )
         super().__post_init__()
         if self.rollout_gradient != RolloutGradient() and self.forcing != "rollout":

@@ -1,13 +1,15 @@
 """Stage I: align the latents with what thought videos show, and answer from them.
 
-L = L_answer + align_weight * L_align. The answer's loss is divided by the supervised tokens, the alignment's by the rows, each
-of the whole accumulated batch over all processes, so that one batch of four equals four accumulated batches of one.
+L = L_answer + align_weight * L_align, and step_words_weight * L_words if latents learn to be read as words. The answer's loss is
+divided by the supervised tokens, the others by the rows, each of the whole accumulated batch over all processes, so that one batch of
+four equals four accumulated batches of one.
 
 Axes: B batch, K latent steps, D hidden size.
 """
 
 import os
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
@@ -31,9 +33,13 @@ from transformers.utils import ModelOutput
 from storm_hf.align.collator import AlignCollator
 from storm_hf.align.config import StormAlignConfig
 from storm_hf.align.objective import Alignment, trajectory_alignment
+from storm_hf.align.step_words import StepWords, read_step_words
 from storm_hf.align.targets import KnownTargets, choose_targets
+from storm_hf.errors import ConfigurationError
+from storm_hf.evaluation.latent_words import collected_states, states_of_thought
 from storm_hf.inputs.collator import AnswerCollator
 from storm_hf.inputs.prompts import PromptEncoder
+from storm_hf.model import StormForConditionalGeneration
 from storm_hf.target_trajectory.trajectory import TargetTrajectory
 from storm_hf.training.arguments import EvaluationRows, Rows
 from storm_hf.training.collected_latents import collected_latents
@@ -142,7 +148,8 @@ class StormAlignTrainer(StormTrainer):
     def make_collator(self, prompts: PromptEncoder, rows: Rows, args: StormAlignConfig) -> AlignCollator:
         """Make the collator, with targets of the latents."""
         targets = choose_targets(self._given_targets, rows, prompts.num_latents, args)
-        return AlignCollator(AnswerCollator(prompts), targets)
+        words = StepWords(prompts.processor.tokenizer, prompts.num_latents) if args.step_words_weight else None
+        return AlignCollator(AnswerCollator(prompts), targets, words)
 
     def begin_batch(self, batches: list[Batch], device: torch.device) -> None:
         """Gather the targets of the whole accumulated batch."""
@@ -162,8 +169,12 @@ class StormAlignTrainer(StormTrainer):
     ) -> torch.Tensor | tuple[torch.Tensor, ModelOutput]:
         """Add the alignment of the latents to TRL's loss of the answer."""
         inputs = dict(inputs)
-        targets = inputs.pop("target_trajectory")
-        with collected_latents(self.accelerator.unwrap_model(model)) as rollout:
+        targets, words = inputs.pop("target_trajectory"), inputs.pop("step_words", None)
+        whole = self.accelerator.unwrap_model(model)
+        of_thought: AbstractContextManager[list[torch.Tensor]] = nullcontext([])
+        if self.args.step_words_weight:
+            of_thought = collected_states(whole)
+        with collected_latents(whole) as rollout, of_thought as states:
             answer_loss, outputs = self._answer_loss(
                 model, {**inputs, **self._forcing(targets)}, return_outputs, num_items_in_batch
             )
@@ -172,6 +183,9 @@ class StormAlignTrainer(StormTrainer):
         num_parts = self.current_gradient_accumulation_steps if num_items_in_batch is not None else 1
         self._log_parts(answer_loss * num_parts, alignment)
         loss = answer_loss + self.args.align_weight * align_loss
+        if self.args.step_words_weight:
+            words_loss = self._words_loss(whole, states_of_thought(states, targets.shape[1]), words).sum()
+            loss = loss + self.args.step_words_weight * words_loss * self.row_scale(len(targets), num_items_in_batch)
         return (loss, outputs) if return_outputs else loss
 
     def _answer_loss(
@@ -190,6 +204,18 @@ class StormAlignTrainer(StormTrainer):
         known = known[:, : targets.shape[1]]  # the first ones, where K is drawn
         kind, reduction = self.args.align_loss, self.args.align_reduction
         return trajectory_alignment(latents, targets, kind, reduction, known=known, first=first)
+
+    def _words_loss(
+        self, model: StormForConditionalGeneration, states: torch.Tensor, words: torch.Tensor | None
+    ) -> torch.Tensor:
+        """Read the words of each step from the states that latents are made from; the loss of each row."""
+        if words is None:
+            raise ConfigurationError(
+                "`step_words_weight` needs `step_words` in each batch, which the default collator makes, got none. Give it `words`."
+            )
+        reading = read_step_words(model.compute_logits(states), words[:, : states.shape[1]])
+        self._log_means({"words_loss": reading.loss.mean(), "words_recall": reading.recall})
+        return reading.loss
 
     def _forcing(self, targets: torch.Tensor) -> dict[str, Any]:
         """Choose the inputs of the latent slots."""

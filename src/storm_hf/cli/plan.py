@@ -38,6 +38,7 @@ _HELD = {
     "gradients": "gradients",
     "optimizer": "optimizer states",
     "communication": "exchanged between processes",
+    "reference": "weights of the reference",
 }
 _STEP = {
     "pixels": "pixels of the batch",
@@ -45,6 +46,7 @@ _STEP = {
     "forward": "most in the forward pass",
     "activations": "  of it kept for the backward pass",
     "backward": "most in the backward pass",
+    "rollouts": "most while roll-outs are sampled",
     "update": "update of the weights",
 }
 
@@ -151,7 +153,7 @@ def _as_dict(plan: "Plan", device: "Gpu | None" = None, mfu: float = 0.4) -> dic
             "in_4bit": plan.weights.quantized,
         },
         "held_bytes": asdict(plan.held),
-        "step_bytes": {**asdict(plan.step), "update": plan.update},
+        "step_bytes": {**asdict(plan.step), "rollouts": plan.rollouts, "update": plan.update},
         "peak_bytes": plan.peak,
         "step_flops": plan.flops,
     }
@@ -176,7 +178,7 @@ def _print(plan: "Plan", device: "Gpu | None", mfu: float) -> None:
 def _parameters(plan: "Plan") -> "Table":
     from rich.table import Table
 
-    stage = "Stage I" if plan.recipe.stage == "align" else "Stage II"
+    stage = {"align": "Stage I", "answer": "Stage II", "grpo": "reinforcement"}[plan.recipe.stage]
     table = Table("parameters, millions", title=f"{plan.recipe.backbone}, {stage}", title_justify="left")
     table.add_column("all", justify="right")
     table.add_column("trained", justify="right")
@@ -205,7 +207,7 @@ def _memory(plan: "Plan") -> "Table":
         _add(table, words, getattr(plan.held, name))
     table.add_section()
     for name, words in _STEP.items():
-        _add(table, words, plan.update if name == "update" else getattr(plan.step, name))
+        _add(table, words, getattr(plan if name in ("update", "rollouts") else plan.step, name))
     table.add_section()
     table.add_row("peak: not all at the same time", _gib(plan.peak), style="bold")
     return table

@@ -19,7 +19,7 @@ from storm_hf.errors import ConfigurationError
 
 
 if TYPE_CHECKING:
-    from storm_hf.curriculum.recipe import ScriptKind
+    from storm_hf.curriculum.schedule import StageKind
 
 Group = list[str]  # an option and its values
 ALIGN_EPILOG = """Examples:
@@ -103,19 +103,19 @@ def grpo(context: typer.Context) -> None:
 
 
 def run(context: typer.Context) -> None:
-    """Train several stages one after the other: Stage I, then Stage II, or any other curriculum.
+    """Train several stages one after the other: Stage I, Stage II, reinforcement, or any other curriculum.
 
     Starts trainers/run.py. Ctrl-C stops it after the running step; the same command resumes there.
     """
     _keep_tracebacks(context)
     end = context.args.index("--") if "--" in context.args else len(context.args)
-    own, launch_arguments = _split_arguments(context.args[:end], _options_of("align", "answer"))
+    own, launch_arguments = _split_arguments(context.args[:end], _options_of("align", "answer", "grpo"))
     script = str(shipped("trainers/run.py"))
     sys.argv = ["storm run", *_with_recipe(own), "--", *launch_arguments, *context.args[end + 1 :]]
     runpy.run_path(script, run_name="__main__")
 
 
-def _launch(stage: "ScriptKind", context: typer.Context) -> None:
+def _launch(stage: "StageKind", context: typer.Context) -> None:
     """Start the script of a stage, and end as it ends."""
     arguments = context.args
     _keep_tracebacks(context)
@@ -183,7 +183,7 @@ def _groups(arguments: Sequence[str]) -> Iterator[Group]:
         yield list(arguments[start:end])
 
 
-def _options_of(*stages: "ScriptKind") -> set[str]:
+def _options_of(*stages: "StageKind") -> set[str]:
     """Collect the options of the scripts of stages."""
     from trl import TrlParser
 

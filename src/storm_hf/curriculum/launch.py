@@ -57,7 +57,7 @@ class AccelerateLauncher:
 
     Args:
         scripts (`Path`):
-            Folder of `base.py`, `align.py` and `answer.py`.
+            Folder of `base.py`, `align.py`, `answer.py` and `grpo.py`.
         arguments (`tuple[str, ...]`, *optional*):
             Arguments of `accelerate launch`, such as `("--config_file", "trainers/accelerate/zero3.yaml")`.
         command (`tuple[str, ...]`, *optional*):

@@ -7,14 +7,16 @@
     stages:                                  the curriculum, see `StormCurriculum.from_dict`
     - {kind: align, max_steps: 300}          and what a single stage has of its own
     - {kind: answer, config: worlds_tiny_answer.yaml}
+    - {kind: grpo, config: worlds_tiny_grpo.yaml}
 
-The more special one wins: a script's own recipe, then all stages, then the kind, then the stage, then the command line.
+The more special one wins: a script's own recipe, then all stages, then the kind, then the stage, then the command line. Where a
+`grpo` stage follows an `align` stage, its noise lies in the directions of that stage's targets, unless the run names others.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 from trl import ScriptArguments
 
@@ -28,7 +30,6 @@ from storm_hf.training.loading import StormModelConfig
 
 
 Arguments = Mapping[str, Any]
-ScriptKind = StageKind | Literal["grpo"]  # which no curriculum has: its roll-outs begin where the last stage ended
 
 _KINDS = get_args(StageKind)
 _OF_THE_RUN = ("output_dir", "model_name_or_path")
@@ -52,11 +53,14 @@ class StageRun:
             Its place in the curriculum.
         arguments (`Mapping[str, Any]`):
             Arguments of its script, without `output_dir` and `model_name_or_path`, which the run knows.
+        stage_one (`str`, *optional*):
+            Folder of the last `align` stage before it, if there is one.
     """
 
     name: str
     stage: CurriculumStage
     arguments: Arguments
+    stage_one: str | None = None
 
 
 @dataclass(frozen=True)
@@ -102,11 +106,7 @@ class RunRecipe:
         curriculum = StormCurriculum.from_dict(_plan_of(content))
         _check_overrides(overrides, curriculum)
         settings = _Settings(content, folder, overrides)
-        width = len(str(len(curriculum.stages)))
-        stages = tuple(
-            StageRun(f"{number:0{width}}-{stage.kind}", stage, settings.of_stage(stage, number))
-            for number, stage in enumerate(curriculum.stages, start=1)
-        )
+        stages = settings.of_stages(curriculum.stages)
         first = settings.file_of(curriculum.stages[0].kind, 1)
         model = places["model_name_or_path"] or first.get("model_name_or_path")
         if not model or not places["output_dir"]:
@@ -126,9 +126,19 @@ class _Settings:
     folder: Path
     overrides: Arguments = field(default_factory=dict)
 
-    def of_stage(self, stage: CurriculumStage, number: int) -> Arguments:
-        """All arguments of a stage's script, checked by name."""
-        of_file = _without(self.file_of(stage.kind, number), *_OF_THE_RUN, "resume_from_checkpoint")
+    def of_stages(self, stages: Sequence[CurriculumStage]) -> tuple[StageRun, ...]:
+        """Name the stages in order, with their arguments and the last Stage I before each."""
+        width, stage_one, runs = len(str(len(stages))), None, []
+        for number, stage in enumerate(stages, start=1):
+            name = f"{number:0{width}}-{stage.kind}"
+            runs.append(StageRun(name, stage, self.of_stage(stage, number, stage_one is not None), stage_one))
+            stage_one = name if stage.kind == "align" else stage_one
+        return tuple(runs)
+
+    def of_stage(self, stage: CurriculumStage, number: int, has_stage_one: bool) -> Arguments:
+        """All arguments of a stage's script, checked by name. Its own recipe names the Stage I of another run."""
+        places = (*_OF_THE_RUN, "latent_subspace") if has_stage_one else _OF_THE_RUN
+        of_file = _without(self.file_of(stage.kind, number), *places, "resume_from_checkpoint")
         of_run = _without(self.content, *_OF_THE_PLAN)
         of_kind = _without(self._of_kind(stage.kind), "config")
         of_one = _without(self._of_one(number), "kind", "config", "num_replaced")
@@ -165,7 +175,7 @@ class _Settings:
         return stages[number - 1] if isinstance(stages, list) else {}
 
 
-def argument_records(kind: ScriptKind) -> tuple[type, ...]:
+def argument_records(kind: StageKind) -> tuple[type, ...]:
     """The dataclasses whose fields are the arguments of a script."""
     return ScriptArguments, _CONFIG_OF[kind], StormModelConfig
 

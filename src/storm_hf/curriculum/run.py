@@ -92,6 +92,7 @@ class StagedRun:
         folder = self.folder_of(stage)
         before = self.recipe.stages[number - 1] if number else None
         arguments: dict[str, Any] = {
+            **self._noise_of(stage),
             **stage.arguments,
             "model_name_or_path": str(self.folder_of(before)) if before else self.recipe.model_name_or_path,
             "output_dir": str(folder),
@@ -104,6 +105,12 @@ class StagedRun:
         with written_atomically(path) as unfinished:
             unfinished.write_text(yaml.safe_dump(arguments), encoding="utf-8")
         return path
+
+    def _noise_of(self, stage: StageRun) -> dict[str, str]:
+        """Name the Stage I in whose directions reinforcement draws its noise, as far as its estimator chooses directions."""
+        if stage.stage.kind != "grpo" or stage.stage_one is None or stage.arguments.get("estimator") == "score":
+            return {}
+        return {"latent_subspace": str(self.recipe.output_dir / stage.stage_one)}
 
     def _run_stage(self, number: int) -> None:
         stage, total = self.recipe.stages[number], len(self.recipe.stages)

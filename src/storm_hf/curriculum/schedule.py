@@ -21,7 +21,7 @@ from storm_hf.settings import (
 )
 
 
-StageKind = Literal["base", "align", "answer"]
+StageKind = Literal["base", "align", "answer", "grpo"]
 
 
 @dataclass(frozen=True)
@@ -30,8 +30,8 @@ class CurriculumStage:
 
     Args:
         kind (`str`):
-            `"base"` (a random backbone learns to see), `"align"` (Stage I) or `"answer"` (Stage II, or text alone with
-            `num_latents=0`).
+            `"base"` (a random backbone learns to see), `"align"` (Stage I), `"answer"` (Stage II, or text alone with
+            `num_latents=0`) or `"grpo"` (reinforcement).
         num_latents (`int`, *optional*):
             Number K of latent steps. By default what the checkpoint has.
         num_replaced (`int`, *optional*):
@@ -52,9 +52,9 @@ class CurriculumStage:
             raise ConfigurationError(
                 f"A base stage learns to see and has no latents, got `num_latents: {self.num_latents}`. Leave it out."
             )
-        if self.kind == "align" and self.num_latents == 0:
+        if self.kind in ("align", "grpo") and self.num_latents == 0:
             raise ConfigurationError(
-                "An align stage needs `num_latents` of 1 or more, got 0. Make it an answer stage."
+                f"A stage of the kind {self.kind} needs `num_latents` of 1 or more, got 0. Make it an answer stage."
             )
         if self.kind != "answer" and self.num_replaced is not None:
             raise ConfigurationError(

@@ -2,6 +2,7 @@
 
 from storm_hf.checkpoints.loading import load_checkpoint
 from storm_hf.evaluation.batch import Answer, answer_questions, read_outcome
+from storm_hf.evaluation.latent_words import read_latent_words
 from storm_hf.evaluation.single import ClipQuestion, ask, ask_with_replaced_latents, read_clip
 
 
@@ -13,5 +14,6 @@ __all__ = [
     "ask_with_replaced_latents",
     "load_checkpoint",
     "read_clip",
+    "read_latent_words",
     "read_outcome",
 ]

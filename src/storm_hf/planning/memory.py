@@ -105,12 +105,15 @@ class HeldMemory:
             States of AdamW.
         communication (`int`):
             Buckets that gradients are reduced in, and weights that are gathered.
+        reference (`int`, *optional*, defaults to `0`):
+            A frozen copy of the model, which reinforcement holds it to.
     """
 
     weights: int
     gradients: int
     optimizer: int
     communication: int
+    reference: int = 0
 
 
 def held_memory(weights: Weights, sharing: Sharing, bytes_per_state: int = FLOAT32) -> HeldMemory:

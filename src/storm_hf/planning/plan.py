@@ -29,7 +29,7 @@ class Assumptions:
         question_tokens (`int`, *optional*, defaults to `128`):
             Question, options and chat template.
         answer_tokens (`int`, *optional*, defaults to `8`):
-            The answer, with the end of the turn.
+            The answer, with the end of the turn. In reinforcement it is as long as `max_completion_length` lets it be.
     """
 
     sharing: Sharing = Sharing()
@@ -88,7 +88,14 @@ class Plan:
         held, step = self.held, self.step
         divided = held.gradients if self.sharing.zero_stage else 0  # the passes leave them out
         passes = divided + max(step.forward, step.backward)
-        return held.weights + held.optimizer + held.communication + max(passes, held.gradients + self.update)
+        most = max(passes, held.gradients + self.update, self.rollouts)
+        return held.weights + held.reference + held.optimizer + held.communication + most
+
+    @property
+    def rollouts(self) -> int:
+        """Memory of the roll-outs of reinforcement, for which ZeRO-3 gathers all weights unless it is told not to."""
+        is_gathered = self.sharing.zero_stage == 3 and self.recipe["ds3_gather_for_generation"]
+        return self.step.rollouts + self.weights.size * is_gathered if self.step.rollouts else 0
 
     def step_seconds(self, peak_flops: float, utilisation: float) -> float:
         """Time of an update at a share of a device's peak."""
@@ -124,7 +131,7 @@ def plan_recipe(path: Path, assumptions: Assumptions | None = None, config: str 
         adapter_parameters=step.adapter_parameters,
         tokens=tokens,
         video_tokens=clip.video if clip else 0,
-        held=held_memory(step.weights, sharing, _bytes_per_state(recipe, step.weights, sharing)),
+        held=_held(recipe, step.weights, sharing),
         step=step.memory,
         flops=step.flops * recipe["gradient_accumulation_steps"],
     )
@@ -150,7 +157,15 @@ def _sequence(recipe: Recipe, backbone: Backbone, assumptions: Assumptions) -> t
     else:
         clip = clip_of_prompt(backbone, max(prompt - assumptions.question_tokens, 0), recipe.num_frames)
     markers = 1 if num_latents else 0  # one ends the prompt, one begins the answer
-    return clip, Sequence(prompt + markers, num_latents, assumptions.answer_tokens + markers)
+    answer = recipe["max_completion_length"] or assumptions.answer_tokens
+    return clip, Sequence(prompt + markers, num_latents, answer + markers)
+
+
+def _held(recipe: Recipe, weights: Weights, sharing: Sharing) -> HeldMemory:
+    """With the model that the run began with, of which reinforcement with `beta` holds a copy unless it trains an adapter of PEFT."""
+    held = held_memory(weights, sharing, _bytes_per_state(recipe, weights, sharing))
+    is_copied = bool(recipe.stage == "grpo" and recipe["beta"] and not recipe.model.use_peft)
+    return replace(held, reference=weights.size * is_copied)
 
 
 def _bytes_per_state(recipe: Recipe, weights: Weights, sharing: Sharing) -> int:

@@ -12,15 +12,19 @@ from storm_hf.curriculum.recipe import argument_records
 from storm_hf.errors import ConfigurationError
 from storm_hf.model.rollout_storm import RolloutGradient
 from storm_hf.planning.backbone import KNOWN, is_checkpoint
+from storm_hf.reinforce.config import StormGRPOConfig
 from storm_hf.settings import read_yaml
 from storm_hf.training.config import StormTrainingConfig
 from storm_hf.training.loading import StormModelConfig
 
 
-Stage = Literal["align", "answer"]
+Stage = Literal["align", "answer", "grpo"]
 _PARSER_KEYS = {"env", "config"}  # of TRL's parser itself
 _INHERITED = ("num_latents", "latent_projector", "num_frames")  # saved with the checkpoint
-_WHOLE_NUMBERS = ("num_latents", "num_frames", "per_device_train_batch_size", "gradient_accumulation_steps", "lora_r")
+_WHOLE_NUMBERS = (
+    *("num_latents", "num_frames", "per_device_train_batch_size", "gradient_accumulation_steps", "lora_r"),
+    *("num_generations", "max_completion_length", "steps_per_generation", "generation_batch_size", "num_iterations"),
+)
 _OF_BUILDER = {"sources", "world", "splits"}
 _NUM_FRAMES = 32  # where neither recipe nor processor sets it
 
@@ -33,7 +37,7 @@ class Recipe:
         path (`Path`):
             The file.
         stage (`str`):
-            `"align"` (Stage I) or `"answer"` (Stage II, and what trains without latents).
+            `"align"` (Stage I), `"answer"` (Stage II, and what trains without latents) or `"grpo"` (reinforcement).
         arguments (`dict`):
             Arguments of the recipe, and those of the recipe of the stage before about the checkpoint.
         backbone (`str`):
@@ -62,7 +66,13 @@ class Recipe:
     @property
     def is_rollout(self) -> bool:
         """True if the latents are rolled out, so that the sequence runs in chunks."""
-        return self["num_latents"] != 0 and (self.stage == "answer" or self["forcing"] != "teacher")
+        given = {"align": self["forcing"] == "teacher", "answer": False, "grpo": self["estimator"] == "score"}
+        return self["num_latents"] != 0 and not given[self.stage]
+
+    @property
+    def freezes_vision(self) -> bool:
+        """True if the vision tower is frozen; in reinforcement it always is."""
+        return self.stage == "grpo" or self["freeze_vision"]
 
     @property
     def gradient(self) -> RolloutGradient:
@@ -81,7 +91,7 @@ def read_recipe(path: Path, backbone: str | None = None) -> Recipe:
 
     Args:
         path (`Path`):
-            A YAML file as `trainers/align.py` and `trainers/answer.py` take it.
+            A YAML file as `trainers/align.py`, `trainers/answer.py` and `trainers/grpo.py` take it.
         backbone (`str`, *optional*):
             Takes the place of the recipe's `model_name_or_path`.
 
@@ -110,7 +120,8 @@ def _read(path: Path) -> dict[str, Any]:
     arguments = read_yaml(path)
     if "stages" in arguments:
         raise ConfigurationError(
-            f"{path} is a recipe of several stages. Plan each of them: the files that it names under `align` and `answer`."
+            f"{path} is a recipe of several stages. Plan each of them: the files that it names under `align`, `answer` and "
+            "`grpo`."
         )
     if _OF_BUILDER & arguments.keys():
         raise ConfigurationError(
@@ -122,17 +133,16 @@ def _read(path: Path) -> dict[str, Any]:
 def _stage_in_name(path: Path) -> Stage | None:
     """The stage that the name of the file ends with."""
     last_word = path.stem.rpartition("_")[2]
-    if last_word in ("align", "answer", "base"):
-        return "align" if last_word == "align" else "answer"
-    return None
+    stages: dict[str, Stage] = {"align": "align", "answer": "answer", "base": "answer", "grpo": "grpo"}
+    return stages.get(last_word)
 
 
 def _stage_of(arguments: dict[str, Any]) -> Stage:
-    """Stage I if only Stage I has one of the arguments."""
-    only_align = {field.name for field in fields(StormAlignConfig)} - {
-        field.name for field in fields(StormTrainingConfig)
-    }
-    return "align" if only_align & arguments.keys() else "answer"
+    """The stage that alone has one of the arguments; by default Stage II."""
+    shared = {field.name for field in fields(StormTrainingConfig)}
+    configs: dict[Stage, type] = {"align": StormAlignConfig, "grpo": StormGRPOConfig}
+    own = {stage: {field.name for field in fields(config)} - shared for stage, config in configs.items()}
+    return next((stage for stage in own if own[stage] & arguments.keys()), "answer")
 
 
 def _defaults(stage: Stage) -> dict[str, Any]:

@@ -4,14 +4,14 @@ import gc
 import inspect
 import math
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
 from transformers.initialization import no_init_weights
-from trl.trainer.utils import add_fused_lm_head
+from trl.trainer.utils import add_fused_lm_head, disable_dropout_in_model
 
 from storm_hf.errors import BackboneError, ConfigurationError, StormError
 from storm_hf.model import StormConfig, StormForConditionalGeneration
@@ -19,6 +19,9 @@ from storm_hf.planning.backbone import Backbone, ClipTokens
 from storm_hf.planning.dry_run import DryRun
 from storm_hf.planning.memory import Sharing, Weights
 from storm_hf.planning.recipe import Recipe
+from storm_hf.planning.rollouts import GenerationBatch, roll_out
+from storm_hf.reinforce.noise import LatentRecord
+from storm_hf.reinforce.replay import latent_arguments
 from storm_hf.training.flops import ParameterCounts, count_parameters
 from storm_hf.training.loading import thought_settings
 from storm_hf.training.peft import peft_config, train_in_float32
@@ -29,6 +32,7 @@ from storm_hf.training.trainer import keep_supervised
 
 
 _VIDEO_TYPE = 2  # of `mm_token_type_ids`
+_CLIP_INPUTS = ("pixel_values_videos", "video_features", "video_deepstack")
 _IMPLEMENTATIONS = ("eager", "sdpa")  # of attention; the others need a GPU, and use as much memory as the second
 
 
@@ -70,6 +74,8 @@ class StepMemory:
             Most that is in use in the forward pass, with gradients that accumulate.
         backward (`int`):
             Most that is in use in the backward pass, with the gradients; under ZeRO they are divided at once, and left out.
+        rollouts (`int`, *optional*, defaults to `0`):
+            Most that is in use while roll-outs are sampled, in reinforcement. Their clips, encoded, are then its `pixels`.
     """
 
     pixels: int
@@ -77,6 +83,7 @@ class StepMemory:
     activations: int
     forward: int
     backward: int
+    rollouts: int = 0
 
 
 @dataclass(frozen=True)
@@ -144,7 +151,17 @@ def _measure(
     quantized = _quantize(storm) if recipe.model.load_in_4bit else []
     model = _adapted(storm, recipe, sharing, run)
     weights = Weights.of(model, quantized, recipe.model.use_bnb_nested_quant)
-    memory = _passes(run, model, storm, _batch(storm, recipe, tokens, clip), recipe, sharing)
+    num_rows = recipe["per_device_train_batch_size"]
+    if recipe.stage == "grpo":
+        size = GenerationBatch.of(recipe, sharing.num_processes)
+        prompts = _batch(storm, recipe, tokens, clip, size.num_at_once, has_pixels=False)
+        rollouts = roll_out(run, storm, size, _vision_inputs(clip, 1, storm.config), prompts)
+        batch = rollouts.encoded(_batch(storm, recipe, tokens, clip, num_rows, has_pixels=False), num_rows)
+        run.flops = rollouts.flops
+        memory = _passes(run, model, storm, batch, recipe, sharing, rollouts.clip_bytes)
+        memory = replace(memory, vision=rollouts.vision, rollouts=rollouts.peak)
+    else:
+        memory = _passes(run, model, storm, _batch(storm, recipe, tokens, clip, num_rows), recipe, sharing)
     in_adapter = [parameter.numel() for name, parameter in model.named_parameters() if "lora_" in name]
     return Step(count_parameters(model), sum(in_adapter), weights, memory, run.flops)
 
@@ -167,10 +184,12 @@ def _storm(recipe: Recipe, backbone: Backbone, sharing: Sharing) -> StormForCond
         storm = StormForConditionalGeneration(config).train()
     if recipe["attn_implementation"] in _IMPLEMENTATIONS:
         storm.set_attn_implementation(recipe["attn_implementation"])
-    freeze_vision(storm, recipe["freeze_vision"])
+    freeze_vision(storm, recipe.freezes_vision)
     rank, dtype = recipe.model.thought_adapter_rank, _dtype(recipe, backbone, sharing)
     if rank is not None:
         storm.add_thought_adapter(**thought_settings(rank))
+    if recipe["halting"]:
+        storm.add_halting_head()
     has_adapter = recipe.model.use_peft or rank is not None
     is_cast = dtype in HALF and not has_adapter and not sharing.zero_stage
     return storm.to(torch.float32 if is_cast else dtype)
@@ -219,6 +238,8 @@ def _adapted(storm: StormForConditionalGeneration, recipe: Recipe, sharing: Shar
     model: nn.Module = storm
     if storm.config.thought_adapter is not None:
         leave_to_thought_adapter(storm, in_float32=not sharing.zero_stage or not recipe.uses_bf16)
+    if storm.model.halting_head is not None:
+        storm.model.halting_head.requires_grad_(True)
     lora = peft_config(recipe.model, storm)
     if lora is not None:
         from peft import get_peft_model
@@ -228,6 +249,8 @@ def _adapted(storm: StormForConditionalGeneration, recipe: Recipe, sharing: Shar
         model = adapted.to(torch.bfloat16) if sharing.zero_stage and recipe.uses_bf16 else adapted
         if recipe["gradient_checkpointing"]:
             storm.enable_input_require_grads()
+    if recipe["disable_dropout"]:
+        disable_dropout_in_model(model)
     for module in model.modules():
         if isinstance(module, nn.Dropout) and module.p:
             module.__dict__["forward"] = partial(_drop, module.p)
@@ -242,10 +265,15 @@ def _drop(share: float, states: torch.Tensor) -> torch.Tensor:
 
 
 def _batch(
-    storm: StormForConditionalGeneration, recipe: Recipe, tokens: Sequence, clip: ClipTokens | None
+    storm: StormForConditionalGeneration,
+    recipe: Recipe,
+    tokens: Sequence,
+    clip: ClipTokens | None,
+    num_rows: int,
+    has_pixels: bool = True,
 ) -> dict[str, Any]:
-    """Inputs of the recipe's batch size, cut to what is supervised as the trainers cut them."""
-    num_rows, config = recipe["per_device_train_batch_size"], storm.config
+    """Inputs of some rows, cut to what is supervised as the trainers cut them."""
+    config = storm.config
     start, latent, end = config.latent_block_ids
     is_video = _video_columns(tokens, clip)
     prompt = torch.where(is_video, _video_token(config), _word(config))
@@ -263,7 +291,7 @@ def _batch(
     if "mm_token_type_ids" in inspect.signature(storm.backbone.forward).parameters:
         types = nn.functional.pad(_VIDEO_TYPE * is_video, (0, tokens.total - len(is_video)))
         batch["mm_token_type_ids"] = types.repeat(num_rows, 1)
-    batch |= _vision_inputs(clip, num_rows, config)
+    batch |= _vision_inputs(clip, num_rows, config, has_pixels)
     batch |= _thought_inputs(storm, recipe, is_of_clip.repeat(num_rows, 1))
     return keep_supervised(batch)
 
@@ -289,7 +317,9 @@ def _video_token(config: StormConfig) -> int:
     return getattr(config.vlm_config, "video_token_id", None) or _word(config)
 
 
-def _vision_inputs(clip: ClipTokens | None, num_rows: int, config: StormConfig) -> dict[str, Any]:
+def _vision_inputs(
+    clip: ClipTokens | None, num_rows: int, config: StormConfig, has_pixels: bool = True
+) -> dict[str, Any]:
     """Pixels without data and a real grid, whose frames are as square as the number of their tokens allows."""
     if clip is None:
         return {}
@@ -297,24 +327,27 @@ def _vision_inputs(clip: ClipTokens | None, num_rows: int, config: StormConfig) 
     merge, frame = vlm_config.vision_config.spatial_merge_size, clip.video // clip.grids
     height = next(side for side in range(math.isqrt(frame), 0, -1) if frame % side == 0)
     grid = torch.tensor([[clip.grids, height * merge, frame // height * merge]])
-    return {
-        "pixel_values_videos": torch.empty(num_rows * clip.patches, clip.patch_pixels),
-        "video_grid_thw": grid.repeat(num_rows, 1),
-    }
+    pixels = {"pixel_values_videos": torch.empty(num_rows * clip.patches, clip.patch_pixels)} if has_pixels else {}
+    return {**pixels, "video_grid_thw": grid.repeat(num_rows, 1)}
 
 
 def _thought_inputs(storm: StormForConditionalGeneration, recipe: Recipe, is_of_clip: torch.Tensor) -> dict[str, Any]:
     """Given latents in Stage I, the way back through the rollout, and the bottleneck if any row may be drawn for it."""
     if not recipe["num_latents"]:
         return {}
-    num_rows, num_latents = len(is_of_clip), recipe["num_latents"]
+    latents = torch.empty(len(is_of_clip), recipe["num_latents"], storm.config.hidden_size)  # (B, K, D)
     inputs: dict[str, Any] = {}
-    if recipe.is_rollout:
+    if recipe.stage == "grpo":
+        is_given = torch.zeros(len(latents), dtype=torch.bool)
+        inputs |= latent_arguments(LatentRecord(latents, latents, latents[..., 0], is_given), recipe["estimator"])
+    elif recipe["halting"]:
+        inputs["answer_every_step"] = True
+    elif recipe.is_rollout:
         inputs["rollout_gradient"] = recipe.gradient
     else:
-        inputs["forced_latents"] = torch.empty(num_rows, num_latents, storm.config.hidden_size)
+        inputs["forced_latents"] = latents
     if recipe["bottleneck_share"] and is_of_clip.any():
-        inputs |= {"latent_bottleneck": torch.ones(num_rows, dtype=torch.bool), "clip_token_mask": is_of_clip}
+        inputs |= {"latent_bottleneck": torch.ones(len(latents), dtype=torch.bool), "clip_token_mask": is_of_clip}
     return inputs
 
 
@@ -325,10 +358,11 @@ def _passes(
     batch: dict[str, Any],
     recipe: Recipe,
     sharing: Sharing,
+    clip_bytes: int = 0,
 ) -> StepMemory:
     """Run both passes. ZeRO divides a gradient as soon as it is there; without, one that accumulates is there before."""
     gc.collect()  # what goes later would hide what comes
-    pixels = sum(value.nbytes for name, value in batch.items() if name.startswith("pixel_"))
+    pixels = clip_bytes + sum(value.nbytes for name, value in batch.items() if name in _CLIP_INPUTS)
     held = run.now - pixels
     for parameter in model.parameters():
         if parameter.requires_grad and sharing.zero_stage:
@@ -339,12 +373,20 @@ def _passes(
     storm.get_decoder().register_forward_pre_hook(lambda *inputs: at_decoder.append(run.peak))
     storm.model.register_forward_hook(lambda module, inputs, output: latents.append(output.latents))
     is_cast = recipe.uses_bf16 and not sharing.zero_stage  # DeepSpeed computes in the precision of the weights
-    with frozen_weights_cast(storm, torch.bfloat16) if is_cast else nullcontext():
+    holds_cast = is_cast and recipe.stage != "grpo"
+    with frozen_weights_cast(storm, torch.bfloat16) if holds_cast else nullcontext():
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=is_cast):
-            loss = model(**batch, fused_lm_head=True).loss
-        if recipe.stage == "align" and latents[0] is not None:
+            loss = _loss(model, batch)
+        if "forced_latents" in batch:  # L_align, or the density of the score estimator
             loss = loss + latents[0].float().pow(2).mean()
         latents.clear()
         activations, forward, run.peak = run.now - before, run.peak - held, run.now
         loss.backward()
     return StepMemory(pixels, at_decoder[0] - held, activations, forward, run.peak - held)
+
+
+def _loss(model: nn.Module, batch: dict[str, Any]) -> torch.Tensor:
+    if "answer_every_step" not in batch:
+        return model(**batch, fused_lm_head=True).loss
+    output = model(**batch, use_cache=False)
+    return output.step_losses.mean() + output.halting_logits.mean()
