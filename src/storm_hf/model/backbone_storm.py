@@ -76,13 +76,8 @@ class FromBackboneMixin:
         processor = processor or transformers.AutoProcessor.from_pretrained(name_or_path, **place)
         tokenizer = add_latent_tokens(processor, num_latents).tokenizer
         token_ids = tokenizer.convert_tokens_to_ids(list(LATENT_TOKENS))
-        vlm_config = AutoConfig.from_pretrained(name_or_path, **place)
-        if vlm_config.model_type == StormConfig.model_type:
-            raise BackboneError(
-                f"Expected a plain checkpoint to make a STORM of, got {name_or_path}, which is one. Open it with `from_pretrained`."
-            )
         config = StormConfig(
-            vlm_config=vlm_config,
+            vlm_config=_plain_config(name_or_path, place),
             num_latents=num_latents,
             latent_start_token_id=token_ids[0],
             latent_token_id=token_ids[1],
@@ -133,6 +128,15 @@ class FromBackboneMixin:
             conversion for conversion in model._weight_conversions if conversion.source_patterns != ["^"]
         ]
         return model
+
+
+def _plain_config(name_or_path: str, place: dict[str, Any]) -> PreTrainedConfig:
+    config = AutoConfig.from_pretrained(name_or_path, **place)
+    if config.model_type == StormConfig.model_type:
+        raise BackboneError(
+            f"Expected a plain checkpoint to make a STORM of, got {name_or_path}, which is one. Open it with `from_pretrained`."
+        )
+    return config
 
 
 def build_backbone(config: StormConfig) -> PreTrainedModel:

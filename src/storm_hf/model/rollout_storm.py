@@ -456,7 +456,7 @@ class LatentForward:
             return runner(start, stop, **inputs)
 
     def _compiled_step(self, runner: SegmentRunner, start: int, stop: int) -> Callable[..., ModelOutput] | None:
-        """What runs a latent, or the last one and `<|latent_end|>`, where decoding steps are compiled.
+        """Choose the compiled body for a latent, or for the last one and `<|latent_end|>`, where decoding steps are compiled.
 
         It is fed embeddings, since a graph does not see hooks come and go. Some decoders look up more than those for each token
         id, and take their steps as the prompt is read.

@@ -93,7 +93,7 @@ class Plan:
 
     @property
     def rollouts(self) -> int:
-        """Memory of the roll-outs of reinforcement, for which ZeRO-3 gathers all weights unless it is told not to."""
+        """Memory of the roll-outs of reinforcement, for which ZeRO-3 gathers all weights unless `ds3_gather_for_generation` is off."""
         is_gathered = self.sharing.zero_stage == 3 and self.recipe["ds3_gather_for_generation"]
         return self.step.rollouts + self.weights.size * is_gathered if self.step.rollouts else 0
 

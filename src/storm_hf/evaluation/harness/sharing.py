@@ -41,7 +41,7 @@ class AnsweringProcesses:
 
     @property
     def is_main(self) -> bool:
-        """Whether this is the first process."""
+        """True in the first process."""
         return self.rank == 0
 
     def share(self, groups: Sequence[Hashable]) -> list[int]:
