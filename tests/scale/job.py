@@ -29,6 +29,8 @@ class Job:
             Whether only an adapter is trained.
         narrow (`bool`, *optional*, defaults to `False`):
             Whether every answer comes from the latents alone.
+        words (`bool`, *optional*, defaults to `False`):
+            Whether latents learn to be read as words.
         fully_shard (`bool`, *optional*, defaults to `False`):
             Whether FSDP2 shards the model, in a plain loop: on a processor accelerate would train with DDP instead.
         latents_of_rank (`tuple` of `int`, *optional*):
@@ -50,6 +52,7 @@ class Job:
     checkpointing: bool = False
     lora: bool = False
     narrow: bool = False
+    words: bool = False
     fully_shard: bool = False
     latents_of_rank: Sequence[int] = ()
     text_only_rank: int = -1
@@ -60,7 +63,7 @@ class Job:
     @property
     def reference(self) -> str:
         """Name of the same run by one process, behind a name of its own."""
-        return f"{'lora-' * self.lora}{'narrow-' * self.narrow}{self.stage}"
+        return f"{'lora-' * self.lora}{'narrow-' * self.narrow}{'words-' * self.words}{self.stage}"
 
 
 def write_jobs(jobs: Sequence[Job], path: Path) -> None:

@@ -18,17 +18,20 @@ HALF = GLOBAL_BATCH // 2
 ALONE = [
     *(Job(f"alone-{stage}", stage, GLOBAL_BATCH) for stage in ("align", "answer")),
     Job("alone-lora-answer", "answer", GLOBAL_BATCH, lora=True),
+    Job("alone-words-align", "align", GLOBAL_BATCH, words=True),
     *(Job(f"alone-narrow-{stage}", stage, GLOBAL_BATCH, narrow=True) for stage in ("align", "answer")),
 ]
 DDP = [
     *(Job(f"ddp-{stage}", stage, HALF) for stage in ("align", "answer")),
     *(Job(f"fsdp2-{stage}", stage, HALF, fully_shard=True) for stage in ("align", "answer")),
+    Job("fsdp2-words-align", "align", HALF, fully_shard=True, words=True),
     Job("fsdp2-narrow-answer", "answer", HALF, fully_shard=True, narrow=True),
 ]
 ZERO3 = [
     *(Job(f"zero3-{stage}", stage, 1, accumulate=HALF) for stage in ("align", "answer")),
     *(Job(f"again-{stage}", stage, HALF, checkpointing=True) for stage in ("align", "answer")),
     *(Job(f"zero3-narrow-{stage}", stage, HALF, checkpointing=True, narrow=True) for stage in ("align", "answer")),
+    Job("zero3-words-align", "align", HALF, words=True),
     Job("zero3-lora-answer", "answer", HALF, lora=True, checkpointing=True),
     Job("generates", "answer", HALF, generates=True),
 ]

@@ -18,7 +18,7 @@ from tests.scale.job import GLOBAL_BATCH, NUM_STEPS, Job, Outcome, read_jobs
 from tests.scale.launch import CONFIGS
 from tests.tiny import PAD, tiny_tokenizer
 from tests.training.processes import KillAfterStep
-from tests.training.tiny_training import NUM_LATENTS, PER_TOKEN, TinyCollator, logged, tiny_rows
+from tests.training.tiny_training import NUM_LATENTS, PER_TOKEN, TinyCollator, WordsCollator, logged, tiny_rows
 from torch import nn
 from transformers import set_seed
 from transformers.integrations import is_deepspeed_zero3_enabled
@@ -60,6 +60,7 @@ def make_trainer(job: Job, folder: Path) -> StormTrainer:
         gradient_accumulation_steps=job.accumulate,
         gradient_checkpointing=job.checkpointing,
         bottleneck_share=float(job.narrow),
+        **({"step_words_weight": 0.5} if job.words else {}),
         max_steps=NUM_STEPS,
         learning_rate=1e-2 if job.lora else 1e-3,
         lr_scheduler_type="constant",
@@ -73,7 +74,7 @@ def make_trainer(job: Job, folder: Path) -> StormTrainer:
     )
     model = StormForConditionalGeneration.from_pretrained(folder / "model")
     num_latents = job.latents_of_rank[rank] if job.latents_of_rank else NUM_LATENTS
-    collator = TextOnlyCollator if rank == job.text_only_rank else TinyCollator
+    collator = TextOnlyCollator if rank == job.text_only_rank else WordsCollator if job.words else TinyCollator
     is_victim = job.kill_at_step and rank == int(os.environ.get("WORLD_SIZE", "1")) - 1
     set_seed(0)  # draws the adapter
     return trainer_class(

@@ -69,6 +69,16 @@ class TinyCollator:
         return torch.randn(self.num_latents, HIDDEN_SIZE, generator=generator)
 
 
+@dataclass(frozen=True)
+class WordsCollator(TinyCollator):
+    """Batches with words that follow from the numbers of the rows, too."""
+
+    def __call__(self, rows):
+        batch = super().__call__(rows)
+        words = [[[20 + row["number"] + step, 50 + step] for step in range(self.num_latents)] for row in rows]
+        return {**batch, "step_words": torch.tensor(words)}
+
+
 def plain_rows(num_rows: int = 7) -> Dataset:
     """Plain rows of three to seven tokens, as `encode_language` leaves them; the first two are not supervised."""
     rows = []

@@ -25,8 +25,8 @@ COLUMN = "chain_of_thought"
 class StepWords:
     """Tokens of the written steps of a row that each latent stands for.
 
-    Latent k of K stands for the steps from k/K to (k + 1)/K of the chain; where there are fewer steps than latents, several stand for
-    the same.
+    Latent k of K stands for the steps from k/K to (k + 1)/K of the chain. A step across such a boundary belongs to both, and where
+    there are fewer steps than latents, several stand for the same.
 
     Args:
         tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
@@ -62,7 +62,7 @@ class StepWords:
                 f"`step_words_weight` reads the column `{COLUMN}`, got a row without one. Write the steps there, or set the weight to 0."
             )
         count, num_latents = len(steps), self.num_latents
-        ends = [max(-(-(step + 1) * count // num_latents), 1) for step in range(num_latents)]
+        ends = [-(-(step + 1) * count // num_latents) for step in range(num_latents)]
         return [" ".join(steps[step * count // num_latents : end]) for step, end in enumerate(ends)]
 
     def _tokens(self, step: str) -> list[int]:
@@ -85,7 +85,7 @@ class StepReading:
 
 
 def read_step_words(logits: torch.Tensor, words: torch.Tensor) -> StepReading:
-    """Compare what the head says of each step with its words.
+    """Compute loss and recall of the words of each step under the logits of its state.
 
     Args:
         logits (`torch.Tensor` of shape `(batch_size, num_latents, vocab_size)`):

@@ -43,6 +43,7 @@ from storm_hf.model import StormForConditionalGeneration
 from storm_hf.target_trajectory.trajectory import TargetTrajectory
 from storm_hf.training.arguments import EvaluationRows, Rows
 from storm_hf.training.collected_latents import collected_latents
+from storm_hf.training.rank_consistency import gathered_lm_head
 from storm_hf.training.throughput import Batch
 from storm_hf.training.trainer import StormTrainer
 
@@ -213,7 +214,8 @@ class StormAlignTrainer(StormTrainer):
             raise ConfigurationError(
                 "`step_words_weight` needs `step_words` in each batch, which the default collator makes, got none. Give it `words`."
             )
-        reading = read_step_words(model.compute_logits(states), words[:, : states.shape[1]])
+        logits = model.compute_logits(states, gathered_lm_head(model))
+        reading = read_step_words(logits, words[:, : states.shape[1]])
         self._log_means({"words_loss": reading.loss.mean(), "words_recall": reading.recall})
         return reading.loss
 

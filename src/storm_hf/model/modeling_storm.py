@@ -12,6 +12,7 @@ the caches, `generation_storm` for `generate`, `backbone_storm` for `from_backbo
 Axes: B batch, S sequence, K latent steps, D hidden size, V vocabulary.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
@@ -244,10 +245,12 @@ class StormForConditionalGeneration(StormPreTrainedModel, FromBackboneMixin, Sto
         self.config.halting_head = True
         self.model.halting_head = HaltingHead(self.config).to(self.device)
 
-    def compute_logits(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        """Project hidden states with the backbone's head, its scaling and its soft cap."""
+    def compute_logits(
+        self, hidden_states: torch.Tensor, head: Callable[[torch.Tensor], torch.Tensor] | None = None
+    ) -> torch.Tensor:
+        """Project hidden states with the backbone's head, or a given one, its scaling and its soft cap."""
         text_config, scale = self.config.get_text_config(), self.config.logits_scale
-        logits = self.get_output_embeddings()(hidden_states)
+        logits = (head or self.get_output_embeddings())(hidden_states)
         return scale_and_cap(logits, scale_of_settings(text_config) if scale is None else scale, text_config)
 
     @deprecate_kwarg("past_key_values", "6.0.0", new_name="cache")  # the name before transformers 5.24

@@ -7,7 +7,7 @@ for ever. With DistributedDataParallel, ZeRO-1 and ZeRO-2 every process has the 
 Axes: P processes, M micro-batches of an accumulated batch.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import nn
@@ -36,6 +36,13 @@ def unshard_lm_head(model: PreTrainedModel) -> None:
     head = model.get_output_embeddings()
     if isinstance(head, FSDPModule):
         head.unshard()
+
+
+def gathered_lm_head(model: PreTrainedModel) -> Callable[[torch.Tensor], torch.Tensor]:
+    """The head for a loss beside that of `unshard_lm_head`: a call of the module would free the weight before the backward pass."""
+    head = model.get_output_embeddings()
+    is_cut = isinstance(head, FSDPModule)
+    return head.forward if is_cut else head
 
 
 def forward_signatures(
