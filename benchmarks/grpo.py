@@ -2,10 +2,11 @@
 
     python benchmarks/grpo.py --part accuracy --seeds 0 1 2    # `shuffle`, from a Stage I that was stopped half way
     python benchmarks/grpo.py --part use --seeds 0 1 2         # `order` without a bottleneck, by the reward of use
+    python benchmarks/grpo.py --part accuracy --seeds 0 --temperature 1 --rate-factor 0.33 --lengths 1
     python benchmarks/grpo.py --part accuracy --seeds 0 --scale 0.1    # a rehearsal, with a tenth of all updates and clips
 
 `accuracy` compares rewards for correct answers with as many updates of Stage II, and with Stage II of as many forward passes: a
-roll-out reads its rows once more than an update does. `reinforcement_more` has three times as many updates. `use` begins with STORM trained without the bottleneck, whose answers may come
+roll-out reads its rows once more than an update does. `reinforcement x 3` has three times as many updates. `use` begins with STORM trained without the bottleneck, whose answers may come
 from the clip alone, and rewards correct answers and answers that follow the latents of a donor. *Steered* answers become the
 donor's, beyond those that were so already.
 """
@@ -35,9 +36,32 @@ WORLDS = {"accuracy": "shuffle", "use": "order"}
 REWARDS = {"accuracy": ["correct_answer"], "use": ["correct_answer", "donor_answer"]}
 NUM_GENERATIONS = 8
 STEPS_PER_GENERATION = 4  # updates on one set of roll-outs, so that a clip finds donors that were asked the same
-TEMPERATURE = 1.5  # of a model that is sure of its first answers
-MORE_UPDATES = 3
 PASSES_OF_AN_UPDATE = 2  # of GRPO, in units of those of Stage II: the roll-out, and the step on it
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """Settings of reinforcement that the benchmark varies.
+
+    Args:
+        temperature (`float`):
+            Of the answers. A model that is sure of its first ones needs one above 1.
+        rate_factor (`float`):
+            Learning rate, in units of that of Stage II.
+        latent_noise (`float`):
+            Noise on each latent, as a share of its size.
+        lengths (`list[int]`):
+            Numbers of updates, in units of those of Stage II.
+    """
+
+    temperature: float
+    rate_factor: float
+    latent_noise: float
+    lengths: Sequence[int]
+
+    def folder(self, length: int) -> str:
+        """Name a run by its settings."""
+        return f"grpo-{self.temperature:g}-{self.rate_factor:g}-{self.latent_noise:g}-{length}"
 
 
 @dataclass(frozen=True)
@@ -87,9 +111,9 @@ def train_once(folder: DemoFolder, recipe: DemoRecipe, variant: Variant) -> None
         train_variant(folder, recipe, variant, lambda done: None)
 
 
-def reinforce(part: str, folder: DemoFolder, recipe: DemoRecipe, start: Path, num_updates: int) -> Path:
+def reinforce(part: str, folder: DemoFolder, recipe: DemoRecipe, start: Path, sampling: Sampling, length: int) -> Path:
     """Train by rewards from a checkpoint, and return where the model was saved."""
-    output = folder.variant(f"grpo_{part}_{num_updates}")
+    output, stage_two = folder.variant(sampling.folder(length)), recipe.trainings["answer"]
     if (output / "config.json").exists():
         return output
     model, processor = data.load(start)
@@ -99,13 +123,14 @@ def reinforce(part: str, folder: DemoFolder, recipe: DemoRecipe, start: Path, nu
             str(output),
             rewards=REWARDS[part],
             donor_share=0.5 if part == "use" else 0.0,
-            max_steps=num_updates,
+            max_steps=length * stage_two.num_updates,
             num_generations=NUM_GENERATIONS,
             steps_per_generation=STEPS_PER_GENERATION,
             per_device_train_batch_size=recipe.batch_size,
             max_completion_length=4,
-            temperature=TEMPERATURE,
-            learning_rate=recipe.trainings["answer"].learning_rate,
+            temperature=sampling.temperature,
+            latent_noise=sampling.latent_noise,
+            learning_rate=sampling.rate_factor * stage_two.learning_rate,
             lr_scheduler_type="constant",
             adam_beta2=0.98,
             seed=recipe.seed,
@@ -148,7 +173,7 @@ def steered_share(
     return float(np.mean([steered[place].choice == expected[place] for place in counted]))
 
 
-def run(part: str, seed: int, scale: float, out: Path, console: Console) -> dict[str, Outcome]:
+def run(part: str, seed: int, scale: float, sampling: Sampling, out: Path, console: Console) -> dict[str, Outcome]:
     """Train and measure one seed."""
     recipe = recipe_of(part, seed, scale)
     folder = DemoFolder((out / f"{part}-{seed}-{scale:g}").resolve())
@@ -157,8 +182,8 @@ def run(part: str, seed: int, scale: float, out: Path, console: Console) -> dict
     start = folder.checkpoint("align" if part == "accuracy" else "storm")
     num_updates = recipe.trainings["answer"].num_updates
     checkpoints = {"start": start}
-    for name, factor in (("reinforcement", 1), ("reinforcement_more", MORE_UPDATES)):
-        checkpoints[name] = reinforce(part, folder, recipe, start, factor * num_updates)
+    for length in sampling.lengths:
+        checkpoints[f"reinforcement x {length}"] = reinforce(part, folder, recipe, start, sampling, length)
     for name, factor in (("stage_two", 1), ("stage_two_passes", PASSES_OF_AN_UPDATE)):
         training = Training(factor * num_updates, recipe.trainings["answer"].learning_rate)
         variant = dataclasses.replace(storm, name=name, training=training)
@@ -175,13 +200,20 @@ def main() -> None:
     parser.add_argument("--part", default="accuracy", choices=WORLDS)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--scale", type=float, default=1.0, help="share of all updates and clips")
+    parser.add_argument("--temperature", type=float, default=1.5)
+    parser.add_argument("--rate-factor", type=float, default=1.0, help="learning rate, in units of that of Stage II")
+    parser.add_argument("--latent-noise", type=float, default=0.1)
+    parser.add_argument(
+        "--lengths", type=int, nargs="+", default=[1, 3], help="updates, in units of those of Stage II"
+    )
     parser.add_argument("--out", type=Path, default=Path("runs/grpo"))
     arguments = parser.parse_args()
+    sampling = Sampling(arguments.temperature, arguments.rate_factor, arguments.latent_noise, arguments.lengths)
     console, out = Console(stderr=True), Console(soft_wrap=True)
     rows = [
         [str(seed), name, f"{outcome.accuracy:.3f}", f"{outcome.steered:.3f}"]
         for seed in arguments.seeds
-        for name, outcome in run(arguments.part, seed, arguments.scale, arguments.out, console).items()
+        for name, outcome in run(arguments.part, seed, arguments.scale, sampling, arguments.out, console).items()
     ]
     out.print(table(["seed", "training", "accuracy", "steered"], rows), markup=False)
 

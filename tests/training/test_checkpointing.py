@@ -5,8 +5,11 @@ import os
 import time
 from multiprocessing import get_context
 from pathlib import Path
+from pickle import UnpicklingError
+from types import SimpleNamespace
 
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 from tests.training.processes import finish_together, leave, meet, start
 from tests.training.tiny_training import STAGES, tiny_trainer
@@ -97,7 +100,14 @@ def test_checkpoint_of_another_model_is_refused_in_a_sentence(stage, tmp_path):
 def test_damaged_checkpoint_is_named_with_what_to_do(file, content, tmp_path):
     tiny_trainer("answer", "qwen2_5_vl", tmp_path, **SAVED).train()
     (tmp_path / "checkpoint-1" / file).write_bytes(content)
-    with pytest.raises(CheckpointError, match=f"^The checkpoint {tmp_path}/checkpoint-1 is damaged: .* Delete it"):
+    with pytest.raises(CheckpointError, match=f"^The checkpoint {tmp_path}/checkpoint-1 is damaged: .* Move it away"):
+        tiny_trainer("answer", "qwen2_5_vl", tmp_path, **SAVED).train(resume_from_checkpoint=True)
+
+
+def test_intact_file_that_torch_does_not_load_is_not_called_damaged(tmp_path):
+    tiny_trainer("answer", "qwen2_5_vl", tmp_path, **SAVED).train()
+    torch.save({"state": SimpleNamespace()}, tmp_path / "checkpoint-1" / "optimizer.pt")
+    with pytest.raises(UnpicklingError, match="Unsupported global"):
         tiny_trainer("answer", "qwen2_5_vl", tmp_path, **SAVED).train(resume_from_checkpoint=True)
 
 

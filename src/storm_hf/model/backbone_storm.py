@@ -145,7 +145,7 @@ def build_backbone(config: StormConfig) -> PreTrainedModel:
     Raises:
         BackboneError: If it is not one, or the configuration was read from a plain checkpoint.
     """
-    if config.max_num_latents == 0:
+    if config.max_num_latents == 0 and config.latent_start_token_id is None:
         raise BackboneError(
             "Expected the checkpoint of a STORM, got a plain one of the type "
             f"`{getattr(config.vlm_config, 'model_type', None)}`. Make a STORM of it with "

@@ -41,6 +41,7 @@ from storm_hf.training.samplers import set_sampler_epoch
 _UNFINISHED = ".model.unfinished"
 _LOCK = ".locks/model"
 _CUT_OFF = "PytorchStreamReader"  # in torch's error about a file that it cannot read
+_NOT_ALLOWED = "Unsupported global"  # in its error about a class that `weights_only` does not load
 _OTHER_SIZE = re.compile(r"size mismatch for (\S+): .*?torch\.Size\((.*?)\) from checkpoint.*?torch\.Size\((.*?)\)")
 _NOT_SENT = "training_args.bin\n"  # a pickle that other ways of uploading a folder shall leave out, too
 
@@ -389,12 +390,19 @@ def _damage_named(checkpoint: str) -> Iterator[None]:
     try:
         yield
     except (SafetensorError, UnpicklingError, EOFError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and _CUT_OFF not in str(error):
+        if not _is_damage(error):
             raise
         raise CheckpointError(
-            f"The checkpoint {checkpoint} is damaged: {first_line(error).split('. ')[0]}. Delete it, and give the same command again: it "
-            "goes on from the one before."
+            f"The checkpoint {checkpoint} is damaged: {first_line(error).split('. ')[0]}. Move it away, and give the same command "
+            "again: it goes on from the one before."
         ) from error
+
+
+def _is_damage(error: Exception) -> bool:
+    """Tell a file that was cut off from an intact one that cannot be loaded, such as one with a class that torch does not allow."""
+    if isinstance(error, UnpicklingError):
+        return _NOT_ALLOWED not in str(error)
+    return not isinstance(error, RuntimeError) or _CUT_OFF in str(error)
 
 
 @contextmanager
