@@ -321,7 +321,7 @@ class SegmentRunner:
         return branch
 
     def _columns(self, start: int, stop: int) -> dict[str, Any]:
-        """The part of mask and positions that belongs to some columns."""
+        """Take the part of mask and positions that belongs to some columns."""
         mask = self.mask_of_single_tokens if stop - start == 1 else self.attention_mask
         return {"attention_mask": self._mask(mask, start, stop), "position_ids": self.position_ids[..., start:stop]}
 

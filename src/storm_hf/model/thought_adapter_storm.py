@@ -65,7 +65,7 @@ def insert_thought_adapter(decoder: nn.Module, settings: dict[str, Any]) -> None
 
 
 def as_saved(settings: dict[str, Any]) -> dict[str, Any]:
-    """Settings of a thought adapter as a configuration stores them: sets as sorted lists.
+    """Write settings of a thought adapter as a configuration stores them: sets as sorted lists.
 
     Raises:
         ConfigurationError: If one of them cannot be stored, so that the model could not be saved.

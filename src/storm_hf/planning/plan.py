@@ -162,7 +162,7 @@ def _sequence(recipe: Recipe, backbone: Backbone, assumptions: Assumptions) -> t
 
 
 def _held(recipe: Recipe, weights: Weights, sharing: Sharing) -> HeldMemory:
-    """With the model that the run began with, of which reinforcement with `beta` holds a copy unless it trains an adapter of PEFT."""
+    """Count what is held: with `beta` reinforcement also has a copy of the model that it began with, unless PEFT's adapter is trained."""
     held = held_memory(weights, sharing, _bytes_per_state(recipe, weights, sharing))
     is_copied = bool(recipe.stage == "grpo" and recipe["beta"] and not recipe.model.use_peft)
     return replace(held, reference=weights.size * is_copied)
