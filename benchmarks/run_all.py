@@ -38,7 +38,7 @@ class Benchmark:
         script (`str`):
             Its file.
         arguments (`str`, *optional*, defaults to `""`):
-            Its arguments.
+            Its arguments, where `{out}` is the folder of the records.
         python (`Path`, *optional*):
             Interpreter of another environment.
     """
@@ -48,10 +48,13 @@ class Benchmark:
     arguments: str = ""
     python: Path | None = None
 
-    @property
-    def command(self) -> list[str]:
+    def arguments_for(self, out: Path) -> str:
+        """Its arguments, as a shell takes them."""
+        return self.arguments.replace("{out}", shlex.quote(str(out)))
+
+    def command(self, out: Path) -> list[str]:
         """The command as processes take it."""
-        return [str(self.python or sys.executable), str(HERE / self.script), *shlex.split(self.arguments)]
+        return [str(self.python or sys.executable), str(HERE / self.script), *shlex.split(self.arguments_for(out))]
 
     @property
     def is_possible(self) -> bool:
@@ -81,16 +84,16 @@ ALL = (
 
 _OURS = "--without 'text 512' row recompute Python pause"
 SPEED = (
-    Benchmark("speed-answers", "answers.py", "--prompts 256 2048 8192 --out runs/all/answers.json"),
+    Benchmark("speed-answers", "answers.py", "--prompts 256 2048 8192 --out {out}/answers.json"),
     Benchmark(
         "speed-answers-135m",
         "answers.py",
-        f"--sizes 135m --rounds 3 --out runs/all/answers-135m.json {_OURS}",
+        f"--sizes 135m --rounds 3 --out {{out}}/answers-135m.json {_OURS}",
     ),
     Benchmark(
         "speed-compiled",
         "answers.py",
-        f"--prompts 256 --caches compiled --out runs/all/answers-compiled.json {_OURS}",
+        f"--prompts 256 --caches compiled --out {{out}}/answers-compiled.json {_OURS}",
     ),
     Benchmark("speed-questions", "many_questions.py"),
     Benchmark("speed-training", "training_step.py"),
@@ -108,7 +111,8 @@ def run(benchmark: Benchmark, out: Path, deadline: float | None) -> bool:
     Returns:
         `bool`: True if it is finished.
     """
-    process = subprocess.Popen(benchmark.command, stdout=subprocess.PIPE, text=True)
+    command = benchmark.command(out)
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         tables, _ = process.communicate(timeout=None if deadline is None else max(deadline - time.monotonic(), 0))
     except (subprocess.TimeoutExpired, KeyboardInterrupt):
@@ -116,8 +120,9 @@ def run(benchmark: Benchmark, out: Path, deadline: float | None) -> bool:
         process.communicate(timeout=_PATIENCE_SECONDS)
         return False
     if process.returncode:
-        raise SystemExit(f"{benchmark.name} ended with code {process.returncode}: {' '.join(benchmark.command)}")
-    head = f"python benchmarks/{benchmark.script} {benchmark.arguments}\n{date.today()}, {platform.machine()}, {os.cpu_count()} cores\n\n"
+        raise SystemExit(f"{benchmark.name} ended with code {process.returncode}: {shlex.join(command)}")
+    asked = f"python benchmarks/{benchmark.script} {benchmark.arguments_for(out)}"
+    head = f"{asked}\n{date.today()}, {platform.machine()}, {os.cpu_count()} cores\n\n"
     write_atomically(benchmark.record(out), head + tables)
     return True
 

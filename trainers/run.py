@@ -1,7 +1,7 @@
 # /// script
 # dependencies = ["storm-hf[train]"]
 # ///
-"""A run of several stages as one command: Stage I, then Stage II, or any other curriculum.
+"""A run of several stages as one command: Stage I, Stage II, reinforcement, or any other curriculum.
 
     python trainers/run.py --config trainers/recipes/worlds_tiny_run.yaml \
         --model_name_or_path runs/demo/base --dataset_name runs/demo/data

@@ -147,11 +147,20 @@ def test_loss_after_every_step_keeps_the_branches_of_the_cache(write):
     )
     assert halting.weights.trainable == plain.weights.trainable + 32 + 1, "a weight for each hidden number, and a bias"
     assert halting.step.activations > plain.step.activations
-    answers = 5 * (WORDS.answer_tokens + 1)  # read once more, each after one latent less
+    answers = 5 * plain.tokens.answer  # read once more, each after one latent less
     assert halting.flops > plain.flops * (1 + 0.5 * answers / plain.tokens.total)
 
 
 GROUPS = {"num_generations": 4, "per_device_train_batch_size": 4, "max_completion_length": 12}
+
+
+@pytest.mark.parametrize(
+    ("stage", "given", "expected"), [("answer", None, 8), ("answer", 3, 3), ("grpo", None, 12), ("grpo", 3, 3)]
+)
+def test_answers_are_as_long_as_is_said_else_as_the_recipe_lets_them_be(write, stage, given, expected):
+    recipe = write("qwen2_5_vl", stage, **(GROUPS if stage == "grpo" else {}))
+    plan = plan_recipe(recipe, Assumptions(prompt_tokens=60, question_tokens=60, answer_tokens=given))
+    assert plan.tokens.answer == expected + 1, "and the marker before it"
 
 
 @pytest.mark.parametrize("kind", ["qwen2_5_vl", "qwen3_vl", "internvl"])

@@ -27,8 +27,14 @@ def recipe_of(**arguments):
 def test_sizes_are_those_of_the_trainer():
     assert GenerationBatch.of(recipe_of(), 1) == GenerationBatch(2, 16, 16, 8)
     assert GenerationBatch.of(recipe_of(donor_share=0.25), 1) == GenerationBatch(2, 16, 12, 8)
+    assert GenerationBatch.of(recipe_of(donor_share=0.25, rewards=["latent_use"]), 1) == GenerationBatch(2, 16, 12, 8)
     assert GenerationBatch.of(recipe_of(steps_per_generation=4, num_iterations=3), 1) == GenerationBatch(1, 8, 8, 12)
     assert GenerationBatch.of(recipe_of(generation_batch_size=32), 2) == GenerationBatch(2, 16, 16, 8)
+
+
+def test_all_rows_are_sampled_at_once_where_a_donor_may_be_missing():
+    recipe = recipe_of(donor_share=0.25, rewards=["correct_answer", "donor_answer"])
+    assert GenerationBatch.of(recipe, 1) == GenerationBatch(2, 16, 16, 8)
 
 
 def measured(case, max_new_tokens):

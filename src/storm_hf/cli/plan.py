@@ -76,7 +76,10 @@ def plan_recipe(
         int | None, typer.Option(min=1, help="Tokens of a prompt.  [dim]\\[default: what the clip gives][/dim]")
     ] = None,
     clip_size: Annotated[str, typer.Option(help="Width and height of the clips in pixels.")] = "640x360",
-    answer_tokens: Annotated[int, typer.Option(min=1, help="Tokens of an answer.")] = 8,
+    answer_tokens: Annotated[
+        int | None,
+        typer.Option(min=1, help="Tokens of an answer.  [dim]\\[default: max_completion_length, else 8][/dim]"),
+    ] = None,
     model: Model = None,
     gpu: GpuName = None,
     mfu: Annotated[float, typer.Option(min=0.01, max=1, help="Assumed share of the GPU's peak (MFU).")] = 0.4,

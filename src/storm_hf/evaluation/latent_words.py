@@ -1,4 +1,4 @@
-"""Latents as words: what the language model's own head reads from the hidden state that a latent is made from.
+"""Latents as words: the most probable tokens of the language model's head at the hidden state that a latent is made from.
 
 Any model can be read so (the *logit lens*). Stage I with `step_words_weight` teaches these states to say the words of their step.
 
@@ -18,6 +18,11 @@ from storm_hf.evaluation.single import ClipQuestion, ask
 from storm_hf.model import StormForConditionalGeneration
 
 
+def latent_body(model: nn.Module) -> Any:
+    """Return the [`StormModel`] of a STORM, or of a [`~peft.PeftModel`] around one. A checkpoint's may be of a class of its own."""
+    return next(module for module in model.modules() if hasattr(module, "latent_projector"))
+
+
 @contextmanager
 def collected_states(model: nn.Module) -> Iterator[list[torch.Tensor]]:
     """Collect the hidden states that latents are made from.
@@ -30,13 +35,12 @@ def collected_states(model: nn.Module) -> Iterator[list[torch.Tensor]]:
         `list[torch.Tensor]`: What the latent projector got so far: one tensor `(batch_size, hidden_size)` for each step of a rollout, or
         one `(batch_size, num_latents, hidden_size)` for a parallel pass.
     """
-    projector: Any = next(module.latent_projector for module in model.modules() if hasattr(module, "latent_projector"))
     states: list[torch.Tensor] = []
 
     def collect(module: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
         states.append(args[0])
 
-    handle = projector.register_forward_pre_hook(collect)
+    handle = latent_body(model).latent_projector.register_forward_pre_hook(collect)
     try:
         yield states
     finally:

@@ -15,6 +15,9 @@ from storm_hf.planning.step import Sequence, StepMemory, measure_step
 from storm_hf.training.flops import ParameterCounts
 
 
+_ANSWER_TOKENS = 8  # where neither the user nor the recipe says how long an answer is
+
+
 @dataclass(frozen=True)
 class Assumptions:
     """Values that a recipe does not give.
@@ -28,15 +31,16 @@ class Assumptions:
             Length of the prompts, video included. By default what the clip gives, and `question_tokens`.
         question_tokens (`int`, *optional*, defaults to `128`):
             Question, options and chat template.
-        answer_tokens (`int`, *optional*, defaults to `8`):
-            The answer, with the end of the turn. In reinforcement it is as long as `max_completion_length` lets it be.
+        answer_tokens (`int`, *optional*):
+            The answer, with the end of the turn. By default as long as `max_completion_length` lets it be in reinforcement, and 8
+            elsewhere.
     """
 
     sharing: Sharing = Sharing()
     clip_size: tuple[int, int] = (640, 360)
     prompt_tokens: int | None = None
     question_tokens: int = 128
-    answer_tokens: int = 8
+    answer_tokens: int | None = None
 
 
 @dataclass(frozen=True)
@@ -157,7 +161,7 @@ def _sequence(recipe: Recipe, backbone: Backbone, assumptions: Assumptions) -> t
     else:
         clip = clip_of_prompt(backbone, max(prompt - assumptions.question_tokens, 0), recipe.num_frames)
     markers = 1 if num_latents else 0  # one ends the prompt, one begins the answer
-    answer = recipe["max_completion_length"] or assumptions.answer_tokens
+    answer = assumptions.answer_tokens or recipe["max_completion_length"] or _ANSWER_TOKENS
     return clip, Sequence(prompt + markers, num_latents, answer + markers)
 
 

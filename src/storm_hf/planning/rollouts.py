@@ -12,6 +12,8 @@ import torch
 from storm_hf.model import StormForConditionalGeneration
 from storm_hf.planning.dry_run import DryRun
 from storm_hf.planning.recipe import Recipe
+from storm_hf.reinforce.config import num_donor_rollouts
+from storm_hf.reinforce.rewards import donor_answer
 
 
 _PIXELS = "pixel_values_videos"
@@ -28,7 +30,8 @@ class GenerationBatch:
         num_rows (`int`):
             Number of roll-outs.
         num_at_once (`int`):
-            Most that are sampled at a time: those with latents of their own come before those that are fed a donor's.
+            Most that are sampled at a time: those with latents of their own come before those that are fed a donor's. With the
+            reward `donor_answer` none may find a donor, and all are sampled together.
         num_batches (`int`):
             Batches of passes that they are used for.
     """
@@ -45,12 +48,19 @@ class GenerationBatch:
         steps = recipe["steps_per_generation"] or recipe["gradient_accumulation_steps"]
         if whole is not None:
             steps = max(whole // (size * num_processes), 1)
-        num_generations, share = recipe["num_generations"], recipe["donor_share"]
-        num_given = min(max(round(share * num_generations), 1), num_generations - 1) if share else 0
-        num_rows = size * steps
-        num_at_once = -(-num_rows * max(num_given, num_generations - num_given) // num_generations)
+        num_rows, num_generations = size * steps, recipe["num_generations"]
         num_groups = -(-num_rows // num_generations)
+        num_at_once = -(-num_rows * _most_of_group(recipe) // num_generations)
         return cls(num_groups, num_rows, num_at_once, steps * recipe["num_iterations"])
+
+
+def _most_of_group(recipe: Recipe) -> int:
+    """Return how many roll-outs of a group are sampled at a time, at most."""
+    num_generations = recipe["num_generations"]
+    if donor_answer.__name__ in (recipe["rewards"] or ()):
+        return num_generations
+    num_given = num_donor_rollouts(recipe["donor_share"], num_generations)
+    return max(num_given, num_generations - num_given)
 
 
 @dataclass(frozen=True, eq=False)

@@ -45,6 +45,11 @@ _CHECKED = (
 )
 
 
+def num_donor_rollouts(donor_share: float, num_generations: int) -> int:
+    """Return how many of a group's `num_generations` roll-outs are fed a donor's latents: at least one and not all, if any."""
+    return min(max(round(donor_share * num_generations), 1), num_generations - 1) if donor_share else 0
+
+
 @with_help
 @dataclass
 class StormGRPOConfig(GRPOConfig):
@@ -120,8 +125,7 @@ class StormGRPOConfig(GRPOConfig):
     @property
     def num_donor_rollouts(self) -> int:
         """Number of roll-outs of a group that are fed a donor's latents."""
-        num_generations = int(self.num_generations)
-        return min(max(round(self.donor_share * num_generations), 1), num_generations - 1) if self.donor_share else 0
+        return num_donor_rollouts(self.donor_share, int(self.num_generations))
 
     @property
     def reward_names(self) -> Sequence[str]:

@@ -9,6 +9,8 @@ from torch import nn
 from transformers.utils import ModelOutput
 from trl.trainer.utils import FusedCausalLMOutput
 
+from storm_hf.evaluation.latent_words import latent_body
+
 
 @dataclass
 class _OutputWithLatents(FusedCausalLMOutput):
@@ -29,7 +31,6 @@ def collected_latents(model: nn.Module) -> Iterator[list[torch.Tensor]]:
     Yields:
         `list[torch.Tensor]`: One tensor of shape `(batch_size, num_latents, hidden_size)` for each forward pass so far.
     """
-    body = next(module for module in model.modules() if hasattr(module, "latent_projector"))
     latents: list[torch.Tensor] = []
 
     def collect(module: nn.Module, args: tuple, output: ModelOutput) -> None:
@@ -38,7 +39,7 @@ def collected_latents(model: nn.Module) -> Iterator[list[torch.Tensor]]:
     def pass_on(module: nn.Module, args: tuple, output: ModelOutput) -> ModelOutput:
         return output if "latents" in output else _OutputWithLatents(**output, latents=latents[-1])
 
-    handles = [body.register_forward_hook(collect), model.register_forward_hook(pass_on)]
+    handles = [latent_body(model).register_forward_hook(collect), model.register_forward_hook(pass_on)]
     try:
         yield latents
     finally:

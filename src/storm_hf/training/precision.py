@@ -12,6 +12,7 @@ from torch import nn
 from transformers import PreTrainedModel, TrainingArguments
 
 from storm_hf.errors import ConfigurationError
+from storm_hf.evaluation.latent_words import latent_body
 from storm_hf.model.rollout_storm import RolloutGradient
 
 
@@ -150,9 +151,10 @@ def gradient_error(
 
 
 def _observed(model: PreTrainedModel | PeftModel) -> list[nn.Parameter]:
-    projector = next(module.latent_projector for module in model.modules() if hasattr(module, "latent_projector"))
     layer = model.get_decoder().layers[0]
-    observed = [parameter for module in (projector, layer) for parameter in module.parameters()]
+    observed = [
+        parameter for module in (latent_body(model).latent_projector, layer) for parameter in module.parameters()
+    ]
     return [parameter for parameter in observed if parameter.requires_grad]
 
 

@@ -8,12 +8,14 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from itertools import pairwise
 
 import psutil
 import pytest
 from tests.evaluation.harness.standin import TASKS
 
 from storm_hf.errors import StageError
+from storm_hf.evaluation.harness.launch import log_file
 from storm_hf.evaluation.harness.run import EvaluationRun, evaluate
 from storm_hf.evaluation.harness.task_process import VERDICT, VariantTasks, results_file, samples_file, without_judge
 from storm_hf.evaluation.results import report_run
@@ -77,6 +79,12 @@ def without_times(text):
     return re.sub(r'"seconds": [\d.e-]+', "", text)
 
 
+def ends_of_bars(log):
+    """Done and total of each progress bar as it was last shown."""
+    shown = re.findall(r"Answering: .*?(\d+)/(\d+) \[", log.read_text())
+    return [last for last, (done, _) in pairwise([*shown, ("0", "0")]) if done == "0"]
+
+
 def answer_files(run, variant="storm"):
     return sorted(run.folder(variant).glob("answers-*.jsonl"))
 
@@ -129,6 +137,9 @@ def test_two_processes_write_what_one_writes(make_run, batch_size):
         evaluate(run)
     assert [path.name for path in answer_files(together)] == ["answers-0.jsonl", "answers-1.jsonl"]
     assert num_logged(together) == NUM_QUESTIONS
+    ends = ends_of_bars(log_file(together.folder("storm")))
+    assert len(ends) == len(TASKS)
+    assert all(done == total for done, total in ends), "a bar counts the share of its process"
     assert without_times(report_file(together)) == without_times(report_file(alone))
     for task in TASKS:
         assert [without_times(line) for line in sample_lines(together, task)] == [

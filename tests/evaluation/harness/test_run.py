@@ -91,20 +91,39 @@ def test_progress_counts_answers(run, fake_lmms_eval):
 
 
 def test_several_processes_share_a_variant_and_a_single_one_has_no_rank(run, fake_lmms_eval, monkeypatch):
-    monkeypatch.setenv("WORLD_SIZE", "8")  # of the job that the command runs in
+    of_job = {"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "8", "GROUP_RANK": "0"}
+    of_job |= {"ROLE_RANK": "5", "TORCHELASTIC_USE_AGENT_STORE": "True", "ACCELERATE_USE_DEEPSPEED": "true"}
+    for name, value in of_job.items():
+        monkeypatch.setenv(name, value)  # the command runs in a job of torchrun
     commands = fake_lmms_eval("")
     evaluate(replace(run, variants=("storm",), num_processes=2))
     evaluate(replace(run, variants=("direct",)))
     assert [variables.get("RANK") for _, variables in commands] == ["0", "1", None]
     assert [variables.get("WORLD_SIZE") for _, variables in commands] == ["2", "2", None]
+    assert [variables.get("LOCAL_RANK") for _, variables in commands] == ["0", "1", None]
+    assert [variables.get("LOCAL_WORLD_SIZE") for _, variables in commands] == ["2", "2", None]
+    others = of_job.keys() - {"RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"}
+    assert not any(others & variables.keys() for _, variables in commands)
     assert commands[0][0] == commands[1][0]
 
 
+def test_accelerate_takes_a_single_process_for_none_of_the_job(run, fake_lmms_eval, monkeypatch):
+    """lmms-eval makes an `Accelerator`, which would wait for the others."""
+    for name, value in {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "ACCELERATE_USE_FSDP": "true"}.items():
+        monkeypatch.setenv(name, value)
+    fake_lmms_eval(
+        "from accelerate import Accelerator; told = Accelerator()\n"
+        "assert (told.num_processes, str(told.distributed_type)) == (1, 'DistributedType.NO')"
+    )
+    evaluate(replace(run, variants=("storm",)))
+
+
 def test_run_goes_on_with_another_number_of_processes(run, fake_lmms_eval):
-    fake_lmms_eval("")
-    evaluate(replace(run, num_processes=2))
-    evaluate(replace(run, num_processes=3))
-    evaluate(run)
+    commands = fake_lmms_eval("")
+    for number in (2, 3, 1):
+        evaluate(replace(run, variants=("storm",), num_processes=number))
+    ranks = [(variables.get("RANK"), variables.get("WORLD_SIZE")) for _, variables in commands]
+    assert ranks == [("0", "2"), ("1", "2"), ("0", "3"), ("1", "3"), ("2", "3"), (None, None)]
 
 
 def test_error_of_any_process_is_told(run, fake_lmms_eval):

@@ -108,10 +108,13 @@ def test_reason_or_kill_goes_before_those_that_missed_the_process(tmp_path, code
         assert failed_rank(processes) == first
 
 
-def test_threads_of_a_processor_are_shared(tmp_path, monkeypatch):
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    monkeypatch.setattr(os, "cpu_count", lambda: 8)
-    with started("import os; print(os.environ.get('OMP_NUM_THREADS'))", tmp_path, 2) as processes:
+@pytest.mark.parametrize(("given", "expected"), [({"OMP_NUM_THREADS": "7"}, "7"), ({}, "3")])
+def test_processes_share_the_cores_that_they_may_use_unless_threads_are_given(monkeypatch, tmp_path, given, expected):
+    monkeypatch.setenv("OMP_NUM_THREADS", "5")  # the environment that is given counts, not this one
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(6)), raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    command = [sys.executable, "-S", "-c", "import os; print(os.environ['OMP_NUM_THREADS'])"]
+    with started_together(command, 2, tmp_path, given) as processes:
         for process in processes:
             process.wait()
-    assert [printed(tmp_path, rank) for rank in (0, 1)] == ["4\n", "4\n"]
+    assert [printed(tmp_path, rank).strip() for rank in (0, 1)] == [expected] * 2

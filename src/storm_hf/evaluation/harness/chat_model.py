@@ -39,7 +39,7 @@ class AnswerCounts(TokenCounts):
     answer: LoggedAnswer | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """All counts by their names."""
+        """Return all counts by their names."""
         return super().to_dict() if self.answer is None else self.answer.counts()
 
 
@@ -102,8 +102,10 @@ class StormChat(lmms):
         pending = {key: request.args for key, request in zip(keys, requests, strict=True) if key not in answers}
         self._processes.wait()  # until all have read the log, since they share what none of them found in it
         own: dict[str, LoggedAnswer] = {}
-        progress = tqdm(total=len(pending), disable=rank != 0, desc="Answering", unit="question")
-        for batch, inputs in self._encoded(self._batches(list(pending.values()))):
+        batches = self._batches(list(pending.values()))
+        total = sum(map(len, batches))
+        progress = tqdm(total=total, disable=rank != 0, desc="Answering", unit="question")
+        for batch, inputs in self._encoded(batches):
             given = self._loaded.answer(batch, inputs)
             named = {self._key_of(question): answer for question, answer in zip(batch, given, strict=True)}
             own.update(named)
@@ -114,8 +116,8 @@ class StormChat(lmms):
         answers.update(self._processes.gather(own))
         return [_result(answers[key]) for key in keys]
 
-    def _batches(self, requests: list[tuple[Any, ...]]) -> Iterator[list[HarnessQuestion]]:
-        """This process's share of the questions, in batches of those that want to be generated alike.
+    def _batches(self, requests: list[tuple[Any, ...]]) -> list[list[tuple[Any, ...]]]:
+        """Return the share of this process, in batches of requests that want to be generated alike.
 
         The longest come first: what does not fit into memory fails at once. Whole batches are shared, so that the numbers of an
         answer are those of one process to the last bit.
@@ -132,8 +134,7 @@ class StormChat(lmms):
             clips = [self._videos(chunk[0]) for chunk in chunks]
             order = clip_by_clip(clips)
             chunks, groups = [chunks[place] for place in order], [clips[place] for place in order]
-        for place in self._processes.share(groups):
-            yield [self._question(arguments) for arguments in chunks[place]]
+        return [chunks[place] for place in self._processes.share(groups)]
 
     def _videos(self, arguments: tuple[Any, ...]) -> tuple[str, ...]:
         return video_paths(self._conversation(arguments))
@@ -146,12 +147,13 @@ class StormChat(lmms):
         return ChatMessages(messages=doc_to_messages(self.task_dict[task][split][doc_id])).to_hf_messages()
 
     def _encoded(
-        self, batches: Iterator[list[HarnessQuestion]]
+        self, batches: list[list[tuple[Any, ...]]]
     ) -> Iterator[tuple[list[HarnessQuestion], dict[str, torch.Tensor]]]:
         """Decode the videos of the next batch while the model answers this one."""
         with ThreadPoolExecutor(max_workers=1) as reader:
             waiting = None
-            for batch in batches:
+            for requests in batches:
+                batch = [self._question(arguments) for arguments in requests]
                 encoding = reader.submit(self._loaded.encode, batch)
                 if waiting is not None:
                     yield waiting[0], waiting[1].result()

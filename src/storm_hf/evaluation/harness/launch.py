@@ -11,8 +11,18 @@ from accelerate.utils.other import get_free_port
 from storm_hf.evaluation.harness.task_process import FAILED
 
 
+# Variables of a job that the command runs in, by which torch and accelerate would take a process for one of that job's.
+_OF_JOB = (
+    *("RANK", "LOCAL_RANK", "GROUP_RANK", "ROLE_RANK", "ROLE_NAME"),
+    *("WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_WORLD_SIZE", "ROLE_WORLD_SIZE"),
+    *("ACCELERATE_USE_DEEPSPEED", "ACCELERATE_USE_FSDP", "ACCELERATE_USE_MEGATRON_LM"),
+    *("ACCELERATE_USE_PARALLELISM_CONFIG", "ACCELERATE_USE_SAGEMAKER"),
+)
+_OF_JOBS_AGENT = "TORCHELASTIC_"
+
+
 def log_file(folder: Path, rank: int = 0) -> Path:
-    """Path of what a process printed."""
+    """Return the path of what a process printed."""
     return folder / ("lmms_eval.log" if rank == 0 else f"lmms_eval-{rank}.log")
 
 
@@ -28,23 +38,23 @@ def started_together(
         command (`Sequence[str]`):
             The command of each process.
         num_processes (`int`):
-            Number of processes. A single one does not get the ranks that the environment names.
+            Number of processes. None of them belongs to a job whose ranks the environment names.
         folder (`Path`):
             Folder of the logs, see `log_file`.
         environment (`Mapping[str, str]`):
-            Environment of all processes.
+            Environment of all processes. Several get their share of the cores as `OMP_NUM_THREADS`, unless it is set.
 
     Yields:
         `list[subprocess.Popen]`: The processes by rank. Those that still run at the end of the block are terminated.
     """
-    alone = {name: value for name, value in environment.items() if name not in ("RANK", "WORLD_SIZE")}
+    alone = _without_job(environment)
     port = get_free_port()
     processes: list[subprocess.Popen[bytes]] = []
     with ExitStack() as logs:
         try:
             for rank in range(num_processes):
                 log = logs.enter_context(log_file(folder, rank).open("ab"))
-                own = {**alone, **(_variables(rank, num_processes, port) if num_processes > 1 else {})}
+                own = _with_rank(alone, rank, num_processes, port) if num_processes > 1 else alone
                 processes.append(subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=own))
             yield processes
         finally:
@@ -54,12 +64,24 @@ def started_together(
                 process.wait()
 
 
-def _variables(rank: int, num_processes: int, port: int) -> dict[str, str]:
+def _without_job(environment: Mapping[str, str]) -> dict[str, str]:
+    return {
+        name: value
+        for name, value in environment.items()
+        if name not in _OF_JOB and not name.startswith(_OF_JOBS_AGENT)
+    }
+
+
+def _with_rank(environment: Mapping[str, str], rank: int, num_processes: int, port: int) -> dict[str, str]:
     shared = {"WORLD_SIZE": num_processes, "LOCAL_WORLD_SIZE": num_processes, "MASTER_PORT": port}
-    threads = max(1, (os.cpu_count() or 1) // num_processes)
-    chosen = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", threads)}
-    variables = {**shared, **chosen, "RANK": rank, "LOCAL_RANK": rank}
-    return {"MASTER_ADDR": "127.0.0.1", **{name: str(value) for name, value in variables.items()}}
+    variables = {name: str(value) for name, value in {**shared, "RANK": rank, "LOCAL_RANK": rank}.items()}
+    threads = {"OMP_NUM_THREADS": str(max(1, _num_cores() // num_processes))}
+    return {**threads, **environment, "MASTER_ADDR": "127.0.0.1", **variables}
+
+
+def _num_cores() -> int:
+    """Return the number of cores that this process may use, which only some systems tell."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def are_running(processes: Sequence[subprocess.Popen[bytes]]) -> bool:
@@ -69,6 +91,6 @@ def are_running(processes: Sequence[subprocess.Popen[bytes]]) -> bool:
 
 
 def failed_rank(processes: Sequence[subprocess.Popen[bytes]]) -> int | None:
-    """Rank of the process that failed, or None. One that gave a reason or was killed goes before those that missed it."""
+    """Return the rank of the process that failed, or None. One that gave a reason or was killed goes before those that missed it."""
     codes = {rank: code for rank, process in enumerate(processes) if (code := process.poll())}
     return min(codes, key=lambda rank: (codes[rank] != FAILED, codes[rank] > 0, rank), default=None)

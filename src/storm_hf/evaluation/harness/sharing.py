@@ -45,7 +45,7 @@ class AnsweringProcesses:
         return self.rank == 0
 
     def share(self, groups: Sequence[Hashable]) -> list[int]:
-        """Positions of what this process does. The same groups give the same shares in every process.
+        """Return the positions of the items of this process. The same groups give the same shares in every process.
 
         Args:
             groups (`Sequence[Hashable]`):
