@@ -64,6 +64,14 @@ Model = Annotated[
     ),
 ]
 
+PromptTokens = Annotated[
+    int | None, typer.Option(min=1, help="Tokens of a prompt.  [dim]\\[default: what the clip gives][/dim]")
+]
+AnswerTokens = Annotated[
+    int | None,
+    typer.Option(min=1, help="Tokens of an answer.  [dim]\\[default: max_completion_length, else 8][/dim]"),
+]
+
 
 def plan_recipe(
     recipe: Annotated[
@@ -72,14 +80,9 @@ def plan_recipe(
     ],
     num_processes: Annotated[int, typer.Option(min=1, help="Processes, one for each GPU.")] = 1,
     zero: Zero = 0,
-    prompt_tokens: Annotated[
-        int | None, typer.Option(min=1, help="Tokens of a prompt.  [dim]\\[default: what the clip gives][/dim]")
-    ] = None,
+    prompt_tokens: PromptTokens = None,
     clip_size: Annotated[str, typer.Option(help="Width and height of the clips in pixels.")] = "640x360",
-    answer_tokens: Annotated[
-        int | None,
-        typer.Option(min=1, help="Tokens of an answer.  [dim]\\[default: max_completion_length, else 8][/dim]"),
-    ] = None,
+    answer_tokens: AnswerTokens = None,
     model: Model = None,
     gpu: GpuName = None,
     mfu: Annotated[float, typer.Option(min=0.01, max=1, help="Assumed share of the GPU's peak (MFU).")] = 0.4,
