@@ -136,15 +136,17 @@ def test_coconut_stages_train_on_what_latents_have_not_replaced(qwen_checkpoint,
     assert written.count("<|latent|>") == 4
 
 
+def tiny_run(checkpoint, folder):
+    """Settings of a run on tiny thoughts, which are written beside it."""
+    places = {"dataset_name": str(write_thoughts(folder / "data")), "output_dir": str(folder / "run")}
+    return {**TINY, "model_name_or_path": str(checkpoint), **places, "report_to": "none"}
+
+
 @pytest.mark.slow
 def test_growing_latents_share_the_targets_of_the_data_set(qwen_checkpoint, tmp_path):
     content = {
-        **TINY,
-        "model_name_or_path": str(qwen_checkpoint),
-        "dataset_name": str(write_thoughts(tmp_path / "data")),
-        "output_dir": str(tmp_path / "run"),
+        **tiny_run(qwen_checkpoint, tmp_path),
         "max_steps": 1,
-        "report_to": "none",
         "align": {"whitening_rank": 4},
         "stages": {"growing": {"num_latents": [2, 3]}},
     }
@@ -158,13 +160,9 @@ def test_growing_latents_share_the_targets_of_the_data_set(qwen_checkpoint, tmp_
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # TRL's
 def test_reinforcement_is_the_third_stage_of_a_run(qwen_checkpoint, tmp_path):
     content = {
-        **TINY,
-        "model_name_or_path": str(qwen_checkpoint),
-        "dataset_name": str(write_thoughts(tmp_path / "data")),
-        "output_dir": str(tmp_path / "run"),
+        **tiny_run(qwen_checkpoint, tmp_path),
         "num_latents": 3,
         "max_steps": 1,
-        "report_to": "none",
         "align": {"whitening_rank": 4},
         "grpo": {"num_generations": 4, "max_completion_length": 2, "gradient_checkpointing": False},
         "stages": [{"kind": "align"}, {"kind": "answer"}, {"kind": "grpo"}],
@@ -199,12 +197,8 @@ def wait_for(path, process):
 @pytest.mark.slow
 def test_interrupted_run_ends_in_the_weights_of_the_two_scripts(qwen_checkpoint, tmp_path):
     content = {
-        **TINY,
-        "model_name_or_path": str(qwen_checkpoint),
-        "dataset_name": str(write_thoughts(tmp_path / "data")),
-        "output_dir": str(tmp_path / "run"),
+        **tiny_run(qwen_checkpoint, tmp_path),
         "num_latents": 3,
-        "report_to": "none",
         "stages": [{"kind": "align", "max_steps": 2, "whitening_rank": 4}, {"kind": "answer", "max_steps": 40}],
     }
     recipe = tmp_path / "run.yaml"
