@@ -10,6 +10,7 @@ Axes: B batch, S sequence, D hidden size, H attention heads.
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -368,7 +369,8 @@ class SegmentRunner:
             return None
         num_rows = len(self.pieces[0].last_hidden_state)
         layers = zip(*(piece.router_logits for piece in self.pieces), strict=True)
-        return tuple(torch.cat([by_row(piece, num_rows) for piece in layer], dim=1).flatten(0, 1) for layer in layers)
+        pieces = [[piece.reshape(num_rows, -1, piece.shape[-1]) for piece in layer] for layer in layers]  # flat or not
+        return tuple(torch.cat(layer, dim=1).flatten(0, 1) for layer in pieces)
 
 
 def _copy(inputs: Any) -> Any:
@@ -376,11 +378,6 @@ def _copy(inputs: Any) -> Any:
     if isinstance(inputs, dict):
         return {name: _copy(value) for name, value in inputs.items()}
     return inputs.clone(memory_format=torch.contiguous_format) if isinstance(inputs, torch.Tensor) else inputs
-
-
-def by_row(router_logits: torch.Tensor, num_rows: int) -> torch.Tensor:
-    """The router logits of one layer, which come flat or not, as (B, S, experts)."""
-    return router_logits.reshape(num_rows, -1, router_logits.shape[-1])
 
 
 def _join(pieces: tuple[torch.Tensor | None, ...]) -> torch.Tensor | None:
@@ -396,6 +393,27 @@ def _stack_queries(pieces: tuple[torch.Tensor | None, ...]) -> torch.Tensor | No
         return None
     num_keys = attended[-1].shape[-1]
     return torch.cat([nn.functional.pad(piece, (0, num_keys - piece.shape[-1])) for piece in attended], dim=2)
+
+
+def checkpointed_layers(model: nn.Module) -> list[GradientCheckpointingLayer]:
+    """The layers that a rollout recomputes in its backward pass; none where nothing is checkpointed.
+
+    Raises:
+        ConfigurationError: If layers are checkpointed in the reentrant way.
+    """
+    if not (model.training and torch.is_grad_enabled()):
+        return []
+    layers = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
+    checkpointed = [layer for layer in layers if layer.gradient_checkpointing]
+    for layer in checkpointed:
+        checkpoint = layer._gradient_checkpointing_func
+        if isinstance(checkpoint, partial) and checkpoint.keywords.get("use_reentrant", True):
+            raise ConfigurationError(
+                "Expected checkpointed layers with `use_reentrant=False`, got reentrant ones: those lose the gradient "
+                "that reaches the rollout through the keys and values of earlier steps, silently. Call "
+                '`model.activation_checkpointing_enable({"use_reentrant": False})`.'
+            )
+    return layers if checkpointed else []
 
 
 class checkpointing_with_cache:  # noqa: N801 (a context manager, used like a function)

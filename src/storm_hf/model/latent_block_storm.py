@@ -17,6 +17,7 @@ from typing import Self
 
 import torch
 from torch import nn
+from transformers.modeling_outputs import ModelOutput
 
 from .configuration_storm import StormConfig
 from .errors_storm import BackboneError, LatentError
@@ -245,6 +246,24 @@ class RowAlignment:
         target = list(states.shape)
         target[dim] = self.home.shape[1]
         return states.gather(dim, self.home.view(shape).expand(target))
+
+    def move_output_back(self, output: ModelOutput) -> None:
+        """Move all that a backbone returned for each token back to the caller's columns, in place."""
+        output.last_hidden_state = self.move_back(output.last_hidden_state)
+        if output.hidden_states is not None:
+            output.hidden_states = tuple(
+                layer if layer is None else self.move_back(layer) for layer in output.hidden_states
+            )
+        if output.attentions is not None:
+            output.attentions = tuple(
+                layer if layer is None else self.move_back(self.move_back(layer, dim=2), dim=3)
+                for layer in output.attentions
+            )
+        if output.router_logits is not None:  # flat or not
+            output.router_logits = tuple(
+                self.move_back(layer.reshape(len(self.home), -1, layer.shape[-1])).flatten(0, 1)
+                for layer in output.router_logits
+            )
 
 
 class feeding_latents:  # noqa: N801 (a context manager, used like a function)

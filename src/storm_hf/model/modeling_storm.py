@@ -41,13 +41,7 @@ from .errors_storm import ConfigurationError
 from .generation_storm import StormGenerationMixin
 from .halting_storm import HaltingHead, StepAnswers, refuse_beside_answers
 from .latent_block_storm import LatentBlock, find_latent_block, refuse_embedded_block, refuse_without_block
-from .rollout_storm import (
-    LatentForward,
-    LatentIntervention,
-    RolloutGradient,
-    StormModelOutput,
-    read_to_thought,
-)
+from .rollout_storm import LatentForward, LatentIntervention, RolloutGradient, StormModelOutput, read_to_thought
 from .step_mask_storm import check_layers, hide_thought, hides_thought
 from .thought_adapter_storm import acting, insert_thought_adapter, thought_layers
 from .video_features_storm import flatten_features, unflatten_features

@@ -8,16 +8,21 @@ Axes: B batch, S sequence, K latent steps, D hidden size.
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
 from transformers import PreTrainedModel
 from transformers.cache_utils import Cache
-from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import ModelOutput
 
-from .cache_storm import ReplayCache, SegmentRunner, by_row, checkpointing_with_cache, open_cache, rollout_state
+from .cache_storm import (
+    ReplayCache,
+    SegmentRunner,
+    checkpointed_layers,
+    checkpointing_with_cache,
+    open_cache,
+    rollout_state,
+)
 from .errors_storm import ConfigurationError, LatentError
 from .latent_block_storm import LatentBlock, RowAlignment, feeding_latents
 from .step_mask_storm import as_mask, check_unchunked, mask_of_single_tokens, step_attention
@@ -272,7 +277,8 @@ class LatentForward:
         output = self._think(
             rows.move(input_ids, padding), rows.move(mask), rows.move(position_ids), use_cache=False, inputs=inputs
         )
-        return _move_back(output, rows)
+        rows.move_output_back(output)
+        return output
 
     def _think(
         self,
@@ -303,14 +309,8 @@ class LatentForward:
         if runner.cache is not None:
             state = rollout_state(runner.cache)
             state.is_seen_later, state.adapter_acts = is_seen_later, bool(self.thought_layers)
-        return StormModelOutput(
-            last_hidden_state=runner.last_hidden_state,
-            cache=None if use_cache is False or isinstance(runner.cache, ReplayCache) else runner.cache,
-            hidden_states=runner.hidden_states,
-            attentions=runner.attentions,
-            router_logits=runner.router_logits,
-            latents=latents,
-        )
+        is_kept = use_cache is not False and not isinstance(runner.cache, ReplayCache)
+        return _output_of(runner, runner.cache if is_kept else None, latents)
 
     def _open_cache(self, is_checkpointing: bool) -> Cache:
         text_config = self.config.get_text_config(decoder=True)
@@ -367,7 +367,7 @@ class LatentForward:
         self, input_ids: torch.Tensor, mask: torch.Tensor | None, positions: torch.Tensor, inputs: dict[str, Any]
     ) -> tuple[SegmentRunner, torch.Tensor]:
         """The bounded rollout: the prompt, then K steps, the last of which takes the rest of the sequence along."""
-        layers = self._checkpointed_layers()
+        layers = checkpointed_layers(self.model)
         cache = self._open_cache(is_checkpointing=bool(layers)) if self.cache is None else self.cache
         runner, tokens = self._open(cache, input_ids, mask, positions, inputs)
         has_padding = self.block.has_padding or not self.block.is_aligned  # moved rows are padded
@@ -466,21 +466,6 @@ class LatentForward:
         reads_ids = bool(getattr(self.config.get_text_config(), "hidden_size_per_layer_input", 0))
         return step if has_form and not reads_ids and not self.thought_layers else None
 
-    def _checkpointed_layers(self) -> list[GradientCheckpointingLayer]:
-        if not (self.model.training and torch.is_grad_enabled()):
-            return []
-        layers = [module for module in self.model.modules() if isinstance(module, GradientCheckpointingLayer)]
-        checkpointed = [layer for layer in layers if layer.gradient_checkpointing]
-        for layer in checkpointed:
-            checkpoint = layer._gradient_checkpointing_func
-            if isinstance(checkpoint, partial) and checkpoint.keywords.get("use_reentrant", True):
-                raise ConfigurationError(
-                    "Expected checkpointed layers with `use_reentrant=False`, got reentrant ones: those lose the gradient "
-                    "that reaches the rollout through the keys and values of earlier steps, silently. Call "
-                    '`model.activation_checkpointing_enable({"use_reentrant": False})`.'
-                )
-        return layers if checkpointed else []
-
     def _kept_state(self) -> torch.Tensor:
         state = None if self.cache is None else rollout_state(self.cache).last_hidden_state
         if state is None:
@@ -524,29 +509,15 @@ def read_to_thought(
     runner, tokens = think._open(cache, input_ids, attention_mask, position_ids, inputs)
     think._read_prompt(runner, tokens, inputs)
     rollout_state(cache).adapter_acts = True
+    return _output_of(runner, cache)
+
+
+def _output_of(runner: SegmentRunner, cache: Cache | None, latents: torch.Tensor | None = None) -> StormModelOutput:
     return StormModelOutput(
         last_hidden_state=runner.last_hidden_state,
         cache=cache,
         hidden_states=runner.hidden_states,
         attentions=runner.attentions,
         router_logits=runner.router_logits,
+        latents=latents,
     )
-
-
-def _move_back(output: StormModelOutput, rows: RowAlignment) -> StormModelOutput:
-    assert output.last_hidden_state is not None
-    output.last_hidden_state = rows.move_back(output.last_hidden_state)
-    if output.hidden_states is not None:
-        output.hidden_states = tuple(
-            layer if layer is None else rows.move_back(layer) for layer in output.hidden_states
-        )
-    if output.attentions is not None:
-        output.attentions = tuple(
-            layer if layer is None else rows.move_back(rows.move_back(layer, dim=2), dim=3)
-            for layer in output.attentions
-        )
-    if output.router_logits is not None:
-        output.router_logits = tuple(
-            rows.move_back(by_row(layer, len(rows.home))).flatten(0, 1) for layer in output.router_logits
-        )
-    return output
