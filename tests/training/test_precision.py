@@ -79,6 +79,9 @@ def test_frozen_model_in_16_bits_stays_so():
 # --- casts of weights, once a step -----------------------------------------------------------------------------------
 
 
+_COPIES = (torch.ops.aten._to_copy.default, torch.ops.aten.copy_.default)
+
+
 class Casts(TorchDispatchMode):
     """Counts casts of matrices to bfloat16, by their shape."""
 
@@ -87,9 +90,10 @@ class Casts(TorchDispatchMode):
         self.counts = Counter()
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        if func is torch.ops.aten._to_copy.default and (kwargs or {}).get("dtype") == torch.bfloat16:
-            self.counts[tuple(args[0].shape)] += 1
-        return func(*args, **(kwargs or {}))
+        result = func(*args, **(kwargs or {}))
+        if func in _COPIES and (args[-1].dtype, result.dtype) == (torch.float32, torch.bfloat16):
+            self.counts[tuple(result.shape)] += 1
+        return result
 
 
 KEYS = (16, 32)  # shape of the projections to keys and values, and of nothing else: towers and adapters have others
@@ -114,7 +118,7 @@ def trained(stage, kind, adapter, folder, **settings):
 @pytest.mark.parametrize("adapter", ["LoRA", "thought adapter"])
 def test_casting_frozen_weights_once_changes_no_bit(stage, adapter, kind, tmp_path, monkeypatch):
     held, num_casts = trained(stage, kind, adapter, tmp_path / "held")
-    monkeypatch.setattr("storm_hf.training.trainer.frozen_weights_cast", lambda model, dtype: nullcontext())
+    monkeypatch.setattr("storm_hf.training.trainer.frozen_weights_cast", lambda *_: nullcontext())
     again, num_casts_again = trained(stage, kind, adapter, tmp_path / "again")
     assert logged(held, "loss") == logged(again, "loss")
     assert logged(held, "grad_norm") == logged(again, "grad_norm")
@@ -141,6 +145,19 @@ def test_frozen_weights_are_whole_again_after_a_step_that_failed():
         assert {layer.input_layernorm.weight.dtype, embedding.weight.dtype, model.dtype} == {torch.float32}
         raise ZeroDivisionError
     assert torch.equal(layer.mlp.up_proj.weight, before)
+
+
+def test_casts_of_frozen_weights_lie_in_the_memory_of_the_step_before_and_follow_the_weights():
+    model, memory = tiny_storm("qwen2_5_vl").requires_grad_(False), {}
+    weight = model.get_decoder().layers[0].mlp.up_proj.weight
+    places = []
+    for _ in range(2):
+        weight.data.mul_(2)  # as an adapter that is merged writes
+        with frozen_weights_cast(model, torch.bfloat16, memory):
+            places.append(weight.data_ptr())
+            cast = weight.clone()
+        assert torch.equal(cast, weight.bfloat16())
+    assert places[0] == places[1] != weight.data_ptr()
 
 
 def test_deepspeed_and_compiled_models_are_left_alone(tmp_path, monkeypatch):

@@ -52,7 +52,9 @@ def train_whole_in_float32(model: PreTrainedModel, args: TrainingArguments) -> N
 
 
 @contextmanager
-def frozen_weights_cast(model: PreTrainedModel | PeftModel, dtype: torch.dtype) -> Iterator[None]:
+def frozen_weights_cast(
+    model: PreTrainedModel | PeftModel, dtype: torch.dtype, memory: dict[nn.Parameter, torch.Tensor] | None = None
+) -> Iterator[None]:
     """Hold the frozen matrices of a language model in the precision of autocast while it is open: for one training step.
 
     Autocast casts a weight that is trained once for all passes of a forward pass, but a frozen one whenever it is read: in a
@@ -64,13 +66,17 @@ def frozen_weights_cast(model: PreTrainedModel | PeftModel, dtype: torch.dtype) 
             The model, its weights in one piece.
         dtype (`torch.dtype`):
             Precision of autocast.
+        memory (`dict`, *optional*):
+            Casts of the step before, which those of this one overwrite: to allocate them anew takes most of the time.
     """
+    memory = {} if memory is None else memory
     layers = [layer for layer in model.get_decoder().modules() if type(layer) is nn.Linear]
     weights = [layer.weight for layer in layers if not layer.weight.requires_grad and layer.weight.dtype not in HALF]
     masters = [weight.data for weight in weights]
-    casts = [master.to(dtype) for master in masters]
-    for weight, cast in zip(weights, casts, strict=True):
-        weight.data = cast
+    for weight, master in zip(weights, masters, strict=True):
+        if weight not in memory:
+            memory[weight] = torch.empty_like(master, dtype=dtype)
+        weight.data = memory[weight].copy_(master)
     try:
         yield
     finally:

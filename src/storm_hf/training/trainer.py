@@ -178,6 +178,7 @@ class StormTrainer(CheckpointingTrainer, SFTTrainer):
         config, args, accelerator = self.model.config, self.args, self.accelerator
         self._meter = ThroughputMeter.of_run(self.model, args)
         self._row_draws = RowDraws(args, accelerator)
+        self._frozen_casts: dict[nn.Parameter, torch.Tensor] = {}
         self._language = LanguageRegularizer.of_run(plain_rows, self.processing_class, config, args, accelerator)
 
     # --- To be extended by a stage, beside `stage_loss` and `save_beside` ----------------------------------------------
@@ -410,7 +411,7 @@ class StormTrainer(CheckpointingTrainer, SFTTrainer):
         if self.is_deepspeed_enabled or self.args.torch_compile or is_sharded(self.model):
             return once
         if (dtype := _AUTOCAST.get(self.accelerator.mixed_precision)) is not None:
-            once.enter_context(frozen_weights_cast(self.model, dtype))
+            once.enter_context(frozen_weights_cast(self.model, dtype, self._frozen_casts))
         has_adapter = is_peft_model(self.model) or getattr(self.model.config, "thought_adapter", None) is not None
         if self.args.device.type == "cpu" and not has_adapter:
             once.enter_context(gathered_weight_gradients(self.model))
