@@ -67,7 +67,7 @@ def frozen_weights_cast(
         dtype (`torch.dtype`):
             Precision of autocast.
         memory (`dict`, *optional*):
-            Casts of the step before, which those of this one overwrite: to allocate them anew takes most of the time.
+            Casts of the step before, which those of this one overwrite: to allocate them anew takes as long again.
     """
     memory = {} if memory is None else memory
     layers = [layer for layer in model.get_decoder().modules() if type(layer) is nn.Linear]
