@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, PngImagePlugin
+from PIL import ExifTags, Image, PngImagePlugin
 
 
 LETTERS = "A1b2C3d4E5" * 8
@@ -48,6 +48,14 @@ def _picture(**words: str) -> bytes:
     for name, value in words.items():
         info.add_text(name, value, zip=True)
     Image.new("RGB", (4, 4)).save(file, "png", pnginfo=info)
+    return file.getvalue()
+
+
+def _photo(document: str) -> bytes:
+    file, picture = io.BytesIO(), Image.new("RGB", (4, 4))
+    tags = picture.getexif()
+    tags[ExifTags.Base.DocumentName] = document
+    picture.save(file, "jpeg", exif=tags)
     return file.getvalue()
 
 
@@ -133,6 +141,9 @@ PATHS: dict[str, str | bytes] = {
     "path_of_windows.ini": "model = C:\\Users\\jo\\base",
     "path_of_share.txt": "model on \\\\server\\share\\base",
     "path.json": json.dumps({"from": "/data"}),
+    "path_beside_weights.safetensors": _weights(made_from="/data/runs/7"),
+    "path_in_picture.png": _picture(Source="drawn from /home/jo/clips/1.mp4"),
+    "path_in_photo.jpg": _photo("/Users/jo/Pictures/1.jpg"),
 }
 SEEDS = {**SECRETS, **PICKLES, **PATHS}
 CONFIGURED = (

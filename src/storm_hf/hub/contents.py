@@ -8,7 +8,7 @@ import io
 import pickletools
 import re
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -58,7 +58,7 @@ def check_file(path: Path, name: str) -> str | None:
             Its path in the repository.
 
     Returns:
-        `str`, *optional*: Its text, if it is one.
+        `str`, *optional*: Its text, if it is one; of weights and pictures the words that they carry.
 
     Raises:
         PublicationError: If it holds a credential or a pickle, or is of a kind that cannot be looked into; the message names
@@ -69,8 +69,7 @@ def check_file(path: Path, name: str) -> str | None:
     with path.open("rb") as file:
         head = file.read(4096)
     if name.endswith(".safetensors"):
-        _check_weights(path, name)
-        return None
+        return _checked_words(_words_in_weights(path, name), name)
     if _PICKLES.fullmatch(path.name.lower()) or path.stat().st_size > _LARGEST_READ:
         raise _pickled(name)
     content = path.read_bytes()
@@ -81,10 +80,9 @@ def check_file(path: Path, name: str) -> str | None:
         return None
     text = text_of(content)
     if text is not None:
-        check_secrets(text, name)
-        return text
+        return _checked_words([text], name)
     _check_binary(content, name)
-    return None
+    return _checked_words(_words_in_picture(content, name), name) if content.startswith(_PICTURES) else None
 
 
 def check_secrets(text: str, place: str) -> None:
@@ -162,13 +160,19 @@ def _closed(name: str, reason: str) -> PublicationError:
     )
 
 
-def _check_weights(path: Path, name: str) -> None:
+def _checked_words(words: Sequence[str | bytes], name: str) -> str:
+    """Look for secrets in words, encoded ones too, and join those that are text."""
+    check_secrets("\n".join(word.decode("latin-1") if isinstance(word, bytes) else word for word in words), name)
+    return "\n".join(filter(None, (text_of(word) if isinstance(word, bytes) else word for word in words)))
+
+
+def _words_in_weights(path: Path, name: str) -> list[str | bytes]:
     try:
         with safe_open(path, framework="np") as weights:
             words = weights.metadata() or {}
     except (SafetensorError, OSError) as error:
         raise _closed(name, "holds no whole safetensors") from error
-    check_secrets("\n".join([*words, *words.values()]), name)
+    return [*words, *words.values()]
 
 
 def _check_arrays(content: bytes, name: str) -> None:
@@ -192,18 +196,16 @@ def _check_binary(content: bytes, name: str) -> None:
         raise _closed(name, "is of no kind that is known")
     if _holds_key(content):
         raise _credential(name)
-    if content.startswith(_PICTURES):
-        check_secrets("\n".join(_words_in_picture(content, name)), name)
 
 
-def _words_in_picture(content: bytes, name: str) -> list[str]:
+def _words_in_picture(content: bytes, name: str) -> list[str | bytes]:
     try:
         with Image.open(io.BytesIO(content)) as picture:
             picture.load()
             values = [*picture.info.values(), *getattr(picture, "text", {}).values(), *picture.getexif().values()]
     except (OSError, ValueError, SyntaxError) as error:
         raise _closed(name, "is no whole picture") from error
-    return [value.decode("latin-1") if isinstance(value, bytes) else str(value) for value in values]
+    return [value if isinstance(value, bytes) else str(value) for value in values]
 
 
 def _members(content: bytes) -> list[str]:
