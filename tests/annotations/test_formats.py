@@ -103,6 +103,22 @@ def test_line_that_is_no_row_is_rejected_with_its_number(folder, text, reason):
     assert [(each.line, each.id, each.reason) for each in rejected] == [(3, None, reason)]
 
 
+@pytest.mark.parametrize("name", ["lines.jsonl", "list.json"])
+def test_row_with_a_key_twice_is_rejected_and_costs_no_other(folder, name):
+    """Python would take the last value: another answer, or a question with an option less."""
+    texts = [json.dumps(each) for each in ROWS]
+    texts[1] = texts[1].replace('"answer": "a dog"', '"answer": "a cat", "answer": "a dog"')
+    texts[3] = texts[3].replace('["a cat", "a dog"]', '{"A": "a cat", "B": "a dog", "B": "a bird"}')
+    (folder / "lines.jsonl").write_text("\n".join(texts))
+    (folder / "list.json").write_text(f"[{', '.join(texts)}]")
+    kept, rejected = read(folder / name)
+    assert [each.id for each in kept] == ["0", "2", "4"]
+    assert [(each.line, each.id, each.reason) for each in rejected] == [
+        (2, "1", "The row has the key 'answer' twice."),
+        (4, "3", "The row has the key 'B' twice."),
+    ]
+
+
 @pytest.mark.parametrize(("end", "kept_rows", "row_number"), [(-1, 5, 5), (-30, 4, 5), (20, 0, 1)])
 def test_list_that_breaks_off_keeps_the_rows_before(folder, end, kept_rows, row_number):
     (folder / "list.json").write_text(json.dumps(ROWS)[:end])

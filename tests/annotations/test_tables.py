@@ -66,3 +66,22 @@ def test_parquet_file_with_a_column_twice_is_refused_as_a_table_is(folder):
     pyarrow.parquet.write_table(pyarrow.table(cells, names=names), folder / "twice.parquet")
     with pytest.raises(DatasetError, match=r"twice\.parquet to have each column once but it has answer several times"):
         read(folder / "twice.parquet")
+
+
+def test_whole_numbers_of_columns_with_empty_cells_name_ids_clips_and_answers(folder):
+    """Such a column holds floats: 401 is 401.0 in it, and there is no clip of that name."""
+    (folder / "layout.yaml").write_text(
+        'fields: {id: qid, video: video, question: question, options: options, answer: answer}\nvideo_path: "{video}.mp4"\n'
+        "join: {file: more.json, by: qid, name: question}\n"
+    )
+    (folder / "more.json").write_text('{"7": "How many?", "8": "How much?"}')
+    make_clips(folder, "401.mp4")
+    columns = {"qid": [7.0, 8.0, None], "video": [401.0, 401.0, None], "answer": [3.0, 2.5, None]}
+    options = {"options": [[2.0, 3.0], None, None]}
+    pyarrow.parquet.write_table(pyarrow.table(columns | options), folder / "rows.parquet")
+    kept, rejected = read(folder / "rows.parquet", layout=str(folder / "layout.yaml"))
+    assert [(each.id, each.video.name, each.options, each.answer) for each in kept] == [
+        ("7", "401.mp4", ("2", "3"), "3"),
+        ("8", "401.mp4", (), "2.5"),
+    ]
+    assert [each.line for each in rejected] == [3]

@@ -205,7 +205,7 @@ def look_up(row: Mapping[str, Any], path: str) -> Any:
         return row[path]
     value: Any = row
     for part in path.split("."):
-        part = PLACEHOLDER.sub(lambda match: str(row.get(match[1])), part)
+        part = PLACEHOLDER.sub(lambda match: written(row.get(match[1])), part)
         if isinstance(value, Mapping):
             value = value.get(part)
         elif isinstance(value, Sequence) and not isinstance(value, str) and part.isdigit():
@@ -242,14 +242,14 @@ def required(row: Mapping[str, Any], paths: Sequence[str], what: str) -> Any:
 
 
 def text_of(value: object, what: str) -> str:
-    """Text, without blanks around it. Numbers are written out.
+    """Text, without blanks around it. Numbers are written out; see `written`.
 
     Raises:
         DatasetError: If it is a list or a mapping, blank, or text that was not UTF-8.
     """
     if not isinstance(value, (str, int, float)):
         raise DatasetError(f"The {what} should be text but is {shown(value)}.")
-    text = str(value).strip()
+    text = written(value).strip()
     if not text:
         raise DatasetError(f"The {what} is empty.")
     try:
@@ -257,6 +257,11 @@ def text_of(value: object, what: str) -> str:
     except UnicodeEncodeError as error:  # the readers make lone surrogates of bytes that are no UTF-8
         raise DatasetError(f"The {what} is not valid UTF-8.") from error
     return text
+
+
+def written(value: object) -> str:
+    """Write a value of a row as text. A whole number that a table with empty cells made 3.0 is 3."""
+    return str(int(value) if isinstance(value, float) and value.is_integer() else value)
 
 
 def optional_text(value: object, what: str) -> str | None:

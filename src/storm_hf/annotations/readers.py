@@ -6,13 +6,14 @@ no other; a streaming parser that is strict about them would end there.
 
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from json import JSONDecodeError, JSONDecoder
 from pathlib import Path
 from typing import Any, TextIO
 
-from storm_hf.annotations.layout import Join, Layout
+from storm_hf.annotations.layout import Join, Layout, written
 from storm_hf.annotations.record import Rejection, Row
 from storm_hf.annotations.source import SourceConfig
 from storm_hf.annotations.tables import csv_rows, parquet_rows
@@ -67,15 +68,34 @@ def folder_of(source: SourceConfig) -> Path:
 _CHUNK = 1 << 16
 _LONGEST_ROW = 1 << 24  # characters; a row of that length has its brackets wrong
 _SOMETHING = re.compile(r"[^ \t\r\n]")
-_PARSE = JSONDecoder().raw_decode
+
+
+class _Decoder(JSONDecoder):
+    """Decoder that keeps the name of a key that an object has twice, of which Python's takes the last one."""
+
+    def __init__(self) -> None:
+        self.repeated: str | None = None
+        super().__init__(object_pairs_hook=self._object)
+
+    def raw_decode(self, s: str, idx: int = 0) -> tuple[Any, int]:
+        """Parse the value at a place, and begin anew with keys."""
+        self.repeated = None
+        return super().raw_decode(s, idx)
+
+    def _object(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        content = dict(pairs)
+        if len(content) < len(pairs):
+            self.repeated = next(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
+        return content
 
 
 def _json_lines(path: Path) -> Iterator[Row | Rejection]:
     """Yield the rows of a JSON Lines file; blank lines are none. Their numbers are those of the lines."""
+    decoder = _Decoder()
     with _open(path) as file:
         for line, text in enumerate(file, start=1):
             if text.strip():
-                yield _row_of(line, text)
+                yield _row_of(line, text, decoder)
 
 
 def json_list(path: Path, key: str, nested: Sequence[str] = ()) -> Iterator[Row | Rejection]:
@@ -105,7 +125,7 @@ def json_list(path: Path, key: str, nested: Sequence[str] = ()) -> Iterator[Row 
         try:
             while mark != "]":
                 number += 1
-                yield _checked(number, text.value())
+                yield _checked(number, text.value(), text.repeated)
                 mark = text.take(",]")
         except DatasetError as error:
             yield _broken(number, error)
@@ -121,7 +141,7 @@ def _grouped_rows(text: "_JsonText", nested: Sequence[str]) -> Iterator[Row | Re
             name = text.value()
             text.take(":")
             for content in _flat(text.value(), {nested[0]: name}, nested[1:]):
-                yield _checked(number, content)
+                yield _checked(number, content, text.repeated)
                 number += 1
             mark = text.take(",}")
     except DatasetError as error:
@@ -149,6 +169,12 @@ class _JsonText:
         self._file = file
         self._window = ""
         self._at = 0
+        self._decoder = _Decoder()
+
+    @property
+    def repeated(self) -> str | None:
+        """Key that an object within the last value has twice."""
+        return self._decoder.repeated
 
     def peek(self) -> str:
         """The next character that is no blank, or nothing at the end."""
@@ -172,7 +198,7 @@ class _JsonText:
         self.peek()
         while True:
             try:
-                value, end = _PARSE(self._window, self._at)
+                value, end = self._decoder.raw_decode(self._window, self._at)
             except (ValueError, RecursionError) as error:
                 if not self._read_on():
                     raise DatasetError(f"{_reason(error)}.") from error
@@ -213,16 +239,18 @@ def _go_to_list(text: _JsonText, path: Path, key: str) -> None:
     )
 
 
-def _row_of(line: int, text: str) -> Row | Rejection:
+def _row_of(line: int, text: str, decoder: _Decoder) -> Row | Rejection:
     try:
-        return _checked(line, json.loads(text))
+        return _checked(line, decoder.decode(text), decoder.repeated)
     except (ValueError, RecursionError) as error:
         return Rejection(line, None, f"The line is no valid JSON: {_reason(error)}.", {})
 
 
-def _checked(line: int, content: object) -> Row | Rejection:
+def _checked(line: int, content: object, repeated: str | None) -> Row | Rejection:
     if isinstance(content, dict):
-        return Row(line, content)
+        if repeated is None:
+            return Row(line, content)
+        return Rejection(line, None, f"The row has the key {repeated!r} twice.", content)
     return Rejection(line, None, f"The row should be an object but is of the type {type(content).__name__}.", {})
 
 
@@ -292,7 +320,7 @@ def _join_rows(rows: Iterator[Row | Rejection], join: Join, annotations: Path) -
     """
     further = _further_fields(join, annotations)
     for row in rows:
-        if isinstance(row, Row) and (more := further.get(str(row.content.get(join.by)))):
+        if isinstance(row, Row) and (more := further.get(written(row.content.get(join.by)))):
             row = replace(row, content={**more, **row.content})
         yield row
 
@@ -314,4 +342,4 @@ def _further_fields(join: Join, annotations: Path) -> dict[str, Mapping[str, Any
     if isinstance(content, Mapping):
         return {str(key): {join.name: value} for key, value in content.items()}
     rows = content if isinstance(content, list) else []
-    return {str(row[join.by]): row for row in rows if isinstance(row, Mapping) and join.by in row}
+    return {written(row[join.by]): row for row in rows if isinstance(row, Mapping) and join.by in row}
