@@ -15,7 +15,7 @@ from trl import GRPOTrainer
 
 from storm_hf import StormAnswerConfig, StormForConditionalGeneration, StormGRPOTrainer, load_rows
 from storm_hf.checkpoints import load_checkpoint
-from storm_hf.errors import CheckpointError, ConfigurationError, DatasetError
+from storm_hf.errors import CheckpointError, ConfigurationError, DatasetError, StageError
 from storm_hf.inputs.features import cache_video_features
 from storm_hf.reinforce.rewards import donor_answer, latent_use
 from storm_hf.target_trajectory.trajectory import TargetTrajectory
@@ -133,6 +133,23 @@ def test_accumulated_batches_are_one_batch(qwen_checkpoint, rows, tmp_path):
     parts = trained(qwen_checkpoint, rows, tmp_path / "parts", **split)
     assert logged(parts, "reward") == logged(whole, "reward")
     assert logged(parts, "grad_norm") == pytest.approx(logged(whole, "grad_norm"), rel=1e-4)
+
+
+def test_weight_that_is_not_finite_stops_the_run_and_is_named(qwen_checkpoint, rows, tmp_path):
+    """`Trainer` would log a loss of 0, and its step would break every other weight."""
+
+    def break_a_weight(completions, trainer_state, **columns):
+        if trainer_state.global_step == 1:  # between the roll-outs of the second step and their loss
+            trainer.model.model.latent_projector.layers[1].weight.data[0, 0] = float("nan")
+        return by_letters(completions)
+
+    trainer = tiny_grpo(qwen_checkpoint, rows, tmp_path, rewards=break_a_weight, max_steps=3)
+    with pytest.raises(
+        StageError, match="got nan in step 2: the weight `model.latent_projector.layers.1.weight` is not"
+    ):
+        trainer.train()
+    assert len(logged(trainer, "loss")) == 1
+    assert all(weight.isfinite().all() for weight in trainer.model.get_decoder().parameters())
 
 
 def test_model_that_would_halt_thinks_for_all_steps_and_its_head_is_frozen(qwen_checkpoint, rows, tmp_path):

@@ -33,6 +33,7 @@ from storm_hf.reinforce.rollout import Rollouts, RolloutSampler, question_text
 from storm_hf.target_trajectory.trajectory import FILE_NAME, TargetTrajectory
 from storm_hf.training.arguments import EvaluationRows, Rows, load_parts, record_prompts, refuse_arguments
 from storm_hf.training.checkpointing import CheckpointingTrainer
+from storm_hf.training.precision import check_loss
 from storm_hf.training.samplers import with_arrays
 from storm_hf.training.trained_weights import choose_trained_weights, freeze_halting_head
 
@@ -289,16 +290,26 @@ class StormGRPOTrainer(CheckpointingTrainer, GRPOTrainer):
         return replayed.log_probs, replayed.entropy, replayed.aux_loss
 
     def _compute_loss(self, model: nn.Module, inputs: dict[str, Any]) -> torch.Tensor:
-        """Compute TRL's loss, and add the divergence of the latents."""
+        """Compute TRL's loss, and add the divergence of the latents.
+
+        Raises:
+            StageError: If the loss of training is not finite.
+        """
         self._replayed = inputs
         loss = super()._compute_loss(model, inputs)
-        if not self.beta or not self.args.latent_noise:
-            return loss
+        if self.beta and self.args.latent_noise:
+            loss = loss + self._divergence(inputs)
+        if self.model.training:
+            check_loss(loss, self.state.global_step + 1, inputs, self.model)
+        return loss
+
+    def _divergence(self, inputs: dict[str, Any]) -> torch.Tensor:
+        """Weighted divergence of the latents of the last replay from those of the reference."""
         divergence = self.policy.divergence(self._means, inputs["ref_means"], inputs["std"]).mean()
         mode = "train" if self.model.training else "eval"
         self._metrics[mode]["latent_kl"].append(self.accelerator.gather(divergence.detach()).mean().item())
         num_parts = self.current_gradient_accumulation_steps if mode == "train" else 1
-        return loss + self.beta * divergence / num_parts
+        return self.beta * divergence / num_parts
 
 
 def find_targets(folder: str | None, model_folder: str | os.PathLike[str] | None) -> TargetTrajectory | None:

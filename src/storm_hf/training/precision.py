@@ -11,7 +11,7 @@ from peft import PeftModel
 from torch import nn
 from transformers import PreTrainedModel, TrainingArguments
 
-from storm_hf.errors import ConfigurationError
+from storm_hf.errors import ConfigurationError, StageError
 from storm_hf.evaluation.latent_words import latent_body
 from storm_hf.model.rollout_storm import RolloutGradient
 
@@ -82,6 +82,16 @@ def frozen_weights_cast(
     finally:
         for weight, master in zip(weights, masters, strict=True):
             weight.data = master
+
+
+def check_loss(loss: torch.Tensor, step: int, batch: Mapping[str, Any], model: nn.Module) -> None:
+    """Make sure that a loss is finite, since `Trainer` would log 0 for it and go on. It waits for the device.
+
+    Raises:
+        StageError: If it is not; see `explain_loss`.
+    """
+    if not torch.isfinite(loss).all():
+        raise StageError(explain_loss(float(loss.detach()), step, batch, model))
 
 
 def explain_loss(loss: float, step: int, batch: Mapping[str, Any], model: nn.Module) -> str:

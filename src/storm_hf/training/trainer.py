@@ -25,7 +25,7 @@ from transformers import (
 from transformers.utils import ModelOutput
 from trl import SFTTrainer
 
-from storm_hf.errors import ConfigurationError, StageError
+from storm_hf.errors import ConfigurationError
 from storm_hf.inputs.collator import IGNORED_LABEL, AnswerCollator, with_fewer_latents
 from storm_hf.inputs.prompts import PromptEncoder
 from storm_hf.model import StormConfig, add_latent_tokens
@@ -36,7 +36,7 @@ from storm_hf.training.checkpointing import CheckpointingTrainer
 from storm_hf.training.config import StormTrainingConfig
 from storm_hf.training.language_regularizer import LanguageRegularizer, choose_language
 from storm_hf.training.learning_rates import rates_of_parts, split_parameter_groups
-from storm_hf.training.precision import explain_loss, frozen_weights_cast, gradient_error
+from storm_hf.training.precision import check_loss, frozen_weights_cast, gradient_error
 from storm_hf.training.rank_consistency import check_ranks_match, forward_signatures, is_sharded, unshard_lm_head
 from storm_hf.training.samplers import (
     LengthGroupedRows,
@@ -397,8 +397,7 @@ class StormTrainer(CheckpointingTrainer, SFTTrainer):
             self._warn_of_gradient_error()
         with self._weights_read_once():
             loss = super().training_step(model, inputs, num_items_in_batch)
-        if not torch.isfinite(loss).all():
-            raise StageError(explain_loss(float(loss), self.state.global_step + 1, inputs, self.model))
+        check_loss(loss, self.state.global_step + 1, inputs, self.model)
         return loss
 
     def _weights_read_once(self) -> ExitStack:
