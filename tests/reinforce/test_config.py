@@ -17,6 +17,7 @@ QUIET = {"use_cpu": True, "bf16": False, "report_to": "none"}
         ({"sync_ref_model": True, "beta": 0.1}, "the same when resumed"),
         ({"cast_lm_head_to_fp32": True}, "The head is the backbone's"),
         ({"chat_template_kwargs": {"a": 1}}, "Rows bring their own"),
+        ({"bf16_full_eval": True}, "would round the weights themselves"),
         ({"remove_unused_columns": True}, "rewards read all their columns"),
         ({"estimator": "both"}, "`estimator` must be one of pathwise, score, got 'both'"),
         ({"latent_noise": -1}, "`latent_noise` must be a number of 0 or more"),

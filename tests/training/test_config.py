@@ -109,6 +109,8 @@ def test_model_argument_out_of_range_is_refused(arguments):
         {"padding_free": True},
         {"dataset_kwargs": {"skip_prepare_dataset": False}},
         {"activation_offloading": True},
+        {"bf16_full_eval": True},
+        {"fp16_full_eval": True},
     ],
     ids=lambda setting: next(iter(setting)),
 )

@@ -12,6 +12,7 @@ from storm_hf.inputs.wording import QuestionStyle
 from storm_hf.reinforce.replay import Estimator
 from storm_hf.reinforce.rewards import OF_DONORS, find_rewards
 from storm_hf.settings import NonNegativeFloat, PositiveInt, check_values, with_help
+from storm_hf.training.config import ROUNDS_WEIGHTS
 from storm_hf.video.library_backends import check_video_backend, video_backend
 
 
@@ -32,6 +33,8 @@ _REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
     "cast_lm_head_to_fp32": ((False,), "The head is the backbone's. Load the model with `dtype: float32`."),
     "use_liger_kernel": ((False,), "It replaces the forward pass that rolls out."),
     "chat_template_kwargs": ((None,), "Rows bring their own, in a column of this name."),
+    "bf16_full_eval": ((False,), ROUNDS_WEIGHTS),
+    "fp16_full_eval": ((False,), ROUNDS_WEIGHTS),
     "remove_unused_columns": ((False, None), "Rows are encoded, and rewards read all their columns."),
 }
 _CHECKED = (

@@ -15,7 +15,8 @@ from storm_hf.training.device import workers_to_spare
 from storm_hf.video.library_backends import check_video_backend, video_backend
 
 
-# Settings of SFTConfig that prepare texts, each with the values that change nothing, and why others are refused.
+ROUNDS_WEIGHTS = "An evaluation outside of training would round the weights themselves, which are then trained on or saved. Set `bf16` or `fp16`."
+# Settings of SFTConfig that prepare texts, or harm the weights, each with the values that are taken, and why others are refused.
 _WITHOUT_EFFECT: dict[str, tuple[tuple[Any, ...], str]] = {
     "max_length": (
         (None,),
@@ -35,6 +36,8 @@ _WITHOUT_EFFECT: dict[str, tuple[tuple[Any, ...], str]] = {
     "packing_strategy": (("bfd",), "Rows are not packed."),
     "eval_packing": ((None, False), "Rows are not packed."),
     "padding_free": ((False,), "Every row has a latent block at the same columns of the batch."),
+    "bf16_full_eval": ((False,), ROUNDS_WEIGHTS),
+    "fp16_full_eval": ((False,), ROUNDS_WEIGHTS),
 }
 # Settings that are checked against their annotations; the others have checks of their own, or are those of `Trainer`.
 _CHECKED = (
