@@ -9,6 +9,7 @@ from tests.training.tiny_training import STAGES, tiny_trainer
 
 from storm_hf.errors import CheckpointError
 from storm_hf.pipeline.lock import locked
+from storm_hf.pipeline.paths import with_origin
 from storm_hf.training.resume import FILE_NAME, claimed_run, learned_settings
 
 
@@ -97,6 +98,25 @@ def test_run_that_goes_on_with_other_settings_says_which(begun, changed, caplog)
 def test_run_that_goes_on_with_its_own_settings_says_nothing_of_them(begun, caplog):
     tiny_trainer("answer", "qwen2_5_vl", begun, max_steps=1, **SAVED).train(resume_from_checkpoint=True)
     assert "goes on with other settings" not in caplog.text
+
+
+def test_run_that_goes_on_with_other_rows_or_from_another_model_says_which(begun, caplog):
+    """It keeps the weights of the old ones, although the command names the new ones."""
+
+    def begin(model, rows):
+        trainer = tiny_trainer("answer", "qwen2_5_vl", begun, max_steps=1, **SAVED)
+        trainer.model.config.name_or_path = model
+        with_origin(trainer.train_dataset, rows)
+        trainer.train(resume_from_checkpoint=True)
+
+    begin("runs/base", "data/one")  # the first run knew neither
+    assert "goes on with other settings" not in caplog.text
+    begin("runs/base", "data/one")
+    assert "goes on with other settings" not in caplog.text
+    begin("runs/base", "data/two")
+    assert "settings: train_dataset was data/one and is now data/two." in caplog.text
+    begin("runs/other", "data/two")
+    assert "settings: model was runs/base and is now runs/other." in caplog.text
 
 
 def test_setting_that_a_run_of_before_did_not_know_had_its_default(begun, caplog):

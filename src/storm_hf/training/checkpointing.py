@@ -117,7 +117,8 @@ class CheckpointingTrainer(Trainer):
             resume_from_checkpoint = None if newest is None else str(newest)
         try:
             is_resumed = resume_from_checkpoint is not None
-            with claimed_run(self.args, is_resumed):
+            model, rows = self.model.config.name_or_path, origin_of(self.train_dataset)
+            with claimed_run(self.args, is_resumed, model=model, train_dataset=rows):
                 self.begin_run(is_resumed)
                 return super().train(resume_from_checkpoint, trial, ignore_keys_for_eval)
         finally:

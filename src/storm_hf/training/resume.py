@@ -169,14 +169,17 @@ logger = logging.getLogger(__name__)
 
 
 @contextmanager
-def claimed_run(args: TrainingArguments, is_resumed: bool) -> Iterator[None]:
+def claimed_run(args: TrainingArguments, is_resumed: bool, **trained: str | None) -> Iterator[None]:
     """Hold the output folder of a run while it trains; on the first process alone.
 
     Args:
         args ([`~transformers.TrainingArguments`]):
             Settings of the run.
         is_resumed (`bool`):
-            Whether it goes on from a checkpoint. Settings that differ from those that it began with are logged as a warning.
+            Whether it goes on from a checkpoint. What differs from the settings, the model or the rows that it began with is logged
+            as a warning.
+        trained (`str`, *optional*):
+            Name of the model and of the rows, where they are known.
 
     Raises:
         CheckpointError: If another training writes to the folder, or the run would begin anew over complete checkpoints.
@@ -190,16 +193,17 @@ def claimed_run(args: TrainingArguments, is_resumed: bool) -> Iterator[None]:
             raise CheckpointError(
                 f"Another training writes its checkpoints to {folder}. Wait for it, or choose another `output_dir`."
             )
-        _check_start(args, folder, is_resumed)
+        settings = learned_settings(args) | {name: place for name, place in trained.items() if place}
+        _check_start(args, folder, is_resumed, settings)
         if (folder / FILE_NAME).exists():  # an earlier run of this package has written here
             _remove_half_written(folder)
-        write_json(folder / FILE_NAME, learned_settings(args))
+        write_json(folder / FILE_NAME, settings)
         yield
 
 
-def _check_start(args: TrainingArguments, folder: Path, is_resumed: bool) -> None:
+def _check_start(args: TrainingArguments, folder: Path, is_resumed: bool, settings: dict[str, Any]) -> None:
     if is_resumed:
-        _compare_settings(folder, args)
+        _compare_settings(folder, args, settings)
         return
     newest = newest_complete_checkpoint(folder)
     if newest is not None and not args.overwrite_output_dir:
@@ -217,15 +221,17 @@ def learned_settings(args: TrainingArguments) -> dict[str, Any]:
     return {name: settings[name] for name in sorted({*_SETTINGS, *own}) if name in settings}
 
 
-def _compare_settings(folder: Path, args: TrainingArguments) -> None:
-    path, settings = folder / FILE_NAME, learned_settings(args)
-    defaults = {field.name: field.default for field in dataclasses.fields(args) if field.name in settings}
-    before = (
-        {**defaults, **read_json(path)} if path.exists() else settings
-    )  # a run of before a setting had its default
-    names = sorted(name for name in {*before, *settings} if before.get(name) != settings.get(name))
+def _compare_settings(folder: Path, args: TrainingArguments, settings: dict[str, Any]) -> None:
+    path = folder / FILE_NAME
+    before = read_json(path) if path.exists() else settings
+    defaults = {field.name: field.default for field in dataclasses.fields(args)}
+    # A run of before a setting had its default. Of places that only one of the two knows, nothing can be said.
+    pairs = {name: (before.get(name, defaults.get(name)), settings.get(name)) for name in {*before, *settings}}
+    names = sorted(
+        name for name, (was, now) in pairs.items() if was != now and (name in defaults or None not in (was, now))
+    )
     if names:
-        changes = ", ".join(f"{name} was {before.get(name)} and is now {settings.get(name)}" for name in names)
+        changes = ", ".join(f"{name} was {pairs[name][0]} and is now {pairs[name][1]}" for name in names)
         logger.warning(
             "The run in %s goes on with other settings: %s. It does not end as one that had them from the start.",
             folder,
