@@ -2,7 +2,7 @@
 
 import copy
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any, TypeAlias
 
@@ -79,8 +79,21 @@ def refuse_arguments(
             f"One process sees {args.n_gpu} GPUs, on which `Trainer` would use `nn.DataParallel`. Start the script with "
             "`accelerate launch`, or set CUDA_VISIBLE_DEVICES to one of them."
         )
+    _check_rows(train_dataset)
+
+
+def _check_rows(train_dataset: object) -> None:
     if train_dataset is None:
         raise ConfigurationError("Expected `train_dataset`, got none. `load_rows(name)` gives its splits.")
+    if isinstance(train_dataset, Mapping):
+        raise ConfigurationError(
+            f"Expected the rows of one split as `train_dataset`, got the splits {', '.join(train_dataset)}. Give one of them: "
+            f"`train_dataset=rows[{next(iter(train_dataset), 'train')!r}]`."
+        )
+    if isinstance(train_dataset, str):
+        raise ConfigurationError(
+            f"Expected rows as `train_dataset`, got the text {train_dataset[:80]!r}. `load_rows(name)` gives the splits of a data set."
+        )
     if isinstance(train_dataset, Dataset) and len(train_dataset) == 0:
         raise ConfigurationError(
             "Expected rows to train on, got a `train_dataset` without any. Look at what filters it."
