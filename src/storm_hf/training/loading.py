@@ -35,11 +35,11 @@ class StormModelConfig(ModelConfig):
 
     Parameters:
         latent_projector (`str`, *optional*):
-            For a plain checkpoint: `"linear"` (the default), `"mlp"` or `"identity"` (the paper's, which goes with
-            `latent_scale: 1.0`: otherwise the hidden state is fed times the size of an embedding). A STORM has its own.
+            For a plain checkpoint: `"linear"` (the default), `"mlp"` or `"identity"` (the paper's: the hidden state itself). A
+            STORM has its own.
         latent_scale (`float`, *optional*):
             Factor between a latent and the embedding that is fed; see [`StormConfig`]. By default the checkpoint's own, and
-            for a plain one the root mean square of its token embeddings.
+            for a plain one the root mean square of its token embeddings, or 1 for `latent_projector: identity`.
         latent_attention (`str`, *optional*):
             Context of a latent, `"full"` or `"step"`; see [`StormConfig`]. By default the checkpoint's own, and for a plain
             one `"full"`.
