@@ -9,7 +9,7 @@ from PIL import Image
 from tests.training.row_forms import ANSWER, FORMS, QUESTION, STORES, assistant, embedded, frame_forms, user
 from tests.training.tiny_videos import load_tiny, prompt_encoder, write_thoughts
 
-from storm_hf.errors import DatasetError
+from storm_hf.errors import DatasetError, VideoReadError
 from storm_hf.inputs.collator import AnswerCollator
 from storm_hf.inputs.features import cache_video_features
 from storm_hf.training.loading import load_rows
@@ -183,6 +183,8 @@ def wrong_rows(video):
         "truth": ({**question, "answer": True}, "in `answer`, got True"),
         "no option": ({**question, "answer": "z"}, "'z' is none of the options x, y"),
         "one option": ({**question, "options": ["x"]}, "Expected 2 to 26 options but got 1"),
+        "repeated option": ({**question, "options": ["x", "y", "x"]}, "options that differ but got x, y, x"),
+        "empty option": ({**question, "options": ["x", " "]}, r"one of \['x', ' '\] is empty"),
         "nothing": ({"text": "x"}, r"got the columns \['id', 'text'\]"),
         "two answers": ({"prompt": user(seen), "completion": [*assistant(), *assistant()]}, "one assistant message"),
         "empty completion": ({"prompt": user(seen), "completion": []}, "got 0"),
@@ -239,6 +241,20 @@ def test_row_that_cannot_be_read_is_named(wrong, collate, videos):
     good = FORMS["question"](videos[0])
     with pytest.raises(DatasetError, match="^Row 1 of the batch: "):
         collate([good, row])
+
+
+@pytest.mark.parametrize("form", ["embedded", "file"])
+def test_row_whose_video_is_broken_is_named(form, collate, tmp_path):
+    """The file that is written for embedded bytes is gone by the time that the message is read."""
+    path = tmp_path / "broken.mp4"
+    path.write_bytes(b"no video" * 99)
+    video, name = (
+        (str(path), str(path))
+        if form == "file"
+        else ({"bytes": path.read_bytes(), "path": "a.mp4"}, "the embedded video")
+    )
+    with pytest.raises(VideoReadError, match=f"^The row 'seven': {name} is not a video: "):
+        collate([{"id": "seven", "video": video, "question": QUESTION, "answer": ANSWER}])
 
 
 @pytest.mark.parametrize("answer", ["x", "X.", "It is red, so x"])

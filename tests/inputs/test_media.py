@@ -1,12 +1,18 @@
 """One rule says which frames of a clip are read, for training, for questions and for the estimate of a length."""
 
+import io
+import random
+import warnings
+from contextlib import suppress
+
 import pytest
+from PIL import ExifTags, Image
 from tests.tiny import tiny_processor
 from tests.video.clips import encode, numbered_frames, numbers
 
 from storm_hf.errors import DatasetError
 from storm_hf.evaluation import read_clip
-from storm_hf.inputs.media import load_clip
+from storm_hf.inputs.media import load_clip, load_picture
 from storm_hf.model.processing_storm import MAX_FRAMES
 from storm_hf.training.loading import load_rows
 from storm_hf.training.samplers import clip_size
@@ -71,3 +77,37 @@ def test_annotation_file_is_no_data_set(tmp_path):
     (tmp_path / "annotations.jsonl").write_text("{}\n")
     with pytest.raises(DatasetError, match=r"Expected a built data set, .* got the file .*annotations\.jsonl"):
         load_rows(str(tmp_path / "annotations.jsonl"))
+
+
+def saved(picture, form, **options):
+    file = io.BytesIO()
+    picture.save(file, form, **options)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("form", ["picture", "path", "url", "bytes", "embedded"])
+def test_photo_is_turned_as_a_viewer_shows_it(form, tmp_path):
+    photo, path = Image.new("RGB", (8, 4), "red"), tmp_path / "photo.jpg"
+    tags = photo.getexif()
+    tags[ExifTags.Base.Orientation] = 6  # a phone that was held upright
+    path.write_bytes(saved(photo, "JPEG", exif=tags))
+    given = {
+        "picture": Image.open(io.BytesIO(path.read_bytes())),
+        "path": path,
+        "url": f"file://{path}",
+        "bytes": path.read_bytes(),
+        "embedded": {"bytes": path.read_bytes(), "path": "elsewhere.jpg"},
+    }
+    assert load_picture(given[form]).size == (4, 8)
+
+
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF"])
+def test_damaged_picture_of_a_row_is_read_or_named(form):
+    draws, whole = random.Random(0), saved(Image.new("RGB", (40, 40), "red"), form)
+    for _ in range(100):
+        content = bytearray(whole)
+        for _ in range(draws.randint(1, 8)):
+            content[draws.randrange(len(content))] = draws.randrange(256)
+        with suppress(DatasetError), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            load_picture(bytes(content[: draws.randint(1, len(content))]))

@@ -9,8 +9,8 @@ from tests.processors import PROCESSORS, stock_processor
 from tests.tiny import tiny_config
 from transformers import LlavaOnevisionProcessor
 
-from storm_hf.errors import ConfigurationError, DatasetError
-from storm_hf.inputs.collator import append_answers
+from storm_hf.errors import ConfigurationError, DatasetError, PromptError
+from storm_hf.inputs.collator import AnswerCollator, append_answers
 from storm_hf.inputs.prompts import PromptEncoder
 from storm_hf.model import StormConfig, add_latent_tokens
 from storm_hf.model.bottleneck_storm import ClipFreeRows
@@ -154,3 +154,12 @@ def test_mask_grows_with_the_answer_and_with_the_block(encoder):
     longer = append_answers(batch, [torch.tensor([5, 6])], 0)
     assert longer["clip_token_mask"].shape == longer["input_ids"].shape
     assert not longer["clip_token_mask"][0, -2:].any()
+
+
+@pytest.mark.parametrize("kind", ["qwen3_vl", "glm4v"])
+def test_row_that_a_processor_refuses_is_named(kind):
+    """These processors read two frames at a time, and refuse a clip of one."""
+    encoder = make_encoder(kind)
+    rows = [{**ask(clip(frames)), "completion": "left"} for frames in (4, 1, 4)]
+    with pytest.raises(PromptError, match=r"^Row 1 of the batch: the processor cannot take it: t:1 must be larger"):
+        AnswerCollator(encoder)(rows)

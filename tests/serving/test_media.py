@@ -17,7 +17,7 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 from tests.tiny import tiny_processor
 from tests.video import clips
 
@@ -167,6 +167,14 @@ def picture(form, size=(8, 4)):
 @pytest.mark.parametrize("form", ["PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF"])
 def test_common_kinds_of_pictures_are_read(form):
     assert MediaPolicy().image(as_uri(picture(form))).size == (8, 4)
+
+
+def test_photo_is_turned_as_in_training():
+    file, photo = io.BytesIO(), Image.new("RGB", (8, 4), "red")
+    tags = photo.getexif()
+    tags[ExifTags.Base.Orientation] = 6  # a phone that was held upright
+    photo.save(file, "JPEG", exif=tags)
+    assert MediaPolicy().image(as_uri(file.getvalue())).size == (4, 8)
 
 
 @pytest.mark.parametrize("form", ["PPM", "SGI", "DDS", "PCX", "ICO", "EPS", "PDF", "TGA"])

@@ -66,6 +66,11 @@ FORMS: dict[str, Callable[[str], Row]] = {
     },
     "url": lambda video: {"prompt": user({"type": "video", "url": f"file://{video}"}), "completion": ANSWER},
     "path": lambda video: {"prompt": user({"type": "video", "path": video}), "completion": ANSWER},
+    "absent keys as None": lambda video: {
+        "prompt": user({"type": "video", "url": None, "path": video, "fps": None, "max_pixels": None}),
+        "completion": ANSWER,
+        "chat_template_kwargs": None,
+    },
     "video_url": lambda video: {
         "prompt": user({"type": "video_url", "video_url": {"url": f"file://{video}"}}),
         "completion": ANSWER,
@@ -119,4 +124,5 @@ STORES: dict[str, Callable[[Row, Path], Row]] = {
     "dataset": lambda row, folder: Dataset.from_list([row])[0],
     "parquet": as_parquet,
     "jsonl": as_jsonl,
+    "pandas": lambda row, folder: Dataset.from_list([row]).to_pandas().iloc[0].to_dict(),
 }

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
-from storm_hf.inputs.prompts import PromptEncoder, Row, pad_rows
+from storm_hf.inputs.prompts import PromptEncoder, Row, encode_rows, pad_rows
 from storm_hf.model.configuration_storm import StormConfig
 from storm_hf.model.rollout_storm import PER_TOKEN_INPUTS
 
@@ -31,7 +31,7 @@ class AnswerCollator:
 
     def __call__(self, rows: Sequence[Row]) -> dict[str, torch.Tensor]:
         """Collate `rows` to model inputs with `labels`, which are -100 everywhere but on the answers."""
-        batch = self.prompts(rows)
+        batch = encode_rows(self.prompts, rows)
         answers = [self.encode_answer(self.prompts.completion(row, position)) for position, row in enumerate(rows)]
         return append_answers(batch, answers, self.prompts.processor.tokenizer.pad_token_id)
 

@@ -14,7 +14,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from storm_hf.errors import DatasetError
+import numpy as np
+
+from storm_hf.errors import DatasetError, VideoReadError
 from storm_hf.inputs.wording import QuestionStyle, format_answer, format_question
 
 
@@ -48,15 +50,21 @@ def naming_row(row: Row, position: int) -> Iterator[None]:
 
     Args:
         row (`Mapping`):
-            The row, named by its `id` if it has one.
+            The row.
         position (`int`):
             Its position in the batch or the data set.
     """
     try:
         yield
     except DatasetError as error:
-        name = f"The row {row['id']!r}" if row.get("id") is not None else f"Row {position} of the batch"
-        raise DatasetError(f"{name}: {error}") from error
+        raise DatasetError(f"{row_name(row, position)}: {error}") from error
+    except VideoReadError as error:
+        raise VideoReadError(f"{row_name(row, position)}: {error}", error.timeout_seconds) from error
+
+
+def row_name(row: Row, position: int) -> str:
+    """Name a row in a message: by its `id`, or by its position where it has none."""
+    return f"The row {row['id']!r}" if row.get("id") is not None else f"Row {position} of the batch"
 
 
 def read_messages(row: Row, style: QuestionStyle) -> list[Message]:
@@ -182,7 +190,9 @@ def own_sampling(part: Part) -> dict[str, Any]:
 
 
 def _without_none(value: object) -> Any:
-    """Leave out what is None in mappings: Arrow gives every one all keys that any has."""
+    """Leave out what is None in mappings: Arrow gives every one all keys that any has, and pandas its lists as arrays."""
+    if isinstance(value, np.ndarray) and value.dtype == object:
+        value = value.tolist()
     if isinstance(value, Mapping):
         return {name: _without_none(item) for name, item in value.items() if item is not None}
     return [_without_none(item) for item in value] if isinstance(value, list | tuple) else value

@@ -12,7 +12,7 @@ from datasets import Array2D, Array3D, Dataset, Features, List, Value
 from transformers import ProcessorMixin
 
 from storm_hf.errors import BackboneError, DatasetError
-from storm_hf.inputs.prompts import CACHED_PROMPT, CACHED_STYLE, COLUMNS_OF_A_PROMPT, PromptEncoder
+from storm_hf.inputs.prompts import CACHED_PROMPT, CACHED_STYLE, COLUMNS_OF_A_PROMPT, PromptEncoder, encode_rows
 from storm_hf.inputs.wording import QuestionStyle
 from storm_hf.model.modeling_storm import StormForConditionalGeneration
 from storm_hf.model.video_features_storm import to_float16
@@ -91,7 +91,7 @@ def _cached_columns(model: StormForConditionalGeneration, example: dict[str, lis
 def _encode_rows(
     rows: Sequence[dict[str, Any]], encoder: PromptEncoder, model: StormForConditionalGeneration
 ) -> dict[str, list[Any]]:
-    batch = encoder(rows)
+    batch = encode_rows(encoder, rows)
     videos = [encoder.count(row, "video") for row in rows]
     if "pixel_values" in batch:
         raise DatasetError(

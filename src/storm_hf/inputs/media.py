@@ -1,7 +1,9 @@
 """Videos and pictures of a row, in every form that data sets have them, as frames."""
 
 import io
+import struct
 import tempfile
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,18 +11,23 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from transformers import ProcessorMixin
 from transformers.image_utils import load_image
 from transformers.video_utils import VideoMetadata
 
-from storm_hf.errors import DatasetError, first_line
+from storm_hf.errors import DatasetError, VideoReadError, first_line
 from storm_hf.model.processing_storm import MAX_FRAMES, frame_sampling
 from storm_hf.video import VideoClip, read_video
 from storm_hf.video.source import open_video
 
 
 _UNTIMED_FPS = 1.0  # of frames that come without times
+# Errors of Pillow about files that are no pictures, or damaged. Its plugins raise most of them.
+DAMAGED_PICTURE = (
+    *(ArithmeticError, EOFError, LookupError, OSError, SyntaxError, TypeError, ValueError),
+    *(struct.error, zlib.error, Image.DecompressionBombError),
+)
 
 
 def load_clip(
@@ -85,7 +92,8 @@ def video_file(video: object) -> Iterator[Path]:
         with tempfile.TemporaryDirectory(prefix="storm-video-") as folder:
             path = Path(folder, Path(str(video.get("path") or "embedded")).name)
             path.write_bytes(video["bytes"])
-            yield path
+            with _embedded_video_named(path):
+                yield path
         return
     place = video.get("path") or video.get("url") if isinstance(video, Mapping) else video
     if not isinstance(place, str | Path) or not str(place):
@@ -96,6 +104,15 @@ def video_file(video: object) -> Iterator[Path]:
     if str(place).startswith(("http://", "https://", "data:")):
         raise DatasetError(f"Expected a video on this machine, got {str(place)[:60]}. Download it first.")
     yield _local(place)
+
+
+@contextmanager
+def _embedded_video_named(path: Path) -> Iterator[None]:
+    """Leave the file that was written for the bytes of a row out of what its reading raises."""
+    try:
+        yield
+    except VideoReadError as error:
+        raise VideoReadError(str(error).replace(str(path), "the embedded video"), error.timeout_seconds) from error
 
 
 def _local(place: str | Path) -> Path:
@@ -187,7 +204,7 @@ def _rgb_frames(frames: np.ndarray) -> np.ndarray:
 
 
 def load_picture(picture: object) -> Image.Image:
-    """Read a picture in RGB.
+    """Read a picture in RGB, turned as a viewer shows it.
 
     Args:
         picture (`str`, `Path`, `dict`, `np.ndarray` or [`~PIL.Image.Image`]):
@@ -208,10 +225,10 @@ def load_picture(picture: object) -> Image.Image:
             return load_image(str(picture) if is_remote else str(_local(picture)))
         if hasattr(picture, "shape"):
             return Image.fromarray(np.asarray(picture)).convert("RGB")
-    except (OSError, ValueError, TypeError, UnidentifiedImageError) as error:
+        if isinstance(picture, Image.Image):
+            return load_image(picture)
+    except DAMAGED_PICTURE as error:
         raise DatasetError(f"The picture {str(picture)[:80]!r} cannot be read: {first_line(error)}.") from error
-    if isinstance(picture, Image.Image):
-        return picture.convert("RGB")
     raise DatasetError(f"Expected a picture or the path of one, got {type(picture).__name__}.")
 
 

@@ -27,6 +27,7 @@ from storm_hf.inputs.conversation import (
     read_answer,
     read_messages,
     read_options,
+    row_name,
     template_arguments,
 )
 from storm_hf.inputs.media import load_clip, load_picture, video_metadata
@@ -261,6 +262,29 @@ class PromptEncoder:
                 f"The cached prompt was written with question_style {style!r}, but {self.question_style!r} is asked for. Call "
                 f"`cache_video_features(..., question_style={self.question_style!r})` again."
             )
+
+
+def encode_rows(prompts: PromptEncoder, rows: Sequence[Row]) -> dict[str, torch.Tensor]:
+    """Encode prompts, and name the row that a processor refuses, as Qwen3-VL's does a clip of one frame.
+
+    Args:
+        prompts ([`PromptEncoder`]):
+            Encodes them.
+        rows (`Sequence[Mapping]`):
+            The rows.
+
+    Raises:
+        PromptError: If the processor refuses a row.
+    """
+    try:
+        return prompts(rows)
+    except StormError:
+        raise
+    except ValueError:
+        for position, row in enumerate(rows):
+            with as_prompt_error(f"{row_name(row, position)}: the processor cannot take it"):
+                prompts([row])
+        raise
 
 
 def form_caveat(config: object, has_options: bool) -> str | None:

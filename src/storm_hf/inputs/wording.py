@@ -83,3 +83,7 @@ def _check_style(style: str, options: Sequence[str]) -> None:
         raise DatasetError(f"Expected the style words, letters or none but got {style!r}.")
     if not 2 <= len(options) <= len(LETTERS):
         raise DatasetError(f"Expected 2 to {len(LETTERS)} options but got {len(options)}.")
+    if not all(option.strip() for option in options):
+        raise DatasetError(f"Expected options with a text each but one of {list(options)} is empty. Leave it out.")
+    if len(set(options)) < len(options):
+        raise DatasetError(f"Expected options that differ but got {', '.join(options)}. Leave the repeated ones out.")

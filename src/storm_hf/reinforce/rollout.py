@@ -16,7 +16,7 @@ from transformers import GenerationConfig
 from storm_hf.errors import DatasetError
 from storm_hf.evaluation.batch import up_to_end
 from storm_hf.inputs.conversation import is_filled
-from storm_hf.inputs.prompts import PromptEncoder, Row, join_prompts
+from storm_hf.inputs.prompts import PromptEncoder, Row, encode_rows, join_prompts
 from storm_hf.interventions.token_replacement import choose_donors
 from storm_hf.model.modeling_storm import StormForConditionalGeneration
 from storm_hf.reinforce.noise import GaussianLatents, LatentRecord, NoisyRollout
@@ -166,7 +166,9 @@ class RolloutSampler:
         return {"question": question_text(self.prompts, row), "answer": answer, **of_world}
 
     def _encode_one(self, model: StormForConditionalGeneration, row: Row) -> Prompt:
-        return {name: torch.as_tensor(value).to(model.device) for name, value in self.prompts([row]).items()}
+        return {
+            name: torch.as_tensor(value).to(model.device) for name, value in encode_rows(self.prompts, [row]).items()
+        }
 
     def _generate(
         self, model: StormForConditionalGeneration, groups: Sequence[Group], donors: torch.Tensor | None = None

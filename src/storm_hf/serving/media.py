@@ -4,9 +4,7 @@ import base64
 import binascii
 import io
 import re
-import struct
 import tempfile
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,9 +15,11 @@ from urllib.parse import SplitResult, unquote, urlsplit
 import av
 from PIL import Image, UnidentifiedImageError
 from transformers import ProcessorMixin
+from transformers.image_utils import load_image
 
 from storm_hf.errors import MachineError, RequestError, VideoReadError, first_line, is_machine_fault
 from storm_hf.evaluation.single import read_clip
+from storm_hf.inputs.media import DAMAGED_PICTURE
 from storm_hf.optional import require
 from storm_hf.video import VideoClip, VideoLimits, bounded_reading, read_video
 
@@ -28,11 +28,8 @@ from storm_hf.video import VideoClip, VideoLimits, bounded_reading, read_video
 _DATA_URI = re.compile(r'data:(?:"[^"]*"|[^"])*?;base64,', re.IGNORECASE)
 _MAX_DATA_TYPE = 512
 _IMAGE_FORMATS = ("PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF")
-# Errors of a decoder that reads untrusted bytes. Pillow's plugins raise most of them.
-_DAMAGED = (
-    *(ArithmeticError, EOFError, LookupError, NotImplementedError, OSError, RuntimeError, SyntaxError),
-    *(TypeError, ValueError, struct.error, zlib.error, Image.DecompressionBombError, av.error.FFmpegError),
-)
+# Errors of a decoder that reads untrusted bytes.
+_DAMAGED = (*DAMAGED_PICTURE, NotImplementedError, RuntimeError, av.error.FFmpegError)
 _TOO_LARGE = 413
 
 
@@ -84,7 +81,7 @@ class MediaPolicy:
             return read_clip(path, processor)
 
     def image(self, url: str) -> Image.Image:
-        """Read an image in RGB.
+        """Read an image in RGB, turned as a viewer shows it.
 
         Raises:
             RequestError: If its source is not allowed, if it is too large or if it cannot be decoded.
@@ -100,7 +97,7 @@ class MediaPolicy:
                     f"{image.width * image.height:,}. Send a smaller one.",
                     _TOO_LARGE,
                 )
-            return image.convert("RGB")
+            return load_image(image)
 
     @contextmanager
     def _file(self, url: str) -> Iterator[Path]:
