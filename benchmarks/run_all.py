@@ -80,6 +80,8 @@ ALL = (
     Benchmark("shuffle-latents", "controls.py", "--world shuffle --part latents --seeds 0 1 2"),
     Benchmark("thought-sources", "thought_sources.py", "--seeds 0 1 2"),
     Benchmark("pretrained-lattice", "pretrained.py", f"--world lattice --seeds 0 --variants {_MAIN}"),
+    Benchmark("natural", "natural.py"),
+    Benchmark("natural-pixels", "natural.py", "--encoder pixels"),
 )  # fmt: skip
 
 _OURS = "--without 'text 512' row recompute Python pause"
