@@ -12,7 +12,7 @@ The folder is none of an environment, and all packages may be missing but one of
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 
 import av
@@ -57,26 +57,33 @@ FILMS = (
 
 
 def cut_films(packages: Path, folder: Path, films: Sequence[Film] = FILMS) -> list[Film]:
-    """Cut every film that is found in the packages into `folder/<split>`, unless it is there; return those that are not."""
+    """Cut every film that is found in the packages into `folder/<split>`, and return those that are not."""
     missing = []
     for film in films:
         found = next(packages.rglob(film.file), None)
         if found is None:
             missing.append(film)
             continue
-        times = frame_times(found)
-        for number, (split, start, end) in enumerate(film.parts(end_of(times))):
-            target = folder / split / f"{found.stem}-{number}.mp4"
-            if not target.exists():
-                is_kept = (times >= start) & (times < end)
-                write_timed_video(target, shrunk_frames(found, is_kept), times[is_kept] - times[is_kept][0])
+        cut_film(found, film, folder)
     return missing
 
 
-def shrunk_frames(film: Path, is_kept: np.ndarray) -> Iterator[np.ndarray]:
-    """Yield chosen frames of a film, scaled down, of even size."""
-    with av.open(str(film)) as container:
-        for frame, keeps in zip(container.decode(video=0), is_kept, strict=False):
-            if keeps:
-                width = round(frame.width * HEIGHT / frame.height / 2) * 2
-                yield frame.reformat(width, HEIGHT, interpolation="AREA").to_ndarray(format="rgb24")
+def cut_film(path: Path, film: Film, folder: Path) -> None:
+    """Cut a film into its parts, which follow each other from its beginning, in one reading."""
+    times = frame_times(path)
+    parts = list(film.parts(end_of(times)))
+    targets = [folder / split / f"{path.stem}-{number}.mp4" for number, (split, _, _) in enumerate(parts)]
+    if all(target.exists() for target in targets):
+        return
+    frames = shrunk_frames(path)
+    for target, (_, start, end) in zip(targets, parts, strict=True):
+        shown = times[(times >= start) & (times < end)]
+        write_timed_video(target, islice(frames, len(shown)), shown - shown[0])
+
+
+def shrunk_frames(path: Path) -> Iterator[np.ndarray]:
+    """Yield the frames of a film, scaled down, of even size."""
+    with av.open(str(path)) as container:
+        for frame in container.decode(video=0):
+            width = round(frame.width * HEIGHT / frame.height / 2) * 2
+            yield frame.reformat(width, HEIGHT, interpolation="AREA").to_ndarray(format="rgb24")

@@ -19,7 +19,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 MERGED = 2  # patches of a token, in each direction
 PATCH_PX = 16  # so that a token is what the last layer of the image encoder looks at
 ENCODERS = ("efficientnet", "pixels")
-FEATURE_SCALE = 0.25  # spread of a feature that the decoder reads, as of a latent
+FEATURE_SCALE = 0.05  # spread of a feature: that of the embedding of a word before training
 LEAST_VARIANCE = 1e-4  # that a component is given, in units of the first one's: noise is not blown up
 See = Callable[[torch.Tensor], torch.Tensor]  # (F, 3, H, W), from -1 to 1, to (F, C, h, w)
 

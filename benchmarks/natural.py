@@ -82,6 +82,7 @@ def make_recipe(arguments: argparse.Namespace) -> DemoRecipe:
         trainings=trainings,
         num_train=arguments.num_train,
         test_depths={0: 2 * arguments.num_tests},  # of both tasks
+        num_latents=3,  # one for each part of `order`
         frame_pixels=SEGMENTS.frame_size[0] * SEGMENTS.frame_size[1],
         target_layout="concat",
         whitening_rank=64,
@@ -138,6 +139,7 @@ def build(folder: DemoFolder, recipe: DemoRecipe, films: Path, encoder: str, pac
     thoughts = ThoughtsRecipe.read(
         RECIPE,
         output_dir=str(folder.data),
+        generator={"segments": {"num_frames": 2 * recipe.num_latents}},
         encoder={"model": str(folder.base)},
         targets={"num_latents": recipe.num_latents, "rank": recipe.whitening_rank, "layout": recipe.target_layout},
         seed=recipe.seed,
@@ -221,7 +223,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--encoder", choices=ENCODERS, default=ENCODERS[0])
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--num-train", type=int, default=1200, help="training questions of both tasks")
+    parser.add_argument("--num-train", type=int, default=1600, help="training questions of both tasks")
     parser.add_argument("--num-tests", type=int, default=192, help="test questions of each task and split")
     parser.add_argument("--updates", type=int, help="of every training, for a rehearsal in a folder of its own")
     parser.add_argument(
