@@ -53,7 +53,7 @@ def train_whole_in_float32(model: PreTrainedModel, args: TrainingArguments) -> N
 
 @contextmanager
 def frozen_weights_cast(
-    model: PreTrainedModel | PeftModel, dtype: torch.dtype, memory: dict[nn.Parameter, torch.Tensor] | None = None
+    model: PreTrainedModel | PeftModel, dtype: torch.dtype, memory: dict[torch.Tensor, torch.Tensor] | None = None
 ) -> Iterator[None]:
     """Hold the frozen matrices of a language model in the precision of autocast while it is open: for one training step.
 

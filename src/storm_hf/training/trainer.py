@@ -178,7 +178,7 @@ class StormTrainer(CheckpointingTrainer, SFTTrainer):
         config, args, accelerator = self.model.config, self.args, self.accelerator
         self._meter = ThroughputMeter.of_run(self.model, args)
         self._row_draws = RowDraws(args, accelerator)
-        self._frozen_casts: dict[nn.Parameter, torch.Tensor] = {}
+        self._frozen_casts: dict[torch.Tensor, torch.Tensor] = {}
         self._language = LanguageRegularizer.of_run(plain_rows, self.processing_class, config, args, accelerator)
 
     # --- To be extended by a stage, beside `stage_loss` and `save_beside` ----------------------------------------------
