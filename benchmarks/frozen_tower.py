@@ -1,7 +1,7 @@
 """Frozen vision towers for the tiny backbone: an image encoder pretrained on ImageNet, or the pixels themselves.
 
-Both look at two frames for each temporal patch, and at 32 by 32 pixels for each token. What they see there is brought to the size of
-an embedding by principal components, whitened, of frames of the training films.
+Both look at two frames for each temporal patch, and at 32 by 32 pixels for each token. What they see there is brought to the size
+of an embedding by principal components, whitened, of frames of the training films.
 
 Axes: F frames, T temporal patches, C channels, H height and W width in pixels, h and w in tokens, N tokens, D hidden size.
 """

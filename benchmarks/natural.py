@@ -1,13 +1,13 @@
-"""Real films, questions that nobody wrote, and thoughts that are the film itself: where latents help, and where they do not.
+"""Real films, questions that need no annotator, and thoughts that are the film itself: where latents help, and where they do not.
 
     python benchmarks/natural.py                          after the downloads that benchmarks/films.py names
     python benchmarks/natural.py --encoder pixels         the same without a pretrained image encoder
     python benchmarks/natural.py --updates 3 --num-train 48 --num-tests 8      a rehearsal, in which nothing is learned
 
-In which order do three shuffled parts of a film belong (`order`), and which of four candidates comes next (`next`)? Asked are questions
-that were trained on, later windows of the training films, and films that were never trained on. The decoder is that of the tiny
-backbone; what it sees is encoded once, by EfficientNet-Lite0 or as whitened pixels. From one base, direct answers and STORM get as many
-updates. `nearest` learns nothing: it joins the parts whose ends and beginnings the encoder sees as most alike.
+In which order do three shuffled parts of a film belong (`order`), and which of four candidates comes next (`next`)? Asked are
+questions that were trained on, later windows of the training films, and films that were never trained on. The decoder is that of the
+tiny backbone; what it sees is encoded once, by EfficientNet-Lite0 or as whitened pixels. From one base, direct answers and STORM get
+as many updates. `nearest` learns nothing: it joins the parts whose ends and beginnings the encoder sees as most alike.
 
 No thought holds an answer without its clip, so nothing is asked without clips. Intervals are over questions: they say nothing of yet
 other films. A run that was stopped continues. Its checkpoints read encoded clips alone.
