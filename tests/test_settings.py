@@ -12,6 +12,7 @@ from storm_hf.settings import (
     PositiveFloat,
     PositiveInt,
     argument_help,
+    check_folder,
     check_values,
     make_settings,
     read_yaml,
@@ -130,3 +131,16 @@ def test_file_that_holds_no_settings_is_named(text, tmp_path):
     path.write_text(text)
     with pytest.raises(ConfigurationError, match="run.yaml"):
         read_yaml(path)
+
+
+def test_folder_that_is_new_or_there_is_taken(tmp_path):
+    check_folder(tmp_path)
+    check_folder(tmp_path / "new" / "newer")
+
+
+@pytest.mark.parametrize("below", ["", "align"])
+def test_folder_that_is_a_file_or_lies_in_one_is_refused(tmp_path, below):
+    (tmp_path / "run").touch()
+    folder = tmp_path / "run" / below
+    with pytest.raises(ConfigurationError, match=f"got {folder}, but {tmp_path / 'run'} is a file. Choose another"):
+        check_folder(str(folder))

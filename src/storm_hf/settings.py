@@ -114,6 +114,25 @@ def check_value(name: str, value: object, expected: Annotation) -> None:
         raise ConfigurationError(f"`{name}` must be {_described(expected)}, got {value!r}.")
 
 
+def check_folder(folder: str | Path, what: str = "`output_dir`") -> None:
+    """Refuse a folder for output that cannot be made, since it or a folder above it is a file.
+
+    Args:
+        folder (`str` or `Path`):
+            The folder, which need not exist.
+        what (`str`, *optional*, defaults to "`output_dir`"):
+            Its name in the message.
+
+    Raises:
+        ConfigurationError: If one of them is a file.
+    """
+    there = next((place for place in (Path(folder), *Path(folder).parents) if place.exists()), None)
+    if there is not None and not there.is_dir():
+        raise ConfigurationError(
+            f"Expected {what} to be a folder, got {folder}, but {there} is a file. Choose another name."
+        )
+
+
 def make_settings(record: type[RecordT], content: object, what: str) -> RecordT:
     """Make a dataclass of what a YAML file holds: nested mappings become records, and lists tuples, as it is annotated.
 

@@ -89,6 +89,14 @@ def test_config_that_cannot_be_read_is_named(tmp_path, content):
         load_checkpoint(str(tmp_path))
 
 
+def test_folder_above_those_of_models_names_them(tmp_path):
+    for name in ("base", "storm"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").touch()
+    with pytest.raises(CheckpointError, match=f"There is one in {tmp_path}/base and in {tmp_path}/storm.$"):
+        load_checkpoint(str(tmp_path))
+
+
 def test_empty_folder_and_file_are_told_apart(tmp_path):
     with pytest.raises(CheckpointError, match="holds no model"):
         load_checkpoint(str(tmp_path))

@@ -147,3 +147,8 @@ def test_question_in_a_form_that_was_not_trained_is_told_once(loaded, question, 
 def test_question_that_would_fill_the_memory_is_refused(loaded, question):
     with pytest.raises(PromptError, match="this model reads 1024. Ask a shorter question"):
         ask(*loaded, ClipQuestion(question.clip, "ball " * 10_000))
+
+
+def test_options_that_are_one_text_are_refused(loaded, question):
+    with pytest.raises(PromptError, match="Expected options as a list of texts, got the text 'red'"):
+        ask(*loaded, ClipQuestion(question.clip, question.text, "red"))

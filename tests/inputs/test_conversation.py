@@ -183,7 +183,7 @@ def wrong_rows(video):
         "truth": ({**question, "answer": True}, "in `answer`, got True"),
         "no option": ({**question, "answer": "z"}, "'z' is none of the options x, y"),
         "one option": ({**question, "options": ["x"]}, "Expected 2 to 26 options but got 1"),
-        "repeated option": ({**question, "options": ["x", "y", "x"]}, "options that differ but got x, y, x"),
+        "repeated option": ({**question, "options": ["x", "y", "x"]}, "options that differ but got 'x' twice"),
         "empty option": ({**question, "options": ["x", " "]}, r"one of \['x', ' '\] is empty"),
         "nothing": ({"text": "x"}, r"got the columns \['id', 'text'\]"),
         "two answers": ({"prompt": user(seen), "completion": [*assistant(), *assistant()]}, "one assistant message"),

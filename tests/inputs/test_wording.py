@@ -36,8 +36,8 @@ def test_question_alone():
     ("call", "words"),
     [
         (lambda: format_question("Where?", OPTIONS, style="rhyme"), "words, letters or none but got 'rhyme'"),
-        (lambda: format_question("Where?", OPTIONS[:1]), "2 to 26 options but got 1"),
-        (lambda: format_question("Where?", ["left", "left"]), "options that differ but got left, left"),
+        (lambda: format_question("Where?", OPTIONS[:1]), "2 to 26 options but got 1: red"),
+        (lambda: format_question("Where?", [*OPTIONS, "blue"]), "options that differ but got 'blue' twice"),
         (lambda: format_question("Where?", ["left", ""], style="letters"), "is empty"),
         (lambda: format_answer("pink", OPTIONS), "got 'pink'"),
     ],

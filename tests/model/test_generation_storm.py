@@ -233,3 +233,30 @@ def test_continuous_batching_is_refused_with_the_reason(qwen3_vl):
 def test_rows_padded_on_the_right_are_refused_in_front_of_a_cache(qwen3_vl):
     with pytest.raises(LatentError, match="Pad the prompts on the left"):
         qwen3_vl.generate(**pad_on_the_right(tiny_inputs("qwen3_vl")), max_new_tokens=1, eos_token_id=EOS)
+
+
+def test_guidance_reads_a_second_prompt_with_latents_of_its_own():
+    model, inputs = tiny_storm("llava_onevision"), tiny_inputs("llava_onevision", prompt_lengths=(5, 5))
+    other = inputs["input_ids"][:, -8:]  # the end of the question, and its latent block
+    options = {**GREEDY, "max_new_tokens": 1, "return_dict_in_generate": True, "output_scores": True}
+    scores = model.generate(**inputs, **options, guidance_scale=2.0, negative_prompt_ids=other).scores[0]
+    with torch.no_grad():
+        own, without = (model(**each).logits[:, -1].log_softmax(-1) for each in (inputs, {"input_ids": other}))
+    is_possible = scores.isfinite()
+    assert torch.allclose(scores[is_possible], (2 * own - without)[is_possible], atol=1e-5)
+
+
+@pytest.mark.parametrize("by", ["argument", "configuration"])
+def test_guidance_is_refused_where_positions_have_several_axes(qwen3_vl, by):
+    given = (
+        {"guidance_scale": 2.0, "max_new_tokens": 1}
+        if by == "argument"
+        else {"generation_config": GenerationConfig(guidance_scale=2.0, max_new_tokens=1)}
+    )
+    with pytest.raises(ConfigurationError, match="got 2.0 with a Qwen3VLForConditionalGeneration, .* Leave it out"):
+        qwen3_vl.generate(**tiny_inputs("qwen3_vl"), **given)
+
+
+def test_guidance_of_one_is_none(qwen3_vl):
+    inputs = tiny_inputs("qwen3_vl")
+    assert torch.equal(answers(qwen3_vl, inputs, guidance_scale=1.0), answers(qwen3_vl, inputs))

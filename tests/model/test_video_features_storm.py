@@ -6,7 +6,7 @@ from tests.tiny import GRID_KINDS, LATENT_END, tiny_inputs, tiny_storm
 from torch.testing import assert_close
 from transformers.modeling_outputs import ModelOutput
 
-from storm_hf.errors import BackboneError
+from storm_hf.errors import BackboneError, ConfigurationError
 from storm_hf.model.video_features_storm import VideoFeatures, flatten_features, unflatten_features
 
 
@@ -120,3 +120,15 @@ def test_features_as_they_are_stored_generate_under_autocast_to_bfloat16(pixels_
     with torch.autocast("cpu", dtype=torch.bfloat16):
         replies = model.generate(**stored, max_new_tokens=2, do_sample=False)
     assert replies.shape[1] == features["input_ids"].shape[1] + 2
+
+
+@pytest.mark.parametrize("call", ["forward", "generate"])
+@pytest.mark.parametrize("kind", GRID_KINDS)
+def test_two_prompts_with_the_video_of_one_are_refused(kind, call):
+    model, inputs = tiny_storm(kind), tiny_inputs(kind, prompt_lengths=(5, 5))
+    alone = tiny_inputs(kind, prompt_lengths=(5,))
+    shared = {**alone, **{name: inputs[name] for name in ("input_ids", "attention_mask", "mm_token_type_ids")}}
+    with pytest.raises(
+        ConfigurationError, match=r"of the prompts \(2\), got 1 in `video_grid_thw`. Give each prompt its own"
+    ):
+        model(**shared) if call == "forward" else model.generate(**shared, max_new_tokens=1)

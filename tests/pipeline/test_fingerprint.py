@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from storm_hf.errors import StaleWorkError
+from storm_hf.errors import ConfigurationError, StaleWorkError
 from storm_hf.pipeline import claim
 from storm_hf.pipeline.workspace import FILE_NAME, hash_parameters
 
@@ -42,3 +42,9 @@ def test_steps_have_parameters_of_their_own(tmp_path):
 
 def test_hashes_tell_values_and_types_apart():
     assert len({hash_parameters(parameters) for parameters in ({"a": 1}, {"a": 2}, {"a": "1"}, {"b": 1})}) == 4
+
+
+def test_workspace_that_is_a_file_is_refused(tmp_path):
+    (tmp_path / "data").touch()
+    with pytest.raises(ConfigurationError, match="Expected the output to be a folder, .* is a file"):
+        claim(tmp_path / "data", "encode", {})

@@ -7,7 +7,7 @@ import torch
 from datasets import Dataset, DatasetDict
 from peft import PeftModel
 from tests.tiny import tiny_processor, tiny_storm, tiny_tokenizer
-from tests.training.tiny_training import QUIET, logged, tiny_rows
+from tests.training.tiny_training import QUIET, logged
 from tests.training.tiny_videos import load_tiny, write_thoughts
 from transformers import AutoModelForImageTextToText, AutoProcessor, BitsAndBytesConfig, set_seed
 from trl import SFTConfig, SFTTrainer
@@ -133,10 +133,11 @@ def test_processor_is_loaded_by_the_name_of_the_model(stage, qwen_checkpoint, tr
         ({"train_dataset": lambda path: None}, "Expected `train_dataset`, got none"),
         ({"train_dataset": lambda path: Dataset.from_list([])}, "got a `train_dataset` without any"),
         (
-            {"train_dataset": lambda path: DatasetDict(train=tiny_rows(2), test=tiny_rows(2))},
-            r"got the splits train, test. Give one of them: `train_dataset=rows\['train'\]`",
+            {"train_dataset": lambda path: DatasetDict(dev=Dataset.from_list([{"a": 1}]))},
+            r"rows of one split as `train_dataset`, got the splits dev. Take one of them, such as `dataset\['dev'\]`",
         ),
-        ({"train_dataset": lambda path: "data/mine"}, "got the text 'data/mine'. `load_rows"),
+        ({"train_dataset": lambda path: "data/mine"}, "got a str. `load_rows\\(name\\)` gives the splits"),
+        ({"train_dataset": lambda path: [{"a": 1}]}, "got a list. .* `Dataset.from_list\\(rows\\)` makes one"),
     ],
 )
 def test_what_a_trainer_cannot_use_is_refused_in_a_sentence(stage, given, message, qwen_checkpoint, rows, tmp_path):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from storm_hf import StormAlignConfig, StormAnswerConfig
+from storm_hf import StormAlignConfig, StormAnswerConfig, StormGRPOConfig
 from storm_hf.errors import ConfigurationError
 from storm_hf.settings import argument_help
 from storm_hf.training.config import StormTrainingConfig
@@ -124,3 +124,10 @@ def test_setting_that_would_do_nothing_is_refused_by_its_name(config, setting, t
 )
 def test_setting_that_says_what_is_done_anyway_is_taken(setting, tmp_path):
     StormAnswerConfig(str(tmp_path), use_cpu=True, bf16=False, **setting)
+
+
+@pytest.mark.parametrize("config", [StormAlignConfig, StormAnswerConfig, StormGRPOConfig])
+def test_output_folder_that_is_a_file_is_refused(config, tmp_path):
+    (tmp_path / "run").touch()
+    with pytest.raises(ConfigurationError, match="Expected `output_dir` to be a folder, .* is a file"):
+        config(tmp_path / "run" / "stage", use_cpu=True, bf16=False)

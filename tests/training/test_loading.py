@@ -11,6 +11,7 @@ from tests.training.tiny_videos import load_tiny, write_thoughts
 from storm_hf.checkpoints.adapter import find_adapter, save_storm_config
 from storm_hf.errors import CheckpointError, ConfigurationError, DatasetError
 from storm_hf.model import StormForConditionalGeneration
+from storm_hf.pipeline.paths import origin_of
 from storm_hf.training.loading import StormModelConfig, load_rows, load_storm
 from storm_hf.training.peft import peft_config
 
@@ -199,6 +200,13 @@ def test_paths_in_a_folder_are_made_absolute(tmp_path):
         for name in ("video", "thought_video"):
             assert Path(row[name]).is_absolute()
             assert Path(row[name]).is_file()
+
+
+def test_folder_of_a_demo_stands_for_its_data(tmp_path):
+    data = write_thoughts(tmp_path / "data", num_rows=2)
+    (data / "manifest.json").touch()
+    rows = load_rows(str(tmp_path))["train"]
+    assert (len(rows), origin_of(rows)) == (2, str(data))
 
 
 def test_missing_videos_stay_missing(tmp_path):

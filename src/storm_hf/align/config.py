@@ -33,9 +33,9 @@ class StormAlignConfig(StormTrainingConfig):
         align_reduction (`str`, *optional*, defaults to `"mean"`):
             Reduction of the squared error over the hidden size: `"mean"` or `"sum"`. The paper does not say.
         forcing (`str`, *optional*, defaults to `"teacher"`):
-            Input of each latent slot. `"teacher"`: the target, in one parallel pass. `"rollout"`: the model's own latent;
-            from a cold start the answer learns to ignore it. `"scheduled"`: the model's own with a probability that rises
-            from 0 to 1 over training.
+            Input of each latent slot: `"teacher"`, its target, all in one pass; `"rollout"`, the model's own latent; `"scheduled"`,
+            the model's own with a probability that rises from 0 to 1 over training. With `"rollout"` from a cold start the answer
+            learns to ignore the latents.
         teacher_noise (`float`, *optional*, defaults to `0.0`):
             Standard deviation of Gaussian noise on the targets that teacher forcing feeds, beside their unit root mean
             square. Latents of the model's own are never exact; with noise it learns to answer from slots that are not.

@@ -33,7 +33,7 @@ class StormAnswerConfig(StormTrainingConfig):
             Learning rate of the halting head, which starts from nothing: with a small `learning_rate` it wants about a hundred
             times as much. By default `learning_rate`.
         learning_rate (`float`, *optional*, defaults to `1e-6`):
-            A tenth of Stage I's. At Stage I's rate the rollout that Stage I built can be destroyed before it is repaired.
+            Initial learning rate, a tenth of Stage I's. At Stage I's rate the rollout that Stage I built can be destroyed before it is repaired.
     """
 
     halting: bool = False

@@ -104,8 +104,10 @@ def check_place(name_or_path: str) -> None:
     folder = Path(name_or_path)
     if folder.is_dir():
         if not any((folder / name).is_file() for name in ("config.json", "adapter_config.json")):
+            nested = [str(config.parent) for config in sorted(folder.glob("*/config.json"))]
+            hint = f" There is one in {' and in '.join(nested)}." if nested else ""
             raise CheckpointError(
-                f"{folder} holds no model: expected a config.json in it, as `save_pretrained` writes."
+                f"{folder} holds no model: expected a config.json in it, as `save_pretrained` writes.{hint}"
             )
     elif folder.exists():
         raise CheckpointError(f"{folder} is a file; expected the folder of a model.")

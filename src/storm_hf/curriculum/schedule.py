@@ -182,7 +182,8 @@ def _named(stages: object) -> tuple[str, Mapping[str, Any]]:
     known = StormCurriculum._schedules()
     if not isinstance(name, str) or name not in known or not isinstance(arguments or {}, Mapping):
         raise ConfigurationError(
-            f"`stages` must be a list of stages or one of {', '.join(known)} with its arguments, got {stages!r}."
+            f"`stages` must be a list of stages or one of {', '.join(known)} with its arguments, got {stages!r}. "
+            "A recipe of one stage is for `storm align`, `answer` or `grpo`."
         )
     return name, arguments or {}
 

@@ -12,11 +12,12 @@ import numpy as np
 
 from storm_hf.diagnostics.verdict import FEWEST_CLIPS
 from storm_hf.errors import ConfigurationError, DatasetError, StormError, first_line
+from storm_hf.hub.dataset_folder import rows_folder
 from storm_hf.inputs.conversation import read_choices, read_options
 from storm_hf.inputs.prompts import Row
 from storm_hf.interventions.token_replacement import usual_wording
 from storm_hf.optional import require
-from storm_hf.target_trajectory.schema import FEATURES_COLUMN, MANIFEST
+from storm_hf.target_trajectory.schema import FEATURES_COLUMN
 from storm_hf.target_trajectory.shards import load_thoughts
 from storm_hf.target_trajectory.trajectory import FILE_NAME, TargetTrajectory
 from storm_hf.worlds import make_world
@@ -141,8 +142,7 @@ def check_questions(dataset: str, *, split: str = "test", depths: Collection[int
 def _open(dataset: str, split: str) -> Any:
     folder = Path(dataset)
     if folder.is_dir():
-        nested = folder / "data"  # of a demo's run
-        splits = load_thoughts(nested if (nested / MANIFEST).is_file() else folder)
+        splits = load_thoughts(rows_folder(folder))
     else:
         try:
             splits = require("datasets").load_dataset(dataset)

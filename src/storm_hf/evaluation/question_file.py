@@ -38,7 +38,11 @@ def read_question_file(path: Path) -> list[WrittenQuestion]:
     """
     try:
         lines = path.read_text(encoding="utf-8-sig").split("\n")  # `splitlines` knows ends that JSON may hold
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise DatasetError(
+            f"Expected a file of questions, one a line, but {path} cannot be read ({error.strerror})."
+        ) from error
+    except UnicodeDecodeError as error:
         raise DatasetError(
             f"Expected a file of questions, one a line, but {path} cannot be read: {error}. Write it as UTF-8 text."
         ) from error
@@ -70,6 +74,8 @@ def _of_json(line: str, place: str) -> WrittenQuestion:
     options = [] if given.get("options") is None else given["options"]
     if not isinstance(options, list) or not all(map(_is_text, options)) or len(options) == 1:
         raise DatasetError(f"{place}: expected `options` to be two texts or more, got {json.dumps(options)[:60]}.")
+    if len(set(options)) < len(options):
+        raise DatasetError(f"{place}: expected `options` that differ, got {json.dumps(options)[:60]}.")
     return WrittenQuestion(_encodable(text.strip()), tuple(map(_encodable, options)))
 
 

@@ -50,11 +50,15 @@ class ClipQuestion:
         """The question as a row of a data set.
 
         Raises:
-            PromptError: If the clip is not one that was read.
+            PromptError: If the clip is not one that was read, or the options are one text.
         """
         if not isinstance(self.clip, VideoClip):
             raise PromptError(
                 f"Expected a clip that was read, got {type(self.clip).__name__}. `read_clip(path, processor)` reads a file."
+            )
+        if isinstance(self.options, str):
+            raise PromptError(
+                f"Expected options as a list of texts, got the text {self.options!r}. Give at least two."
             )
         return {"video": self.clip, "question": self.text, "options": list(self.options) or None}
 

@@ -59,6 +59,12 @@ class RecordedClip:
     files: frozenset[Path]
 
 
+def rows_folder(place: str | Path) -> Path:
+    """Folder of a data set, also where the run of a demo is named, which has it in `data`."""
+    nested = Path(place, "data")
+    return nested if (nested / MANIFEST).is_file() else Path(place)
+
+
 @dataclass(frozen=True)
 class DatasetFolder:
     """A complete data set of thoughts on this machine.
@@ -84,7 +90,8 @@ class DatasetFolder:
                 f"Expected the folder of a data set but {path} holds a model. Publish it with `storm push`, or `CheckpointPush`."
             )
         raise DatasetError(
-            f"Expected a complete data set in {path} but there is no {MANIFEST}. Run its builder to the end; it continues."
+            f"Expected a complete data set in {path} but there is no {MANIFEST}, nor the config.json of a model. Name the folder that has "
+            "one, or run the builder to the end; it continues."
         )
 
     @cached_property

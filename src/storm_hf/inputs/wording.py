@@ -81,9 +81,18 @@ def wording(options: Sequence[str], *texts: str) -> tuple[str, ...]:
 def _check_style(style: str, options: Sequence[str]) -> None:
     if style not in ("words", "letters", "none"):
         raise DatasetError(f"Expected the style words, letters or none but got {style!r}.")
+    check_options(options)
+
+
+def check_options(options: Sequence[str]) -> None:
+    """Check that options can be told apart, by their text and by their letter.
+
+    Raises:
+        DatasetError: If there is one alone, more than there are letters, or one twice.
+    """
     if not 2 <= len(options) <= len(LETTERS):
-        raise DatasetError(f"Expected 2 to {len(LETTERS)} options but got {len(options)}.")
+        raise DatasetError(f"Expected 2 to {len(LETTERS)} options but got {len(options)}: {', '.join(options[:3])}.")
     if not all(option.strip() for option in options):
         raise DatasetError(f"Expected options with a text each but one of {list(options)} is empty. Leave it out.")
-    if len(set(options)) < len(options):
-        raise DatasetError(f"Expected options that differ but got {', '.join(options)}. Leave the repeated ones out.")
+    if repeated := [option for place, option in enumerate(options) if option in options[:place]]:
+        raise DatasetError(f"Expected options that differ but got {repeated[0]!r} twice. Leave one of them out.")

@@ -26,7 +26,7 @@ from .errors_storm import ConfigurationError, LatentError
 from .halting_storm import think_until_halted
 from .latent_block_storm import find_latent_block, refuse_without_block
 from .rollout_storm import PER_TOKEN_INPUTS, LatentIntervention, replaced
-from .video_features_storm import unflatten_features
+from .video_features_storm import prepare_positions, unflatten_features
 
 
 _OF_ROLLOUT = ("latent_intervention", "forced_latents", "clip_token_mask")  # `generate` takes the other ones itself
@@ -411,7 +411,23 @@ class StormGenerationMixin(GenerationMixin):
             state.compiled_step = None  # the cache may be the caller's
 
     def _prepare_position_ids_for_generation(self, inputs_tensor: torch.Tensor, model_kwargs: dict) -> torch.Tensor:
-        return self.backbone._prepare_position_ids_for_generation(inputs_tensor, model_kwargs)
+        return prepare_positions(self.backbone, inputs_tensor, model_kwargs)
+
+    def _get_logits_processor(
+        self,
+        generation_config: GenerationConfig,
+        *args: Any,
+        model_kwargs: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> LogitsProcessorList:
+        """Refuse guidance where stock generation reads the second prompt at the positions of the first, and fails on their shape."""
+        positions = (model_kwargs or {}).get("position_ids")
+        if generation_config.guidance_scale not in (None, 1) and positions is not None and positions.ndim > 2:
+            raise ConfigurationError(
+                f"`guidance_scale` needs a backbone that counts positions along one axis, got {generation_config.guidance_scale} with a "
+                f"{type(self.backbone).__name__}, which counts time, height and width. Leave it out."
+            )
+        return super()._get_logits_processor(generation_config, *args, model_kwargs=model_kwargs, **kwargs)
 
     def _maybe_prepare_encoder_kwargs_for_generation(self, *args: object, **kwargs: object) -> dict[str, Any]:
         return self.backbone._maybe_prepare_encoder_kwargs_for_generation(*args, **kwargs)

@@ -44,7 +44,7 @@ from .latent_block_storm import LatentBlock, find_latent_block, refuse_embedded_
 from .rollout_storm import LatentForward, LatentIntervention, RolloutGradient, StormModelOutput, read_to_thought
 from .step_mask_storm import check_layers, hide_thought, hides_thought
 from .thought_adapter_storm import acting, insert_thought_adapter, thought_layers
-from .video_features_storm import flatten_features, unflatten_features
+from .video_features_storm import flatten_features, prepare_positions, unflatten_features
 
 
 __all__ = ["StormForConditionalGeneration", "StormModel", "StormPreTrainedModel"]
@@ -536,7 +536,7 @@ class StormModel(StormPreTrainedModel):
             attention_mask = torch.ones_like(input_ids)
         known = {"attention_mask": attention_mask, "cache": cache, **inputs}
         known = {name: value for name, value in known.items() if value is not None}
-        positions = self.backbone._prepare_position_ids_for_generation(input_ids, known)
+        positions = prepare_positions(self.backbone, input_ids, known)
         return positions[..., -input_ids.shape[1] :]
 
 

@@ -8,11 +8,15 @@ Axes: N video tokens of the whole batch, D hidden size, L deepstack layers.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from transformers.modeling_outputs import ModelOutput
 
-from .errors_storm import BackboneError
+from .errors_storm import BackboneError, ConfigurationError
+
+
+_GRIDS = ("video_grid_thw", "image_grid_thw")
 
 
 @dataclass
@@ -91,3 +95,27 @@ def to_float16(features: torch.Tensor) -> torch.Tensor:
             "another dtype, and check its weights."
         )
     return half
+
+
+def prepare_positions(backbone: Any, input_ids: torch.Tensor, inputs: dict[str, Any]) -> torch.Tensor:
+    """Have a backbone prepare the positions of a whole sequence, as it does for generation.
+
+    Args:
+        backbone ([`~transformers.PreTrainedModel`]):
+            The wrapped video-language model.
+        input_ids (`torch.Tensor`):
+            Tokens of shape `(batch_size, sequence_length)`, or their embeddings.
+        inputs (`dict`):
+            Everything else that the backbone is given.
+
+    Raises:
+        ConfigurationError: If the prompts show more videos or pictures than there are grids.
+    """
+    try:
+        return backbone._prepare_position_ids_for_generation(input_ids, inputs)
+    except StopIteration as error:  # Qwen's code takes the next grid at each video, and at each picture
+        found = [f"{len(inputs[name])} in `{name}`" for name in _GRIDS if inputs.get(name) is not None]
+        raise ConfigurationError(
+            f"Expected a grid for each video and picture of the prompts ({len(input_ids)}), got {' and '.join(found) or 'none'}. "
+            "Give each prompt its own: repeat pixels and grids with the tokens, or encode all prompts in one call of the processor."
+        ) from error

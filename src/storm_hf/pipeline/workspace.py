@@ -14,6 +14,7 @@ from typing import Any, Generic, TypeVar
 from storm_hf.atomic import read_json, write_json, written_atomically
 from storm_hf.errors import StaleWorkError
 from storm_hf.pipeline.lock import locked
+from storm_hf.settings import check_folder
 
 
 _LOCKS = ".locks"
@@ -88,8 +89,10 @@ def claim(folder: Path, step: str, parameters: Mapping[str, Any]) -> None:
             Everything that changes what the step writes, as JSON knows it.
 
     Raises:
+        ConfigurationError: If the workspace, or a folder above it, is a file.
         StaleWorkError: If the step was begun with other parameters; the message names each with its old and new value.
     """
+    check_folder(folder, "the output")
     new = json.loads(json.dumps(parameters))
     if _is_claimed(folder, step, new):
         return  # nothing is written: the folder may be read-only

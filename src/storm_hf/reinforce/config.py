@@ -11,7 +11,7 @@ from storm_hf.errors import ConfigurationError
 from storm_hf.inputs.wording import QuestionStyle
 from storm_hf.reinforce.replay import Estimator
 from storm_hf.reinforce.rewards import OF_DONORS, find_rewards
-from storm_hf.settings import NonNegativeFloat, PositiveInt, check_values, with_help
+from storm_hf.settings import NonNegativeFloat, PositiveInt, check_folder, check_values, with_help
 from storm_hf.training.config import ROUNDS_WEIGHTS
 from storm_hf.video.library_backends import check_video_backend, video_backend
 
@@ -137,6 +137,8 @@ class StormGRPOConfig(GRPOConfig):
 
     def _check_ranges(self) -> None:
         check_values(self, _CHECKED)
+        if self.output_dir is not None:
+            check_folder(self.output_dir)
         check_video_backend(self.video_backend or video_backend())
         find_rewards(self.reward_names)
         if self.estimator == "score" and self.latent_noise == 0:

@@ -64,7 +64,7 @@ def refuse_arguments(
 
     Raises:
         ConfigurationError: If one of these was given, if `args` is of another class, if several GPUs are used by one
-            process, or if there are no rows.
+            process, or if there are no rows of one split.
     """
     if not isinstance(args, config_class):
         raise ConfigurationError(
@@ -82,17 +82,19 @@ def refuse_arguments(
     _check_rows(train_dataset)
 
 
-def _check_rows(train_dataset: object) -> None:
+def _check_rows(train_dataset: Rows | None) -> None:
+    """Refuse what holds no rows of one split."""
     if train_dataset is None:
         raise ConfigurationError("Expected `train_dataset`, got none. `load_rows(name)` gives its splits.")
-    if isinstance(train_dataset, Mapping):
+    if isinstance(train_dataset, Mapping):  # a `DatasetDict` is one
         raise ConfigurationError(
-            f"Expected the rows of one split as `train_dataset`, got the splits {', '.join(train_dataset)}. Give one of them: "
-            f"`train_dataset=rows[{next(iter(train_dataset), 'train')!r}]`."
+            f"Expected the rows of one split as `train_dataset`, got the splits {', '.join(train_dataset)}. Take one of them, such as "
+            f"`dataset[{next(iter(train_dataset), 'train')!r}]`."
         )
-    if isinstance(train_dataset, str):
+    if isinstance(train_dataset, str | list):
         raise ConfigurationError(
-            f"Expected rows as `train_dataset`, got the text {train_dataset[:80]!r}. `load_rows(name)` gives the splits of a data set."
+            f"Expected a `datasets.Dataset` as `train_dataset`, got a {type(train_dataset).__name__}. `load_rows(name)` gives the "
+            "splits of a data set, `Dataset.from_list(rows)` makes one of rows."
         )
     if isinstance(train_dataset, Dataset) and len(train_dataset) == 0:
         raise ConfigurationError(

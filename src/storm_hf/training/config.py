@@ -10,7 +10,15 @@ from trl import SFTConfig
 from storm_hf.errors import ConfigurationError
 from storm_hf.inputs.wording import QuestionStyle
 from storm_hf.model.rollout_storm import RolloutGradient
-from storm_hf.settings import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, check_values, with_help
+from storm_hf.settings import (
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    check_folder,
+    check_values,
+    with_help,
+)
 from storm_hf.training.device import workers_to_spare
 from storm_hf.video.library_backends import check_video_backend, video_backend
 
@@ -69,7 +77,7 @@ class StormTrainingConfig(SFTConfig):
 
     Parameters:
         num_latents (`int`, *optional*):
-            Number K of latent steps. By default the model's own. `0` trains direct answers, without a latent block.
+            Number K of latent steps, by default the model's own. `0` trains direct answers, without a latent block.
         min_num_latents (`int`, *optional*):
             Fewest latent steps of a training step: K is drawn anew for each, evenly from here to `num_latents`, so that the model
             answers after any number of them. Stage I aligns them with the first K targets. By default every step has
@@ -102,19 +110,18 @@ class StormTrainingConfig(SFTConfig):
             Weight of KL(before || now) per token of the rows of `language_dataset`, which are plain text: how far the model has
             moved from what it predicted before the run. See [`~storm_hf.record_language`].
         language_weight (`float`, *optional*, defaults to `0.0`):
-            Weight of the cross entropy of the same rows, on their completions.
+            Weight of the cross entropy of the rows of `language_dataset`, on their completions.
         language_batch_size (`int`, *optional*, defaults to `8`):
-            Number of those rows beside each micro-batch of a device. They are read in a forward pass of their own, without
+            Number of rows of `language_dataset` beside each micro-batch of a device. They are read in a forward pass of their own, without
             latents.
         language_dataset_name (`str`, *optional*):
-            Name of the rows, unless a trainer gets them as `language_dataset`: a folder or a name on the Hub with a split
+            Name of these plain rows, unless a trainer gets them as `language_dataset`: a folder or a name on the Hub with a split
             `train`, a `.json`, `.jsonl` or `.parquet` file, or a `.txt` file, of which every paragraph is a row.
         max_length (`int`, *optional*):
-            Maximum length of a sequence in tokens. A cut would tear the tokens of a video apart, so there is none, and a value
-            is refused, as are all settings of [`~trl.SFTConfig`] that prepare texts.
+            Refused, as are all settings of [`~trl.SFTConfig`] that prepare texts: a cut would tear the tokens of a video apart.
         resume_from_checkpoint (`str`, *optional*, defaults to `"true"`):
-            Checkpoint that the scripts go on from. `"true"` means the newest complete one in `output_dir`, if there is one, so that
-            the same command goes on where it stopped; `"false"` begins anew.
+            Checkpoint that the scripts go on from: a folder, `"true"` for the newest complete one in `output_dir`, if there is one,
+            or `"false"` to begin anew.
         overwrite_output_dir (`bool`, *optional*, defaults to `False`):
             Whether a run may begin anew in an `output_dir` that holds checkpoints of an earlier one.
         remove_unused_columns (`bool`, *optional*, defaults to `False`):
@@ -123,7 +130,7 @@ class StormTrainingConfig(SFTConfig):
             Processes that read videos while the model trains, for each process that trains. By default up to 8, as many as
             there are cores to spare, where there is a GPU; none on a CPU.
         dataloader_persistent_workers (`bool`, *optional*):
-            Whether they live on from epoch to epoch. By default they do, where there are any.
+            Whether these processes live on from epoch to epoch. By default they do, where there are any.
         video_backend (`str`, *optional*):
             Decoder of the clips: `pyav`, `decord` or `torchcodec`. By default that of `STORM_VIDEO_BACKEND`, else PyAV. It holds for
             the whole process, and for those that read videos.
@@ -181,6 +188,8 @@ class StormTrainingConfig(SFTConfig):
 
     def _check_ranges(self) -> None:
         check_values(self, _CHECKED)
+        if self.output_dir is not None:
+            check_folder(self.output_dir)
         self._check_hub_strategy()
         check_video_backend(self.video_backend or video_backend())
         if not 0 <= self.bottleneck_share <= 1 or (self.bottleneck_share and self.num_latents == 0):

@@ -18,6 +18,7 @@ from trl import ModelConfig, get_quantization_config
 from storm_hf.checkpoints.adapter import AdapterFolder, base_config, find_adapter, with_storm
 from storm_hf.checkpoints.loading import read_config
 from storm_hf.errors import CheckpointError, ConfigurationError, DatasetError, first_line
+from storm_hf.hub.dataset_folder import rows_folder
 from storm_hf.hub.published_shards import fetch_videos, is_published, with_clips
 from storm_hf.model import StormConfig, StormForConditionalGeneration, add_latent_tokens, storm_processor
 from storm_hf.model.backbone_storm import keep_layout
@@ -211,7 +212,8 @@ def load_rows(name_or_path: str, config: str | None = None) -> DatasetDict:
 
     Args:
         name_or_path (`str`):
-            Argument of [`~datasets.load_dataset`]. In a folder, paths of videos are relative to it, so that it can be moved.
+            Argument of [`~datasets.load_dataset`]. In a folder, paths of videos are relative to it, so that it can be moved. The
+            run of a demo stands for its `data`.
             Of a data set that `storm push` published the videos are downloaded; rows whose clip was withheld are left out.
         config (`str`, *optional*):
             Name of a configuration, such as `"videos"`.
@@ -232,6 +234,8 @@ def load_rows(name_or_path: str, config: str | None = None) -> DatasetDict:
             "`storm build RECIPE`; Stage II alone also trains on "
             f'`load_dataset("json", data_files="{name_or_path}")` in Python.'
         )
+    if Path(name_or_path).is_dir():
+        name_or_path = str(rows_folder(name_or_path))
     splits, folder = _load_splits(name_or_path, config), Path(name_or_path)
     if folder.is_dir():
         for name, rows in splits.items():
