@@ -125,6 +125,10 @@ def test_answer_that_is_no_option_is_told(ask, clip):
             ["Where?", "-o", "left"],
             "storm: Expected two options or more but got only 'left'. Give -o once for each.\n",
         ),
+        (
+            ["Where?", "-o", "left", "-o", "left"],
+            "storm: Expected options that differ but got 'left' twice. Leave one of them out.\n",
+        ),
     ],
 )
 def test_question_that_is_none_is_refused_before_the_model_is_loaded(ask, clip, arguments, sentence):

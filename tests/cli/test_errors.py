@@ -68,6 +68,12 @@ def test_usage_names_the_arguments_that_can_be_given(words, usage):
     assert result.stdout.splitlines()[1].strip().lower() == f"usage: {usage}".lower()
 
 
+def test_remark_behind_an_example_is_a_comment_that_a_shell_skips():
+    shown = CliRunner().invoke(app, ["demo", "--help"], env={"COLUMNS": "120"}).stdout
+    assert "storm demo  # takes minutes; then read runs/demo/report.html" in shown
+    assert "storm demo --world order --seed 7 --out runs/order  #" not in shown
+
+
 @pytest.mark.parametrize("verb", ["ask", "demo", "env"])
 def test_every_verb_explains_itself_with_examples(verb):
     result = CliRunner().invoke(app, [verb, "--help"])

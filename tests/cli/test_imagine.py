@@ -50,6 +50,11 @@ def test_address_goes_to_stdout_and_counts_to_stderr(folder):
     assert json.loads((folder / "out" / "imagine.json").read_text())["num_read"] == 3
 
 
+def test_folder_of_a_run_stands_for_its_data_set(folder):
+    result = imagine(folder, "--dataset", str(folder))
+    assert result.exit_code == 0, result.stderr
+
+
 def test_diagnose_after_imagine_shows_the_pictures(folder):
     assert imagine(folder).exit_code == 0
     result = diagnose(folder)

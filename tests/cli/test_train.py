@@ -41,7 +41,7 @@ def storm(*arguments):
 def test_arguments_go_to_the_script_or_to_accelerate_in_any_order(started, stage):
     result = storm(
         stage, "--num_processes", 2, "--config", f"worlds_tiny_{stage}", "--learning_rate=1e-4", "--mixed_precision", "bf16",
-        "--lora_target_modules", "q_proj", "v_proj", "--accelerate_config", "ddp", "--gradient_accumulation_steps", 4, "--debug", "x",
+        "--lora_target_modules", "q_proj", "v_proj", "--accelerate_config", "ddp", "--gradient_accumulation_steps", 4, "--debug", "tpu_metrics_debug",
     )  # fmt: skip
     assert result.exit_code == 3, result.output  # as the script ended
     assert started[0][3:] == [
@@ -49,7 +49,7 @@ def test_arguments_go_to_the_script_or_to_accelerate_in_any_order(started, stage
         "--config_file", str(TRAINERS / "accelerate" / "ddp.yaml"),
         "--module", "storm_hf.cli.script", str(TRAINERS / f"{stage}.py"),
         "--config", str(RECIPES / f"worlds_tiny_{stage}.yaml"), "--learning_rate=1e-4",
-        "--lora_target_modules", "q_proj", "v_proj", "--gradient_accumulation_steps", "4", "--debug", "x",
+        "--lora_target_modules", "q_proj", "v_proj", "--gradient_accumulation_steps", "4", "--debug", "tpu_metrics_debug",
     ]  # fmt: skip
 
 
@@ -78,6 +78,16 @@ def test_processes_of_scripts_are_asked_for_tracebacks_where_they_are_wanted(sta
         (["--learning_rte", "1"], "got --learning_rte. Did you mean --learning_rate?"),
         (["--config", "nothing"], "There is no file nothing. These come with storm-hf: lora_24gb_align, "),
         (["--accelerate_config", "zero4"], "There is no file zero4. These come with storm-hf: ddp, "),
+        (["--config", "."], ". is a folder, not a YAML file. These come with storm-hf: "),
+        (
+            ["--learning_rate"],
+            "Expected another value of --learning_rate: expected one argument. `storm align --help`",
+        ),
+        (["--learning_rate", "low"], "Expected another value of --learning_rate: invalid float value: 'low'."),
+        (
+            ["--question_style", "word"],
+            "Expected another value of --question_style: invalid choice: 'word' (choose from",
+        ),
         (["worlds_tiny_align"], "got 'worlds_tiny_align' first. A recipe is given as `--config`."),
     ],
     ids=" ".join,

@@ -11,7 +11,7 @@ from storm_hf.cli.output import print_message
 
 EPILOG = """Examples:
 
-[bold]storm app[/bold]   asks the model that `storm demo` trained; its examples are there already
+[bold]storm app[/bold]   the model that `storm demo` trained, with examples
 
 [bold]storm app --model me/storm --port 7860[/bold]
 
@@ -25,10 +25,10 @@ def open_page(
     share: Annotated[
         bool, typer.Option("--share", help="Also create a public link through Gradio's servers.")
     ] = False,
-    max_seconds: Annotated[float, typer.Option(min=0.1, help="Longest clip.")] = 600.0,
+    max_seconds: Annotated[float, typer.Option(min=0.1, help="Maximum length of a clip, in seconds.")] = 600.0,
     video_backend: VideoBackend = None,
 ) -> None:
-    """Open a page to drop clips on: the answer, what each latent imagined, and what a changed thought does."""
+    """Open a browser page that asks a model about clips, draws each latent, and answers again with other latents."""
     from storm_hf.optional import require
 
     require("gradio")  # before the model is loaded

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from storm_hf.cli.options import (
-    AsJson,
     BatchSize,
     DemoModel,
     MaxNewTokens,
@@ -73,7 +72,7 @@ def ask_clip(
     questions: Questions = None,
     model: DemoModel = None,
     option: Annotated[
-        list[str] | None, typer.Option("--option", "-o", help="A possible answer; give two or more.")
+        list[str] | None, typer.Option("--option", "-o", help="A possible answer; repeatable, two or more.")
     ] = None,
     num_latents: NumLatents = None,
     latents: Latents = None,
@@ -82,7 +81,7 @@ def ask_clip(
     ] = False,
     max_new_tokens: MaxNewTokens = 64,
     batch_size: BatchSize = 8,
-    as_json: AsJson = False,
+    as_json: Annotated[bool, typer.Option("--json", help="With --questions: print JSON.")] = False,
     video_backend: VideoBackend = None,
 ) -> None:
     """Ask a model about a video clip.
@@ -201,6 +200,7 @@ def _check(clip: str, question: str, options: Sequence[str]) -> None:
     """Refuse what no model could answer.
 
     Raises:
+        DatasetError: If an option is given twice, or there are too many.
         PromptError: If the question is empty, or there is only one option.
         VideoReadError: If there is no such file.
     """
@@ -208,7 +208,11 @@ def _check(clip: str, question: str, options: Sequence[str]) -> None:
         raise PromptError("Expected a question but got an empty text.")
     if len(options) == 1:
         raise PromptError(f"Expected two options or more but got only {options[0]!r}. Give -o once for each.")
+    from storm_hf.inputs.wording import check_options
     from storm_hf.video.source import check_file
+
+    if options:
+        check_options(options)
 
     check_file(Path(clip))
 

@@ -102,8 +102,10 @@ def build_data_set(
     out: Annotated[
         str | None, typer.Option(help="Folder of the data set, instead of the recipe's.", show_default=False)
     ] = None,
-    workers: Annotated[int, typer.Option(min=1, help="Processes of this machine.")] = 1,
-    tasks: Annotated[int | None, typer.Option(min=1, help="Tasks of datatrove.", show_default=False)] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes on this machine.")] = 1,
+    tasks: Annotated[
+        int | None, typer.Option(min=1, help="Number of datatrove tasks to split the build into.", show_default=False)
+    ] = None,
     ray: Annotated[
         Path | None, typer.Option(help="YAML file: run the tasks on Ray, each with these resources.", exists=True)
     ] = None,

@@ -38,9 +38,7 @@ Out = Annotated[Path, typer.Option(file_okay=False, help="Folder for the page an
 Limit = Annotated[
     int | None, typer.Option(min=2, help=by_default("Maximum number of questions, sampled at random.", "all"))
 ]
-World = Annotated[
-    str | None, typer.Option(help=by_default("The simulator that made the clips.", "the one that the data name"))
-]
+World = Annotated[str | None, typer.Option(help=by_default("Synthetic task (world) of the clips.", "the data set's"))]
 
 
 def diagnose_model(
@@ -149,19 +147,28 @@ def _print(found: "Diagnosis", page: Path) -> None:
 
 
 def _table(found: "Diagnosis") -> "Table":
+    """Accuracy under each intervention, narrow enough for a terminal of 80 columns."""
+    from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
     title = f"{found.num_questions} questions about {found.num_clips} clips"
     if found.chance is not None:
         title += f", chance {found.chance:.1%}"
-    table = Table("latents replaced by", title=title, title_justify="left")
-    for column in ("accuracy", "95% interval", "unreadable", "changed", "donor's answer", "KL"):
-        table.add_column(column, justify="right")
+    table = Table(
+        "latents replaced by",
+        title=title,
+        title_justify="left",
+        box=SIMPLE_HEAD,
+        collapse_padding=True,
+        pad_edge=False,
+    )
+    for column in ("accuracy", "95% interval", "unread", "changed", "donor's", "KL"):
+        table.add_column(column, justify="right", no_wrap=True)
     for name, effect in found.effects.items():
         table.add_row(
             effect.label,
             f"{effect.accuracy.mean:.1%}",
-            f"{effect.accuracy.low:.1%} to {effect.accuracy.high:.1%}",
+            f"{100 * effect.accuracy.low:.1f} to {effect.accuracy.high:.1%}",
             f"{effect.unreadable:.1%}",
             f"{effect.changed.mean:.1%}",
             "" if effect.follows_donor is None else f"{effect.follows_donor.mean:.1%}",

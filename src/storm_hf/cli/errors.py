@@ -18,6 +18,7 @@ from storm_hf.errors import ConfigurationError, StormError, one_line
 FAILED = 2
 INTERRUPTED = 130  # 128 + SIGINT, as shells count
 DEBUG = "STORM_DEBUG"  # asks scripts for tracebacks
+_REMARK = re.compile(r"^(\[bold\].*\[/bold\]) {2,}(?!\[dim\])(.+)$", re.MULTILINE)  # behind an example
 
 # Earlier options of each command, and what to give instead.
 _RENAMED = {
@@ -89,9 +90,9 @@ class StormGroup(TyperGroup):
 
 
 def _tidy(command: TyperCommand | TyperGroup, ctx: typer.Context) -> None:
-    """Show no type beside a flag, and break the lines of a paragraph where the terminal does."""
+    """Show no type beside a flag, a remark as a comment, and break the lines of a paragraph where the terminal does."""
     command.help = re.sub(r"(?<!\n)\n(?!\n)", " ", command.help or "")
-    command.epilog = re.sub(r"(?<!\n)\n(?!\n)", " ", command.epilog or "")
+    command.epilog = _REMARK.sub(r"\1  [dim]# \2[/dim]", re.sub(r"(?<!\n)\n(?!\n)", " ", command.epilog or ""))
     for parameter in command.get_params(ctx):
         if getattr(parameter, "is_flag", False):
             parameter.metavar = ""

@@ -67,10 +67,10 @@ Latents = Annotated[
 ]
 FramesPerSecond = Annotated[
     float | None,
-    typer.Option("--fps", min=0.001, help=by_default("Frames per second, up to the most.", "spread evenly")),
+    typer.Option("--fps", min=0.001, help=by_default("Frames per second, up to --max-frames.", "spread evenly")),
 ]
 NumProcesses = Annotated[
-    int, typer.Option(min=1, help="Processes that share the questions, one for each GPU. The report is that of one.")
+    int, typer.Option(min=1, help="Processes that share the questions, one for each GPU; the report is the same.")
 ]
 JudgeUrl = Annotated[
     str | None,
@@ -88,11 +88,11 @@ def evaluate_model(
     revision: Revision = None,
     backbone_revision: BackboneRevision = None,
     data_root: DataRoot = None,
-    out: Annotated[Path, typer.Option(help="Folder of the run.")] = Path("runs", "evaluate"),
+    out: Annotated[Path, typer.Option(file_okay=False, help="Folder of the run.")] = Path("runs", "evaluate"),
     limit: Annotated[int | None, typer.Option(min=1, help=by_default("Questions per task.", "all"))] = None,
     num_latents: NumLatents = None,
     latents: Latents = None,
-    max_frames: Annotated[int, typer.Option(min=1, help="Most frames of a video.")] = 32,
+    max_frames: Annotated[int, typer.Option(min=1, help="Maximum number of frames of a video.")] = 32,
     fps: FramesPerSecond = None,
     batch_size: BatchSize = 1,
     num_processes: NumProcesses = 1,

@@ -22,6 +22,13 @@ _CONFIGURATIONS = {
     "grpo": {"reinforce/config.py": "StormGRPOConfig"},
     "run": {},
 }
+_TITLES = {
+    "StormAlignConfig": "Stage I",
+    "StormAnswerConfig": "Stage II",
+    "StormGRPOConfig": "Reinforcement",
+    "StormTrainingConfig": "Both stages",
+    "StormModelConfig": "The model",
+}
 _OF_STAGES = {"training/config.py": "StormTrainingConfig"}
 _OF_MODEL = {"training/loading.py": "StormModelConfig"}
 
@@ -83,12 +90,14 @@ def argument_table(stage: str, places: Mapping[str, str]) -> "Table":
     table = Table.grid(padding=(0, 1))
     table.add_column(no_wrap=True, style="bold cyan")
     table.add_column()
+    table.add_row(Text("The run", "bold"))
     for name, summary in places.items():
         table.add_row(name, Text(summary))
     package = Path(storm_hf.__file__).parent
     shared = _OF_MODEL if stage == "grpo" else _OF_STAGES | _OF_MODEL
     for file, class_name in (_CONFIGURATIONS[stage] | shared).items():
         table.add_row()
+        table.add_row(Text(_TITLES[class_name], "bold"))
         for argument in documented_arguments(package / file, class_name):
             default = f"  [default: {argument.default}]" if argument.default else ""
             table.add_row(f"--{argument.name}", Text.assemble(argument.summary, (default, "dim")))

@@ -40,10 +40,12 @@ AllowUrls = Annotated[
     bool, typer.Option("--allow-urls", help="Fetch http(s) URLs: clients can then make it call any address.")
 ]
 Positional = Annotated[list[str] | None, typer.Argument(hidden=True, callback=_refuse_positional)]
-MaxFileMib = Annotated[float, typer.Option(min=0.001, max=_MOST_MIB, help="Largest picture or video file.")]
+MaxFileMib = Annotated[float, typer.Option(min=0.001, max=_MOST_MIB, help="Largest picture or video file, in MiB.")]
 PrefixCacheMib = Annotated[
     float,
-    typer.Option(min=0, max=_MOST_MIB, help="Memory for clips that were read, for further requests; 0 for none."),
+    typer.Option(
+        min=0, max=_MOST_MIB, help="MiB of memory for clips that were read, for further requests; 0 for none."
+    ),
 ]
 
 
@@ -55,11 +57,11 @@ def serve_model(
     device: Device = None,
     dtype: Annotated[str, typer.Option(help="Such as bfloat16; auto is that of the checkpoint.")] = "auto",
     max_new_tokens: MaxNewTokens = 1024,
-    max_video_seconds: Annotated[float, typer.Option(min=0.1, help="Longest video.")] = 3600.0,
+    max_video_seconds: Annotated[float, typer.Option(min=0.1, help="Maximum length of a video, in seconds.")] = 3600.0,
     max_file_mib: MaxFileMib = 64.0,
     max_in_flight: Annotated[int, typer.Option(min=1, help="Requests that may wait or run.")] = 64,
     prefix_cache_mib: PrefixCacheMib = 1024.0,
-    body_seconds: Annotated[float, typer.Option(min=0.1, help="Time for a request to arrive.")] = 60.0,
+    body_seconds: Annotated[float, typer.Option(min=0.1, help="Time for a request to arrive, in seconds.")] = 60.0,
     media_folder: MediaFolder = None,
     allow_urls: AllowUrls = False,
     video_backend: VideoBackend = None,

@@ -50,4 +50,5 @@ def named_file(given: str | Path, folder: str) -> Path:
     own = shipped(folder) / f"{given}.yaml"
     if own.parent == shipped(folder) and own.is_file():
         return own
-    raise ConfigurationError(f"There is no file {given}. These come with storm-hf: {', '.join(names_in(folder))}.")
+    what = f"{given} is a folder, not a YAML file" if Path(given).is_dir() else f"There is no file {given}"
+    raise ConfigurationError(f"{what}. These come with storm-hf: {', '.join(names_in(folder))}.")

@@ -3,11 +3,12 @@
 import os
 import runpy
 import sys
+from argparse import ArgumentParser
 from collections.abc import Iterable, Iterator, Sequence
 from difflib import get_close_matches
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
 
@@ -126,10 +127,12 @@ def _launch(stage: "StageKind", context: typer.Context) -> None:
     from storm_hf.curriculum.launch import AccelerateLauncher, run_logged
 
     with waiting("Reading the arguments"):
-        options = _options_of(stage)
+        parser = _parser_of(stage)
+        options = {"--config", *parser._option_string_actions}
     own, launch_arguments = _split_arguments(arguments, options)
     own = _with_recipe(own)
     _check_names(stage, own, options)
+    _check_values(stage, own, parser)
     script = [str(shipped(f"trainers/{stage}.py")), *own]
     ending = run_logged([*AccelerateLauncher.command, *launch_arguments, *AccelerateLauncher.runner, *script])
     if ending.is_interrupted:
@@ -185,14 +188,16 @@ def _groups(arguments: Sequence[str]) -> Iterator[Group]:
 
 def _options_of(*stages: "StageKind") -> set[str]:
     """Collect the options of the scripts of stages."""
+    return {"--config", *chain.from_iterable(_parser_of(stage)._option_string_actions for stage in stages)}
+
+
+def _parser_of(stage: "StageKind") -> ArgumentParser:
+    """Make the parser of a stage's script."""
     from trl import TrlParser
 
     from storm_hf.curriculum.recipe import argument_records
 
-    return {
-        "--config",
-        *chain.from_iterable(TrlParser(argument_records(stage))._option_string_actions for stage in stages),
-    }
+    return TrlParser(argument_records(stage))
 
 
 def _with_recipe(arguments: Sequence[str]) -> list[str]:
@@ -215,6 +220,21 @@ def _check_names(stage: str, arguments: Sequence[str], options: set[str]) -> Non
         if name == "--config" and group[1:]:
             for key in read_yaml(Path(group[1])):
                 _check_name(stage, f"--{key}", options | {"--env"}, f" in {group[1]}")
+
+
+def _check_values(stage: str, arguments: Sequence[str], parser: ArgumentParser) -> None:
+    """Refuse a value that the script cannot read, in one line, where the script would print the usage of all its arguments."""
+
+    def refuse(message: str) -> NoReturn:
+        name, _, reason = message.removeprefix("argument ").partition(": ")
+        raise ConfigurationError(
+            f"Expected another value of {name.partition('/')[0]}: {reason}. `storm {stage} --help` says what it is."
+        )
+
+    parser.error = refuse  # type: ignore[method-assign]
+    for action in parser._actions:
+        action.required = False  # the recipe may have it
+    ArgumentParser.parse_known_args(parser, list(arguments))
 
 
 def _check_name(stage: str, name: str, options: set[str], where: str = "") -> None:
