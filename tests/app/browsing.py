@@ -12,7 +12,7 @@ from urllib.error import URLError
 
 
 STORM = [sys.executable, "-c", "from storm_hf.cli import main; main()"]
-SECONDS_TO_START = 120
+SECONDS_TO_START = 300  # also of any wait in the page, on a machine that is busy
 
 
 @contextmanager
@@ -67,6 +67,7 @@ def answers(address: str) -> bool:
 def open_at(browser: Any, address: str, **options: Any) -> Any:
     """Open the page in a context of its own, whose requests to elsewhere are noted in `page.strangers`."""
     page = browser.new_context(**options).new_page()
+    page.set_default_timeout(1000 * SECONDS_TO_START)
     page.strangers = []
     page.on("request", lambda request: _note(page.strangers, request.url))
     page.goto(address)

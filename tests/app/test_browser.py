@@ -21,7 +21,7 @@ def test_client_asks_and_changes_over_http(address, stranger):
     client = Client(address, verbose=False)
     notice, replies = client.predict(handle_file(str(stranger)), QUESTION, "left, right", api_name="/ask")
     assert "its answer about a real clip is a guess" in notice
-    assert "6 forward passes" in replies
+    assert "5 forward passes" in replies
     notice, replies = client.predict("zeros", EVERY_STEP, SAME_STEP, None, api_name="/change")
     assert not notice
     assert "With your change" in replies

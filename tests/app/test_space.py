@@ -43,7 +43,7 @@ def assert_answers(address, clip):
         handle_file(str(clip)), QUESTION, "left, right", api_name="/ask"
     )
     assert "a guess" in notice
-    assert "6 forward passes" in replies
+    assert "5 forward passes" in replies
     assert "state " in replies
 
 

@@ -84,6 +84,7 @@ def made_up_story(folder: Path, num_examples: int = 1, **replaced: object) -> De
         "command": "storm demo --out runs/demo --seed 0",
         "versions": {"storm-hf": "0.1.0", "torch": "2.13.0", "transformers": "5.23.0"},
         "extra_variants": {"terse_chain": result(0.9922, 8.0)},
+        "extra_open": {"terse_chain": 0.9844},
         "extra_by_depth": {"chain_of_thought": {str(depth): 1.0 for depth in range(7)}},
     }
     return DemoStory(**values | replaced)

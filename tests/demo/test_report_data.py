@@ -50,7 +50,8 @@ def folder(rows, tmp_path, monkeypatch):
     folder = DemoFolder(tmp_path)
     for number, name in enumerate(TITLES):
         folder.variant(name).mkdir(parents=True)
-        (folder.variant(name) / "results.json").write_text(json.dumps(results(number, rows)))
+        openly = {"open": {"accuracy": 0.75}} if name == "terse_chain" else {}
+        (folder.variant(name) / "results.json").write_text(json.dumps({**results(number, rows), **openly}))
     states = ["red", "blue", "green", "yellow"]
     frames = np.stack([np.full((16, 64, 3), 60 * entry, np.uint8) for entry in range(4)])
     ThoughtGallery(np.eye(4, HIDDEN_SIZE, dtype=np.float32), states, frames).save(folder.storm)
@@ -122,6 +123,7 @@ def test_story_gives_each_variant_its_own_numbers(story):
         name: 100 + number for number, name in enumerate(TITLES)
     }
     assert story.extra_variants["terse_chain"].forward_passes == 3
+    assert story.extra_open == {"terse_chain": 0.75}
     assert story.extra_by_depth == {"chain_of_thought": {"0": 1.0, "6": 0.1}}
     assert (story.cosines.raw, story.cosines.used, story.cosines.reached) == (0.99, 0.01, 0.8)
 

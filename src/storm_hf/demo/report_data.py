@@ -341,6 +341,8 @@ class DemoStory:
             Frames of a clip that make up one step. The stills show the last of each.
         extra_variants (`Mapping[str, VariantResult]`, *optional*):
             Variants beside those of the report, such as `terse_chain`.
+        extra_open (`Mapping[str, float]`, *optional*):
+            Accuracy of these variants in the second form of the question.
         extra_by_depth (`Mapping[str, Mapping[str, float]]`, *optional*):
             From a variant that the report does not list by depth to its accuracy at each depth, such as
             `{"chain_of_thought": {"0": 1.0}}`.
@@ -362,6 +364,7 @@ class DemoStory:
     versions: Mapping[str, str]
     frames_per_step: int = 2
     extra_variants: Mapping[str, VariantResult] = field(default_factory=dict)
+    extra_open: Mapping[str, float] = field(default_factory=dict)
     extra_by_depth: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     language: Mapping[str, LanguageReport] = field(default_factory=dict)
     num_plain_rows: int = 0
@@ -428,7 +431,7 @@ def read_story(
             From package to version.
     """
     results = _results(folder, recipe)
-    storm = results["storm"]
+    storm, terse = results["storm"], {name: one for name, one in results.items() if name == "terse_chain"}
     return DemoStory(
         recipe=recipe,
         training={name: VariantTraining(one["num_updates"], one["num_parameters"]) for name, one in results.items()},
@@ -439,7 +442,8 @@ def read_story(
         command=command,
         versions=versions,
         frames_per_step=_FRAMES_PER_STEP,
-        extra_variants={name: VariantResult.of(one) for name, one in results.items() if name == "terse_chain"},
+        extra_variants={name: VariantResult.of(one) for name, one in terse.items()},
+        extra_open={name: one["open"]["accuracy"] for name, one in terse.items() if "open" in one},
         extra_by_depth={name: one["by_depth"] for name, one in results.items() if name == "chain_of_thought"},
         language={name: read_language(one) for name, one in results.items() if "language" in one},
         replies=storm.get("open", {}).get("by_reply", {}),
