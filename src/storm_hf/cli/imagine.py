@@ -20,12 +20,15 @@ The first run trains a decoder, about a minute on a CPU core, and keeps it in th
 The address of the page goes to stdout, everything else to stderr."""
 
 
+Out = Annotated[
+    Path, typer.Option(file_okay=False, help="Output folder of the page, films and pictures.", show_default=False)
+]
+
+
 def imagine_clips(
     model: Model,
     dataset: Dataset,
-    out: Annotated[
-        Path, typer.Option(file_okay=False, help="Output folder of the page, films and pictures.", show_default=False)
-    ],
+    out: Out,
     rows: Annotated[int, typer.Option(min=1, help="Number of questions.")] = 64,
     scenes: Annotated[int, typer.Option(min=1, help="Number of questions shown on the page.")] = 4,
     split: Annotated[str, typer.Option(help="Split of the data set.")] = "test",
@@ -41,14 +44,13 @@ def imagine_clips(
         from storm_hf.diagnostics.latent_decoder import DecoderTraining, find_trajectory
         from storm_hf.diagnostics.latent_decoder.renderer import LatentRenderer
         from storm_hf.diagnostics.latent_decoder.run import decoder_of, held_out_split, imagine_rows
-        from storm_hf.hub.dataset_folder import rows_folder
         from storm_hf.training.loading import load_rows
 
         splits = load_rows(dataset)
     if split not in splits:
         raise DatasetError(f"Expected a split of {dataset} ({', '.join(splits)}) but got {split!r}. Give --split.")
     network, processor = load_model(model)
-    trajectory = find_trajectory(model, rows_folder(dataset)).with_num_latents(network.config.num_latents)
+    trajectory = find_trajectory(model, dataset).with_num_latents(network.config.num_latents)
     home = Path(model) if Path(model).is_dir() else out
     training = DecoderTraining(num_updates=updates, seed=seed)
     decoder = decoder_of(home, trajectory, splits, training=training, progress=progress_bar)

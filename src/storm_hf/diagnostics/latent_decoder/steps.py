@@ -16,6 +16,7 @@ from PIL import Image
 from storm_hf.diagnostics.latent_decoder.decoder import PATCH_PX
 from storm_hf.errors import DatasetError
 from storm_hf.evaluation.thought_gallery import ThoughtGallery
+from storm_hf.hub.dataset_folder import rows_folder
 from storm_hf.target_trajectory import TargetTrajectory
 from storm_hf.target_trajectory.trajectory import FILE_NAME
 from storm_hf.video import read_video
@@ -55,8 +56,8 @@ def find_trajectory(*folders: str | Path) -> TargetTrajectory:
     Raises:
         DatasetError: If none has.
     """
-    for folder in folders:
-        if (Path(folder) / FILE_NAME).is_file():
+    for folder in map(rows_folder, folders):
+        if (folder / FILE_NAME).is_file():
             return TargetTrajectory.load(folder)
     names = " or ".join(str(folder) for folder in folders)
     raise DatasetError(
