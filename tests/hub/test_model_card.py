@@ -1,5 +1,6 @@
 """The card of a model renders from a run's own values and says nothing that is not known."""
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -10,6 +11,7 @@ from PIL import Image
 from tests.hub.card_values import ADAPTER, ALIGN, ANSWER, MODELS
 from tests.hub.test_cards import PLACEHOLDERS
 from tests.tiny import tiny_storm
+from tests.video.clips import encode, numbered_frames, numbers
 
 from storm_hf.errors import PublicationError
 from storm_hf.hub.card_results import (
@@ -233,8 +235,19 @@ def test_card_tells_how_the_model_was_asked(prompt, said):
         assert "ask it alike" not in text
     else:
         assert said in text
-        shown = {"num_frames": "num_frames=6", "fps": "fps=2", "max_frames": "num_frames=16"}
+        shown = {"num_frames": "num_frames=6", "fps": "fps=2", "max_frames": "sample_indices_fn=evenly"}
         assert f'load_video("clip.mp4", {next(call for name, call in shown.items() if name in prompt)})' in text
+
+
+@pytest.mark.parametrize(("num_frames", "num_read"), [(7, 7), (64, 32)])
+def test_quick_start_reads_short_and_long_clips_to_their_ends(num_frames, num_read, tmp_path):
+    clip = encode(tmp_path / "clip.mp4", numbered_frames(num_frames))
+    text = str(model_card(facts_of_model(tiny_storm("qwen2_5_vl"), name="some", stage="answer")))
+    reading = re.search(r"^(import numpy.*?load_video)$.*^(def evenly.*?)^content", text, re.DOTALL | re.MULTILINE)
+    found = {}
+    exec("\n".join(reading.groups()).replace("clip.mp4", str(clip)), found)
+    shown = numbers(found["frames"])
+    assert (len(shown), shown[0], shown[-1]) == (num_read, 0, num_frames - 1)
 
 
 def test_words_of_a_report_write_no_markup():
