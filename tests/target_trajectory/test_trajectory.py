@@ -111,5 +111,13 @@ def test_features_that_are_not_finite_are_refused_with_their_row(value, normaliz
         trajectory = TargetTrajectory.fit([features], num_latents=3, rank=4)
     broken = features[:3].clone()
     broken[1, 2, 0, 5] = value
-    with pytest.raises(DatasetError, match="others in row 1 of 3"):
+    with pytest.raises(DatasetError, match=r"others in row 1\."):
         trajectory(broken)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_targets_are_not_fitted_to_features_that_are_not_finite(value):
+    batches = list(torch.randn(3, 8, 6, 4, 16, generator=torch.Generator().manual_seed(0)))
+    batches[1][2, 0, 0, 0] = value
+    with pytest.raises(DatasetError, match=r"others in row 10\. Encode those thought videos again"):
+        TargetTrajectory.fit(batches, num_latents=3, rank=4)

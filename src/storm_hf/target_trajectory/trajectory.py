@@ -107,13 +107,16 @@ class TargetTrajectory:
                 See [`WhiteningStatistics.fit`].
 
         Raises:
+            DatasetError: If features are not finite.
             LatentError: If the features have other shapes than these, or too few of them are given.
         """
         check_pooling(num_latents, pooling, layout)
         first, batches = _peek(features)
         hidden_size = first[0].shape[-1] if first else None
         pooled = (pool_clips(batch, num_latents, pooling=pooling, layout=layout) for batch in batches)
-        fitted = WhiteningStatistics.fit(pooled, rank, statistics=statistics, hidden_size=hidden_size, seed=seed)
+        fitted = WhiteningStatistics.fit(
+            _finite(pooled), rank, statistics=statistics, hidden_size=hidden_size, seed=seed
+        )
         return cls(num_latents, pooling, layout, fitted)
 
     def __call__(self, features: Features) -> torch.Tensor:
@@ -132,12 +135,7 @@ class TargetTrajectory:
             DatasetError: If features are not finite.
             LatentError: If the features do not have the axes or sizes above.
         """
-        trajectory = self.pool(features)
-        if broken := [row for row, clip in enumerate(trajectory) if not clip.isfinite().all()]:
-            raise DatasetError(
-                f"Expected thought features that are finite, got others in row {broken[0]} of {len(trajectory)}. Encode those "
-                "thought videos again."
-            )
+        (trajectory,) = _finite([self.pool(features)])
         if self.statistics is not None:
             return self.statistics.transform(trajectory)
         return F.layer_norm(trajectory, trajectory.shape[-1:]) if self.normalize == "layernorm" else trajectory
@@ -190,6 +188,18 @@ class TargetTrajectory:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         statistics = WhiteningStatistics(**tensors, rank=settings.pop("rank")) if tensors else None
         return cls(statistics=statistics, **settings)
+
+
+def _finite(batches: Iterable[torch.Tensor]) -> Iterator[torch.Tensor]:
+    """Pass pooled features on, and refuse those that are not finite by their number over all batches."""
+    num_before = 0
+    for batch in batches:
+        if broken := [row for row, clip in enumerate(batch) if not clip.isfinite().all()]:
+            raise DatasetError(
+                f"Expected thought features that are finite, got others in row {num_before + broken[0]}. Encode those thought videos again."
+            )
+        num_before += len(batch)
+        yield batch
 
 
 def _peek(features: Iterable[Features]) -> tuple[list[torch.Tensor], Iterator[list[torch.Tensor]]]:
