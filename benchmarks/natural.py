@@ -147,6 +147,8 @@ def build(folder: DemoFolder, recipe: DemoRecipe, films: Path, encoder: str, pac
     thoughts = dataclasses.replace(thoughts, films=FilmRecipe(splits=splits, segments=SEGMENTS))
     FilmsBuilder(thoughts, encoder=ShardEncoder(folder.data, model, processor, name=encoder)).build()
     for split, rows in load_thoughts(folder.data).items():
+        if (folder.cached / split / "dataset_info.json").exists():  # written last
+            continue
         asked = rows.select_columns(["video", "question", "options"])
         encoded = cache_video_features(asked, model, processor)
         encoded.remove_columns(asked.column_names).save_to_disk(folder.cached / split)
