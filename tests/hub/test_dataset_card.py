@@ -123,7 +123,9 @@ def test_words_of_others_write_no_markup_and_no_metadata(place):
         if place == "encoder":
             assert line.count("`") % 2 == 0  # stays within its code
         else:
-            assert not any(each in line for each in ("<img", " [click]", " `code`", " **loud**"))
+            assert not any(
+                each in line for each in ("<img", " # Injected", "alert(1)", " [click]", " `code`", " **loud**")
+            )
             assert line.replace("\\|", "").count("|") in (3, 4)
     assert card.data.to_dict().get("license") != "mit"
 

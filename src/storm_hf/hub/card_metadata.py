@@ -189,7 +189,7 @@ CITATION = f"""```bibtex
 ```"""
 
 _LONGEST_CELL = 200
-_MARKUP = re.compile(r"([\\`|\[\]*~$])")
+_MARKUP = re.compile(r"([\\`|\[\]#*~$]|(?<=[\w\])])\()")  # a bracket that follows a word may be a call or a link
 
 
 def template(name: str) -> str:
