@@ -28,7 +28,7 @@ if PLAN["is_installed"]:
 
 PLACE = {"revision": PLAN["revision"]} if PLAN["revision"] else {}
 TRUSTED = {**PLACE, "trust_remote_code": True}
-FRAMES, METADATA = load_video("clip.mp4", num_frames=16)
+FRAMES, METADATA = load_video("clip.mp4", num_frames=PLAN["num_frames"])
 CONTENT = [{"type": "video", "video": FRAMES}, {"type": "text", "text": "What happens next?"}]
 MESSAGES = [{"role": "user", "content": CONTENT}]
 READING = {"do_sample_frames": False, "video_metadata": [METADATA]}

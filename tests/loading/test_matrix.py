@@ -34,6 +34,7 @@ pytestmark = [
         "ignore:`is_gradient_checkpointing` is deprecated:FutureWarning",  # PEFT asks for it by its old name
     ),
 ]
+NUM_FRAMES = 20  # all are read, by every class as by the quick start of the card
 LOADER = Path(__file__).parent / "loader.py"
 CLASSES = ("AutoModel", "AutoModelForImageTextToText", "AutoModelForMultimodalLM", "AutoModelForCausalLM", "pipeline")
 ADAPTERS = ("adapter, AutoModelForImageTextToText", "adapter, AutoPeftModelForCausalLM", "adapter, PeftModel")
@@ -53,7 +54,7 @@ def workplace(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def clip(workplace):
-    frames = np.random.default_rng(0).integers(0, 256, (20, 56, 56, 3), np.uint8)
+    frames = np.random.default_rng(0).integers(0, 256, (NUM_FRAMES, 56, 56, 3), np.uint8)
     return write_video(workplace / "clip.mp4", frames, fps=10)
 
 
@@ -88,7 +89,7 @@ def expected(published, workplace, clip):
     """Answers of the model and its adapter before they were published."""
     processor = AutoProcessor.from_pretrained(workplace / "model")
     model = StormForConditionalGeneration.from_pretrained(workplace / "model").eval()
-    frames, metadata = load_video(str(clip), num_frames=16)
+    frames, metadata = load_video(str(clip), num_frames=NUM_FRAMES)
     content = [{"type": "video", "video": frames}, {"type": "text", "text": "What happens next?"}]
     inputs = processor.apply_chat_template(
         [{"role": "user", "content": content}],
@@ -124,6 +125,7 @@ def load_in(environment, url, workplace):
         "adapter_of_plain": "me/adapter-of-plain",
         "revision": "v1" if is_pinned else None,
         "is_installed": is_installed,
+        "num_frames": NUM_FRAMES,
     }
     file = workplace / f"{environment}.json"
     file.write_text(json.dumps(plan))
