@@ -8,7 +8,7 @@ import torch
 from tests.diagnostics.thinker import latents_of, tokens_of
 from tests.tiny import EOS, IMAGE, KINDS, PAD, VIDEO, VOCAB_SIZE, tiny_inputs, tiny_storm, with_clip_mask
 
-from storm_hf.diagnostics.replay import SharedPrompts, answer_again
+from storm_hf.diagnostics.replay import SharedPrompts, answer_again, answers_under
 from storm_hf.errors import ConfigurationError
 from storm_hf.interventions.kind import CONTENT_FREE, InterventionKind
 from storm_hf.interventions.token_replacement import choose_donors, step_replacements, token_replacements
@@ -185,3 +185,22 @@ def test_divergence_is_over_options_where_their_first_words_differ(thinker):
         alike = SharedPrompts(thinker.model, thinker.prompts(), twins, max_new_tokens=2)
     assert [len(part[0]) for part in shared.own_distributions] == [4] * 5
     assert {part.shape[-1] for part in alike.own_distributions} == {thinker.model.config.get_text_config().vocab_size}
+
+
+def test_answers_alone_are_those_of_the_replies_and_read_each_prompt_once(thinker, replies):
+    replaced, whole, _ = replies
+    reads = []
+
+    def count(module, arguments, given):
+        reads.append(bool((given["position_ids"] == 0).any()))  # the beginning of a prompt
+
+    hook = thinker.model.get_decoder().register_forward_pre_hook(count, with_kwargs=True)
+    once = {name: one for name, one in replaced.items() if name not in ("no_latents", "latents_only")}
+    try:
+        answers = answers_under(thinker.model, thinker.prompts(), thinker.rows, once)
+    finally:
+        hook.remove()
+    assert sum(reads) == 1
+    assert {name: tokens_of(found) for name, found in answers.items()} == {
+        name: tokens_of([reply.answer for reply in whole[name]]) for name in once
+    }

@@ -7,7 +7,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any, get_args
@@ -23,6 +23,7 @@ from storm_hf.demo.report_data import FOLLOWS_DONOR
 from storm_hf.demo.tasks import Report
 from storm_hf.demo.variants import Variant
 from storm_hf.diagnostics import ThoughtGallery
+from storm_hf.diagnostics.replay import answers_under
 from storm_hf.errors import CheckpointError
 from storm_hf.evaluation.batch import (
     Answer,
@@ -65,16 +66,13 @@ class Examinee:
     prompts: PromptEncoder
     max_new_tokens: int = _ANSWER_TOKENS
 
-    def answer(self, rows: Sequence[Row], intervention: Intervention | None = None) -> list[Answer]:
-        """Answer the questions of `rows`, with replaced latents if an intervention is given."""
-        return answer_questions(
-            self.model,
-            self.prompts,
-            rows,
-            max_new_tokens=self.max_new_tokens,
-            batch_size=256,
-            intervene=intervention,
-        )
+    def answer(self, rows: Sequence[Row]) -> list[Answer]:
+        """Answer the questions of `rows`."""
+        return answer_questions(self.model, self.prompts, rows, max_new_tokens=self.max_new_tokens, batch_size=256)
+
+    def answer_under(self, rows: Sequence[Row], interventions: Mapping[str, Intervention]) -> dict[str, list[Answer]]:
+        """Answer the questions of `rows` under each intervention, reading their prompts once."""
+        return answers_under(self.model, self.prompts, rows, interventions, max_new_tokens=self.max_new_tokens)
 
 
 def measure_variant(
@@ -215,17 +213,15 @@ def _measure_interventions(
     """
     kind, donors, latents = InterventionKind, choose_donors(rows, seed), _stack_latents(answers)
     targets = None if trajectory is None else _targets_of(trajectory, rows)
-
-    def answer_under(kind: InterventionKind) -> list[Answer]:
-        return examinee.answer(rows, make_intervention(kind, latents, donors=donors, targets=targets, seed=seed))
-
-    kinds = [kind.zero, kind.noise_per_dataset, kind.mean_over_questions, kind.latents_only]
+    kinds = [kind.zero, kind.noise_per_dataset, kind.mean_over_questions, kind.latents_only, kind.donor]
     kinds += [] if targets is None else [kind.oracle]
+    replies = examinee.answer_under(
+        rows, {one: make_intervention(one, latents, donors=donors, targets=targets, seed=seed) for one in kinds}
+    )
     results: dict[str, float] = {kind.own: accuracy(answers, rows)}
-    results |= {kind: accuracy(answer_under(kind), rows) for kind in kinds}
-    replies = answer_under(kind.donor)
+    results |= {one: accuracy(replies[one], rows) for one in kinds if one != kind.donor}
     has_donor = [index for index, donor in enumerate(donors) if donor != index]
-    follows = [replies[index].choice == usual_wording(rows[donors[index]])[1] for index in has_donor]
+    follows = [replies[kind.donor][index].choice == usual_wording(rows[donors[index]])[1] for index in has_donor]
     return {**results, FOLLOWS_DONOR: float(np.mean(follows))}
 
 

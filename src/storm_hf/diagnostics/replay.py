@@ -10,6 +10,7 @@ Axes: B batch, S sequence, L answer tokens, M options, K latent steps, D hidden 
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -49,6 +50,7 @@ class Reply:
     divergence: float
 
 
+@torch.inference_mode()
 def answer_again(
     model: StormForConditionalGeneration,
     prompts: PromptEncoder,
@@ -83,13 +85,32 @@ def answer_again(
     model.eval()
     replies: dict[str, list[Reply]] = {name: [] for name in interventions}
     for span in spans(len(rows), batch_size):
-        with torch.inference_mode():
-            shared = SharedPrompts(model, prompts, [rows[index] for index in span], max_new_tokens)
-            for name, intervention in interventions.items():
-                replies[name] += shared.reply(intervention.kind, intervention.feed(span))
+        shared = SharedPrompts(model, prompts, [rows[index] for index in span], max_new_tokens)
+        for name, intervention in interventions.items():
+            replies[name] += shared.reply(intervention.kind, intervention.feed(span))
         if on_batch is not None:
             on_batch(len(span))
     return replies
+
+
+@torch.inference_mode()
+def answers_under(
+    model: StormForConditionalGeneration,
+    prompts: PromptEncoder,
+    rows: Sequence[Row],
+    interventions: Mapping[str, Intervention],
+    *,
+    max_new_tokens: int = 8,
+    batch_size: int = 128,
+) -> dict[str, list[Answer]]:
+    """Answer as [`answer_again`] does, with the same arguments, and compare nothing with what the model says by itself."""
+    model.eval()
+    answers: dict[str, list[Answer]] = {name: [] for name in interventions}
+    for span in spans(len(rows), batch_size):
+        shared = SharedPrompts(model, prompts, [rows[index] for index in span], max_new_tokens)
+        for name, intervention in interventions.items():
+            answers[name] += shared.answer(intervention.kind, intervention.feed(span))
+    return answers
 
 
 class SharedPrompts:
@@ -123,12 +144,13 @@ class SharedPrompts:
         self.positions = self._positions(self.inputs)
         self.cache = self._run_prefix()
         self.option_ids = [_first_tokens(row, prompts) for row in self.rows]
-        output = self._generate(InterventionKind.own, None)
-        self.own = self._read(output, InterventionKind.own)
-        self.own_distributions = self._distributions(output.logits[0], InterventionKind.own, None)
+
+    def answer(self, kind: InterventionKind, replace: LatentIntervention | None) -> list[Answer]:
+        """Answer under an intervention."""
+        return self._read(self._generate(kind, replace), kind)
 
     def reply(self, kind: InterventionKind, replace: LatentIntervention | None) -> list[Reply]:
-        """Answer under an intervention."""
+        """Answer under an intervention, and compare with what the model says by itself."""
         output = self._generate(kind, replace)
         answers = self._read(output, kind)
         distributions = self._distributions(output.logits[0], kind, replace)
@@ -136,6 +158,22 @@ class SharedPrompts:
             Reply(answer, _divergence(own, other))
             for answer, own, other in zip(answers, self.own_distributions, distributions, strict=True)
         ]
+
+    @property
+    def own(self) -> list[Answer]:
+        """Answers with the model's own latents."""
+        return self._by_itself[0]
+
+    @cached_property
+    def own_distributions(self) -> list[torch.Tensor]:
+        """Log probabilities of the model by itself for each row: over options (1, M), or the tokens of its answer (L, V)."""
+        return self._distributions(self._by_itself[1], InterventionKind.own, None)
+
+    @cached_property
+    def _by_itself(self) -> tuple[list[Answer], torch.Tensor]:
+        """Answers without an intervention, and the logits of their first tokens (B, V)."""
+        output = self._generate(InterventionKind.own, None)
+        return self._read(output, InterventionKind.own), output.logits[0]
 
     def run_block(self, **arguments: object) -> Any:
         """Think, and return what the model itself does, for what `generate` does not return, such as attention."""
