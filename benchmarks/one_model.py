@@ -101,11 +101,11 @@ def learn(mixture: Mixture, variant: Variant, report: Report) -> None:
     """Train a variant on all worlds and test it on each. Worker."""
     waiting = [part for part in mixture.worlds if not part.is_finished(variant.name)]
     if waiting:
-        if variant.start is not None:
-            train_variant(mixture, mixture.recipe, variant.start, report, mixture.parts)
-        trainer = train_variant(mixture, mixture.recipe, variant, report, mixture.parts)
+        for one in variant.lineage:
+            if not mixture.is_trained(one.name):
+                train_variant(mixture, mixture.recipe, one, report, mixture.parts)
         for part in waiting:
-            write_results(mixture, part, part.recipe, variant, trainer)
+            write_results(mixture, part, part.recipe, variant)
 
 
 def stages(mixture: Mixture) -> dict[str, list[Task]]:

@@ -10,7 +10,7 @@ from transformers import TrainerCallback
 from storm_hf.answer.config import StormAnswerConfig
 from storm_hf.demo import data, demo_recipe, demo_variants, training
 from storm_hf.demo.folder import DemoFolder
-from storm_hf.demo.training import run_variant, train, train_seconds, training_arguments
+from storm_hf.demo.training import evaluation_tasks, run_variant, train, train_seconds, training_arguments
 
 
 @pytest.fixture
@@ -57,12 +57,31 @@ def test_finished_variants_are_not_trained_again(tmp_path, monkeypatch):
 
 def test_variant_that_another_one_starts_from_is_trained_first_and_its_latents_are_left_alone(tmp_path, monkeypatch):
     folder, recipe, calls = DemoFolder(tmp_path), demo_recipe(), []
-    monkeypatch.setattr(training, "train_variant", lambda folder, recipe, variant, report: variant.name)
+    monkeypatch.setattr(training, "train_variant", lambda folder, recipe, variant, report: calls.append(variant.name))
     monkeypatch.setattr(
-        training, "write_results", lambda *args, with_interventions: calls.append((args[-1], with_interventions))
+        training, "write_results", lambda *args, with_interventions: calls.append((args[-1].name, with_interventions))
     )
     run_variant(folder, recipe, demo_variants(recipe)["storm"], print)
-    assert calls == [("align", False), ("storm", True)]
+    assert calls == ["align", "storm", ("align", False), ("storm", True)]
+
+
+def test_variant_whose_test_was_stopped_is_tested_without_another_training(tmp_path, monkeypatch):
+    folder, recipe, calls = DemoFolder(tmp_path), demo_recipe(), []
+    monkeypatch.setattr(training, "train", lambda trainer: pytest.fail("trained again"))
+    monkeypatch.setattr(training, "write_results", lambda *args, with_interventions: calls.append(args[-1].name))
+    folder.variant("direct").mkdir(parents=True)
+    folder.training_record("direct").write_text('{"num_parameters": 1}')
+    run_variant(folder, recipe, demo_variants(recipe)["direct"], print)
+    assert calls == ["direct"]
+
+
+def test_every_variant_is_evaluated_once_and_the_one_with_the_most_to_answer_first(tmp_path):
+    recipe = demo_recipe()
+    variants = [demo_variants(recipe)[name] for name in recipe.variants]
+    tasks = evaluation_tasks(DemoFolder(tmp_path), recipe, variants)
+    names = ["storm", "direct", "chain_of_thought", "align", "terse_chain"]
+    assert [task.name for task in tasks] == [f"evaluate_{name}" for name in names]
+    assert [task.args[-1] for task in tasks] == [True, False, False, False, False]
 
 
 def test_time_of_a_training_holds_that_of_the_variant_it_starts_from(tmp_path):

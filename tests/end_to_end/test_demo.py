@@ -28,7 +28,7 @@ from storm_hf.model.processing_storm import find_differences
 
 
 ROOT = Path(__file__).parents[2]
-STAGES = ["1_render", "2_base", "3_encode", "4_arms", "5_reload"]
+STAGES = ["1_render", "2_base", "3_encode", "4_train", "5_evaluate", "6_reload"]
 ARMS = ("direct", "chain_of_thought", "terse_chain", "align", "storm")
 SECONDS_AT_MOST = 400
 
@@ -126,7 +126,7 @@ def test_checkpoint_is_whole_and_says_what_it_has_seen(finished):
 
 
 def test_checkpoint_answered_again_with_its_own_code(finished):
-    """Stage 5 of the run itself: an interpreter in which storm_hf cannot be imported."""
+    """The last stage of the run itself: an interpreter in which storm_hf cannot be imported."""
     assert len(read_json(finished.path / "reload.json")) == 8
     code = list((finished.path / "hf_modules" / "transformers_modules").rglob("modeling_storm.py"))
     assert [file.read_bytes() for file in code] == [(finished.storm / "modeling_storm.py").read_bytes()]
@@ -209,7 +209,7 @@ def test_interrupted_run_continues_and_ends_as_if_nothing_had_happened(finished,
     interrupt(start(folder.path), lambda: (folder.path / "done" / "1_render").exists())
     assert done(folder) == STAGES[:1]
     rendered = times(folder)
-    interrupt(start(folder.path), lambda: (folder.variant("direct") / "results.json").exists())
+    interrupt(start(folder.path), lambda: folder.is_trained("direct"))
     assert done(folder) == STAGES[:3]
     stopped = times(folder)
     assert finish(start(folder.path)) == 0

@@ -163,7 +163,7 @@ def _without_times(path: Path) -> str:
 def whole_results_of_demo(folder: Path) -> Hashes:
     """Arms that are finished, and weights wherever there are some."""
     arms = {f"arms/{path.parent.name}": _without_times(path) for path in folder.glob("arms/*/results.json")}
-    model = {} if not (folder / "done" / "4_arms").exists() else final_models(folder / "storm")
+    model = {} if not (folder / "done" / "4_train").exists() else final_models(folder / "storm")
     return {**arms, **model}
 
 

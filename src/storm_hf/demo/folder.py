@@ -73,6 +73,14 @@ class DemoFolder:
         """Trained model of a variant."""
         return {"base": self.base, "storm": self.storm}.get(name, self.variant(name))
 
+    def training_record(self, name: str) -> Path:
+        """The file that the training of a variant writes last, beside its checkpoints."""
+        return (self.base if name == "base" else self.variant(name)) / "trained.json"
+
+    def is_trained(self, name: str) -> bool:
+        """Return True if a variant was trained, also if a release did it that wrote no record."""
+        return self.training_record(name).exists() or self.is_finished(name)
+
     def is_finished(self, name: str) -> bool:
         """Return True if a variant was trained and tested: its results are written last."""
         return (self.variant(name) / "results.json").exists()

@@ -15,7 +15,7 @@ from storm_hf.demo.recipe import BackboneName, DemoRecipe, demo_recipe
 from storm_hf.demo.report import write_report
 from storm_hf.demo.report_data import DemoReport, read_report, read_story
 from storm_hf.demo.tasks import Task, run_tasks
-from storm_hf.demo.training import make_backbone, train_base, variant_task
+from storm_hf.demo.training import evaluation_tasks, make_backbone, train_base, training_task
 from storm_hf.demo.variants import demo_variants
 
 
@@ -87,6 +87,7 @@ def _stages(folder: DemoFolder, recipe: DemoRecipe) -> dict[str, list[Task]]:
     episodes = data.world_recipe(recipe).num_episodes
     variants = demo_variants(recipe)
     base, run = variants["base"], (folder, recipe)
+    trained = [variants[name] for name in recipe.variants]
     base_threads = 1 if recipe.backbone == "tiny" else _WORKERS  # small matrices are faster on one
     backbone = (
         []
@@ -104,8 +105,9 @@ def _stages(folder: DemoFolder, recipe: DemoRecipe) -> dict[str, list[Task]]:
             Task("thoughts", "Encoding thought videos", episodes, data.encode_thoughts, run),
             Task("clips", "Encoding question clips", asked, data.encode_clips, run),
         ],
-        "4_arms": [variant_task(folder, recipe, variants[name]) for name in recipe.variants],
-        "5_reload": [Task("reload", "Loading without storm_hf", NUM_RELOADED, check_reload, run)],
+        "4_train": [training_task(folder, recipe, one) for one in trained],
+        "5_evaluate": evaluation_tasks(folder, recipe, trained),
+        "6_reload": [Task("reload", "Loading without storm_hf", NUM_RELOADED, check_reload, run)],
     }
 
 

@@ -56,14 +56,34 @@ class _ReportProgress(TrainerCallback):
 
 
 def variant_task(folder: DemoFolder, recipe: DemoRecipe, variant: Variant) -> Task:
-    """Make the work of a variant, to be given to `run_tasks`."""
+    """Make the work of a variant, training and test, to be given to `run_tasks`."""
     return Task(variant.name, variant.title, variant.num_updates, run_variant, (folder, recipe, variant))
 
 
-def run_variant(
-    folder: DemoFolder, recipe: DemoRecipe, variant: Variant, report: Report, *, is_start: bool = False
-) -> None:
-    """Train and test a variant, and first the one that it starts from, unless that was done before. Worker.
+def training_task(folder: DemoFolder, recipe: DemoRecipe, variant: Variant) -> Task:
+    """Make the training of a variant, and first of those that it starts from."""
+    return Task(variant.name, variant.title, variant.num_updates, train_in_order, (folder, recipe, variant))
+
+
+def evaluation_tasks(folder: DemoFolder, recipe: DemoRecipe, variants: Sequence[Variant]) -> list[Task]:
+    """Make the tests of variants and of those that they start from, the longest first."""
+    lineages = [variant.lineage for variant in variants]
+    tested = {one.name: (one, one is lineage[-1]) for lineage in lineages for one in lineage}
+    tasks = [
+        Task(
+            f"evaluate_{name}",
+            f"Test: {one.title}",
+            1,
+            evaluate_variant,
+            (folder, recipe, one, is_last and one.has_latents),
+        )
+        for name, (one, is_last) in tested.items()
+    ]
+    return sorted(tasks, key=lambda task: not task.args[-1])  # replaced latents take the longest
+
+
+def run_variant(folder: DemoFolder, recipe: DemoRecipe, variant: Variant, report: Report) -> None:
+    """Train and test a variant, and first those that it starts from, unless that was done before. Worker.
 
     Args:
         folder ([`DemoFolder`]):
@@ -74,15 +94,41 @@ def run_variant(
             A row of the table.
         report (`Callable[[int], None]`):
             Called with the number of finished updates.
-        is_start (`bool`, *optional*, defaults to `False`):
-            Whether another variant starts from it: its latents are not replaced in the test, those of the other are.
     """
     if folder.is_finished(variant.name):
         return
-    if variant.start is not None:
-        run_variant(folder, recipe, variant.start, report, is_start=True)
-    trainer = train_variant(folder, recipe, variant, report)
-    write_results(folder, folder, recipe, variant, trainer, with_interventions=not is_start)
+    train_in_order(folder, recipe, variant, report)
+    for one in variant.lineage:
+        evaluate_variant(folder, recipe, one, one is variant, report)
+
+
+def train_in_order(folder: DemoFolder, recipe: DemoRecipe, variant: Variant, report: Report) -> None:
+    """Train a variant, and first those that it starts from, unless that was done before. Worker."""
+    for one in variant.lineage:
+        if not folder.is_trained(one.name):
+            train_variant(folder, recipe, one, report)
+
+
+def evaluate_variant(
+    folder: DemoFolder, recipe: DemoRecipe, variant: Variant, with_interventions: bool, report: Report
+) -> None:
+    """Test a trained variant, unless that was done before. Worker.
+
+    Args:
+        folder ([`DemoFolder`]):
+            Folder of the demo.
+        recipe ([`DemoRecipe`]):
+            Its recipe.
+        variant ([`Variant`]):
+            A row of the table.
+        with_interventions (`bool`):
+            Whether latents are replaced, if it has any: not those of a variant that another one starts from.
+        report (`Callable[[int], None]`):
+            Not called: a test is one step.
+    """
+    disable_progress_bars()
+    if not folder.is_finished(variant.name):
+        write_results(folder, folder, recipe, variant, with_interventions=with_interventions)
 
 
 def write_results(
@@ -90,29 +136,23 @@ def write_results(
     tested: DemoFolder,
     recipe: DemoRecipe,
     variant: Variant,
-    trainer: StormTrainer,
     *,
     with_interventions: bool = True,
 ) -> None:
-    """Test a variant on the clips of a folder and write its results there, last of all: with them it is finished."""
-    stage_one = variant.stage_one
+    """Test the checkpoint of a variant on the clips of a folder and write its results there: with them it is finished."""
+    stage_one, checkpoint = variant.stage_one, trained.checkpoint(variant.name)
     results = measure_variant(
         tested,
         recipe,
         variant,
-        trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False),  # tested without autocast
-        trainer.processing_class,
+        *data.load(checkpoint),
         trajectory=None if stage_one is None else TargetTrajectory.load(trained.variant(stage_one.name)),
         with_interventions=with_interventions,
     )
-    results["train_seconds"] = train_seconds(trained, variant)
-    results["num_updates"] = variant.num_updates
+    results |= {"train_seconds": train_seconds(trained, variant), "num_updates": variant.num_updates}
+    results |= read_json(trained.training_record(variant.name))
     if recipe.backbone != "tiny" and trained == tested:
-        results["language"] = json.loads(
-            compare_language(trained, trained.checkpoint(variant.name), variant.name).to_json()
-        )
-    groups = trainer.optimizer.param_groups  # after training an adapter has been merged
-    results["num_parameters"] = sum(parameter.numel() for group in groups for parameter in group["params"])
+        results["language"] = json.loads(compare_language(trained, checkpoint, variant.name).to_json())
     write_atomically(tested.variant(variant.name) / "results.json", json.dumps(results, indent=1) + "\n")
 
 
@@ -130,7 +170,7 @@ def train_base(folder: DemoFolder, recipe: DemoRecipe, report: Report, parts: Se
 
 def train_variant(
     folder: DemoFolder, recipe: DemoRecipe, variant: Variant, report: Report, parts: Sequence[Part] = ()
-) -> StormTrainer:
+) -> None:
     """Train a variant from where it stopped and save its model.
 
     Args:
@@ -156,7 +196,9 @@ def train_variant(
     if is_peft_model(trainer.model):
         trainer.model = trainer.model.merge_and_unload()  # so that every checkpoint opens alone
     trainer.save_model(str(folder.checkpoint(variant.name)))
-    return trainer
+    groups = trainer.optimizer.param_groups  # the weights that were trained: an adapter has been merged since
+    record = {"num_parameters": sum(parameter.numel() for group in groups for parameter in group["params"])}
+    write_atomically(folder.training_record(variant.name), json.dumps(record) + "\n")
 
 
 def _start(
@@ -222,10 +264,11 @@ def _make_trainer(
         settings["num_latents"] = variant.num_latents
     prompts = variant.make_prompts(processor, model.config)
     targets = folder.data if folder.data.exists() else None  # those of several folders are fitted to all their rows
-    output = folder.base if variant.stage == "base" else folder.variant(variant.name)
     return trainer_class(
         model=model,
-        args=training_arguments(config_class, output, recipe, variant.training, **settings),
+        args=training_arguments(
+            config_class, folder.training_record(variant.name).parent, recipe, variant.training, **settings
+        ),
         train_dataset=rows,
         processing_class=processor,
         callbacks=[_ReportProgress(report, variant.num_given)],

@@ -79,6 +79,11 @@ class Variant:
         return self.num_given + self.training.num_updates
 
     @property
+    def lineage(self) -> tuple["Variant", ...]:
+        """The variants that are trained one after the other, itself last; without the base that all start from."""
+        return (*(() if self.start is None else self.start.lineage), self)
+
+    @property
     def has_latents(self) -> bool:
         """True if a rollout comes before the answer."""
         return self.num_latents > 0
