@@ -30,11 +30,12 @@ _LINKS = {  # from what a page is made of, which is in the repository, to the pa
     "](../benchmarks/RESULTS.md": "](results.md",
     "](../src/storm_hf/cli/__init__.py": "](reference/commands.md",
 }
-_TRAINING_USAGE = re.compile(r"^\$ storm (align|answer|run) .*\n```\n", re.MULTILINE)
+_TRAINING_USAGE = re.compile(r"^\$ storm (align|answer|grpo|run) .*\n```\n", re.MULTILINE)
 _CONFIGURATIONS = {
     "align": ["StormAlignConfig", "StormModelConfig"],
     "answer": ["StormAnswerConfig", "StormModelConfig"],
-    "run": ["StormCurriculum", "StormAlignConfig", "StormAnswerConfig", "StormModelConfig"],
+    "grpo": ["StormGRPOConfig", "StormModelConfig"],
+    "run": ["StormCurriculum", "StormAlignConfig", "StormAnswerConfig", "StormGRPOConfig", "StormModelConfig"],
 }
 
 

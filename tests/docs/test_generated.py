@@ -35,6 +35,17 @@ def test_section_of_a_command_has_each_option_with_its_help(name, command):
         assert hidden or all(f"{option} " in section or f"{option}`" in section for option in parameter.opts[:1])
 
 
+@pytest.mark.parametrize(
+    "name", [path.stem for path in ROOT.glob("trainers/*.py") if f"storm {path.stem}" in dict(LEAVES)]
+)
+def test_section_of_a_training_links_to_the_configurations_whose_fields_it_takes(name):
+    section = re.split(r"^#+ `", COMMANDS.partition(f"# `storm {name}`\n")[2], maxsplit=1, flags=re.MULTILINE)[0]
+    linked = set(re.findall(r"\(training\.md#storm_hf\.(Storm\w+)\)", section))
+    script = (ROOT / "trainers" / f"{name}.py").read_text()
+    assert linked
+    assert linked >= set(re.findall(r"\bStorm\w+Config\b", script))
+
+
 def test_page_of_commands_has_no_mark_of_a_terminal():
     assert re.findall(r"\[/?(?:bold|dim)\]|\\\[", COMMANDS) == []
 
