@@ -13,6 +13,7 @@ from storm_hf.evaluation.results import report_run
 
 pytestmark = pytest.mark.browser
 PAGES = ("demo", "evaluation", "diagnosis")
+PAGES_WITH_CHARTS = ("demo", "diagnosis")
 NARROW = {"width": 390, "height": 844}
 BROKEN = """async () => {
     const isBroken = async image => {
@@ -21,6 +22,14 @@ BROKEN = """async () => {
     };
     return (await Promise.all([...document.images].map(isBroken))).filter(Boolean).length;
 }"""
+COVERED = """() => [...document.querySelectorAll('svg.chart')].flatMap(chart => {
+    const texts = [...chart.querySelectorAll('text')].map(text => [text.textContent, text.getBoundingClientRect()]);
+    const cover = (one, other) =>
+        Math.min(one.right, other.right) - Math.max(one.left, other.left) > 1 &&
+        Math.min(one.bottom, other.bottom) - Math.max(one.top, other.top) > 3;  // letters are lower than their boxes
+    return texts.flatMap(([one, box], place) =>
+        texts.slice(place + 1).filter(([, other]) => cover(box, other)).map(([other]) => [one, other]));
+})"""
 LEAST_CONTRAST = 4.5  # of text, by the Web Content Accessibility Guidelines 2.2, criterion 1.4.3
 CONTRAST = """() => {
     const light = color => {
@@ -97,6 +106,15 @@ def test_page_opens_whole_and_fetches_nothing(name, open_page):
 def test_narrow_page_is_not_wider_than_its_window(name, open_page):
     page = open_page(name, viewport=NARROW)
     assert page.evaluate("() => document.documentElement.scrollWidth") <= NARROW["width"]
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize("name", PAGES_WITH_CHARTS)
+def test_words_of_a_chart_do_not_cover_each_other(name, width, open_page):
+    page = open_page(name, viewport={"width": width, "height": 844})
+    page.evaluate("() => document.querySelectorAll('details').forEach(folded => folded.open = true)")
+    assert page.locator("svg.chart text").count() > 4
+    assert page.evaluate(COVERED) == []
 
 
 @pytest.mark.parametrize("name", PAGES)

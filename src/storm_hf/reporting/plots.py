@@ -31,6 +31,7 @@ _LEFT, _RIGHT, _LABELS = 9.0, 70.0, 73.0  # per cent of the width: first point, 
 _TOP_PX, _BOTTOM_PX = 44, 276
 _LABEL_PX = 38  # two lines of text
 _NUM_GRID_LINES = 5
+_MARGINS_PX, _LETTER_WIDTH = 56, 0.56  # beside a chart in a narrow page; of a letter on average, in units of its size
 
 
 @dataclass(frozen=True)
@@ -172,9 +173,10 @@ def line_chart(
 def _bar(bar: Bar, top: float, maximum: float) -> str:
     length = 100 * bar.value / maximum
     y = top + _BAR_TOP_PX
+    size = _size_in_one_line(f"{bar.label}  {bar.text}")
     parts = [
-        _text(0, top + 15, bar.label, "ink", weight=600 if bar.tone == "accent" else 400),
-        _text(100, top + 15, bar.text, "ink", anchor="end", weight=600),
+        _text(0, top + 15, bar.label, "ink", weight=600 if bar.tone == "accent" else 400, size=size),
+        _text(100, top + 15, bar.text, "ink", anchor="end", weight=600, size=size),
         _rectangle(100, y, "track"),
         _rectangle(max(length, 0.4), y, "bar" if bar.tone == "neutral" else bar.tone),
     ]
@@ -260,10 +262,16 @@ def _segment(x1: float, y1: float, x2: float, y2: float, colour: str, width: flo
     return f'<line x1="{x1:.2f}%" y1="{y1:.1f}" x2="{x2:.2f}%" y2="{y2:.1f}" style="{style}"/>'
 
 
+def _size_in_one_line(words: str) -> str:
+    """Size of the letters at which words fit beside each other, whatever the width of the page or of the picture."""
+    return f"clamp(9px,(100vw - {_MARGINS_PX}px)/{_LETTER_WIDTH * len(words):.1f},15px)"
+
+
 def _text(
-    x: float, y: float, words: str, colour: str, *, anchor: str = "start", size: int = 15, weight: int = 400
+    x: float, y: float, words: str, colour: str, *, anchor: str = "start", size: int | str = 15, weight: int = 400
 ) -> str:
-    style = f"fill:{_COLOUR[colour]};font-size:{size}px;font-weight:{weight};text-anchor:{anchor}"
+    height = size if isinstance(size, str) else f"{size}px"
+    style = f"fill:{_COLOUR[colour]};font-size:{height};font-weight:{weight};text-anchor:{anchor}"
     return f'<text x="{x:.2f}%" y="{y:.1f}" style="{style}">{escape(words)}</text>'
 
 
