@@ -30,7 +30,7 @@ export TOKENIZERS_PARALLELISM := false
 demo: $(READY)  ## Train and test a tiny STORM on this machine; the report is runs/demo/report.html
 	$(VENV)/bin/storm demo --out $(OUT)
 
-demo-pretrained: $(PRETRAINED)  ## The same with a language model that speaks, SmolLM2-135M: one to two hours on two cores; runs/smollm2
+demo-pretrained: $(PRETRAINED)  ## The same with a language model that speaks, SmolLM2-135M: one to three hours on two cores; runs/smollm2
 	$(VENV)/bin/storm demo --backbone smollm2 --out runs/smollm2
 
 test: $(READY)  ## The core tests: minutes on two cores, no network, no GPU

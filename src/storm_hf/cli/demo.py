@@ -30,7 +30,7 @@ EPILOG = """Examples:
 
 [bold]storm demo[/bold]   takes minutes; then read runs/demo/report.html
 
-[bold]storm demo --backbone smollm2 --out runs/smollm2[/bold]   a language model that speaks; one to two hours
+[bold]storm demo --backbone smollm2 --out runs/smollm2[/bold]   a language model that speaks; one to three hours
 
 [bold]storm demo --world order --seed 7 --out runs/order[/bold]
 
