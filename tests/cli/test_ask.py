@@ -129,11 +129,15 @@ def test_answer_that_is_no_option_is_told(ask, clip):
             ["Where?", "-o", "left", "-o", "left"],
             "storm: Expected options that differ but got 'left' twice. Leave one of them out.\n",
         ),
+        (
+            ["Where", "is", "it?", "-o", "left"],
+            "storm: Expected the question in quotes, got 3 words: storm ask {clip} 'Where is it?'\n",
+        ),
     ],
 )
 def test_question_that_is_none_is_refused_before_the_model_is_loaded(ask, clip, arguments, sentence):
     result = ask(clip, *arguments, model="absent")
-    assert (result.exit_code, result.stdout, result.stderr) == (2, "", sentence)
+    assert (result.exit_code, result.stdout, result.stderr) == (2, "", sentence.format(clip=clip))
 
 
 @pytest.mark.parametrize("replacement", OF_ONE_QUESTION[:-1])

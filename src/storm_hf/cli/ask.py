@@ -1,6 +1,7 @@
 """`storm ask`: questions about one clip, and whether the latents matter for the answer to one."""
 
 import json
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -69,6 +70,7 @@ Questions = Annotated[
 def ask_clip(
     clip: Annotated[str, typer.Argument(help="Video file.", show_default=False)],
     question: Annotated[str | None, typer.Argument(help="What you want to know about it.", show_default=False)] = None,
+    rest: Annotated[list[str] | None, typer.Argument(hidden=True)] = None,
     questions: Questions = None,
     model: DemoModel = None,
     option: Annotated[
@@ -88,6 +90,7 @@ def ask_clip(
 
     Reads the clip, thinks in latents, and prints the answer; with [bold]--questions[/bold], the answer to each.
     """
+    _refuse_unquoted(clip, question, rest or [])
     if questions is not None:
         _refuse_beside_questions(QUESTION=question, **{"--option": option, "--latents": latents, "--show": show})
         _ask_all(clip, questions, model, num_latents, max_new_tokens, batch_size, as_json)
@@ -108,6 +111,13 @@ def ask_clip(
         _compare(network, processor, asked, answer, InterventionKind(latents), max_new_tokens)
     if show:
         _show_latents(answer, folder)
+
+
+def _refuse_unquoted(clip: str, question: str | None, rest: Sequence[str]) -> None:
+    """Refuse a question whose words the shell has split."""
+    if rest:
+        whole = shlex.join([clip, " ".join([question or "", *rest])])
+        raise PromptError(f"Expected the question in quotes, got {1 + len(rest)} words: storm ask {whole}")
 
 
 def _check_single(question: str | None, as_json: bool) -> str:
