@@ -215,6 +215,11 @@ def test_missing_videos_stay_missing(tmp_path):
     assert rows["video"] == [str(tmp_path / "a.mp4"), None]
 
 
+def test_paths_in_a_table_of_commas_are_made_absolute(tmp_path):
+    (tmp_path / "train.csv").write_text("video,question,answer\na.mp4,Which?,1\n")
+    assert load_rows(str(tmp_path))["train"]["video"] == [str(tmp_path / "a.mp4")]
+
+
 def test_model_that_is_nowhere_is_named():
     with pytest.raises(CheckpointError, match=r"^There is no model folder no-base, and no model of that name"):
         load_storm(StormModelConfig(model_name_or_path="no-base"))

@@ -1,10 +1,12 @@
 """Paths of videos in rows: a data set stores them relative to its folder, so that it can be moved."""
 
+import re
 from pathlib import Path
 from typing import Any
 
 
-_VIDEO_COLUMNS = ("video", "thought_video")
+_VIDEO_COLUMNS = ("video", "thought_video", "videos")
+_URL = re.compile(r"[a-z][a-z0-9+.-]+://|data:", re.IGNORECASE)
 _ORIGIN = "loaded by storm_hf from "  # before the place, in a field that selecting, mapping and shuffling keep
 
 
@@ -13,7 +15,7 @@ def with_absolute_paths(dataset: Any, folder: Path) -> Any:
 
     Args:
         dataset ([`~datasets.Dataset`]):
-            Rows whose video columns, where there are any, hold paths relative to `folder`, or none.
+            Rows whose video columns, where there are any, hold paths relative to `folder`, lists of them, URLs or none.
         folder (`Path`):
             The folder of the data set, absolute.
 
@@ -22,10 +24,23 @@ def with_absolute_paths(dataset: Any, folder: Path) -> Any:
     """
     order, features = dataset.column_names, dataset.features
     for name in _VIDEO_COLUMNS:
-        if getattr(features.get(name), "dtype", None) == "string":
-            paths = [str(folder / path) if path else path for path in dataset[name]]
+        if _holds_text(features.get(name)):
+            paths = [_absolute(path, folder) for path in dataset[name]]
             dataset = dataset.remove_columns(name).add_column(name, paths, feature=features[name])
     return dataset.select_columns(order)
+
+
+def _holds_text(feature: Any) -> bool:
+    """Check that a column has texts, or lists of them; pandas and polars write the type `large_string`."""
+    feature = getattr(feature, "feature", feature)
+    return str(getattr(feature, "dtype", None)) in ("string", "large_string")
+
+
+def _absolute(path: Any, folder: Path) -> Any:
+    """A path, or each one of a list, below a folder; a URL, and none, stay as they are."""
+    if isinstance(path, list):
+        return [_absolute(each, folder) for each in path]
+    return str(folder / path) if path and not _URL.match(path) else path
 
 
 def relative_to(path: Path, folder: Path) -> str:
