@@ -220,6 +220,25 @@ def test_paths_in_a_table_of_commas_are_made_absolute(tmp_path):
     assert load_rows(str(tmp_path))["train"]["video"] == [str(tmp_path / "a.mp4")]
 
 
+UNREADABLE = {
+    "damaged": ("train.jsonl", '{"video": ', "JSON parse error"),
+    "ragged": ("train.csv", "video,answer\na.mp4,x\nb.mp4,x,y,z\n", "Expected 2 fields in line 3, saw 4"),
+    "empty": ("train.jsonl", "", "since `datasets` says"),
+    "other columns": ("test.jsonl", '{"other": 1}\n', "need the same columns"),
+    "saved": ("state.json", "{}", "load_from_disk"),
+}
+
+
+@pytest.mark.parametrize("fault", UNREADABLE)
+def test_data_set_that_cannot_be_loaded_is_named_with_the_reason(fault, tmp_path):
+    name, content, reason = UNREADABLE[fault]
+    (tmp_path / name).write_text(content)
+    if fault == "other columns":
+        (tmp_path / "train.jsonl").write_text('{"video": "a.mp4"}\n')
+    with pytest.raises(DatasetError, match=f"^The data set {tmp_path} cannot be loaded, .*{reason}"):
+        load_rows(str(tmp_path))
+
+
 def test_model_that_is_nowhere_is_named():
     with pytest.raises(CheckpointError, match=r"^There is no model folder no-base, and no model of that name"):
         load_storm(StormModelConfig(model_name_or_path="no-base"))

@@ -24,7 +24,7 @@ from storm_hf.inputs.collator import IGNORED_LABEL, AnswerCollator
 from storm_hf.inputs.conversation import Row, as_text, is_filled, naming_row
 from storm_hf.inputs.prompts import PromptEncoder
 from storm_hf.training.language_loss import log_probs_with_rest, stack_language, supervised_logits
-from storm_hf.training.loading import load_rows, pick_split
+from storm_hf.training.loading import load_rows, pick_split, unreadable_rows_named
 
 
 TOP_K = 64
@@ -45,7 +45,7 @@ def load_language(name_or_path: str) -> Dataset:
             name on the Hub, of which the split `train` is taken.
 
     Raises:
-        DatasetError: If the file is of another kind, or there is no split `train`.
+        DatasetError: If the file is of another kind or cannot be loaded, or there is no split `train`.
     """
     path = Path(name_or_path)
     if not path.is_file():
@@ -56,7 +56,8 @@ def load_language(name_or_path: str) -> Dataset:
         raise DatasetError(
             f"Expected plain rows in a file of the kind .txt, {', '.join(_KIND_OF_FILE)}, got {path}. Convert it to one of them."
         )
-    return load_dataset(_KIND_OF_FILE[path.suffix], data_files=str(path), split="train")
+    with unreadable_rows_named(name_or_path):
+        return load_dataset(_KIND_OF_FILE[path.suffix], data_files=str(path), split="train")
 
 
 def answers_before(

@@ -5,19 +5,24 @@ can be frozen and make targets of thought videos; so it learns to describe both 
 """
 
 import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from datasets import Dataset, DatasetDict, Features, List, Value, load_dataset
+from datasets.exceptions import DatasetsError
 from peft import PeftModel
+from pyarrow import ArrowException
 from transformers import AutoProcessor, BitsAndBytesConfig, PreTrainedConfig, ProcessorMixin
 from trl import ModelConfig, get_quantization_config
+from yaml import YAMLError
 
 from storm_hf.checkpoints.adapter import AdapterFolder, base_config, find_adapter, with_storm
 from storm_hf.checkpoints.loading import read_config
-from storm_hf.errors import CheckpointError, ConfigurationError, DatasetError, first_line
+from storm_hf.errors import CheckpointError, ConfigurationError, DatasetError, first_line, one_line
 from storm_hf.hub.dataset_folder import rows_folder
 from storm_hf.hub.published_shards import fetch_videos, is_published, with_clips
 from storm_hf.model import StormConfig, StormForConditionalGeneration, add_latent_tokens, storm_processor
@@ -26,6 +31,11 @@ from storm_hf.optional import require
 from storm_hf.pipeline.paths import with_absolute_paths, with_origin
 from storm_hf.settings import PositiveInt, check_values, with_help
 from storm_hf.training.peft import continue_adapter, outside_decoder
+
+
+# Errors of `datasets` and of the readers that it calls about files that are damaged, empty, or of several forms.
+_UNREADABLE_ROWS = (DatasetsError, ArrowException, YAMLError, LookupError, RuntimeError, StopIteration, ValueError)
+_SHOWN_CHARACTERS = 240
 
 
 @with_help
@@ -222,7 +232,7 @@ def load_rows(name_or_path: str, config: str | None = None) -> DatasetDict:
         [`~datasets.DatasetDict`]: One data set per split.
 
     Raises:
-        DatasetError: If there is no such data set, or it is a file, such as one of annotations.
+        DatasetError: If there is no such data set, it cannot be loaded, or it is a file, such as one of annotations.
     """
     if not name_or_path:
         raise DatasetError(
@@ -251,7 +261,8 @@ def load_rows(name_or_path: str, config: str | None = None) -> DatasetDict:
 def _load_splits(name_or_path: str, config: str | None) -> DatasetDict:
     """Load what `datasets` finds."""
     try:
-        return load_dataset(name_or_path, name=config)
+        with unreadable_rows_named(name_or_path):
+            return load_dataset(name_or_path, name=config)
     except (FileNotFoundError, ConnectionError) as error:
         if Path(name_or_path).is_dir():
             raise DatasetError(
@@ -261,6 +272,29 @@ def _load_splits(name_or_path: str, config: str | None) -> DatasetDict:
         raise DatasetError(
             f"There is no folder {name_or_path}, and no data set of that name could be had from the Hub. `storm build RECIPE` "
             "builds one."
+        ) from error
+
+
+@contextmanager
+def unreadable_rows_named(place: str) -> Iterator[None]:
+    """Name the data set in what `datasets` raises about files that it cannot load.
+
+    Args:
+        place (`str`):
+            Its folder or file, or its name on the Hub.
+
+    Raises:
+        DatasetError: If it cannot be loaded.
+    """
+    try:
+        yield
+    except (FileNotFoundError, ConnectionError):
+        raise
+    except _UNREADABLE_ROWS as error:
+        reason = one_line(error.__cause__ or error)[:_SHOWN_CHARACTERS]
+        raise DatasetError(
+            f"The data set {place} cannot be loaded, since `datasets` says: {reason.rstrip('.')}. Correct its files; all of "
+            "them need the same columns."
         ) from error
 
 
