@@ -220,6 +220,13 @@ def test_paths_in_a_table_of_commas_are_made_absolute(tmp_path):
     assert load_rows(str(tmp_path))["train"]["video"] == [str(tmp_path / "a.mp4")]
 
 
+def test_folder_of_videos_is_read_without_a_decoder_of_datasets(tmp_path):
+    (tmp_path / "a.mp4").write_bytes(b"not opened")
+    (tmp_path / "metadata.jsonl").write_text('{"file_name": "a.mp4", "question": "Which?", "answer": "x"}\n')
+    row = load_rows(str(tmp_path))["train"][0]
+    assert (row["video"]["path"], row["answer"]) == (str(tmp_path / "a.mp4"), "x")
+
+
 UNREADABLE = {
     "damaged": ("train.jsonl", '{"video": ', "JSON parse error"),
     "ragged": ("train.csv", "video,answer\na.mp4,x\nb.mp4,x,y,z\n", "Expected 2 fields in line 3, saw 4"),

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from datasets import Dataset, DatasetDict, Features, List, Value, load_dataset
+from datasets import Dataset, DatasetDict, Features, List, Value, Video, load_dataset
 from datasets.exceptions import DatasetsError
 from peft import PeftModel
 from pyarrow import ArrowException
@@ -225,6 +225,7 @@ def load_rows(name_or_path: str, config: str | None = None) -> DatasetDict:
             Argument of [`~datasets.load_dataset`]. In a folder, paths of videos are relative to it, so that it can be moved. The
             run of a demo stands for its `data`.
             Of a data set that `storm push` published the videos are downloaded; rows whose clip was withheld are left out.
+            Videos stay files or bytes, also those of a folder of videos, and are decoded when a row is read.
         config (`str`, *optional*):
             Name of a configuration, such as `"videos"`.
 
@@ -246,7 +247,8 @@ def load_rows(name_or_path: str, config: str | None = None) -> DatasetDict:
         )
     if Path(name_or_path).is_dir():
         name_or_path = str(rows_folder(name_or_path))
-    splits, folder = _load_splits(name_or_path, config), Path(name_or_path)
+    folder = Path(name_or_path)
+    splits = {name: _undecoded(rows) for name, rows in _load_splits(name_or_path, config).items()}
     if folder.is_dir():
         for name, rows in splits.items():
             splits[name] = with_absolute_paths(rows, folder.resolve())
@@ -296,6 +298,14 @@ def unreadable_rows_named(place: str) -> Iterator[None]:
             f"The data set {place} cannot be loaded, since `datasets` says: {reason.rstrip('.')}. Correct its files; all of "
             "them need the same columns."
         ) from error
+
+
+def _undecoded(rows: Dataset) -> Dataset:
+    """Leave videos as files or bytes, which are sampled before they are decoded."""
+    for name, feature in rows.features.items():
+        if isinstance(feature, Video):
+            rows = rows.cast_column(name, Video(decode=False))
+    return rows
 
 
 def pick_split(dataset: DatasetDict, name: str, argument: str = "dataset_train_split") -> Dataset:
