@@ -212,6 +212,14 @@ def wrong_rows(video):
         "neither bytes nor path": ({**question, "video": {"bytes": None, "path": None}}, "its bytes or its frames"),
         "pixels": ({"prompt": user({**seen, "max_pixels": 784}), "completion": "x"}, "sets max_pixels"),
         "cut": ({"prompt": user({**seen, "video_start": 1.0}), "completion": "x"}, "sets video_start"),
+        "bytes in words": ({**question, "video": {"bytes": "AAAA"}}, "to be bytes, got str"),
+        "bucket": ({**question, "video": "s3://clips/a.mp4"}, "Download it first"),
+        "gradient": ({**question, "video": torch.zeros(2, 3, 28, 28, requires_grad=True)}, "a tensor on the CPU"),
+        "no pixels": ({**question, "video": np.zeros((2, 0, 28, 3), np.uint8)}, r"got \(2, 0, 28, 3\)"),
+        "empty picture": (
+            {"prompt": QUESTION, "image": Image.new("RGB", (0, 0)), "completion": "x"},
+            "one of 0 x 0 pixels",
+        ),
         "sound": ({"prompt": user({"type": "audio", "audio": "a.wav"}), "completion": "x"}, "got 'audio'"),
         "lost picture": ({"prompt": user({"type": "image", "image": "no.png"}), "completion": "x"}, "cannot be read"),
         "two columns": ({"prompt": QUESTION, "completion": "x", "videos": [video], "video": video}, "got both"),
@@ -266,6 +274,14 @@ def test_bytes_win_over_a_file_of_that_name(collate, videos, tmp_path, monkeypat
     (tmp_path / "elsewhere.mp4").write_bytes(embedded(videos[1])["bytes"])
     monkeypatch.chdir(tmp_path)
     row = {"video": embedded(videos[0]), "question": QUESTION, "answer": ANSWER}
+    assert_same(collate([row]), collate([FORMS["question"](videos[0])]))
+
+
+@pytest.mark.parametrize(
+    "path", ["https://x.org/a.mp4?sig=" + "y" * 300, "clips/..", "/", "x" * 300 + ".mp4", "a\0.mp4"]
+)
+def test_bytes_are_read_whatever_their_path(path, collate, videos):
+    row = {"video": {**embedded(videos[0]), "path": path}, "question": QUESTION, "answer": ANSWER}
     assert_same(collate([row]), collate([FORMS["question"](videos[0])]))
 
 

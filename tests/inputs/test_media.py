@@ -101,6 +101,12 @@ def test_photo_is_turned_as_a_viewer_shows_it(form, tmp_path):
     assert load_picture(given[form]).size == (4, 8)
 
 
+@pytest.mark.parametrize("url", ["http://127.0.0.1:1/photo.png", "https://[/photo.png"])
+def test_picture_that_cannot_be_fetched_is_named(url):
+    with pytest.raises(DatasetError, match="^The picture 'http.*photo.png' cannot be read: "):
+        load_picture(url)
+
+
 @pytest.mark.parametrize("form", ["PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF"])
 def test_damaged_picture_of_a_row_is_read_or_named(form):
     draws, whole = random.Random(0), saved(Image.new("RGB", (40, 40), "red"), form)

@@ -1,6 +1,7 @@
 """Videos and pictures of a row, in every form that data sets have them, as frames."""
 
 import io
+import re
 import struct
 import tempfile
 import zlib
@@ -11,6 +12,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import numpy as np
+from huggingface_hub.utils import httpx
 from PIL import Image
 from transformers import ProcessorMixin
 from transformers.image_utils import load_image
@@ -23,11 +25,14 @@ from storm_hf.video.source import open_video
 
 
 _UNTIMED_FPS = 1.0  # of frames that come without times
+_REMOTE = re.compile(r"(?!file:)[a-z][a-z0-9+.-]+://|data:", re.IGNORECASE)
+_SUFFIX = re.compile(r"\.[A-Za-z0-9]{1,8}")
 # Errors of Pillow about files that are no pictures, or damaged. Its plugins raise most of them.
 DAMAGED_PICTURE = (
     *(ArithmeticError, EOFError, LookupError, OSError, SyntaxError, TypeError, ValueError),
     *(struct.error, zlib.error, Image.DecompressionBombError),
 )
+_UNREADABLE_PICTURE = (*DAMAGED_PICTURE, httpx.HTTPError, httpx.InvalidURL)
 
 
 def load_clip(
@@ -74,7 +79,7 @@ def load_clip(
 
 def is_frames(video: object) -> bool:
     """Check that a video is given as its frames."""
-    return not isinstance(video, str | bytes | Path | Mapping) and (
+    return not isinstance(video, str | bytes | bytearray | memoryview | Path | Mapping) and (
         hasattr(video, "shape") or isinstance(video, Sequence)
     )
 
@@ -86,12 +91,12 @@ def video_file(video: object) -> Iterator[Path]:
     Raises:
         DatasetError: If the row names no file and holds no bytes.
     """
-    if isinstance(video, bytes):
+    if isinstance(video, bytes | bytearray | memoryview):
         video = {"bytes": video}
     if isinstance(video, Mapping) and video.get("bytes") is not None:
         with tempfile.TemporaryDirectory(prefix="storm-video-") as folder:
-            path = Path(folder, Path(str(video.get("path") or "embedded")).name)
-            path.write_bytes(video["bytes"])
+            path = Path(folder, _embedded_name(video.get("path")))
+            path.write_bytes(_checked_bytes(video["bytes"]))
             with _embedded_video_named(path):
                 yield path
         return
@@ -101,9 +106,24 @@ def video_file(video: object) -> Iterator[Path]:
             f"Expected the path of a video file, its bytes or its frames, got {type(video).__name__} without one. Write the "
             "clip to a file, or load the data set with `Video(decode=False)`."
         )
-    if str(place).startswith(("http://", "https://", "data:")):
+    if _REMOTE.match(str(place)):
         raise DatasetError(f"Expected a video on this machine, got {str(place)[:60]}. Download it first.")
     yield _local(place)
+
+
+def _embedded_name(path: object) -> str:
+    """Name the file for the bytes of a row; of their own path, which may be a whole URL, it has only the suffix."""
+    suffix = Path(str(path)).suffix
+    return f"embedded{suffix}" if _SUFFIX.fullmatch(suffix) else "embedded"
+
+
+def _checked_bytes(content: Any) -> bytes:
+    try:
+        return bytes(memoryview(content))
+    except TypeError as error:
+        raise DatasetError(
+            f"Expected `bytes` of a video to be bytes, got {type(content).__name__}. Decode them, or give a path."
+        ) from error
 
 
 @contextmanager
@@ -117,9 +137,8 @@ def _embedded_video_named(path: Path) -> Iterator[None]:
 
 def _local(place: str | Path) -> Path:
     """The path that a `file://` URL means, or the path itself."""
-    return (
-        Path(unquote(urlsplit(place).path)) if isinstance(place, str) and place.startswith("file://") else Path(place)
-    )
+    is_url = isinstance(place, str) and place[:7].lower() == "file://"
+    return Path(unquote(urlsplit(str(place)).path)) if is_url else Path(place)
 
 
 def wanted_sampling(processor: ProcessorMixin, own: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -178,7 +197,7 @@ def _spread(path: Path, num_frames: int, strict: bool) -> VideoClip:
 
 
 def _clip_of_frames(video: object, fps: float) -> VideoClip:
-    frames = _stack(video) if isinstance(video, Sequence) else _rgb_frames(np.asarray(video))
+    frames = _stack(video) if isinstance(video, Sequence) else _rgb_frames(_as_array(video))
     num_frames = len(frames)
     return VideoClip(frames, np.arange(num_frames) / fps, num_frames, num_frames, 0, 0, "frames")
 
@@ -191,11 +210,21 @@ def _stack(video: Sequence[Any]) -> np.ndarray:
     return np.stack(pictures)
 
 
+def _as_array(frames: object) -> np.ndarray:
+    """The array of frames of any library; tensors on a GPU, of a type that numpy lacks, or with a gradient are none."""
+    try:
+        return np.asarray(frames)
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise DatasetError(
+            f"Expected frames as an array, or as a tensor on the CPU, got what numpy does not take: {first_line(error)}."
+        ) from error
+
+
 def _rgb_frames(frames: np.ndarray) -> np.ndarray:
     """Frames (T, H, W, 3) of an array that may have its channels before height and width."""
     if frames.ndim == 4 and frames.shape[1] == 3 and frames.shape[3] != 3:
         frames = frames.transpose(0, 2, 3, 1)
-    if frames.ndim != 4 or frames.shape[3] != 3 or frames.dtype != np.uint8 or not len(frames):
+    if frames.ndim != 4 or frames.shape[3] != 3 or frames.dtype != np.uint8 or not frames.size:
         raise DatasetError(
             "Expected frames of shape (num_frames, height, width, 3) and type uint8, got "
             f"{frames.shape} of {frames.dtype}. Convert them."
@@ -218,18 +247,26 @@ def load_picture(picture: object) -> Image.Image:
         held = picture.get("bytes")
         picture = held if held is not None else picture.get("path") or picture.get("url")
     try:
-        if isinstance(picture, bytes):
-            return load_image(Image.open(io.BytesIO(picture)))
-        if isinstance(picture, str | Path):
-            is_remote = str(picture).startswith(("http://", "https://", "data:"))
-            return load_image(str(picture) if is_remote else str(_local(picture)))
-        if hasattr(picture, "shape"):
-            return Image.fromarray(np.asarray(picture)).convert("RGB")
-        if isinstance(picture, Image.Image):
-            return load_image(picture)
-    except DAMAGED_PICTURE as error:
+        found = _opened_picture(picture)
+    except _UNREADABLE_PICTURE as error:
         raise DatasetError(f"The picture {str(picture)[:80]!r} cannot be read: {first_line(error)}.") from error
-    raise DatasetError(f"Expected a picture or the path of one, got {type(picture).__name__}.")
+    if found is None:
+        raise DatasetError(f"Expected a picture or the path of one, got {type(picture).__name__}.")
+    if 0 in found.size:
+        raise DatasetError(f"Expected a picture, got one of {found.width} x {found.height} pixels. Leave the row out.")
+    return found
+
+
+def _opened_picture(picture: object) -> Image.Image | None:
+    """The picture in RGB; None where a row holds something else."""
+    if isinstance(picture, bytes):
+        return load_image(Image.open(io.BytesIO(picture)))
+    if isinstance(picture, str | Path):
+        is_remote = str(picture).startswith(("http://", "https://", "data:"))
+        return load_image(str(picture) if is_remote else str(_local(picture)))
+    if hasattr(picture, "shape"):
+        return Image.fromarray(np.asarray(picture)).convert("RGB")
+    return load_image(picture) if isinstance(picture, Image.Image) else None
 
 
 def video_metadata(clip: VideoClip) -> VideoMetadata:
