@@ -1,6 +1,7 @@
 """Rows of every form and from every store make one prompt and one answer, or a DatasetError that names the row."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -212,8 +213,25 @@ def wrong_rows(video):
         "neither bytes nor path": ({**question, "video": {"bytes": None, "path": None}}, "its bytes or its frames"),
         "pixels": ({"prompt": user({**seen, "max_pixels": 784}), "completion": "x"}, "sets max_pixels"),
         "cut": ({"prompt": user({**seen, "video_start": 1.0}), "completion": "x"}, "sets video_start"),
+        "rate in words": (
+            {"prompt": user({**seen, "fps": "2"}), "completion": "x"},
+            "`fps` .* a number above 0, got '2'",
+        ),
+        "no rate": ({"prompt": user({**seen, "fps": 0}), "completion": "x"}, "`fps` .* above 0, got 0"),
+        "part of a frame": (
+            {"prompt": user({**seen, "nframes": 2.5}), "completion": "x"},
+            "`nframes` .* a whole number above 0, got 2.5",
+        ),
+        "nan frames": ({"prompt": user({**seen, "max_frames": float("nan")}), "completion": "x"}, "above 0, got nan"),
+        "content is a number": (
+            {"prompt": [{"role": "user", "content": float("nan")}], "completion": "x"},
+            "`content` of a message to be text or a list of parts, got nan",
+        ),
         "bytes in words": ({**question, "video": {"bytes": "AAAA"}}, "to be bytes, got str"),
+        "number of videos": ({**question, "video": None, "videos": 5}, "its bytes or its frames, got int"),
         "bucket": ({**question, "video": "s3://clips/a.mp4"}, "Download it first"),
+        "half a character": ({**question, "question": "Which \ud83d?"}, r"in `question`, .*'Which \\ud83d'"),
+        "half a character answers": ({"prompt": user(seen), "completion": "\ud83d"}, "in `completion`"),
         "gradient": ({**question, "video": torch.zeros(2, 3, 28, 28, requires_grad=True)}, "a tensor on the CPU"),
         "no pixels": ({**question, "video": np.zeros((2, 0, 28, 3), np.uint8)}, r"got \(2, 0, 28, 3\)"),
         "empty picture": (
@@ -285,9 +303,26 @@ def test_bytes_are_read_whatever_their_path(path, collate, videos):
     assert_same(collate([row]), collate([FORMS["question"](videos[0])]))
 
 
+@pytest.mark.parametrize("form", [Path, bytearray, memoryview], ids=["Path", "bytearray", "memoryview"])
+def test_videos_may_be_one_video_of_any_type(form, collate, videos):
+    video = Path(videos[0]) if form is Path else form(Path(videos[0]).read_bytes())
+    for row in ({"videos": video}, {"video": video}):
+        assert_same(
+            collate([{**row, "question": QUESTION, "answer": ANSWER}]), collate([FORMS["question"](videos[0])])
+        )
+
+
 @pytest.mark.parametrize(
     ("settings", "num_frames"),
-    [({"num_frames": 2}, 2), ({"nframes": 2}, 2), ({"fps": 2}, 2), ({"fps": 4, "max_frames": 2}, 2), ({}, 4)],
+    [
+        ({"num_frames": 2}, 2),
+        ({"num_frames": 2.0}, 2),
+        ({"fps": 4.0, "max_frames": 2.0}, 2),
+        ({"nframes": 2}, 2),
+        ({"fps": 2}, 2),
+        ({"fps": 4, "max_frames": 2}, 2),
+        ({}, 4),
+    ],
 )
 def test_sampling_of_a_part_is_obeyed(settings, num_frames, collate, videos, monkeypatch):
     sampler = collate.prompts.processor.video_processor

@@ -189,6 +189,19 @@ def own_sampling(part: Part) -> dict[str, Any]:
     return {name: part[name] for name in _SAMPLING.values() if name in part}
 
 
+def _sampling_value(name: str, value: Any) -> float:
+    """Read a rate or a number of frames of a part; a whole number that a table made 4.0 is 4."""
+    value = value.item() if hasattr(value, "item") and getattr(value, "ndim", 0) == 0 else value
+    is_rate = _SAMPLING[name] == "fps"
+    is_positive = isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < float("inf")
+    if is_positive and (is_rate or value == int(value)):
+        return float(value) if is_rate else int(value)
+    raise DatasetError(
+        f"Expected `{name}` of a video to be a {'number' if is_rate else 'whole number'} above 0, got {value!r}. Correct it, "
+        "or leave it out."
+    )
+
+
 def _without_none(value: object) -> Any:
     """Leave out what is None in mappings: Arrow gives every one all keys that any has, and pandas its lists as arrays."""
     if isinstance(value, np.ndarray) and value.dtype == object:
@@ -207,10 +220,22 @@ def as_text(value: object, name: str) -> str:
     """A text, or a number as one; a whole number that a table with empty cells made 3.0 is 3."""
     value = value.item() if hasattr(value, "item") and getattr(value, "ndim", 0) == 0 else value
     if isinstance(value, str):
-        return value
+        return _whole_characters(value, name)
     if isinstance(value, int | float) and not isinstance(value, bool) and value == value:
-        return str(int(value)) if float(value).is_integer() else str(value)
+        return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
     raise DatasetError(f"Expected text or a number in `{name}`, got {value!r}. Leave the row out, or fill it.")
+
+
+def _whole_characters(text: str, name: str) -> str:
+    """Refuse half of a surrogate pair, which JSON can escape and no tokenizer takes."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise DatasetError(
+            f"Expected text of Unicode in `{name}`, got half of a surrogate pair at character {error.start}: "
+            f"{text[max(0, error.start - 20) : error.end]!a}. Correct it, or leave the row out."
+        ) from error
+    return text
 
 
 def _check_ends_in_option(answer: str, options: Sequence[str]) -> None:
@@ -226,7 +251,7 @@ def _check_ends_in_option(answer: str, options: Sequence[str]) -> None:
 def _completion(completion: object) -> str:
     """The text of one assistant message, given as such or as text."""
     if isinstance(completion, str):
-        return completion
+        return as_text(completion, "completion")
     messages = _messages(completion, "completion")
     if len(messages) != 1 or messages[0]["role"] != "assistant":
         roles = ", ".join(message["role"] for message in messages) or "none"
@@ -245,7 +270,7 @@ def _completion(completion: object) -> str:
 
 def _messages(messages: Any, name: str) -> list[Message]:
     if isinstance(messages, str):
-        return [_user(messages)]
+        return [_user(as_text(messages, name))]
     if not isinstance(messages, Sequence) and not hasattr(messages, "shape"):
         raise DatasetError(f"Expected `{name}` to be messages or text, got {type(messages).__name__}.")
     return [_message(message, name) for message in messages]
@@ -265,13 +290,15 @@ def _message(message: object, name: str) -> Message:
     if content is None:
         raise DatasetError(f"Expected each message of `{name}` to have a `content`, got one without.")
     parts = [content] if isinstance(content, str | Mapping) else content
+    if not isinstance(parts, Sequence | np.ndarray):
+        raise DatasetError(f"Expected the `content` of a message to be text or a list of parts, got {content!r}.")
     return {**message, "content": [_part(part) for part in parts]}
 
 
 def _part(part: object) -> Part:
     """One part as a chat template takes it, with a video's own sampling; a placeholder has no video or picture yet."""
     if isinstance(part, str):
-        return {"type": "text", "text": part}
+        return {"type": "text", "text": as_text(part, "content")}
     if not isinstance(part, Mapping):
         raise DatasetError(f"Expected a part of a message to be text or a mapping, got {type(part).__name__}.")
     kind = part.get("type") or next(
@@ -291,7 +318,8 @@ def _part(part: object) -> Part:
     found: Part = {"type": medium}
     if (name := next((name for name in names if name in part), None)) is not None:
         found[medium] = {"bytes": part["bytes"], "path": part.get("path")} if "bytes" in part else part[name]
-    return found | ({_SAMPLING[name]: part[name] for name in part if name in _SAMPLING} if medium == "video" else {})
+    own = [name for name in part if name in _SAMPLING and medium == "video"]
+    return found | {_SAMPLING[name]: _sampling_value(name, part[name]) for name in own}
 
 
 def _with_media(messages: list[Message], row: Row, is_text_plain: bool = False) -> list[Message]:
@@ -355,7 +383,8 @@ def _split(part: Part, medium: str) -> list[Part]:
 def _column(row: Row, medium: str) -> list[Any] | None:
     """Read the columns of a medium; None where there are none."""
     several = row[f"{medium}s"] if is_filled(row, f"{medium}s") else None
-    given = [several] if isinstance(several, str | bytes | Mapping) else None if several is None else list(several)
+    is_one = isinstance(several, str | bytes | bytearray | memoryview | Mapping) or not hasattr(several, "__iter__")
+    given = None if several is None else [several] if is_one else list(several)
     if not is_filled(row, medium):
         return given
     if given:
