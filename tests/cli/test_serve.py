@@ -33,6 +33,14 @@ def test_size_that_is_no_number_of_bytes_is_refused_by_its_option(option, size):
     assert f"Invalid value for '{option}'" in result.output
 
 
+@pytest.mark.parametrize("command", ["serve", "app"])
+@pytest.mark.parametrize("port", ["65536", "-1"])
+def test_port_that_does_not_exist_is_refused_by_its_option(command, port):
+    result = CliRunner().invoke(app, [command, "--model", "absent", "--port", port])
+    assert result.exit_code == 2
+    assert "Invalid value for '--port'" in result.output
+
+
 def test_defaults_of_the_limits_are_those_of_the_settings():
     limiter, media = RequestLimiter(), MediaPolicy()
     assert (limiter.max_in_flight, limiter.body_seconds) == (SETTINGS.max_in_flight, SETTINGS.body_seconds)

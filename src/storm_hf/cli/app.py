@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from storm_hf.cli.options import DemoModel, Host, VideoBackend, by_default, demo_model, load_model
+from storm_hf.cli.options import HIGHEST_PORT, DemoModel, Host, VideoBackend, by_default, demo_model, load_model
 from storm_hf.cli.output import print_message
 
 
@@ -21,7 +21,10 @@ The address goes to stdout, everything else to stderr. Ctrl-C ends it."""
 def open_page(
     model: DemoModel = None,
     host: Host = "127.0.0.1",
-    port: Annotated[int | None, typer.Option(help=by_default("Port to listen on.", "a free one from 7860 on"))] = None,
+    port: Annotated[
+        int | None,
+        typer.Option(min=0, max=HIGHEST_PORT, help=by_default("Port to listen on.", "a free one from 7860 on")),
+    ] = None,
     share: Annotated[
         bool, typer.Option("--share", help="Also create a public link through Gradio's servers.")
     ] = False,

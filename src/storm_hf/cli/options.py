@@ -55,6 +55,7 @@ NumLatents = Annotated[
 MaxNewTokens = Annotated[int, typer.Option(min=1, help="Maximum length of an answer, in tokens.")]
 BatchSize = Annotated[int, typer.Option(min=1, help="Questions that are answered together.")]
 Host = Annotated[str, typer.Option(help="Address to listen on.")]
+HIGHEST_PORT = 65535
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 VideoBackend = Annotated[
     str | None,

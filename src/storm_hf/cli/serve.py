@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from storm_hf.cli.options import DemoModel, Host, MaxNewTokens, VideoBackend, by_default, demo_model
+from storm_hf.cli.options import HIGHEST_PORT, DemoModel, Host, MaxNewTokens, VideoBackend, by_default, demo_model
 from storm_hf.errors import ConfigurationError
 
 
@@ -52,7 +52,7 @@ PrefixCacheMib = Annotated[
 def serve_model(
     model: DemoModel = None,
     host: Host = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.")] = 8000,
+    port: Annotated[int, typer.Option(min=0, max=HIGHEST_PORT, help="Port to listen on; 0 takes a free one.")] = 8000,
     name: Name = None,
     device: Device = None,
     dtype: Annotated[str, typer.Option(help="Such as bfloat16; auto is that of the checkpoint.")] = "auto",
