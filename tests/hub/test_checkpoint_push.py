@@ -281,6 +281,21 @@ def test_incomplete_checkpoint_is_refused(folder, api, store, missing, message):
     assert not store.repositories
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("config.json", '{"model_type": "st', "config.json is no JSON: "),
+        ("config.json", "[]", r"settings by their names in .*config.json but it holds \[\]"),
+        ("generation_config.json", "", "generation_config.json is no JSON: "),
+    ],
+)
+def test_checkpoint_whose_settings_are_damaged_is_refused(folder, api, store, name, content, message):
+    (folder / name).write_text(content)
+    with pytest.raises(CheckpointError, match=message):
+        push(folder, api)
+    assert not store.repositories
+
+
 def test_every_shard_of_the_weights_must_be_there(folder, api):
     index = {"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))

@@ -15,7 +15,7 @@ from transformers import AutoConfig, GenerationConfig
 from transformers.dynamic_module_utils import get_relative_import_files
 
 from storm_hf.atomic import read_json
-from storm_hf.errors import CheckpointError, PublicationError
+from storm_hf.errors import CheckpointError, PublicationError, one_line
 from storm_hf.hub.card_metadata import check_card, is_hub_name, worlds_only
 from storm_hf.hub.card_results import benchmark_results, causal_use, latency
 from storm_hf.hub.contents import check_file
@@ -96,7 +96,7 @@ class CheckpointFolder:
             raise CheckpointError(
                 f"Expected a {name} in {self.path} but there is none. Save it with storm_hf's trainers."
             )
-        return read_json(self.path / name)
+        return _read_mapping(self.path / name)
 
     def check_weights(self) -> None:
         """Make sure that every file of weights is there.
@@ -108,7 +108,7 @@ class CheckpointFolder:
         if self.is_adapter:
             names = ["adapter_model.safetensors"]
         elif index.is_file():
-            names = sorted(set(read_json(index)["weight_map"].values()))
+            names = sorted(set(_read_mapping(index)["weight_map"].values()))
         else:
             names = ["model.safetensors"]
         if missing := [name for name in names if not (self.path / name).is_file()]:
@@ -142,7 +142,7 @@ class CheckpointFolder:
         return Contents(files, selection.left_out)
 
     def _cleaned(self, path: Path, name: str) -> bytes:
-        content = _without_origins(read_json(path))
+        content = _without_origins(_read_mapping(path))
         if name == _CONFIG:
             named = content.get("auto_map") or StormConfig().auto_map
             content["auto_map"] = {auto: place.rpartition("--")[2] for auto, place in named.items()}
@@ -161,7 +161,7 @@ class CheckpointFolder:
     def facts(self, name: str) -> ModelFacts:
         """Facts read from the folder of a checkpoint that no trainer of ours has described."""
         backbone = self.config.get("vlm_config", {}).get("model_type", "video-language")
-        base = read_json(self.path / _ADAPTER_CONFIG).get(_BASE) if self.is_adapter else None
+        base = _read_mapping(self.path / _ADAPTER_CONFIG).get(_BASE) if self.is_adapter else None
         return ModelFacts(
             name=name,
             stage="base",
@@ -194,6 +194,23 @@ def _own_code(contents: dict[str, Path | bytes]) -> dict[str, Path | bytes]:
         return {}
     modeling = Path(modeling_storm.__file__)
     return {Path(file).name: Path(file) for file in [modeling, *get_relative_import_files(modeling)]}
+
+
+def _read_mapping(path: Path) -> dict[str, Any]:
+    """Read a JSON file of a checkpoint.
+
+    Raises:
+        CheckpointError: If it is damaged.
+    """
+    try:
+        content = read_json(path)
+    except ValueError as error:
+        raise CheckpointError(
+            f"{path} is no JSON: {one_line(error)}. Save the model again with `save_pretrained`."
+        ) from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"Expected settings by their names in {path} but it holds {str(content)[:40]}.")
+    return content
 
 
 def _without_origins(content: object) -> Any:
