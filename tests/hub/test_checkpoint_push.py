@@ -392,6 +392,12 @@ def test_public_repository_is_not_pushed_to_unasked(folder, api, store):
         push(folder, api)
 
 
+@pytest.mark.parametrize("name", ["https://huggingface.co/me/storm", "me/my storm", "me/storm/v2", ""])
+def test_name_that_no_repository_can_have_is_refused_also_in_a_dry_run(folder, name):
+    with pytest.raises(PublicationError, match=f"name of a repository on the Hub, such as me/storm, but got '{name}'"):
+        CheckpointPush(folder, name).dry_run()
+
+
 def test_revision_and_tag_name_the_version(folder, api, store):
     publication = push(folder, api, revision="next", tag="v1")
     refs = store.repositories["model", REPO].refs

@@ -16,11 +16,12 @@ from urllib.parse import quote
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 from huggingface_hub.errors import (
     HfHubHTTPError,
+    HFValidationError,
     LocalTokenNotFoundError,
     OfflineModeIsEnabled,
     RepositoryNotFoundError,
 )
-from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
+from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status, validate_repo_id
 
 from storm_hf.errors import PublicationError, ServerError, StormError, one_line
 from storm_hf.hub.card_metadata import RepositoryKind, check_card
@@ -87,6 +88,9 @@ class Push(ABC):
             Knows the server and the token.
         on_uploaded (`Callable[[str], None]`, *optional*):
             Called with the name of each file once the server has it, or knows that it comes with the commit.
+
+    Raises:
+        PublicationError: If no repository can have this name, such as an address.
     """
 
     kind: ClassVar[RepositoryKind]
@@ -100,6 +104,14 @@ class Push(ABC):
     include: Sequence[str] = ()
     api: HfApi = field(default_factory=HfApi)
     on_uploaded: Callable[[str], None] | None = None
+
+    def __post_init__(self) -> None:
+        try:
+            validate_repo_id(self.repo)
+        except HFValidationError as error:
+            raise PublicationError(
+                f"Expected the name of a repository on the Hub, such as me/storm, but got {self.repo!r}. Give its name alone."
+            ) from error
 
     def address(self, repo: str) -> str:
         """Repository id, with its owner."""
