@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+from storm_hf.cli import main
+
 
 WAITING = "import time\nfrom storm_hf.cli.output import waiting\nwith waiting('Loading storm'):\n    time.sleep(0.3)\nprint('done')"
 COUNTING = (
@@ -44,3 +46,13 @@ def test_remark_of_a_library_at_its_import_is_silenced_but_no_error():
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (run.returncode, run.stderr) == (0, "broken\n")
+
+
+@pytest.mark.parametrize("name", ["stdin", "stdout", "stderr"])
+def test_command_ends_as_ever_where_a_stream_is_closed(name, monkeypatch, tmp_path):
+    monkeypatch.setattr(sys, "argv", ["storm", "diagnose", "--model", "absent", "--dataset", str(tmp_path)])
+    monkeypatch.setattr(sys, name, None)  # as Python has it after `2>&-`
+    with pytest.raises(SystemExit) as ended:
+        main()
+    getattr(sys, name).close()
+    assert ended.value.code == 2

@@ -1,8 +1,10 @@
 """The `storm` command. Each subcommand has a file of its own and imports its dependencies when it is called."""
 
+import os
 import sys
 from functools import partial
 from io import TextIOWrapper
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -84,8 +86,19 @@ def storm(
     """Video-language models that think in latent video before they answer."""
 
 
+def _replace_closed_streams() -> None:
+    """Open standard streams that were closed before the start, such as by `2>&-`.
+
+    Python has None for them, which no message can be written to, and the next file that is opened would take their number.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open(mode))  # noqa: SIM115  # for as long as the process runs
+
+
 def main() -> None:
     """Run the `storm` command."""
+    _replace_closed_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="replace")  # an answer may hold what a terminal cannot show
