@@ -5,6 +5,7 @@ import stat
 import pytest
 
 from storm_hf.atomic import move_files, read_json, write_atomically, write_json, written_atomically
+from storm_hf.errors import DatasetError
 
 
 def write_half(path, reason):
@@ -121,3 +122,11 @@ def test_error_of_the_system_that_a_library_reports_as_text_is_raised_as_one(tmp
 def test_other_errors_of_libraries_are_left_as_they_are(tmp_path):
     with pytest.raises(RustError), written_atomically(tmp_path / "file"):
         raise RustError("no such tensor")
+
+
+@pytest.mark.parametrize("content", [b'{"num_rows": {"train"', b"", b"\xff\xfe"])
+def test_json_that_was_cut_off_is_named(content, tmp_path):
+    path = tmp_path / "manifest.json"
+    path.write_bytes(content)
+    with pytest.raises(DatasetError, match=f"^Expected JSON in {path} but it is damaged: "):
+        read_json(path)

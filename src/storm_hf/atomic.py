@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from storm_hf.errors import DatasetError, one_line
+
 
 _OF_THE_SYSTEM = re.compile(
     r"\(os error (\d+)\)"
@@ -105,5 +107,14 @@ def write_json(path: Path, content: object) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Read a whole JSON file. What others wrote may hold anything: it is checked where it is read."""
-    return json.loads(path.read_text(encoding="utf-8"))
+    """Read a whole JSON file. What others wrote may hold anything: it is checked where it is read.
+
+    Raises:
+        DatasetError: If it is no JSON, as a copy that was cut off.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DatasetError(
+            f"Expected JSON in {path} but it is damaged: {one_line(error)}. Copy the file again, or make it anew."
+        ) from error

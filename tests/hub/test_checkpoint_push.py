@@ -284,9 +284,9 @@ def test_incomplete_checkpoint_is_refused(folder, api, store, missing, message):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("config.json", '{"model_type": "st', "config.json is no JSON: "),
+        ("config.json", '{"model_type": "st', "JSON in .*config.json but it is damaged: "),
         ("config.json", "[]", r"settings by their names in .*config.json but it holds \[\]"),
-        ("generation_config.json", "", "generation_config.json is no JSON: "),
+        ("generation_config.json", "", "JSON in .*generation_config.json but it is damaged: "),
     ],
 )
 def test_checkpoint_whose_settings_are_damaged_is_refused(folder, api, store, name, content, message):

@@ -15,7 +15,7 @@ from transformers import AutoConfig, GenerationConfig
 from transformers.dynamic_module_utils import get_relative_import_files
 
 from storm_hf.atomic import read_json
-from storm_hf.errors import CheckpointError, PublicationError, one_line
+from storm_hf.errors import CheckpointError, DatasetError, PublicationError
 from storm_hf.hub.card_metadata import check_card, is_hub_name, worlds_only
 from storm_hf.hub.card_results import benchmark_results, causal_use, latency
 from storm_hf.hub.contents import check_file
@@ -204,10 +204,8 @@ def _read_mapping(path: Path) -> dict[str, Any]:
     """
     try:
         content = read_json(path)
-    except ValueError as error:
-        raise CheckpointError(
-            f"{path} is no JSON: {one_line(error)}. Save the model again with `save_pretrained`."
-        ) from error
+    except DatasetError as error:
+        raise CheckpointError(str(error)) from error
     if not isinstance(content, dict):
         raise CheckpointError(f"Expected settings by their names in {path} but it holds {str(content)[:40]}.")
     return content
