@@ -39,6 +39,7 @@ HOOKS = {  # with their parameters in these versions
     "training_step": "model inputs num_items_in_batch",
     "log": "logs start_time",
     "evaluate": "eval_dataset ignore_keys metric_key_prefix",
+    "evaluation_loop": "dataloader description prediction_loss_only ignore_keys metric_key_prefix",
     "_save_checkpoint": "model trial",
 }
 TRAINERS = (StormAlignTrainer, StormAnswerTrainer)

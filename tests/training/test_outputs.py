@@ -49,6 +49,25 @@ def test_predictions_have_the_shape_of_their_labels(stage, tmp_path):
     assert np.isfinite(predictions.predictions[predictions.label_ids != IGNORED_LABEL]).all()
 
 
+@pytest.mark.parametrize(("stage", "part"), [("align", "align_loss"), ("answer", "entropy")])
+def test_parts_of_each_evaluated_set_have_its_name_and_are_of_its_rows_alone(stage, part, tmp_path):
+    trainer = tiny_trainer(stage, "qwen2_5_vl", tmp_path, per_device_eval_batch_size=3)
+    alone = [trainer.evaluate(tiny_rows(number))[f"eval_{part}"] for number in (3, 6)]
+    sets = trainer.evaluate({"few": tiny_rows(3), "more": tiny_rows(6)})
+    assert [sets[f"eval_few_{part}"], sets[f"eval_more_{part}"]] == pytest.approx(alone)
+    assert [logged(trainer, f"eval_{name}_{part}") for name in ("few", "more")] == [[value] for value in alone]
+    assert f"eval_{part}" not in sets
+
+
+@pytest.mark.parametrize(("stage", "part"), [("align", "align_loss"), ("answer", "entropy")])
+def test_prediction_has_the_parts_too_and_leaves_none_to_the_next_evaluation(stage, part, tmp_path):
+    trainer = tiny_trainer(stage, "qwen2_5_vl", tmp_path, per_device_eval_batch_size=3)
+    before = [trainer.evaluate(tiny_rows(number))[f"eval_{part}"] for number in (3, 6)]
+    predicted = trainer.predict(tiny_rows(6)).metrics
+    assert predicted[f"test_{part}"] == pytest.approx(before[1])
+    assert trainer.evaluate(tiny_rows(3))[f"eval_{part}"] == pytest.approx(before[0])
+
+
 def own_loss(outputs, labels, num_items_in_batch=None):
     logits, wanted = outputs.logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten()
     total = torch.nn.functional.cross_entropy(logits, wanted, ignore_index=IGNORED_LABEL, reduction="sum")

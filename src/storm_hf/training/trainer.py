@@ -22,6 +22,7 @@ from transformers import (
     ProcessorMixin,
     TrainerCallback,
 )
+from transformers.trainer_utils import EvalLoopOutput
 from transformers.utils import ModelOutput
 from trl import SFTTrainer
 
@@ -446,6 +447,22 @@ class StormTrainer(CheckpointingTrainer, SFTTrainer):
         """Evaluate, off the clock."""
         self._meter.stop()
         return super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
+
+    def evaluation_loop(
+        self,
+        dataloader: DataLoader,
+        description: str,
+        prediction_loss_only: bool | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> EvalLoopOutput:
+        """Evaluate or predict, and name the parts of the loss by the prefix of these rows, where TRL mixes those of all."""
+        parts = self._metrics["eval"]
+        parts.clear()
+        output = super().evaluation_loop(dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix)
+        means = {f"{metric_key_prefix}_{name}": sum(values) / len(values) for name, values in parts.items()}
+        parts.clear()
+        return output._replace(metrics={**(output.metrics or {}), **means})
 
     def _save_checkpoint(self, model: nn.Module, trial: object) -> None:
         """Save, off the clock."""
