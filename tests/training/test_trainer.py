@@ -8,6 +8,7 @@ from safetensors.torch import load_file
 from tests.tiny import tiny_storm
 from tests.training.tiny_training import tiny_trainer
 
+from storm_hf.errors import ConfigurationError
 from storm_hf.training.trained_weights import freeze_vision
 
 
@@ -36,6 +37,18 @@ def test_freezing_can_be_undone(kind):
     freeze_vision(model)
     freeze_vision(model, is_frozen=False)
     assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+@pytest.mark.parametrize(
+    ("stage", "name"), [("align", "target_trajectory"), ("answer", "attention_mask"), ("answer", "labels")]
+)
+def test_batch_without_what_the_losses_need_is_refused_by_its_name(stage, name, tmp_path):
+    trainer = tiny_trainer(stage, "qwen2_5_vl", tmp_path)
+    collate = trainer.data_collator
+    trainer.data_collator = lambda rows: {key: value for key, value in collate(rows).items() if key != name}
+    for use in (trainer.train, lambda: trainer.evaluate(trainer.train_dataset)):
+        with pytest.raises(ConfigurationError, match=f"got one without `{name}`.*Add it to what `data_collator`"):
+            use()
 
 
 @pytest.fixture

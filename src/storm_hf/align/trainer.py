@@ -94,6 +94,7 @@ class StormAlignTrainer(StormTrainer):
     _stage = "align"
     _config_class = StormAlignConfig
     _tag_names: ClassVar[list[str]] = ["trl", "storm", "storm-align"]
+    _batch_columns: ClassVar[tuple[str, ...]] = (*StormTrainer._batch_columns, "target_trajectory")
 
     def __init__(
         self,

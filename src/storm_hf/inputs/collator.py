@@ -3,11 +3,12 @@
 Axes: B batch, S sequence.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 
+from storm_hf.errors import ConfigurationError
 from storm_hf.inputs.prompts import PromptEncoder, Row, encode_rows, pad_rows
 from storm_hf.model.configuration_storm import StormConfig
 from storm_hf.model.rollout_storm import PER_TOKEN_INPUTS
@@ -66,6 +67,28 @@ def append_answers(
         if name in prompts:
             batch[name] = torch.cat([prompts[name], torch.zeros_like(ids, dtype=prompts[name].dtype)], dim=1)
     return batch
+
+
+def check_batch(batch: Mapping[str, object], names: Sequence[str], collator: object) -> None:
+    """Refuse a batch that lacks what a trainer needs, as a collator of one's own may make it.
+
+    Args:
+        batch (`Mapping`):
+            Model inputs.
+        names (`Sequence[str]`):
+            Names of what is needed.
+        collator (`Callable`):
+            Where it comes from.
+
+    Raises:
+        ConfigurationError: If one of them is missing.
+    """
+    if missing := [name for name in names if batch.get(name) is None]:
+        source = getattr(collator, "__name__", type(collator).__name__)
+        raise ConfigurationError(
+            f"Expected batches with {', '.join(f'`{name}`' for name in names)}, got one without `{missing[0]}` from {source}. "
+            "Add it to what `data_collator` returns, or leave `data_collator` out."
+        )
 
 
 def with_fewer_latents(

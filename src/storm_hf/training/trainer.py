@@ -27,7 +27,7 @@ from transformers.utils import ModelOutput
 from trl import SFTTrainer
 
 from storm_hf.errors import ConfigurationError
-from storm_hf.inputs.collator import IGNORED_LABEL, AnswerCollator, with_fewer_latents
+from storm_hf.inputs.collator import IGNORED_LABEL, AnswerCollator, check_batch, with_fewer_latents
 from storm_hf.inputs.prompts import PromptEncoder
 from storm_hf.model import StormConfig, add_latent_tokens
 from storm_hf.model.processing_storm import find_misfit
@@ -122,6 +122,7 @@ class StormTrainer(CheckpointingTrainer, SFTTrainer):
         "id": "2605.26014",
     }
 
+    _batch_columns: ClassVar[tuple[str, ...]] = ("input_ids", "attention_mask", "labels")
     _num_rows_in_batch: torch.Tensor | None = None
     _has_warned_of_error = False
 
@@ -294,9 +295,15 @@ class StormTrainer(CheckpointingTrainer, SFTTrainer):
     ) -> tuple[list[Batch], torch.Tensor | int | None]:
         """Take the batches of one step, as `Trainer` does, and count them."""
         self._meter.run()
-        batches, num_items = super().get_batch_samples(self._meter.waiting(epoch_iterator), num_batches, device)
+        batches, num_items = super().get_batch_samples(self._checked(epoch_iterator), num_batches, device)
         self._meter.observe(batches)
         return batches, num_items
+
+    def _checked(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        """Take batches, timed, and refuse one that lacks what the losses need."""
+        for batch in self._meter.waiting(batches):
+            check_batch(batch, self._batch_columns, self.data_collator)
+            yield batch
 
     def _get_num_items_in_batch(self, batch_samples: list[Batch], device: torch.device) -> torch.Tensor | int | None:
         """Count supervised tokens, as `Trainer` does, and rows, over the whole accumulated batch and all processes."""
@@ -382,6 +389,7 @@ class StormTrainer(CheckpointingTrainer, SFTTrainer):
         ignore_keys: list[str] | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
         """Evaluate on one batch; labels are cut to the columns that logits are computed of."""
+        check_batch(inputs, self._batch_columns, self.data_collator)
         loss, logits, labels = super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
         return loss, logits, None if labels is None else keep_supervised({"labels": labels})["labels"]
 
