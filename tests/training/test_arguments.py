@@ -9,6 +9,7 @@ from peft import PeftModel
 from tests.tiny import tiny_processor, tiny_storm, tiny_tokenizer
 from tests.training.tiny_training import QUIET, logged
 from tests.training.tiny_videos import load_tiny, write_thoughts
+from torch.utils.data import TensorDataset
 from transformers import AutoModelForImageTextToText, AutoProcessor, BitsAndBytesConfig, set_seed
 from trl import SFTConfig, SFTTrainer
 
@@ -138,6 +139,7 @@ def test_processor_is_loaded_by_the_name_of_the_model(stage, qwen_checkpoint, tr
         ),
         ({"train_dataset": lambda path: "data/mine"}, "got a str. `load_rows\\(name\\)` gives the splits"),
         ({"train_dataset": lambda path: [{"a": 1}]}, "got a list. .* `Dataset.from_list\\(rows\\)` makes one"),
+        ({"train_dataset": lambda path: TensorDataset(torch.ones(1))}, "got a TensorDataset. .* makes one of rows"),
     ],
 )
 def test_what_a_trainer_cannot_use_is_refused_in_a_sentence(stage, given, message, qwen_checkpoint, rows, tmp_path):

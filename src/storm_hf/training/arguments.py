@@ -91,7 +91,7 @@ def _check_rows(train_dataset: Rows | None) -> None:
             f"Expected the rows of one split as `train_dataset`, got the splits {', '.join(train_dataset)}. Take one of them, such as "
             f"`dataset[{next(iter(train_dataset), 'train')!r}]`."
         )
-    if isinstance(train_dataset, str | list):
+    if not isinstance(train_dataset, Dataset | IterableDataset):
         raise ConfigurationError(
             f"Expected a `datasets.Dataset` as `train_dataset`, got a {type(train_dataset).__name__}. `load_rows(name)` gives the "
             "splits of a data set, `Dataset.from_list(rows)` makes one of rows."
