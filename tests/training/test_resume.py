@@ -11,6 +11,7 @@ from tests.training.processes import finish_together, leave, meet, start
 from tests.training.tiny_training import tiny_trainer
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
+from storm_hf.errors import CheckpointError
 from storm_hf.training.resume import ExitOnInterrupt, StopOnInterrupt, newest_complete_checkpoint
 
 
@@ -52,6 +53,13 @@ def test_other_folders_are_no_checkpoints(tmp_path):
 
 def test_folder_that_does_not_exist_has_none(tmp_path):
     assert newest_complete_checkpoint(tmp_path / "new") is None
+
+
+@pytest.mark.parametrize("name", ["", "nowhere"])
+def test_folder_that_is_no_checkpoint_is_not_resumed_from(tmp_path, name):
+    trainer = tiny_trainer("answer", "qwen2_5_vl", tmp_path)
+    with pytest.raises(CheckpointError, match="Expected a folder with `trainer_state.json`.*Give a `checkpoint-N`"):
+        trainer.train(resume_from_checkpoint=str(tmp_path / name))
 
 
 @pytest.fixture

@@ -34,7 +34,13 @@ from storm_hf.pipeline.lock import locked
 from storm_hf.pipeline.paths import origin_of
 from storm_hf.training.peft import check_adapter_fits, check_adapter_trains, exact_weights, train_in_float32
 from storm_hf.training.publishing import Destination, TrainerPushes
-from storm_hf.training.resume import ExitOnInterrupt, StopOnInterrupt, claimed_run, newest_complete_checkpoint
+from storm_hf.training.resume import (
+    ExitOnInterrupt,
+    StopOnInterrupt,
+    check_checkpoint,
+    claimed_run,
+    newest_complete_checkpoint,
+)
 from storm_hf.training.samplers import set_sampler_epoch
 
 
@@ -109,12 +115,15 @@ class CheckpointingTrainer(Trainer):
         """Train; `resume_from_checkpoint=True` means the newest complete checkpoint in `output_dir`, if there is one.
 
         Raises:
-            CheckpointError: If another training writes to `output_dir`, or it holds checkpoints that a new run would delete.
+            CheckpointError: If another training writes to `output_dir`, or it holds checkpoints that a new run would delete, or
+                `resume_from_checkpoint` names a folder that is no checkpoint.
         """
         choice = str(resume_from_checkpoint).lower()  # a command line says "true"
         if choice in ("true", "false"):
             newest = newest_complete_checkpoint(self.args.output_dir) if choice == "true" else None
             resume_from_checkpoint = None if newest is None else str(newest)
+        elif resume_from_checkpoint is not None:
+            check_checkpoint(resume_from_checkpoint)
         try:
             is_resumed = resume_from_checkpoint is not None
             model, rows = self.model.config.name_or_path, origin_of(self.train_dataset)

@@ -43,6 +43,23 @@ def newest_complete_checkpoint(folder: str | Path) -> Path | None:
     return max(complete, key=_step, default=None)
 
 
+def check_checkpoint(folder: str | Path) -> None:
+    """Make sure that a folder is a checkpoint of a run that was written to its end, whatever its name.
+
+    Args:
+        folder (`str` or `Path`):
+            The folder.
+
+    Raises:
+        CheckpointError: If it is not there, or has no `trainer_state.json`, as a run's own folder and a saved model have none.
+    """
+    if not Path(folder, TRAINER_STATE_NAME).is_file():
+        raise CheckpointError(
+            f"Expected a folder with `{TRAINER_STATE_NAME}`, which a checkpoint has, to resume from, got {folder}. Give a "
+            f"`{PREFIX_CHECKPOINT_DIR}-N` in the folder of a run, or `true` for the newest complete one in `output_dir`."
+        )
+
+
 def _remove_half_written(folder: Path) -> None:
     """Remove the checkpoints that were not written to their end, and the unfinished files of a killed run.
 
