@@ -2,12 +2,13 @@
 
 import pytest
 import torch
+from peft import LoraConfig
 from safetensors.torch import load_file
 from tests.tiny import KINDS, enlarge_weights, tiny_config, tiny_inputs, tiny_processor, tiny_tokenizer
 from torch.testing import assert_close
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, Qwen2Config
 
-from storm_hf.errors import BackboneError
+from storm_hf.errors import BackboneError, ConfigurationError
 from storm_hf.model import StormForConditionalGeneration, add_latent_tokens
 
 
@@ -103,6 +104,29 @@ def test_storm_is_not_made_a_storm_again(qwen_checkpoint, tmp_path):
 def test_plain_checkpoint_is_not_opened_as_a_storm(qwen_checkpoint):
     with pytest.raises(BackboneError, match="a plain one of the type `qwen2_5_vl`. Make a STORM of it with"):
         StormForConditionalGeneration.from_pretrained(qwen_checkpoint)
+
+
+def test_bound_is_raised_to_the_latents_that_are_asked_for_and_a_scale_may_be_a_whole_number(qwen_checkpoint):
+    config = StormForConditionalGeneration.from_backbone(qwen_checkpoint, num_latents=70, latent_scale=2).config
+    assert (config.num_latents, config.max_num_latents, config.latent_scale) == (70, 70, 2)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"latent_scale": 0.0}, "`latent_scale` must be above 0, got 0.0"),
+        ({"thought_adapter": LoraConfig(r=2)}, "to be a dict with arguments of a LoraConfig.*, got LoraConfig"),
+        ({"output_loading_info": True}, "got `output_loading_info`. Leave it out"),
+        ({"config": None}, "got `config`. Leave it out"),
+    ],
+    ids=str,
+)
+def test_arguments_that_cannot_be_used_are_refused_before_anything_is_loaded(
+    given, message, qwen_checkpoint, monkeypatch
+):
+    monkeypatch.setattr(StormForConditionalGeneration, "from_pretrained", None)
+    with pytest.raises(ConfigurationError, match=message):
+        StormForConditionalGeneration.from_backbone(qwen_checkpoint, **given)
 
 
 def test_place_of_the_weights_is_the_place_of_the_configuration(tmp_path):

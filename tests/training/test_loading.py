@@ -33,14 +33,14 @@ def storm_checkpoint(qwen_checkpoint, tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize(("num_latents", "expected"), [(None, 8), (2, 2), (0, 0)])
+@pytest.mark.parametrize(("num_latents", "expected"), [(None, 8), (2, 2), (0, 0), (70, 70)])
 def test_plain_checkpoint_becomes_a_storm(qwen_checkpoint, num_latents, expected):
     model, processor = load_storm(StormModelConfig(model_name_or_path=str(qwen_checkpoint)), num_latents)
     assert model.config.num_latents == expected
     assert num_placeholders(processor) == expected
 
 
-@pytest.mark.parametrize(("num_latents", "expected"), [(None, 3), (5, 5), (0, 0)])
+@pytest.mark.parametrize(("num_latents", "expected"), [(None, 3), (5, 5), (0, 0), (70, 70)])
 def test_storm_is_loaded_with_its_own_weights(storm_checkpoint, num_latents, expected):
     args = StormModelConfig(model_name_or_path=str(storm_checkpoint))
     model, processor = load_storm(args, num_latents)

@@ -18,13 +18,14 @@ from transformers import AutoConfig, AutoModelForImageTextToText, PreTrainedConf
 from transformers.models.mixtral.modeling_mixtral import load_balancing_loss_func
 
 from .configuration_storm import StormConfig
-from .errors_storm import BackboneError, StormError
+from .errors_storm import BackboneError, ConfigurationError, StormError
 from .processing_storm import LATENT_TOKENS, add_latent_tokens
 from .thought_adapter_storm import as_saved, insert_thought_adapter, merge_thought_adapter
 
 
 _NUM_SAMPLED_TOKENS = 4096
 _PLACE_ARGUMENTS = ("revision", "subfolder", "cache_dir", "token", "local_files_only", "trust_remote_code")
+_OWN_ARGUMENTS = ("config", "key_mapping", "output_loading_info")
 
 
 class FromBackboneMixin:
@@ -53,7 +54,7 @@ class FromBackboneMixin:
             name_or_path (`str`):
                 A checkpoint of `AutoModelForImageTextToText`, on the Hub or in a folder.
             num_latents (`int`, *optional*, defaults to `8`):
-                Number K of latent steps.
+                Number K of latent steps. `max_num_latents` is raised to it where it is more.
             processor ([`~transformers.ProcessorMixin`], *optional*):
                 The processor that will be used. By default the checkpoint's own. Latent tokens are added if missing.
             latent_projector (`str`, *optional*, defaults to `"linear"`):
@@ -71,7 +72,9 @@ class FromBackboneMixin:
         Raises:
             BackboneError: If the checkpoint is not a video-language model, is a STORM already, or does not think as it should on a
                 short prompt; the error names the step that failed.
+            ConfigurationError: If an argument is out of its range, or one that `from_backbone` sets itself.
         """
+        _refuse_arguments(thought_adapter, kwargs)
         place = {name: kwargs[name] for name in _PLACE_ARGUMENTS if name in kwargs}
         processor = processor or transformers.AutoProcessor.from_pretrained(name_or_path, **place)
         tokenizer = add_latent_tokens(processor, num_latents).tokenizer
@@ -79,16 +82,17 @@ class FromBackboneMixin:
         config = StormConfig(
             vlm_config=_plain_config(name_or_path, place),
             num_latents=num_latents,
+            max_num_latents=max(num_latents, StormConfig.max_num_latents),
             latent_start_token_id=token_ids[0],
             latent_token_id=token_ids[1],
             latent_end_token_id=token_ids[2],
             latent_projector=latent_projector,
+            latent_scale=1.0 if latent_scale is None else latent_scale,
             latent_attention=latent_attention,
         )
         model = cls._with_weights_of(name_or_path, config, **kwargs)
-        if latent_scale is None:
-            latent_scale = 1.0 if latent_projector == "identity" else _size_of_embedded_tokens(model)
-        model.config.latent_scale = latent_scale
+        if latent_scale is None and latent_projector != "identity":
+            model.config.latent_scale = _size_of_embedded_tokens(model)
         if max(token_ids) >= model.get_input_embeddings().num_embeddings:
             model.resize_token_embeddings(len(tokenizer))
         if can_probe(model):
@@ -128,6 +132,20 @@ class FromBackboneMixin:
             conversion for conversion in model._weight_conversions if conversion.source_patterns != ["^"]
         ]
         return model
+
+
+def _refuse_arguments(thought_adapter: object, others: dict[str, object]) -> None:
+    """Refuse, before anything is loaded, what cannot be an adapter, and arguments of `from_pretrained` that are made here."""
+    if not isinstance(thought_adapter, dict | None):
+        raise ConfigurationError(
+            "Expected `thought_adapter` to be a dict with arguments of a LoraConfig, such as `{'r': 16}`, got "
+            f"{type(thought_adapter).__name__}. Write it so, or leave it out."
+        )
+    if taken := [name for name in _OWN_ARGUMENTS if name in others]:
+        raise ConfigurationError(
+            f"`from_backbone` makes the configuration and reads the weights itself, and got `{taken[0]}`. Leave it out, and set "
+            "`model.config` afterwards, or open a STORM with `from_pretrained`."
+        )
 
 
 def _plain_config(name_or_path: str, place: dict[str, Any]) -> PreTrainedConfig:

@@ -123,7 +123,7 @@ class StormConfig(PreTrainedConfig):
     latent_token_id: int | None = None
     latent_end_token_id: int | None = None
     latent_projector: str = "linear"
-    latent_scale: float = 1.0
+    latent_scale: float | int = 1.0
     logits_scale: float | None = None
     latent_attention: str = "full"
     thought_adapter: dict | None = None
@@ -164,6 +164,11 @@ class StormConfig(PreTrainedConfig):
         if self.latent_attention not in _ATTENTION_KINDS:
             raise ConfigurationError(
                 f"`latent_attention` must be one of {', '.join(_ATTENTION_KINDS)}, got {self.latent_attention!r}."
+            )
+        if not self.latent_scale > 0:
+            raise ConfigurationError(
+                f"`latent_scale` must be above 0, got {self.latent_scale}: a latent is multiplied by it before it is fed. "
+                "`from_backbone` measures it where it is left out."
             )
         if self.halting_head and self.latent_attention != "full":
             raise ConfigurationError(

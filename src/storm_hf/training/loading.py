@@ -203,6 +203,7 @@ def _adapted(config: PreTrainedConfig, args: StormModelConfig, num_latents: int 
     _check_projector(args, config.latent_projector)
     wanted = {
         "num_latents": num_latents,
+        "max_num_latents": None if num_latents is None else max(num_latents, config.max_num_latents),
         "latent_scale": args.latent_scale,
         "latent_attention": args.latent_attention,
     }
