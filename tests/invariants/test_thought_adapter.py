@@ -3,7 +3,7 @@
 import pytest
 import torch
 from datasets import Dataset
-from peft import LoraConfig
+from peft import LoraConfig, get_peft_model
 from tests.reference import append, pad_on_the_right, row_of
 from tests.tiny import KINDS, LATENT, LATENT_END, LATENT_START, VISION_TOKENS, tiny_inputs, tiny_processor, tiny_storm
 from tests.training.tiny_training import NUM_LATENTS, STAGES, logged, plain_rows, tiny_trainer
@@ -260,6 +260,15 @@ def test_merged_adapter_acts_everywhere(kind, inputs):
     assert thought_layers(model.get_decoder()) == []
     assert_close(model(**plain).logits, expected, **CLOSE)
     assert_close(model(**inputs).logits, model(**inputs, forced_latents=model(**inputs).latents).logits, **CLOSE)
+
+
+def test_adapter_of_peft_in_its_layers_is_refused():
+    with pytest.warns(UserWarning, match="a second time"):
+        model = get_peft_model(trained_storm(KINDS[0]), LoraConfig(target_modules=["q_proj"]))
+    with pytest.raises(
+        ConfigurationError, match="the thought adapter alone.*got the adapter 'default'.*merge_thought"
+    ):
+        model(**tiny_inputs(KINDS[0]))
 
 
 @pytest.mark.parametrize("settings", [{"rank": 4}, {"r": 4, "target_modules": ["no_proj"]}, {"r": 0}], ids=str)

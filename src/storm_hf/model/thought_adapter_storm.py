@@ -139,7 +139,17 @@ def _acting(layers: Sequence[nn.Module], is_acting: bool) -> Iterator[None]:
 
 def _switch(layers: Sequence[nn.Module], is_acting: bool) -> None:
     for layer in layers:
+        _check_alone(layer)
         vars(layer)["_disable_adapters"] = not is_acting
+
+
+def _check_alone(layer: Any) -> None:
+    """Refuse another adapter in a layer: PEFT would let that one act in the place of the thought adapter."""
+    if layer.active_adapters != [ADAPTER_NAME]:
+        raise ConfigurationError(
+            f"Expected the thought adapter alone in its layers, got the adapter {', '.join(map(repr, layer.active_adapters))} of PEFT "
+            "in its place. Call `merge_thought_adapter()` before another adapter is added, or leave that one out."
+        )
 
 
 @contextmanager
