@@ -21,7 +21,7 @@ from transformers import (
     StaticCache,
 )
 
-from storm_hf.errors import BackboneError, LatentError
+from storm_hf.errors import BackboneError, ConfigurationError, LatentError
 from storm_hf.model import StormConfig, StormForConditionalGeneration
 
 
@@ -195,6 +195,14 @@ def test_broken_latent_block_is_refused_by_forward_and_by_generate(model, row, a
 def test_forced_latents_that_do_not_fit_the_block_are_refused(model, inputs, shape):
     with pytest.raises(LatentError, match=r"room for latents of shape \(2, 4, 32\)"):
         model(**inputs, forced_latents=torch.zeros(shape))
+
+
+def test_intervention_in_latents_that_are_given_is_refused(model, inputs):
+    given = torch.zeros(2, 4, 32)
+    with pytest.raises(ConfigurationError, match="`latent_intervention` replaces the latents of a rollout"):
+        model(**inputs, forced_latents=given, latent_intervention=lambda step, latent: latent)
+    with pytest.raises(ConfigurationError, match="`output_latents=True` returns the latents of a rollout"):
+        model.generate(**inputs, forced_latents=given, output_latents=True)
 
 
 @torch.no_grad()

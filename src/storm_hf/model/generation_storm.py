@@ -454,6 +454,11 @@ def _warn_of_another_length(num_latents: int, config: StormConfig) -> None:
 
 def _return_dict(kwargs: dict[str, Any]) -> None:
     """Ask for an output that has room for latents."""
+    if kwargs.get("forced_latents") is not None:
+        raise ConfigurationError(
+            "`output_latents=True` returns the latents of a rollout, which there is not with `forced_latents`. Leave one of the "
+            "two out."
+        )
     if not kwargs.setdefault("return_dict_in_generate", True):
         raise ConfigurationError(
             "`output_latents=True` returns latents beside the sequences, so `return_dict_in_generate=False` cannot hold. Leave one of "

@@ -236,6 +236,11 @@ class LatentForward:
             raise LatentError(
                 f"The prompt has room for latents of shape {expected}, but `forced_latents` has {shape}. {cure}"
             )
+        if forced_latents is not None and self.intervene is not None:
+            raise ConfigurationError(
+                "`forced_latents` are fed as they are, and `latent_intervention` replaces the latents of a rollout. Leave one of the "
+                "two out."
+            )
         if self.cache is not None and not self.block.is_aligned:
             raise LatentError(
                 "With a cache, the latent blocks of all rows must lie in the same columns, got first placeholders in "
