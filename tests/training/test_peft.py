@@ -8,8 +8,8 @@ import torch
 from peft import IA3Config, LoraConfig, PeftModel, PromptTuningConfig, get_peft_model
 from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file, save_file
-from tests.tiny import tiny_inputs, tiny_storm
-from tests.training.tiny_training import QUIET, tiny_trainer
+from tests.tiny import tiny_inputs, tiny_storm, tiny_tokenizer
+from tests.training.tiny_training import QUIET, TinyCollator, tiny_rows, tiny_trainer
 from tests.training.tiny_videos import load_tiny, prompt_encoder, write_thoughts
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
@@ -330,3 +330,13 @@ def test_adapter_without_the_projector_is_refused(trained):
     for door in OWN_DOORS:
         with pytest.raises(CheckpointError, match="latent projector|does not fit"):
             door(copy_of)
+
+
+@pytest.mark.filterwarnings("ignore:`gradient_checkpointing` is deprecated:FutureWarning")  # TRL's own default
+def test_optimizer_that_was_made_before_the_adapter_is_refused(tmp_path):
+    model = tiny_storm("qwen2_5_vl")
+    given = {"args": StormAnswerConfig(str(tmp_path), **QUIET), "processing_class": tiny_tokenizer()}
+    rows = {"train_dataset": tiny_rows(), "data_collator": TinyCollator("qwen2_5_vl")}
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with pytest.raises(ConfigurationError, match="got one that was made before they were, so that nothing would be"):
+        StormAnswerTrainer(model, **given, **rows, optimizers=(optimizer, None), peft_config=LoraConfig(r=2))

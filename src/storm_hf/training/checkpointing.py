@@ -32,7 +32,13 @@ from storm_hf.hub.card_metadata import is_hub_name
 from storm_hf.hub.model_card import Stage, facts_of_model, write_card
 from storm_hf.pipeline.lock import locked
 from storm_hf.pipeline.paths import origin_of
-from storm_hf.training.peft import check_adapter_fits, check_adapter_trains, exact_weights, train_in_float32
+from storm_hf.training.peft import (
+    check_adapter_fits,
+    check_adapter_trains,
+    check_optimizer_trains,
+    exact_weights,
+    train_in_float32,
+)
 from storm_hf.training.publishing import Destination, TrainerPushes
 from storm_hf.training.resume import (
     ExitOnInterrupt,
@@ -95,6 +101,8 @@ class CheckpointingTrainer(Trainer):
     def _train_adapter(self, exact: dict[str, torch.Tensor]) -> None:
         """Train an adapter in float32, from the weights that TRL may have rounded, and save it alone."""
         check_adapter_trains(self.model, self.args.freeze_vision)
+        if self.optimizer is not None:
+            check_optimizer_trains(self.optimizer, self.model)
         # PEFT would read the configuration of a plain base as that of a STORM, and save the embeddings as resized.
         self.model.save_pretrained = partial(self.model.save_pretrained, save_embedding_layers=False)
         # TRL turns this on under ZeRO-3; the rollout would lose the gradient through its keys and values.

@@ -145,6 +145,26 @@ def check_adapter_trains(model: PeftModel, freeze_vision: bool) -> None:
         )
 
 
+def check_optimizer_trains(optimizer: torch.optim.Optimizer, model: PeftModel) -> None:
+    """Make sure that an optimizer of one's own holds weights of the adapter, and not those of before alone, which are frozen.
+
+    Args:
+        optimizer ([`~torch.optim.Optimizer`]):
+            The optimizer.
+        model ([`~peft.PeftModel`]):
+            The model that it is given for.
+
+    Raises:
+        ConfigurationError: If nothing would be trained.
+    """
+    held = {id(weight) for group in optimizer.param_groups for weight in group["params"]}
+    if not any(weight.requires_grad and id(weight) in held for weight in model.parameters()):
+        raise ConfigurationError(
+            "Expected `optimizers` with an optimizer of the adapter's weights, got one that was made before they were, so that nothing "
+            "would be trained. Name it with `optim` or give `optimizer_cls_and_kwargs`, or put the adapter on the model first."
+        )
+
+
 def decoder_name(model: PreTrainedModel) -> str:
     """The full name of the language model, as the backbone calls it."""
     return _name_of(model, model.get_decoder())
