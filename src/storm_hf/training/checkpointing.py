@@ -131,7 +131,7 @@ class CheckpointingTrainer(Trainer):
             newest = newest_complete_checkpoint(self.args.output_dir) if choice == "true" else None
             resume_from_checkpoint = None if newest is None else str(newest)
         elif resume_from_checkpoint is not None:
-            check_checkpoint(resume_from_checkpoint)
+            check_checkpoint(str(resume_from_checkpoint))
         try:
             is_resumed = resume_from_checkpoint is not None
             model, rows = self.model.config.name_or_path, origin_of(self.train_dataset)
