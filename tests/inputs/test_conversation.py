@@ -245,6 +245,8 @@ def wrong_rows(video):
             {"question": "Which?", "videos": [], "answer": "x"},
             "with `video` and `question`",
         ),
+        "no messages": ({"prompt": [], "completion": "x"}, "`prompt` with a message before the answer"),
+        "answer alone": ({"messages": assistant()}, "`messages` with a message before the answer"),
         "options in JSON": ({**question, "options": '["x", "y"]'}, "`options` to be a list of texts, got str"),
         "options by letter": ({**question, "options": {"A": "x"}}, "`options` to be a list of texts, got dict"),
         "tools": ({"prompt": user(seen), "completion": "x", "tools": "{"}, "`tools` to be a list or its JSON"),
@@ -267,6 +269,12 @@ def test_row_that_cannot_be_read_is_named(wrong, collate, videos):
     good = FORMS["question"](videos[0])
     with pytest.raises(DatasetError, match="^Row 1 of the batch: "):
         collate([good, row])
+
+
+@pytest.mark.parametrize("text", ["[1, 2] or [3]?", '["left", "right"]', "[", "[]"])
+def test_question_in_brackets_is_no_conversation(text, collate, loaded, videos):
+    ids = collate([{"prompt": text, "completion": "x", "video": videos[0]}])["input_ids"][0]
+    assert text in loaded[1].tokenizer.decode(ids)
 
 
 @pytest.mark.parametrize("form", ["embedded", "file"])

@@ -64,6 +64,13 @@ FORMS: dict[str, Callable[[str], Row]] = {
     "messages": lambda video: {
         "messages": [*user({"type": "video", "video": video}), *assistant([{"type": "text", "text": ANSWER}])]
     },
+    "messages in JSON": lambda video: {
+        "messages": json.dumps([*user({"type": "video", "video": video}), *assistant()])
+    },
+    "prompt and completion in JSON": lambda video: {
+        "prompt": json.dumps(user({"type": "video", "video": video})),
+        "completion": json.dumps(assistant()),
+    },
     "url": lambda video: {"prompt": user({"type": "video", "url": f"file://{video}"}), "completion": ANSWER},
     "path": lambda video: {"prompt": user({"type": "video", "path": video}), "completion": ANSWER},
     "absent keys as None": lambda video: {

@@ -80,8 +80,7 @@ def read_messages(row: Row, style: QuestionStyle) -> list[Message]:
         DatasetError: If the row has another form, or its numbers of placeholders and of videos or images differ.
     """
     if is_filled(row, "prompt"):
-        messages = _messages(row["prompt"], "prompt")
-        return _with_media(messages, row)
+        return _with_media(_asked(_messages(row["prompt"], "prompt"), "prompt"), row)
     if is_filled(row, "question") and _column(row, "video"):
         return _with_media([_user(_question(row, style))], row, is_text_plain=True)
     if is_filled(row, "messages"):
@@ -90,11 +89,20 @@ def read_messages(row: Row, style: QuestionStyle) -> list[Message]:
             raise DatasetError(
                 "Expected `messages` that end in the assistant's answer. Put prompts without one in `prompt`."
             )
-        return _with_media(messages[:-1], row)
+        return _with_media(_asked(messages[:-1], "messages"), row)
     raise DatasetError(
         f"Expected a row with `prompt`, with `messages`, or with `video` and `question`; got the columns {sorted(row)}. See "
         "`storm_hf.target_trajectory.schema` for the form of a storm-thoughts row."
     )
+
+
+def _asked(messages: list[Message], name: str) -> list[Message]:
+    """Refuse a conversation in which nothing is asked."""
+    if not messages:
+        raise DatasetError(
+            f"Expected `{name}` with a message before the answer, got none. Leave the row out, or fill it."
+        )
+    return messages
 
 
 def read_answer(row: Row, style: QuestionStyle) -> str:
@@ -113,7 +121,7 @@ def _answer(row: Row, style: QuestionStyle) -> str:
     if is_filled(row, "completion"):
         return _completion(row["completion"])
     if is_filled(row, "messages") and not is_filled(row, "answer") and not is_filled(row, "question"):
-        return _completion(list(row["messages"])[-1:])
+        return _completion(_messages(row["messages"], "messages")[-1:])
     answer, options = as_text(row.get("answer"), "answer"), read_options(row)
     if not options:
         return answer
@@ -250,7 +258,7 @@ def _check_ends_in_option(answer: str, options: Sequence[str]) -> None:
 
 def _completion(completion: object) -> str:
     """The text of one assistant message, given as such or as text."""
-    if isinstance(completion, str):
+    if isinstance(completion, str) and _from_json(completion) is None:
         return as_text(completion, "completion")
     messages = _messages(completion, "completion")
     if len(messages) != 1 or messages[0]["role"] != "assistant":
@@ -270,10 +278,23 @@ def _completion(completion: object) -> str:
 
 def _messages(messages: Any, name: str) -> list[Message]:
     if isinstance(messages, str):
-        return [_user(as_text(messages, name))]
+        written = _from_json(messages)
+        if written is None:
+            return [_user(as_text(messages, name))]
+        messages = written
     if not isinstance(messages, Sequence) and not hasattr(messages, "shape"):
         raise DatasetError(f"Expected `{name}` to be messages or text, got {type(messages).__name__}.")
     return [_message(message, name) for message in messages]
+
+
+def _from_json(text: str) -> list[Any] | None:
+    """Messages that a table without such a type stores as their JSON; None if it is the text of a user."""
+    try:
+        found = json.loads(text) if text.lstrip().startswith("[") else None
+    except ValueError:
+        return None
+    is_conversation = isinstance(found, list) and any(isinstance(each, dict) and "role" in each for each in found)
+    return found if is_conversation else None
 
 
 def _user(text: str) -> Message:
