@@ -83,6 +83,18 @@ def test_connection_can_be_used_again_after_a_refusal(served, body):
         assert ask(connection)[0] == 200
 
 
+@pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER "])
+def test_scheme_of_the_key_is_read_in_any_case(served, scheme):
+    with connected(served) as connection:
+        assert ask(connection, Authorization=f"{scheme} {KEY}")[0] == 200
+
+
+@pytest.mark.parametrize("given", ["", KEY, f"Basic {KEY}", "Bearer", f"Bearer {KEY}x", f"Bearer{KEY}"])
+def test_key_without_its_scheme_or_another_one_is_refused(served, given):
+    with connected(served) as connection:
+        assert ask(connection, Authorization=given)[0] == 401
+
+
 @pytest.mark.parametrize("host", ["a?b", "a/b", "a#b", "[", "a@b", "a b", ""])
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "//v1/chat/completions", "/v1/chat/completions?a=/health"])
 def test_no_host_and_no_path_goes_around_the_key(served, host, path):

@@ -82,7 +82,8 @@ class RequestLimiter:
         Raises:
             RequestError: If the key or the length is missing or wrong, or if all places are taken.
         """
-        given = headers.get("Authorization", "").removeprefix("Bearer ")
+        scheme, _, given = headers.get("Authorization", "").strip().partition(" ")
+        given = given.strip() if scheme.lower() == "bearer" else ""  # in any case (RFC 9110, section 11.1)
         if self.api_key and not secrets.compare_digest(given.encode(), self.api_key.encode()):
             raise RequestError("Expected the key of this server as `Authorization: Bearer ...`.", 401)
         length = headers.get("Content-Length", "")
