@@ -262,6 +262,9 @@ def test_merged_adapter_acts_everywhere(kind, inputs):
     assert_close(model(**inputs).logits, model(**inputs, forced_latents=model(**inputs).latents).logits, **CLOSE)
 
 
+@pytest.mark.filterwarnings(
+    "ignore:`is_gradient_checkpointing` is deprecated:FutureWarning"
+)  # PEFT asks for it by its old name
 def test_adapter_of_peft_in_its_layers_is_refused():
     with pytest.warns(UserWarning, match="a second time"):
         model = get_peft_model(trained_storm(KINDS[0]), LoraConfig(target_modules=["q_proj"]))

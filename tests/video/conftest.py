@@ -20,6 +20,8 @@ def libraries(tmp_path, monkeypatch):
     folder = tmp_path / "libraries"
     folder.mkdir()
     monkeypatch.syspath_prepend(str(folder))
+    for name in [name for name in sys.modules if name.partition(".")[0] in ("decord", "torchcodec")]:
+        monkeypatch.delitem(sys.modules, name)  # the installed ones, which another test has loaded
     stop_idle_processes()
     yield folder
     stop_idle_processes()
