@@ -8,7 +8,7 @@ Axes: B batch, S sequence, L answer tokens, M options, K latent steps, D hidden 
 """
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -82,10 +82,8 @@ def answer_again(
     Returns:
         `dict[str, list[Reply]]`: For each intervention one reply per row.
     """
-    model.eval()
     replies: dict[str, list[Reply]] = {name: [] for name in interventions}
-    for span in spans(len(rows), batch_size):
-        shared = SharedPrompts(model, prompts, [rows[index] for index in span], max_new_tokens)
+    for span, shared in _shared_prompts(model, prompts, rows, max_new_tokens, batch_size):
         for name, intervention in interventions.items():
             replies[name] += shared.reply(intervention.kind, intervention.feed(span))
         if on_batch is not None:
@@ -104,13 +102,24 @@ def answers_under(
     batch_size: int = 128,
 ) -> dict[str, list[Answer]]:
     """Answer as [`answer_again`] does, with the same arguments, and compare nothing with what the model says by itself."""
-    model.eval()
     answers: dict[str, list[Answer]] = {name: [] for name in interventions}
-    for span in spans(len(rows), batch_size):
-        shared = SharedPrompts(model, prompts, [rows[index] for index in span], max_new_tokens)
+    for span, shared in _shared_prompts(model, prompts, rows, max_new_tokens, batch_size):
         for name, intervention in interventions.items():
             answers[name] += shared.answer(intervention.kind, intervention.feed(span))
     return answers
+
+
+def _shared_prompts(
+    model: StormForConditionalGeneration,
+    prompts: PromptEncoder,
+    rows: Sequence[Row],
+    max_new_tokens: int,
+    batch_size: int,
+) -> Iterator[tuple[range, "SharedPrompts"]]:
+    """Read the prompts of each batch, one batch after the other."""
+    model.eval()
+    for span in spans(len(rows), batch_size):
+        yield span, SharedPrompts(model, prompts, [rows[index] for index in span], max_new_tokens)
 
 
 class SharedPrompts:
