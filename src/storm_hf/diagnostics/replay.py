@@ -24,9 +24,9 @@ from storm_hf.inputs.wording import format_answer
 from storm_hf.interventions.intervention import Intervention
 from storm_hf.interventions.kind import InterventionKind
 from storm_hf.model.generation_storm import set_num_latents
-from storm_hf.model.latent_block_storm import find_latent_block
+from storm_hf.model.latent_block_storm import PER_TOKEN_INPUTS, find_latent_block
 from storm_hf.model.modeling_storm import StormForConditionalGeneration
-from storm_hf.model.rollout_storm import PER_TOKEN_INPUTS, LatentIntervention
+from storm_hf.model.rollout_storm import LatentIntervention
 
 
 _PER_TOKEN = ("input_ids", "attention_mask", "clip_token_mask", *PER_TOKEN_INPUTS)

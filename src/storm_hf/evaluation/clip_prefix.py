@@ -16,8 +16,8 @@ import torch
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
 from storm_hf.errors import ConfigurationError
+from storm_hf.model.latent_block_storm import PER_TOKEN_INPUTS
 from storm_hf.model.modeling_storm import StormForConditionalGeneration
-from storm_hf.model.rollout_storm import PER_TOKEN_INPUTS
 
 
 Inputs = Mapping[str, torch.Tensor]

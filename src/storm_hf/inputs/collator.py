@@ -11,7 +11,7 @@ import torch
 from storm_hf.errors import ConfigurationError
 from storm_hf.inputs.prompts import PromptEncoder, Row, encode_rows, pad_rows
 from storm_hf.model.configuration_storm import StormConfig
-from storm_hf.model.rollout_storm import PER_TOKEN_INPUTS
+from storm_hf.model.latent_block_storm import PER_TOKEN_INPUTS
 
 
 IGNORED_LABEL = -100

@@ -35,8 +35,8 @@ from storm_hf.inputs.placeholders import asks_for_clip_text, typed_placeholders_
 from storm_hf.inputs.wording import QuestionStyle
 from storm_hf.model.configuration_storm import StormConfig
 from storm_hf.model.generation_storm import set_num_latents
+from storm_hf.model.latent_block_storm import PER_TOKEN_INPUTS
 from storm_hf.model.processing_storm import find_misfit, thinking_switches
-from storm_hf.model.rollout_storm import PER_TOKEN_INPUTS
 from storm_hf.video import VideoClip
 
 

@@ -14,7 +14,8 @@ import torch
 
 from .configuration_storm import StormConfig
 from .errors_storm import BackboneError, ConfigurationError
-from .rollout_storm import PER_TOKEN_INPUTS, LatentForward, StormModelOutput
+from .latent_block_storm import PER_TOKEN_INPUTS
+from .latent_forward_storm import LatentForward, StormModelOutput
 
 
 # Prefixes of the inputs of pictures, videos and sound, as processors name them.

@@ -24,8 +24,8 @@ from .cache_storm import rollout_state
 from .configuration_storm import StormConfig
 from .errors_storm import ConfigurationError, LatentError
 from .halting_storm import think_until_halted
-from .latent_block_storm import find_latent_block, refuse_without_block
-from .rollout_storm import PER_TOKEN_INPUTS, LatentIntervention, replaced
+from .latent_block_storm import PER_TOKEN_INPUTS, find_latent_block, refuse_without_block
+from .rollout_storm import LatentIntervention, replaced
 from .video_features_storm import prepare_positions, unflatten_features
 
 

@@ -31,15 +31,9 @@ from .bottleneck_storm import CLIP_INPUTS
 from .cache_storm import SegmentRunner, open_cache, rollout_state
 from .configuration_storm import StormConfig
 from .errors_storm import ConfigurationError, LatentError
-from .latent_block_storm import LatentBlock, find_latent_block
-from .rollout_storm import (
-    PER_TOKEN_INPUTS,
-    LatentForward,
-    LatentIntervention,
-    RolloutGradient,
-    StormModelOutput,
-    Tokens,
-)
+from .latent_block_storm import PER_TOKEN_INPUTS, LatentBlock, find_latent_block
+from .latent_forward_storm import LatentForward, StormModelOutput, Tokens
+from .rollout_storm import LatentIntervention, RolloutGradient
 
 
 _ENCODED = (

@@ -23,6 +23,9 @@ from .configuration_storm import StormConfig
 from .errors_storm import BackboneError, LatentError
 
 
+PER_TOKEN_INPUTS = ("mm_token_type_ids", "token_type_ids", "moe_mm_token_type_ids")  # go with the ids of a prompt
+
+
 @dataclass(frozen=True)
 class LatentBlock:
     """The latent block of a batch.

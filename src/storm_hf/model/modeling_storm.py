@@ -6,8 +6,8 @@ last hidden state back as the next input embedding, then the rest, all in one ke
 given (teacher forcing) and one parallel pass does it. A latent lives in the unit space of the target trajectories (root mean square
 one). It is fed to the language model after multiplication with `StormConfig.latent_scale`.
 
-The other files of a checkpoint's code are its parts: `rollout_storm` for the loop and the forward pass around it, `cache_storm` for
-the caches, `generation_storm` for `generate`, `backbone_storm` for `from_backbone`.
+The other files of a checkpoint's code are its parts: `rollout_storm` for the loop, `latent_forward_storm` for the forward pass
+around it, `cache_storm` for the caches, `generation_storm` for `generate`, `backbone_storm` for `from_backbone`.
 
 Axes: B batch, S sequence, K latent steps, D hidden size, V vocabulary.
 """
@@ -41,7 +41,8 @@ from .errors_storm import ConfigurationError
 from .generation_storm import StormGenerationMixin
 from .halting_storm import HaltingHead, StepAnswers, refuse_beside_answers
 from .latent_block_storm import LatentBlock, find_latent_block, refuse_embedded_block, refuse_without_block
-from .rollout_storm import LatentForward, LatentIntervention, RolloutGradient, StormModelOutput, read_to_thought
+from .latent_forward_storm import LatentForward, StormModelOutput, read_to_thought
+from .rollout_storm import LatentIntervention, RolloutGradient
 from .step_mask_storm import check_layers, hide_thought, hides_thought
 from .thought_adapter_storm import acting, insert_thought_adapter, thought_layers
 from .video_features_storm import flatten_features, prepare_positions, unflatten_features

@@ -23,7 +23,7 @@ from torch import nn
 
 from storm_hf.inputs.collator import IGNORED_LABEL
 from storm_hf.inputs.prompts import join_prompts
-from storm_hf.model.rollout_storm import PER_TOKEN_INPUTS
+from storm_hf.model.latent_block_storm import PER_TOKEN_INPUTS
 from storm_hf.reinforce.noise import GaussianLatents, LatentRecord
 from storm_hf.training.collected_latents import collected_latents
 
