@@ -106,12 +106,7 @@ class Push(ABC):
     on_uploaded: Callable[[str], None] | None = None
 
     def __post_init__(self) -> None:
-        try:
-            validate_repo_id(self.repo)
-        except HFValidationError as error:
-            raise PublicationError(
-                f"Expected the name of a repository on the Hub, such as me/storm, but got {self.repo!r}. Give its name alone."
-            ) from error
+        check_repository_name(self.repo, "repository", "Give its name alone.")
 
     def address(self, repo: str) -> str:
         """Repository id, with its owner."""
@@ -226,6 +221,28 @@ class Push(ABC):
         if self.public:
             self.api.update_repo_settings(repo, private=False, repo_type=self.kind)
         return commit
+
+
+def check_repository_name(name: str, what: str, cure: str) -> None:
+    """Check that a repository of the Hub can have this name.
+
+    Args:
+        name (`str`):
+            Name, with or without an owner.
+        what (`str`):
+            What it is a name of, for the message.
+        cure (`str`):
+            What to do.
+
+    Raises:
+        PublicationError: If none can.
+    """
+    try:
+        validate_repo_id(name)
+    except HFValidationError as error:
+        raise PublicationError(
+            f"Expected the name of a {what} on the Hub, such as me/storm, but got {name!r}. {cure}"
+        ) from error
 
 
 def json_file(name: str, content: object) -> CommitOperationAdd:

@@ -6,13 +6,19 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import CommitOperationAdd, SpaceCard, SpaceCardData
-from huggingface_hub.errors import HFValidationError
-from huggingface_hub.utils import validate_repo_id
 
-from storm_hf.errors import PublicationError
 from storm_hf.hub.card_metadata import CITATION, PAPER, template
 from storm_hf.hub.known_files import Preview, size_of
-from storm_hf.hub.repository import CARD, Push, Pushed, card_file, raised_as_server_error, text_file, text_in
+from storm_hf.hub.repository import (
+    CARD,
+    Push,
+    Pushed,
+    card_file,
+    check_repository_name,
+    raised_as_server_error,
+    text_file,
+    text_in,
+)
 
 
 GRADIO_VERSION = "6.31.0"  # as in constraints-app.txt
@@ -102,12 +108,7 @@ class SpacePush(Push):
         return Preview(self.repo, files[CARD], sizes, ())
 
     def _check_model(self) -> None:
-        try:
-            validate_repo_id(self.model)
-        except HFValidationError as error:
-            raise PublicationError(
-                f"Expected the name of a model on the Hub, such as me/storm, but got {self.model!r}. Push it first."
-            ) from error
+        check_repository_name(self.model, "model", "Push it first.")
 
 
 def space_card(

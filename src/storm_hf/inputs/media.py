@@ -20,12 +20,12 @@ from transformers.video_utils import VideoMetadata
 
 from storm_hf.errors import DatasetError, VideoReadError, first_line
 from storm_hf.model.processing_storm import MAX_FRAMES, frame_sampling
+from storm_hf.pipeline.paths import is_url
 from storm_hf.video import VideoClip, read_video
 from storm_hf.video.source import open_video
 
 
 _UNTIMED_FPS = 1.0  # of frames that come without times
-_REMOTE = re.compile(r"(?!file:)[a-z][a-z0-9+.-]+://|data:", re.IGNORECASE)
 _SUFFIX = re.compile(r"\.[A-Za-z0-9]{1,8}")
 # Errors of Pillow about files that are no pictures, or damaged. Its plugins raise most of them.
 DAMAGED_PICTURE = (
@@ -106,7 +106,7 @@ def video_file(video: object) -> Iterator[Path]:
             f"Expected the path of a video file, its bytes or its frames, got {type(video).__name__} without one. Write the "
             "clip to a file, or load the data set with `Video(decode=False)`."
         )
-    if _REMOTE.match(str(place)):
+    if is_url(str(place)) and not _is_file_url(place):
         raise DatasetError(f"Expected a video on this machine, got {str(place)[:60]}. Download it first.")
     yield _local(place)
 
@@ -137,8 +137,11 @@ def _embedded_video_named(path: Path) -> Iterator[None]:
 
 def _local(place: str | Path) -> Path:
     """The path that a `file://` URL means, or the path itself."""
-    is_url = isinstance(place, str) and place[:7].lower() == "file://"
-    return Path(unquote(urlsplit(str(place)).path)) if is_url else Path(place)
+    return Path(unquote(urlsplit(str(place)).path)) if _is_file_url(place) else Path(place)
+
+
+def _is_file_url(place: str | Path) -> bool:
+    return isinstance(place, str) and place[:7].lower() == "file://"
 
 
 def wanted_sampling(processor: ProcessorMixin, own: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -40,7 +40,12 @@ def _absolute(path: Any, folder: Path) -> Any:
     """A path, or each one of a list, below a folder; a URL, and none, stay as they are."""
     if isinstance(path, list):
         return [_absolute(each, folder) for each in path]
-    return str(folder / path) if path and not _URL.match(path) else path
+    return str(folder / path) if path and not is_url(path) else path
+
+
+def is_url(place: str) -> bool:
+    """Check that a place is a URL, `file:` and `data:` among them, and no path."""
+    return _URL.match(place) is not None
 
 
 def relative_to(path: Path, folder: Path) -> str:
