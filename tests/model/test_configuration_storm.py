@@ -11,6 +11,16 @@ from storm_hf.model import StormConfig, StormForConditionalGeneration
 IDS = {"latent_start_token_id": LATENT_START, "latent_token_id": LATENT, "latent_end_token_id": LATENT_END}
 
 
+def implementation_set_later(model, value, folder):
+    model.set_attn_implementation(value)
+    return model
+
+
+def implementation_loaded(model, value, folder):
+    model.save_pretrained(folder)
+    return StormForConditionalGeneration.from_pretrained(folder, attn_implementation=value)
+
+
 def test_configuration_survives_json(kind, tmp_path):
     config = StormConfig(vlm_config=tiny_config(kind), num_latents=3, latent_projector="mlp", latent_scale=0.25, **IDS)
     config.save_pretrained(tmp_path)
@@ -93,3 +103,28 @@ def test_number_of_latents_that_is_given_while_loading_is_checked(tmp_path):
     with pytest.raises(ConfigurationError, match="between 0 and `max_num_latents` = 64, got 65"):
         StormForConditionalGeneration.from_pretrained(tmp_path, num_latents=65)
     assert StormForConditionalGeneration.from_pretrained(tmp_path, num_latents=64).config.num_latents == 64
+
+
+@pytest.mark.parametrize("takes", [implementation_set_later, implementation_loaded], ids=["set", "loaded"])
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("eager", ["eager"] * 4),
+        ({"text_config": "eager"}, ["sdpa", "sdpa", "eager", "sdpa"]),
+        ({"vision_config": "eager"}, ["sdpa", "sdpa", "sdpa", "eager"]),
+        ({"vlm_config": {"text_config": "eager"}}, ["sdpa", "sdpa", "eager", "sdpa"]),
+        ({"vlm_config": "eager", "text_config": "sdpa"}, ["sdpa", "eager", "sdpa", "sdpa"]),
+        ({"": "eager", "text_config": "eager"}, ["eager", "sdpa", "eager", "sdpa"]),
+    ],
+)
+def test_attention_is_set_by_the_parts_of_the_backbone(takes, value, expected, tmp_path):
+    """As one gives it to the backbone itself: `{"text_config": ...}` was dropped in silence."""
+    config = takes(tiny_storm("qwen2_5_vl"), value, tmp_path).config
+    parts = (config, config.vlm_config, config.vlm_config.text_config, config.vlm_config.vision_config)
+    assert [part._attn_implementation for part in parts] == expected
+
+
+def test_experts_are_set_by_the_parts_of_the_backbone():
+    config = StormConfig(vlm_config=tiny_config("qwen3_vl"), experts_implementation={"text_config": "batched_mm"})
+    parts = (config, config.vlm_config, config.vlm_config.text_config, config.vlm_config.vision_config)
+    assert [part._experts_implementation for part in parts] == [None, None, "batched_mm", None]

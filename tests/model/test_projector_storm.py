@@ -3,7 +3,7 @@ import torch
 from tests.tiny import tiny_config, tiny_storm
 
 from storm_hf.model import StormConfig
-from storm_hf.model.modeling_storm import LatentProjector
+from storm_hf.model.latent_projector_storm import LatentProjector
 
 
 @pytest.fixture

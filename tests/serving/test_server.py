@@ -4,7 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
-from openai import APIStatusError, OpenAI
+from openai import APIStatusError, NotFoundError, OpenAI
 from tests.serving.conftest import KEY, MAX_VIDEO_SECONDS, NUM_LATENTS, data_uri, in_parts
 from tests.video import clips
 
@@ -162,6 +162,16 @@ def test_wish_that_cannot_be_fulfilled_is_refused(served, clip, options, word):
 def test_only_the_loaded_model_answers(served, clip):
     assert refusal(served, about(clip), model="another")[0] == 404  # as OpenAI's API
     assert [model.id for model in served.client.models.list()] == ["tiny-storm"]
+
+
+def test_served_model_is_found_by_its_name(served):
+    assert served.client.models.retrieve("tiny-storm") == served.client.models.list().data[0]
+
+
+@pytest.mark.parametrize("name", ["another", "me/another", "ü"])
+def test_model_that_is_not_served_is_not_found(served, name):
+    with pytest.raises(NotFoundError, match="'tiny-storm', which is served here"):
+        served.client.models.retrieve(name)
 
 
 def test_client_without_the_key_is_not_answered(served, clip):

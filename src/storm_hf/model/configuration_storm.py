@@ -191,6 +191,22 @@ class StormConfig(PreTrainedConfig):
             )
 
     @property
+    def _attn_implementation(self) -> str | None:
+        return self._attn_implementation_internal
+
+    @_attn_implementation.setter
+    def _attn_implementation(self, value: str | dict[str, Any] | None) -> None:
+        PreTrainedConfig._attn_implementation.__set__(self, implementation_by_part(value))
+
+    @property
+    def _experts_implementation(self) -> str | None:
+        return self._experts_implementation_internal
+
+    @_experts_implementation.setter
+    def _experts_implementation(self, value: str | dict[str, Any] | None) -> None:
+        PreTrainedConfig._experts_implementation.__set__(self, implementation_by_part(value))
+
+    @property
     def latent_block_ids(self) -> tuple[int | None, int | None, int | None]:
         """The ids of `<|latent_start|>`, `<|latent|>` and `<|latent_end|>`, in this order."""
         return self.latent_start_token_id, self.latent_token_id, self.latent_end_token_id
@@ -260,3 +276,20 @@ class StormConfig(PreTrainedConfig):
             if (token_id := getattr(self.vlm_config, name, None)) is not None:
                 return token_id
         return None
+
+
+def implementation_by_part(value: str | dict[str, Any] | None) -> str | dict[str, Any] | None:
+    """Take the parts of a backbone that an `attn_implementation` or `experts_implementation` names, such as `text_config`, for parts of `vlm_config`.
+
+    Args:
+        value (`str` or `dict`, *optional*):
+            For the whole model, or by parts, of which `""` is the model itself.
+    """
+    if not isinstance(value, dict):
+        return value
+    of_model = {part: name for part, name in value.items() if part in ("", "vlm_config")}
+    of_backbone = {part: name for part, name in value.items() if part not in of_model}
+    if not of_backbone:
+        return value
+    whole = of_model.pop("vlm_config", {})
+    return {**of_model, "vlm_config": {**(whole if isinstance(whole, dict) else {"": whole}), **of_backbone}}

@@ -19,7 +19,6 @@ from typing import Any, TypedDict
 import torch
 from torch import nn
 from transformers import PreTrainedModel
-from transformers import initialization as init
 from transformers.cache_utils import Cache
 from transformers.modeling_outputs import ModelOutput
 from transformers.processing_utils import Unpack
@@ -36,12 +35,13 @@ from .backbone_storm import (
 )
 from .bottleneck_storm import answer_without_clip
 from .cache_storm import rollout_state
-from .configuration_storm import StormConfig
+from .configuration_storm import StormConfig, implementation_by_part
 from .errors_storm import ConfigurationError
 from .generation_storm import StormGenerationMixin
 from .halting_storm import HaltingHead, StepAnswers, refuse_beside_answers
 from .latent_block_storm import LatentBlock, find_latent_block, refuse_embedded_block, refuse_without_block
 from .latent_forward_storm import LatentForward, StormModelOutput, read_to_thought
+from .latent_projector_storm import LatentProjector, UnitGainLinear
 from .rollout_storm import LatentIntervention, RolloutGradient
 from .step_mask_storm import check_layers, hide_thought, hides_thought
 from .thought_adapter_storm import acting, insert_thought_adapter, thought_layers
@@ -132,6 +132,14 @@ class StormPreTrainedModel(PreTrainedModel):
     def get_decoder(self) -> nn.Module:
         """The backbone's language model."""
         return self.backbone.get_decoder()
+
+    def set_attn_implementation(self, attn_implementation: str | dict[str, Any], *args: Any, **kwargs: Any) -> None:
+        """Set the attention of the model, or of its parts by name, those of its backbone (`text_config`) among them."""
+        super().set_attn_implementation(implementation_by_part(attn_implementation), *args, **kwargs)
+
+    def set_experts_implementation(self, experts_implementation: str | dict[str, Any]) -> None:
+        """Set how experts are run, in the model or in its parts by name."""
+        super().set_experts_implementation(implementation_by_part(experts_implementation))
 
     def resize_token_embeddings(self, *args: object, **kwargs: object) -> nn.Module:
         """Resize as the backbone does, which may have further embeddings of the same tokens."""
@@ -560,39 +568,3 @@ def _refuse_rollout(
         )
     is_wanted = latent_bottleneck is not None and bool(torch.as_tensor(latent_bottleneck).any())
     refuse_without_block(latent_bottleneck=latent_bottleneck if is_wanted else None)
-
-
-class UnitGainLinear(nn.Linear):
-    """A linear layer that starts by keeping the scale of what it gets, so that latents have unit scale from the first step."""
-
-    @torch.no_grad()
-    def reset_parameters(self) -> None:
-        """Give the layer unit gain and no bias."""
-        init.normal_(self.weight, mean=0.0, std=self.in_features**-0.5)
-        init.zeros_(self.bias)
-
-
-class LatentProjector(nn.Module):
-    """Maps a hidden state of the language model to a latent of the same width.
-
-    There are no 0-dim parameters: ZeRO-3 cannot partition them.
-    """
-
-    def __init__(self, config: StormConfig) -> None:
-        super().__init__()
-        size = config.hidden_size
-        layers: dict[str, list[nn.Module]] = {
-            "linear": [nn.LayerNorm(size), UnitGainLinear(size, size)],
-            "mlp": [
-                nn.LayerNorm(size),
-                UnitGainLinear(size, 2 * size),
-                nn.GELU(),
-                UnitGainLinear(2 * size, size),
-            ],
-            "identity": [],
-        }
-        self.layers = nn.Sequential(*layers[config.latent_projector])
-
-    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        """Project hidden states of shape `(..., hidden_size)` to latents of the same shape."""
-        return self.layers(hidden_states)

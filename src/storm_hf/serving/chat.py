@@ -158,6 +158,17 @@ class ChatModel:
         self._tokenizing = Lock()  # padding is a setting of the tokenizer, which threads share
         self._decoding = copy.deepcopy(processor.tokenizer)
 
+    def check_name(self, name: str) -> None:
+        """Check that a client means the model that is served.
+
+        Raises:
+            RequestError: If it names another.
+        """
+        if name != self.name:
+            raise RequestError(
+                f"Expected `model` {self.name!r}, which is served here, but got {name[:80]!r}.", 404, param="model"
+            )
+
     def prepare(self, request: ChatCompletionRequest) -> Prompt:
         """Check a request against the model, decode its files and encode its text.
 
@@ -165,12 +176,8 @@ class ChatModel:
             RequestError: If the model cannot do what is asked, or cannot read what is sent.
         """
         config = self.model.config
-        if request.model not in (None, self.name):
-            raise RequestError(
-                f"Expected `model` {self.name!r}, which is served here, but got {request.model[:80]!r}.",
-                404,
-                param="model",
-            )
+        if request.model is not None:
+            self.check_name(request.model)
         latents = LatentParams.of(request, config.num_latents, config.max_num_latents)
         max_new_tokens = self._max_new_tokens(request)
         settings = generation_config(request, self.model.generation_config, self._vocab_size, max_new_tokens)

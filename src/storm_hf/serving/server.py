@@ -12,12 +12,12 @@ from fastapi.responses import HTMLResponse
 from starlette.exceptions import HTTPException
 from starlette.routing import Route
 
-from storm_hf.errors import is_machine_fault
+from storm_hf.errors import RequestError, is_machine_fault
 from storm_hf.reporting.page import render_page
 from storm_hf.serving.chat import ChatModel
 from storm_hf.serving.endpoint import ChatEndpoint
 from storm_hf.serving.limits import RequestLimiter, ServerStats
-from storm_hf.serving.replies import encode, error_body
+from storm_hf.serving.replies import as_reply, encode, error_body
 
 
 def build_app(chat: ChatModel, limiter: RequestLimiter | None = None) -> FastAPI:
@@ -30,17 +30,23 @@ def build_app(chat: ChatModel, limiter: RequestLimiter | None = None) -> FastAPI
             Admits requests.
 
     Returns:
-        `FastAPI`: With `/v1/chat/completions`, `/v1/models`, `/health` and a page for browsers at `/`.
+        `FastAPI`: With `/v1/chat/completions`, `/v1/models` (also by name), `/health` and a page for browsers at `/`.
     """
     limiter, stats = limiter or RequestLimiter(), ServerStats()
     app = FastAPI(title="storm serve", docs_url=None, redoc_url=None, openapi_url=None)
     app.add_exception_handler(HTTPException, _reply_in_openai_form)
+    app.add_exception_handler(RequestError, _reply_with_refusal)
     app.router.routes.append(Route("/v1/chat/completions", ChatEndpoint(chat, limiter, stats), methods=["POST"]))
     entry = {"id": chat.name, "object": "model", "created": int(stats.started), "owned_by": "storm_hf"}
 
     @app.get("/v1/models")
     def models() -> dict[str, Any]:
         return {"object": "list", "data": [entry]}
+
+    @app.get("/v1/models/{name:path}")
+    def model(name: str) -> dict[str, Any]:
+        chat.check_name(name)
+        return entry
 
     @app.get("/health")
     def health() -> dict[str, Any]:
@@ -82,6 +88,11 @@ def _reply_in_openai_form(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     body = encode(error_body(error.status_code, f"{error.detail}: {request.scope['method']} {request.scope['path']}."))
     return Response(body, error.status_code, headers=error.headers, media_type="application/json")
+
+
+def _reply_with_refusal(request: Request, error: Exception) -> Response:
+    status, body = as_reply(error)
+    return Response(encode(body), status, media_type="application/json")
 
 
 _SECONDS_BETWEEN = 60.0
