@@ -160,6 +160,15 @@ def test_arguments_of_the_template_are_passed_on(store, qwen_checkpoint, videos,
     assert len(both["video_grid_thw"]) == 2
 
 
+@pytest.mark.parametrize("value", ["x", 1, [{"a": 1}]])
+@pytest.mark.parametrize("name", ["num_frames", "max_pixels", "size", "padding_side", "truncation", "unheard_of"])
+def test_arguments_that_the_template_does_not_read_never_reach_the_processor(name, value, qwen_checkpoint, videos):
+    model, processor = load_tiny(qwen_checkpoint, 3)
+    collate = AnswerCollator(prompt_encoder(model, processor))
+    row = FORMS["prompt and completion"](videos[0])
+    assert_same(collate([{**row, "chat_template_kwargs": {name: value}}]), collate([row]))
+
+
 def test_arguments_of_the_template_are_read_from_json(qwen_checkpoint, videos):
     model, processor = load_tiny(qwen_checkpoint, 3)
     told = "{% if tools %}TOOLS {{ tools }}{% endif %}{% if persona is defined %}PERSONA {{ persona }}{% endif %}"
@@ -257,6 +266,10 @@ def wrong_rows(video):
         "template": (
             {"prompt": user(seen), "completion": "x", "chat_template_kwargs": {"num_latents": 9}},
             "sets num_latents",
+        ),
+        "messages of the template": (
+            {"prompt": user(seen), "completion": "x", "chat_template_kwargs": {"messages": [], "videos": []}},
+            "sets messages, videos, which the run decides",
         ),
     }
 

@@ -40,7 +40,8 @@ _NOT_OF_A_ROW = (
 )
 _SET_BY_THE_RUN = (
     *("num_latents", "tokenize", "add_generation_prompt", "continue_final_message", "return_dict", "return_tensors"),
-    *("chat_template", "processor_kwargs", "sanitize_control_tokens", "tools", "conversation"),
+    *("chat_template", "processor_kwargs", "sanitize_control_tokens", "tools", "conversation", "conversations"),
+    *("messages", "text", "images", "videos", "audio", "return_assistant_tokens_mask", "load_audio_from_video"),
 )
 
 

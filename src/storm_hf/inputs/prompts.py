@@ -36,7 +36,7 @@ from storm_hf.inputs.wording import QuestionStyle
 from storm_hf.model.configuration_storm import StormConfig
 from storm_hf.model.generation_storm import set_num_latents
 from storm_hf.model.latent_block_storm import PER_TOKEN_INPUTS
-from storm_hf.model.processing_storm import find_misfit, thinking_switches
+from storm_hf.model.processing_storm import find_misfit, reads_variable, thinking_switches
 from storm_hf.video import VideoClip
 
 
@@ -119,11 +119,9 @@ class PromptEncoder:
             return read_answer(row, self.style)
 
     def template_arguments(self, row: Row, position: int = 0) -> dict[str, Any]:
-        """Everything that the row's prompt is rendered with, besides its messages."""
-        record = getattr(self.config, "prompt_record", None)
-        switches = dict.fromkeys(
-            thinking_switches(str(self.processor.chat_template)), bool(record and record.thinking)
-        )
+        """Everything that the row's prompt is rendered with, besides its messages: what the chat template reads."""
+        record, template = getattr(self.config, "prompt_record", None), str(self.processor.chat_template)
+        switches = dict.fromkeys(thinking_switches(template), bool(record and record.thinking))
         with naming_row(row, position):
             own = template_arguments(row)
             if other := [name for name in switches if own.get(name, switches[name]) != switches[name]]:
@@ -131,7 +129,8 @@ class PromptEncoder:
                     f"`chat_template_kwargs` sets {other[0]} to {own[other[0]]}, but this model is asked with {switches[other[0]]}. "
                     "Leave it out."
                 )
-        return {**switches, **own, "num_latents": self.num_latents}
+        arguments = {**switches, **own, "num_latents": self.num_latents}
+        return {name: value for name, value in arguments.items() if name == "tools" or reads_variable(template, name)}
 
     def _encode(self, rows: Sequence[Row]) -> dict[str, torch.Tensor]:
         arguments = [self.template_arguments(row, position) for position, row in enumerate(rows)]

@@ -178,7 +178,12 @@ def add_latent_tokens(
 
 def thinking_switches(chat_template: str) -> list[str]:
     """Names of the variables that make a chat template think aloud."""
-    return [name for name in _THINKING_SWITCHES if re.search(rf"(?<![\w.'\"]){name}\b", chat_template)]
+    return [name for name in _THINKING_SWITCHES if reads_variable(chat_template, name)]
+
+
+def reads_variable(chat_template: str, name: str) -> bool:
+    """Check that a chat template reads a variable. What it does not read, transformers hands to the processor."""
+    return re.search(rf"(?<![\w.'\"]){re.escape(name)}\b", chat_template) is not None
 
 
 def _prefix(stock: str, thinking: bool) -> str:
