@@ -2,6 +2,7 @@ import json
 from pathlib import Path
 
 import pytest
+from tests.planning.measured import each_step_is_measured_once  # noqa: F401
 from typer.testing import CliRunner
 
 from storm_hf.cli import app

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 from tests.backbones import tiny_backbone_config
 
@@ -29,6 +31,17 @@ def test_backbone_of_any_kind_is_planned(write, kind):
     assert 0 < plan.step.activations <= plan.step.forward
     share = 1 / 4  # at least, of the weights of a mixture of experts
     assert plan.flops > 6 * share * plan.tokens.total * plan.parameters.decoder.trainable
+
+
+@pytest.mark.parametrize("zero_stage", [0, 2, 3])
+@pytest.mark.parametrize("stage", ["align", "answer"])
+def test_step_of_a_process_is_the_same_on_any_number_of_processes(write, stage, zero_stage):
+    recipe = write("qwen2_5_vl", stage, bf16="true")
+    plans = [
+        plan_recipe(recipe, replace(WORDS, sharing=Sharing(num_processes, zero_stage))) for num_processes in (2, 8, 16)
+    ]
+    for plan in plans:
+        assert (plan.step, plan.weights, plan.flops) == (plans[0].step, plans[0].weights, plans[0].flops)
 
 
 def test_backbone_whose_sizes_depend_on_data_is_refused(write):

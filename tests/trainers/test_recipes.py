@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from tests.planning.measured import each_step_is_measured_once  # noqa: F401
 from typer.testing import CliRunner
 
 from storm_hf.cli import app

@@ -123,6 +123,7 @@ def plan_recipe(path: Path, assumptions: Assumptions | None = None, config: str 
     assumptions = assumptions or Assumptions()
     sharing = assumptions.sharing
     recipe = read_recipe(path, config)
+    _optimizer(recipe)  # refused before the step is run, which takes a minute
     backbone = load_backbone(recipe.backbone)
     recipe = _completed(recipe, backbone)
     clip, tokens = _sequence(recipe, backbone, assumptions)
@@ -174,9 +175,13 @@ def _held(recipe: Recipe, weights: Weights, sharing: Sharing) -> HeldMemory:
 
 def _bytes_per_state(recipe: Recipe, weights: Weights, sharing: Sharing) -> int:
     """Bytes of a state of AdamW: those of the parameter, four under DeepSpeed, or one."""
+    if "8bit" in _optimizer(recipe):
+        return 1
+    return FLOAT32 if sharing.zero_stage else weights.trainable_size // weights.trainable
+
+
+def _optimizer(recipe: Recipe) -> str:
     optimizer = str(getattr(recipe["optim"], "value", recipe["optim"]))
     if "adamw" not in optimizer:
         raise ConfigurationError(f"`storm plan` knows the optimizer states of AdamW, got `optim: {optimizer}`.")
-    if "8bit" in optimizer:
-        return 1
-    return FLOAT32 if sharing.zero_stage else weights.trainable_size // weights.trainable
+    return optimizer
