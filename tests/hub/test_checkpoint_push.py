@@ -19,6 +19,7 @@ from torch import zeros
 
 from storm_hf.errors import CheckpointError, PublicationError, ServerError
 from storm_hf.evaluation import load_checkpoint
+from storm_hf.hub import repository
 from storm_hf.hub.checkpoint_push import CheckpointPush
 from storm_hf.hub.model_card import ModelFacts, write_card
 
@@ -415,7 +416,19 @@ def test_weights_of_an_earlier_version_go_and_what_others_wrote_stays(folder, ap
     assert {"notes.md", "model.safetensors"} <= files(store)
 
 
-def test_cut_upload_is_completed_by_the_same_call_without_sending_twice(folder, api, store):
+def test_small_files_are_announced_with_one_request_and_each_large_one_with_one(folder, api, store, monkeypatch):
+    monkeypatch.setattr(repository, "SMALL_BYTES", 100_000)
+    sent = []
+    push(folder, api, on_uploaded=sent.append)
+    of_the_card = 1  # which comes with the commit
+    assert sum("/preupload/" in path for _, path in store.requests) == 2 + of_the_card
+    assert sent[-1] == "model.safetensors"
+    assert {*sent, "README.md", "storm_card.json"} <= files(store)
+
+
+def test_cut_upload_is_completed_by_the_same_call_without_sending_twice(folder, api, store, monkeypatch):
+    monkeypatch.setattr(repository, "SMALL_BYTES", 0)
+
     def cut_the_second(_):
         store.bytes_until_cut = 10 if store.uploads else None
 

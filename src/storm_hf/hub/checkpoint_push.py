@@ -304,7 +304,7 @@ class CheckpointPush(Push):
             described = self._described(repo)
             self.check_card(described[CARD])
             earlier = self._files_of_earlier_push(repo)
-            operations = [self.upload(repo, name, content) for name, content in contents.files.items()]
+            operations = self.upload(repo, contents.files)
             operations += [card_file(described.pop(CARD), self.kind)]
             operations += [text_file(name, text) for name, text in described.items()]
             commit = self.commit(repo, operations, self.message, lambda name: name in earlier or is_of_a_model(name))

@@ -8,7 +8,7 @@ from typing import Any
 from huggingface_hub import DatasetCard, DatasetCardData
 
 from storm_hf.errors import DatasetError
-from storm_hf.hub.card_metadata import CITATION, PAPER, as_words, in_one_line, is_hub_name, size_category, template
+from storm_hf.hub.card_metadata import CITATION, PAPER, as_words, in_one_line, is_hub_name, render_card, size_category
 from storm_hf.hub.known_files import readable_size
 from storm_hf.hub.leak_checks import last_name
 from storm_hf.hub.licenses import hub_license_of_rows
@@ -93,25 +93,27 @@ def dataset_card(repo: str, manifest: dict[str, Any], published: Published) -> D
         "licenses": licenses,
         "rejected": rejected,
     }
-    return DatasetCard.from_template(
-        _metadata(repo, splits, published),
-        template_str=template("dataset_card"),
-        name=repo.partition("/")[2] or repo,
-        repo=repo,
-        paper=PAPER,
-        citation=CITATION,
-        picture=published.picture,
-        how_made=[_MADE[source] for source in made_by if source in _MADE],
-        num_rows=splits,
-        split=next(iter(splits)),
-        encoder=in_one_line(encoder),
-        is_encoder_public=encoder == manifest["encoder"] and is_hub_name(encoder),
-        encoder_revision=in_one_line(manifest["encoder_revision"]),
-        num_withheld=published.withheld.total(),
-        has_videos=bool(published.num_bytes["videos"]),
-        size_features=readable_size(published.num_bytes["data"]),
-        size_videos=readable_size(published.num_bytes["videos"]) if published.num_bytes["videos"] else "",
-        **as_words(foreign),
+    return DatasetCard(
+        render_card(
+            _metadata(repo, splits, published),
+            "dataset_card",
+            name=repo.partition("/")[2] or repo,
+            repo=repo,
+            paper=PAPER,
+            citation=CITATION,
+            picture=published.picture,
+            how_made=[_MADE[source] for source in made_by if source in _MADE],
+            num_rows=splits,
+            split=next(iter(splits)),
+            encoder=in_one_line(encoder),
+            is_encoder_public=encoder == manifest["encoder"] and is_hub_name(encoder),
+            encoder_revision=in_one_line(manifest["encoder_revision"]),
+            num_withheld=published.withheld.total(),
+            has_videos=bool(published.num_bytes["videos"]),
+            size_features=readable_size(published.num_bytes["data"]),
+            size_videos=readable_size(published.num_bytes["videos"]) if published.num_bytes["videos"] else "",
+            **as_words(foreign),
+        )
     )
 
 

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from storm_hf.atomic import written_atomically
-from storm_hf.hub.card_metadata import CITATION, PAPER, as_words, in_one_line, is_hub_name, template, worlds_only
+from storm_hf.hub.card_metadata import CITATION, PAPER, as_words, in_one_line, is_hub_name, render_card, worlds_only
 from storm_hf.hub.card_results import BenchmarkResult, CausalUse, Latency
 from storm_hf.hub.licenses import hub_license, other_license
 from storm_hf.hub.stages_picture import PICTURE, draw_stages
@@ -178,15 +178,17 @@ def model_card(facts: ModelFacts) -> ModelCard:
             Known facts. An unknown one is an absent line or an absent section.
     """
     title = facts.name.rpartition("/")[2]
-    return ModelCard.from_template(
-        _metadata(facts, title),
-        template_str=template("model_card"),
-        title=title,
-        facts=_escaped(facts),
-        known_costs=_known_costs(facts),
-        picture=PICTURE,
-        paper=PAPER,
-        citation=CITATION,
+    return ModelCard(
+        render_card(
+            _metadata(facts, title),
+            "model_card",
+            title=title,
+            facts=_escaped(facts),
+            known_costs=_known_costs(facts),
+            picture=PICTURE,
+            paper=PAPER,
+            citation=CITATION,
+        )
     )
 
 

@@ -178,7 +178,7 @@ class DatasetPush(Push):
         return published, operations
 
     def _upload(self, repo: str, name: str, content: Path | bytes, published: Published) -> CommitOperationAdd:
-        operation = self.upload(repo, name, content)
+        (operation,) = self.upload(repo, {name: content})
         published.files[name] = operation.upload_info.sha256.hex()
         return operation
 

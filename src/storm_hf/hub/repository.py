@@ -1,12 +1,12 @@
 """Steps of a publication: create the repository, upload large files, commit, tag, set the visibility.
 
-Large files are uploaded one by one, named by the hash of their contents: what the server has already is not sent again. One
-commit at the end makes all of them visible at once, so that a repository never shows half of what was meant.
+Files are uploaded first, large ones one by one, named by the hash of their contents: what the server has already is not sent
+again. One commit at the end makes all of them visible at once, so that a repository never shows half of what was meant.
 """
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
@@ -33,6 +33,7 @@ CARD = "README.md"
 
 # That of the library below the client, `httpx` or `httpx2`: what is raised where there is no answer at all.
 _HTTPError: type[Exception] = HfHubHTTPError.__bases__[0]
+SMALL_BYTES = 1_000_000
 _BAD_REQUEST, _UNAUTHORIZED, _NOT_FOUND = 400, 401, 404
 
 
@@ -171,25 +172,29 @@ class Push(ABC):
         hf_raise_for_status(answer)
         return str(answer.text)
 
-    def upload(self, repo: str, name: str, content: Path | bytes) -> CommitOperationAdd:
-        """Send one file, if the server keeps such files apart from commits and does not have it.
+    def upload(self, repo: str, files: Mapping[str, Path | bytes]) -> list[CommitOperationAdd]:
+        """Send files that the server keeps apart from commits and does not have: small ones with one request, large ones one by one.
 
         Args:
             repo (`str`):
                 The repository, with its owner.
-            name (`str`):
-                Its path there.
-            content (`Path` or `bytes`):
-                Content of the file.
+            files (`Mapping[str, Path | bytes]`):
+                Contents of the files by their paths there.
 
         Returns:
-            [`~huggingface_hub.CommitOperationAdd`]: What the commit takes.
+            `list[`[`~huggingface_hub.CommitOperationAdd`]`]`: What the commit takes.
         """
-        operation = CommitOperationAdd(path_in_repo=name, path_or_fileobj=content)
-        self.api.preupload_lfs_files(repo, [operation], repo_type=self.kind, revision=self.revision)
-        if self.on_uploaded is not None:
-            self.on_uploaded(name)
-        return operation
+        operations = [
+            CommitOperationAdd(path_in_repo=name, path_or_fileobj=content) for name, content in files.items()
+        ]
+        small = [each for each in operations if each.upload_info.size < SMALL_BYTES]
+        large = [[each] for each in operations if each.upload_info.size >= SMALL_BYTES]
+        for group in filter(None, [small, *large]):
+            self.api.preupload_lfs_files(repo, group, repo_type=self.kind, revision=self.revision)
+            if self.on_uploaded is not None:
+                for operation in group:
+                    self.on_uploaded(operation.path_in_repo)
+        return operations
 
     def commit(
         self, repo: str, operations: Sequence[CommitOperationAdd], message: str, replaced: Callable[[str], bool]

@@ -7,7 +7,7 @@ from typing import Any
 
 from huggingface_hub import CommitOperationAdd, SpaceCard, SpaceCardData
 
-from storm_hf.hub.card_metadata import CITATION, PAPER, template
+from storm_hf.hub.card_metadata import CITATION, PAPER, render_card
 from storm_hf.hub.known_files import Preview, size_of
 from storm_hf.hub.repository import (
     CARD,
@@ -130,19 +130,21 @@ def space_card(
     """
     title = name.rpartition("/")[2]
     optional: dict[str, Any] = {"python_version": python_version, "license": license_name}
-    return SpaceCard.from_template(
-        SpaceCardData(
+    return SpaceCard(
+        render_card(
+            SpaceCardData(
+                title=title,
+                sdk="gradio",
+                sdk_version=gradio_version,
+                app_file="app.py",
+                models=[model],
+                tags=["storm", "video", "latent-reasoning"],
+                **{key: value for key, value in optional.items() if value is not None},
+            ),
+            "space_card",
             title=title,
-            sdk="gradio",
-            sdk_version=gradio_version,
-            app_file="app.py",
-            models=[model],
-            tags=["storm", "video", "latent-reasoning"],
-            **{key: value for key, value in optional.items() if value is not None},
-        ),
-        template_str=template("space_card"),
-        title=title,
-        model=model,
-        paper=PAPER,
-        citation=CITATION,
+            model=model,
+            paper=PAPER,
+            citation=CITATION,
+        )
     )

@@ -4,6 +4,7 @@ Drawn twice as large as it is shown, so that it is sharp. The same K gives the s
 """
 
 import io
+from functools import cache
 
 from PIL import Image, ImageDraw, ImageFont
 
@@ -23,6 +24,7 @@ _MOST_LATENTS = 4  # that are drawn; dots stand for the others
 _LEFT, _CELL, _GAP, _ROW = 30, 46, 8, 44
 
 
+@cache
 def draw_stages(num_latents: int) -> bytes:
     """Draw both stages of a model with K latents, one above the other.
 
