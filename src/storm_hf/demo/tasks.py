@@ -28,7 +28,7 @@ from storm_hf.processes import end_with_parent, receiving_stops
 
 
 _REPORT_SECONDS = 0.5
-_PRELOADED = "storm_hf.demo.training"  # the first stage's server serves all stages
+PRELOADED = "storm_hf.demo.training"  # the first stage's server serves all stages
 Report = Callable[[int], None]
 
 
@@ -129,7 +129,7 @@ def run_tasks(tasks: Sequence[Task], logs: Path, workers: int, console: Console 
     """
     logs.mkdir(parents=True, exist_ok=True)
     context = get_context("forkserver")  # imports once, and every worker starts from there at once
-    context.set_forkserver_preload([*sorted({task.work.__module__ for task in tasks}), _PRELOADED])
+    context.set_forkserver_preload([*sorted({task.work.__module__ for task in tasks}), PRELOADED])
     started, own_cpu_seconds = time.perf_counter(), _own_cpu_seconds()
     columns = (TextColumn("{task.description:<34}"), BarColumn(), MofNCompleteColumn())
     times = (TimeElapsedColumn(), TextColumn("elapsed,"), TimeRemainingColumn(), TextColumn("to go"))
