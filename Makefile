@@ -42,7 +42,7 @@ test-all: test $(SCALE) test-evaluation  ## Also the slow tests, among them the 
 	$(TESTS) -m "scale and not ray and not lmms and not browser and not gpu and not ffmpeg"
 
 test-latest:  ## The versions that pip resolves today, without constraints, in an environment made anew (.venv-latest)
-	tools/latest.sh .venv-latest $(LATEST) -m "not scale and not gpu"
+	tools/latest.sh .venv-latest $(LATEST) -m "not slow and not scale and not gpu" -n $(WORKERS) --dist loadfile
 
 evaluation: $(EVALUATION)  ## What `storm evaluate` needs, in an environment of its own: .venv-evaluation/bin/storm evaluate ...
 	@echo "Ready: .venv-evaluation/bin/storm evaluate --help"
@@ -54,7 +54,7 @@ test-ray: $(RAY)  ## The builder on Ray Data, in an environment of its own (.ven
 	OMP_NUM_THREADS=1 .venv-ray/bin/python -m pytest -m ray
 
 test-evaluation: $(EVALUATION)  ## lmms-eval's own tasks on stand-in data, in an environment of its own (.venv-evaluation)
-	OMP_NUM_THREADS=1 .venv-evaluation/bin/python -m pytest -m lmms tests/evaluation tests/cli
+	OMP_NUM_THREADS=1 .venv-evaluation/bin/python -m pytest -m lmms tests/evaluation tests/cli -n $(WORKERS)
 
 test-browser: $(APP) docs  ## App, reports, README and site in a real browser (apt install chromium), in .venv-app
 	OMP_NUM_THREADS=1 .venv-app/bin/python -m pytest -m browser tests/app tests/reporting tests/docs

@@ -24,6 +24,7 @@ import pytest  # noqa: E402
 import torch  # noqa: E402
 from tests.reporting.chromium import chromium  # noqa: E402
 from tests.tiny import KINDS, tiny_qwen_checkpoint, tiny_storm  # noqa: E402
+from tests.warm import WarmPython  # noqa: E402
 
 from storm_hf.model import StormForConditionalGeneration  # noqa: E402
 
@@ -59,6 +60,14 @@ def storm(kind: str) -> StormForConditionalGeneration:
 def qwen_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a plain tiny Qwen2.5-VL checkpoint with its processor, shared: read only."""
     return tiny_qwen_checkpoint(tmp_path_factory.mktemp("qwen") / "plain")
+
+
+@pytest.fixture(scope="session")
+def warm_python() -> Iterator[WarmPython]:
+    """Processes for code that is run as users run it, with large packages imported already."""
+    python = WarmPython()
+    yield python
+    python.close()
 
 
 @pytest.fixture(scope="session")

@@ -54,7 +54,7 @@ StormAnswerTrainer(modle="name")
 @pytest.mark.slow
 def test_type_checker_sees_the_classes_that_load_on_first_use(tmp_path):
     (tmp_path / "snippet.py").write_text(SNIPPET)
-    options = ["--config-file", str(ROOT / "pyproject.toml"), "--cache-dir", str(tmp_path / "cache")]
+    options = ["--config-file", str(ROOT / "pyproject.toml")]  # with the cache of `make lint`
     command = [sys.executable, "-m", "mypy", *options, str(tmp_path / "snippet.py")]
     found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False).stdout
     lines = [line for line in found.splitlines() if line.startswith(str(tmp_path)) or line.startswith("snippet")]

@@ -1,7 +1,6 @@
 """Every code block of the README and the pages runs, in a folder that looks like a clone after `make demo`."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -24,13 +23,16 @@ ALONE = [block for block in blocks("python") if SERVER not in block.text]
 ASKING_A_SERVER = [block for block in blocks("python") if SERVER in block.text]
 
 
-def run(code, folder):
-    """Run code in an interpreter of its own."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", code]
-    finished = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
-    assert finished.returncode == 0, finished.stderr
-    return finished.stdout
+@pytest.fixture(scope="session")
+def run(warm_python):
+    """Run code in a process of its own."""
+
+    def run(code, folder):
+        finished = warm_python.run(code, folder)
+        assert finished.returncode == 0, finished.stderr
+        return finished.stdout
+
+    return run
 
 
 def test_every_block_has_a_language_that_is_tested():
@@ -46,13 +48,13 @@ def test_citation_of_the_readme_is_that_of_the_cards():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("block", ALONE, ids=str)
-def test_python_block_runs(block, reader):
+def test_python_block_runs(block, reader, run):
     run(block.text, reader)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("block", ASKING_A_SERVER, ids=str)
-def test_python_block_that_asks_a_server_is_answered(block, reader, tmp_path):
+def test_python_block_that_asks_a_server_is_answered(block, reader, run, tmp_path):
     command = [sys.executable, "-c", "from storm_hf.cli import main; main()", "serve", "--model", "runs/demo/storm"]
     words = tmp_path / "stderr"
     with (

@@ -4,8 +4,6 @@ import itertools
 import re
 import runpy
 import shlex
-import subprocess
-import sys
 import tomllib
 from functools import cache
 from pathlib import Path
@@ -150,7 +148,7 @@ def test_files_that_a_command_names_exist(words):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("script", sorted({script_of(words) for words in of("python", "accelerate")} - {None}))
-def test_script_knows_the_options_that_it_is_given(script):
+def test_script_knows_the_options_that_it_is_given(script, warm_python):
     given = {
         word
         for words in of("python", "accelerate")
@@ -158,12 +156,6 @@ def test_script_knows_the_options_that_it_is_given(script):
         for word in words[words.index(script) + 1 :]
         if word.startswith("--")
     }
-    assert given - set(re.findall(r"--[\w-]+", help_of(script))) <= EVERYWHERE
-
-
-@cache
-def help_of(script):
-    command = [sys.executable, Path(script).name, "--help"]
-    finished = subprocess.run(command, cwd=(ROOT / script).parent, capture_output=True, text=True, check=False)
-    assert finished.returncode == 0, finished.stderr
-    return finished.stdout
+    help_text = warm_python.run_script(ROOT / script, "--help")
+    assert help_text.returncode == 0, help_text.stderr
+    assert given - set(re.findall(r"--[\w-]+", help_text.stdout)) <= EVERYWHERE

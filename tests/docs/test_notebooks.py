@@ -3,8 +3,6 @@
 import ast
 import json
 import re
-import subprocess
-import sys
 
 import pytest
 from tests.docs.pages import ROOT
@@ -44,11 +42,10 @@ def test_notebook_is_plain_python_with_outputs_that_name_no_place(notebook):
 @pytest.mark.slow
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=named)
 @pytest.mark.parametrize("folder", [".", "notebooks"])
-def test_notebook_runs(notebook, folder, reader):
+def test_notebook_runs(notebook, folder, reader, warm_python):
     """Outside of Jupyter, since no cell needs it; the last line of a cell is what Jupyter would show."""
     place = reader / folder
     place.mkdir(exist_ok=True)
-    command = [sys.executable, "-c", "\n".join(code_of(notebook))]
-    finished = subprocess.run(command, cwd=place, capture_output=True, text=True, check=False)
+    finished = warm_python.run("\n".join(code_of(notebook)), place)
     assert finished.returncode == 0, finished.stderr
     assert finished.stdout

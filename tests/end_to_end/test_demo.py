@@ -10,7 +10,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from hashlib import sha256
 from html import unescape
 from pathlib import Path
 
@@ -212,7 +211,7 @@ def test_interrupted_run_continues_and_ends_as_if_nothing_had_happened(finished,
     interrupt(start(folder.path), lambda: folder.is_trained("direct"))
     assert done(folder) == STAGES[:3]
     stopped = times(folder)
-    assert finish(start(folder.path)) == 0
+    assert finish(start(folder.path, OMP_NUM_THREADS="2")) == 0  # workers compute on one thread, whatever is set
     ended = times(folder)
 
     assert [name for name in rendered if name.endswith(".mp4") and ended[name] != rendered[name]] == []
@@ -220,14 +219,17 @@ def test_interrupted_run_continues_and_ends_as_if_nothing_had_happened(finished,
     kept += [f"done/{stage}" for stage in STAGES[:3]]
     assert [name for name in kept if ended[name] != stopped[name]] == []
 
+    assert figures(folder) == figures(finished)
     for arm in ARMS:
         one, other = (read_json(run.variant(arm) / "results.json") for run in (folder, finished))
         varying = ("seconds_per_answer", "train_seconds")
         assert {name: value for name, value in one.items() if name not in varying} == {
             name: value for name, value in other.items() if name not in varying
         }, arm
-    weights = [(run.storm / "model.safetensors").read_bytes() for run in (folder, finished)]
-    assert sha256(weights[0]).hexdigest() == sha256(weights[1]).hexdigest()
+    saved = sorted(path.relative_to(finished.path) for path in finished.path.rglob("*.safetensors"))
+    assert len(saved) > len(ARMS)
+    for name in saved:
+        assert (folder.path / name).read_bytes() == (finished.path / name).read_bytes(), name
 
 
 def figures(folder: DemoFolder) -> dict[str, object]:
@@ -238,20 +240,6 @@ def figures(folder: DemoFolder) -> dict[str, object]:
     for arm in report["arms"].values():
         del arm["seconds_per_answer"], arm["train_seconds"]
     return report
-
-
-@pytest.mark.slow
-def test_same_seed_gives_the_same_report_and_the_same_weights(finished, tmp_path):
-    again = DemoFolder(tmp_path / "run")
-    assert finish(start(again.path, OMP_NUM_THREADS="2")) == 0  # workers compute on one thread, whatever is set
-    assert figures(again) == figures(finished)
-    for arm in ARMS:
-        one, other = (read_json(run.variant(arm) / "results.json")["choices"] for run in (again, finished))
-        assert one == other, arm
-    saved = sorted(path.relative_to(finished.path) for path in finished.path.rglob("*.safetensors"))
-    assert len(saved) > len(ARMS)
-    for name in saved:
-        assert (again.path / name).read_bytes() == (finished.path / name).read_bytes(), name
 
 
 @pytest.mark.parametrize("name", sorted(CONTROLS))
