@@ -1,5 +1,3 @@
-import subprocess
-import sys
 from hashlib import sha256
 from pathlib import Path
 
@@ -99,12 +97,12 @@ def test_text_stays_inside_of_the_picture_and_is_as_large_as_fits():
         assert picture.min() < 100
 
 
-def test_pictures_are_the_same_in_another_process():
+def test_pictures_are_the_same_in_another_process(warm_python):
     code = (
         "from hashlib import sha256; from tests.thought_video.test_rendered_chain import rendered;"
         "print(sha256(rendered().frames.tobytes()).hexdigest())"
     )
-    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    printed = warm_python.run(code, Path.cwd()).stdout
     assert printed.strip() == sha256(rendered().frames.tobytes()).hexdigest()
 
 

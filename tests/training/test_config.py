@@ -2,8 +2,6 @@
 
 import inspect
 import re
-import subprocess
-import sys
 from dataclasses import fields
 from pathlib import Path
 
@@ -29,9 +27,9 @@ def test_every_argument_is_documented_and_has_help(config):
     assert all(helps.values()), helps
 
 
-def test_help_of_a_script_is_the_docstring():
-    command = [sys.executable, Path(__file__).parents[2] / "trainers" / "align.py", "--help"]
-    shown = " ".join(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split())
+def test_help_of_a_script_is_the_docstring(warm_python):
+    script = Path(__file__).parents[2] / "trainers" / "align.py"
+    shown = " ".join(warm_python.run_script(script, "--help").stdout.split())
     for config in (StormTrainingConfig, StormAlignConfig, StormModelConfig):
         for name, text in argument_help(config).items():
             assert f"--{name}" in shown

@@ -5,6 +5,7 @@ import itertools
 import subprocess
 import sys
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -41,11 +42,10 @@ def text_of(episode):
     ]
 
 
-def test_episodes_are_the_same_in_every_process():
+def test_episodes_are_the_same_in_every_process(warm_python):
     here: dict[str, list[str]] = {}
     exec(DIGESTS, here)
-    other_process = [sys.executable, "-c", DIGESTS + "print(*digests)"]
-    there = subprocess.run(other_process, capture_output=True, text=True, check=True).stdout.split()
+    there = warm_python.run(DIGESTS + "print(*digests)", Path.cwd()).stdout.split()
     assert here["digests"] == there
     assert len(set(there)) == 3 * len(WORLD_NAMES)
 
