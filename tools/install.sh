@@ -21,7 +21,10 @@ if ! "$venv/bin/python" -c 'import pip' 2>/dev/null; then
     "$python" -m venv --clear "$venv"
 fi
 
-pip_install() { "$venv/bin/python" -m pip install -qq --disable-pip-version-check --constraint "$constraints" "$@"; }
+# Python compiles what is imported, the first time; pip would compile all modules, which takes longer than installing them.
+pip_install() {
+    "$venv/bin/python" -m pip install -qq --no-compile --disable-pip-version-check --constraint "$constraints" "$@"
+}
 
 say "1 of 3: PyTorch (large; a minute or two)"
 pip_install torch

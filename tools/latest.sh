@@ -12,7 +12,7 @@ say() { printf '[latest] %s\n' "$*"; }
 # Made anew each time: an environment of last week says nothing of today.
 say "creating $venv as pip resolves it today"
 "${PYTHON:-python3}" -m venv --clear "$venv"
-"$python" -m pip install -qq --disable-pip-version-check '.[train,demo]' pytest pytest-xdist
+"$python" -m pip install -qq --no-compile --disable-pip-version-check '.[train,demo]' pytest pytest-xdist
 "$python" tools/repair_torchvision.py >/dev/null
 
 versions=$("$python" - <<'END'
