@@ -21,7 +21,6 @@ if ! "$venv/bin/python" -c 'import pip' 2>/dev/null; then
     "$python" -m venv --clear "$venv"
 fi
 
-# Python compiles what is imported, the first time; pip would compile all modules, which takes longer than installing them.
 pip_install() {
     "$venv/bin/python" -m pip install -qq --no-compile --disable-pip-version-check --constraint "$constraints" "$@"
 }
@@ -30,4 +29,5 @@ say "1 of 3: PyTorch (large; a minute or two)"
 pip_install torch
 say "2 of 3: transformers, TRL, the test tools and storm-hf itself (about two minutes)"
 pip_install --editable ".[${extras%,}]"
+tools/compile.sh "$venv"
 say "3 of 3: $("$venv/bin/python" tools/repair_torchvision.py)"

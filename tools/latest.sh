@@ -13,6 +13,7 @@ say() { printf '[latest] %s\n' "$*"; }
 say "creating $venv as pip resolves it today"
 "${PYTHON:-python3}" -m venv --clear "$venv"
 "$python" -m pip install -qq --no-compile --disable-pip-version-check '.[train,demo]' pytest pytest-xdist
+tools/compile.sh "$venv"
 "$python" tools/repair_torchvision.py >/dev/null
 
 versions=$("$python" - <<'END'
