@@ -5,10 +5,10 @@ from collections.abc import Callable, Iterable
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import yaml
-from huggingface_hub import CardData
+from huggingface_hub import CardData, RepoCard
 
 from storm_hf.errors import PublicationError, one_line
 from storm_hf.hub.licenses import HUB_LICENSES
@@ -195,10 +195,15 @@ _LONGEST_CELL = 200
 _MARKUP = re.compile(r"([\\`|\[\]#*~$]|(?<=[\w\])])\()")  # a bracket that follows a word may be a call or a link
 
 
-def render_card(metadata: CardData, template: str, /, **values: object) -> str:
-    """Render a card, as `from_template` of its class does, which compiles the template each time: longer than saving a small model.
+_Card = TypeVar("_Card", bound=RepoCard)
+
+
+def render_card(card: type[_Card], metadata: CardData, template: str, /, **values: object) -> _Card:
+    """Render a card, as its own `from_template` does, which compiles the template each time: longer than saving a small model.
 
     Args:
+        card (`type`):
+            Class of the card.
         metadata ([`~huggingface_hub.CardData`]):
             Head of the card.
         template (`str`):
@@ -206,8 +211,7 @@ def render_card(metadata: CardData, template: str, /, **values: object) -> str:
         values:
             Values of the template.
     """
-    rendered: str = _template(template).render(card_data=metadata.to_yaml(), **{**metadata.to_dict(), **values})
-    return rendered
+    return card(_template(template).render(card_data=metadata.to_yaml(), **{**metadata.to_dict(), **values}))
 
 
 @cache

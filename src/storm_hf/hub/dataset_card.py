@@ -93,27 +93,26 @@ def dataset_card(repo: str, manifest: dict[str, Any], published: Published) -> D
         "licenses": licenses,
         "rejected": rejected,
     }
-    return DatasetCard(
-        render_card(
-            _metadata(repo, splits, published),
-            "dataset_card",
-            name=repo.partition("/")[2] or repo,
-            repo=repo,
-            paper=PAPER,
-            citation=CITATION,
-            picture=published.picture,
-            how_made=[_MADE[source] for source in made_by if source in _MADE],
-            num_rows=splits,
-            split=next(iter(splits)),
-            encoder=in_one_line(encoder),
-            is_encoder_public=encoder == manifest["encoder"] and is_hub_name(encoder),
-            encoder_revision=in_one_line(manifest["encoder_revision"]),
-            num_withheld=published.withheld.total(),
-            has_videos=bool(published.num_bytes["videos"]),
-            size_features=readable_size(published.num_bytes["data"]),
-            size_videos=readable_size(published.num_bytes["videos"]) if published.num_bytes["videos"] else "",
-            **as_words(foreign),
-        )
+    return render_card(
+        DatasetCard,
+        _metadata(repo, splits, published),
+        "dataset_card",
+        name=repo.partition("/")[2] or repo,
+        repo=repo,
+        paper=PAPER,
+        citation=CITATION,
+        picture=published.picture,
+        how_made=[_MADE[source] for source in made_by if source in _MADE],
+        num_rows=splits,
+        split=next(iter(splits)),
+        encoder=in_one_line(encoder),
+        is_encoder_public=encoder == manifest["encoder"] and is_hub_name(encoder),
+        encoder_revision=in_one_line(manifest["encoder_revision"]),
+        num_withheld=published.withheld.total(),
+        has_videos=bool(published.num_bytes["videos"]),
+        size_features=readable_size(published.num_bytes["data"]),
+        size_videos=readable_size(published.num_bytes["videos"]) if published.num_bytes["videos"] else "",
+        **as_words(foreign),
     )
 
 

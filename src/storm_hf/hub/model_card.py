@@ -178,17 +178,16 @@ def model_card(facts: ModelFacts) -> ModelCard:
             Known facts. An unknown one is an absent line or an absent section.
     """
     title = facts.name.rpartition("/")[2]
-    return ModelCard(
-        render_card(
-            _metadata(facts, title),
-            "model_card",
-            title=title,
-            facts=_escaped(facts),
-            known_costs=_known_costs(facts),
-            picture=PICTURE,
-            paper=PAPER,
-            citation=CITATION,
-        )
+    return render_card(
+        ModelCard,
+        _metadata(facts, title),
+        "model_card",
+        title=title,
+        facts=_escaped(facts),
+        known_costs=_known_costs(facts),
+        picture=PICTURE,
+        paper=PAPER,
+        citation=CITATION,
     )
 
 

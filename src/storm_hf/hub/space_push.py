@@ -130,21 +130,20 @@ def space_card(
     """
     title = name.rpartition("/")[2]
     optional: dict[str, Any] = {"python_version": python_version, "license": license_name}
-    return SpaceCard(
-        render_card(
-            SpaceCardData(
-                title=title,
-                sdk="gradio",
-                sdk_version=gradio_version,
-                app_file="app.py",
-                models=[model],
-                tags=["storm", "video", "latent-reasoning"],
-                **{key: value for key, value in optional.items() if value is not None},
-            ),
-            "space_card",
+    return render_card(
+        SpaceCard,
+        SpaceCardData(
             title=title,
-            model=model,
-            paper=PAPER,
-            citation=CITATION,
-        )
+            sdk="gradio",
+            sdk_version=gradio_version,
+            app_file="app.py",
+            models=[model],
+            tags=["storm", "video", "latent-reasoning"],
+            **{key: value for key, value in optional.items() if value is not None},
+        ),
+        "space_card",
+        title=title,
+        model=model,
+        paper=PAPER,
+        citation=CITATION,
     )
