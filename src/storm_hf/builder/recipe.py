@@ -193,7 +193,7 @@ class ThoughtsRecipe:
         return make_settings(cls, content, "the recipe")
 
     @classmethod
-    def read(cls, path: str | Path, **changes: Any) -> "ThoughtsRecipe":
+    def read(cls, path: str | Path, **changes: object) -> "ThoughtsRecipe":
         """Read a recipe from a YAML file.
 
         Args:

@@ -41,7 +41,7 @@ class _RememberingVideoProcessor:
             raise AttributeError(name)
         return getattr(self._processor, name)
 
-    def __call__(self, videos: Any, **settings: Any) -> BatchFeature:
+    def __call__(self, videos: Any, **settings: object) -> BatchFeature:
         if not _is_list_of_clips(videos):
             return self._processor(videos, **settings)
         seen = self._seen  # read once: another thread may bring other clips

@@ -101,7 +101,7 @@ class FromBackboneMixin:
             model.add_thought_adapter(**thought_adapter)
         return model
 
-    def add_thought_adapter(self, **settings: Any) -> None:
+    def add_thought_adapter(self, **settings: object) -> None:
         """Put low-rank updates on the language model that act from `<|latent_start|>` on; the trainers then train them.
 
         At first they change nothing. Without a latent block they never do: there the model stays its backbone, to the last bit.

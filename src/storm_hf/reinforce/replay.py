@@ -126,7 +126,7 @@ class Replay:
         record: LatentRecord,
         prompts: Sequence[Prompt],
         completion_length: int,
-        **options: Any,
+        **options: object,
     ) -> ReplayedLogProbs:
         """Compute log-probabilities of completions.
 

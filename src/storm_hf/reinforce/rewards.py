@@ -20,7 +20,7 @@ Rewards: TypeAlias = list[float | None]
 RewardFunction: TypeAlias = Callable[..., Rewards]
 
 
-def correct_answer(completions: Sequence[str], **columns: Any) -> Rewards:
+def correct_answer(completions: Sequence[str], **columns: object) -> Rewards:
     """1 for a correct answer, 0 for another one. Answers from the latents of a donor are not judged."""
     return [
         None if row["has_donor"] else float(is_correct(completion, row))
@@ -28,7 +28,7 @@ def correct_answer(completions: Sequence[str], **columns: Any) -> Rewards:
     ]
 
 
-def answer_format(completions: Sequence[str], **columns: Any) -> Rewards:
+def answer_format(completions: Sequence[str], **columns: object) -> Rewards:
     """1 for an answer that ends before it is cut off and names exactly one option, or says anything where there are none."""
     rows = _rows(columns, len(completions))
     return [
@@ -38,7 +38,7 @@ def answer_format(completions: Sequence[str], **columns: Any) -> Rewards:
 
 
 def latent_price(
-    completions: Sequence[str], num_latents: Sequence[int], group: Sequence[int], **columns: Any
+    completions: Sequence[str], num_latents: Sequence[int], group: Sequence[int], **columns: object
 ) -> Rewards:
     """Price of thinking: for a correct answer -(k - mean) / (max - min) of the latents of its group's correct ones, else 0.
 
@@ -56,7 +56,7 @@ def latent_price(
     return prices
 
 
-def latent_use(completions: Sequence[str], **columns: Any) -> Rewards:
+def latent_use(completions: Sequence[str], **columns: object) -> Rewards:
     """Use of the latents: 1 for a correct answer from the own latents, and for one that is not from those of a donor.
 
     Its mean over both is (1 + accuracy with the own latents - accuracy with a donor's) / 2. An answer that the latents do not
@@ -70,7 +70,7 @@ def latent_use(completions: Sequence[str], **columns: Any) -> Rewards:
     ]
 
 
-def donor_answer(completions: Sequence[str], **columns: Any) -> Rewards:
+def donor_answer(completions: Sequence[str], **columns: object) -> Rewards:
     """1 for an answer from a donor's latents that is the donor's, so that it is *steered*, else 0. Others are not judged."""
     rows = _rows(columns, len(completions))
     return [
