@@ -169,3 +169,20 @@ def test_loss_of_ones_own_is_refused(tmp_path):
     trainer.compute_loss_func = lambda outputs, labels, num_items_in_batch: outputs.logits.sum()
     with pytest.raises(ConfigurationError, match="compute_loss_func"):
         trainer.train()
+
+
+def test_optimizer_that_was_made_before_the_head_is_refused(tmp_path):
+    trainer = tiny_trainer("answer", "qwen2_5_vl", tmp_path, halting=True)
+    trainer.optimizer = torch.optim.SGD(trainer.model.model.backbone.parameters(), lr=0.1)
+    with pytest.raises(ConfigurationError, match=r"that holds the halting head.*add_halting_head"):
+        trainer.train()
+
+
+def test_optimizer_of_ones_own_trains_the_head_that_it_holds(tmp_path):
+    model = tiny_storm("qwen2_5_vl")
+    model.add_halting_head()
+    trainer = tiny_trainer("answer", "qwen2_5_vl", tmp_path, model=model, halting=True)
+    trainer.optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    before = [weight.clone() for weight in model.model.halting_head.parameters()]
+    trainer.train()
+    assert all(not torch.equal(*pair) for pair in zip(before, model.model.halting_head.parameters(), strict=True))

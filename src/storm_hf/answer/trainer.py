@@ -30,7 +30,7 @@ class StormAnswerTrainer(StormTrainer):
     question and an answer; columns of thought videos are left out.
 
     Raises:
-        ConfigurationError: If `halting` is asked for beside an adapter of PEFT or a `compute_loss_func`.
+        ConfigurationError: If `halting` is asked for beside an adapter of PEFT, a `compute_loss_func` or an optimizer without the head.
     """
 
     _name = "STORM Stage II"
@@ -60,12 +60,24 @@ class StormAnswerTrainer(StormTrainer):
         model.model.halting_head.requires_grad_(True)
 
     def begin_run(self, is_resumed: bool) -> None:
-        """Refuse a loss of one's own, which `halting` would not ask."""
-        if self.args.halting and self.compute_loss_func is not None:
+        """Refuse a loss of one's own, which `halting` would not ask, and an optimizer that would not train the head."""
+        if self.args.halting:
+            self._check_halting()
+        super().begin_run(is_resumed)
+
+    def _check_halting(self) -> None:
+        if self.compute_loss_func is not None:
             raise ConfigurationError(
                 "`halting` has a loss of its own, got a `compute_loss_func`. Leave one of the two out."
             )
-        super().begin_run(is_resumed)
+        groups = [] if self.optimizer is None else self.optimizer.param_groups
+        held = {id(weight) for group in groups for weight in group["params"]}
+        head = self.accelerator.unwrap_model(self.model).model.halting_head
+        if held and not any(id(weight) in held for weight in head.parameters()):
+            raise ConfigurationError(
+                "Expected `optimizers` with an optimizer that holds the halting head, got one that was made before the head was, so "
+                "that it would not be trained. Name it with `optim`, or call `model.add_halting_head()` before you make it."
+            )
 
     def stage_loss(
         self,

@@ -133,7 +133,9 @@ class StormPreTrainedModel(PreTrainedModel):
         """The backbone's language model."""
         return self.backbone.get_decoder()
 
-    def set_attn_implementation(self, attn_implementation: str | dict[str, Any], *args: object, **kwargs: object) -> None:
+    def set_attn_implementation(
+        self, attn_implementation: str | dict[str, Any], *args: object, **kwargs: object
+    ) -> None:
         """Set the attention of the model, or of its parts by name, those of its backbone (`text_config`) among them."""
         super().set_attn_implementation(implementation_by_part(attn_implementation), *args, **kwargs)
 
