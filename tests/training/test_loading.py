@@ -246,6 +246,17 @@ def test_data_set_that_cannot_be_loaded_is_named_with_the_reason(fault, tmp_path
         load_rows(str(tmp_path))
 
 
+@pytest.mark.parametrize(
+    "row", ['{"video": "a.mp4", "question": "Straße?"}', '{"messages": [{"content": "Straße?"}]}']
+)
+def test_texts_that_are_not_utf_8_are_refused_before_a_row_is_read(row, tmp_path):
+    (tmp_path / "train.jsonl").write_text(row + "\n", encoding="latin1")
+    with pytest.raises(DatasetError, match=f"in UTF-8 in the column `(question|messages)` of {tmp_path}"):
+        load_rows(str(tmp_path))
+    (tmp_path / "train.jsonl").write_text(row + "\n", encoding="utf-8")
+    assert "Straße?" in str(load_rows(str(tmp_path))["train"][0])
+
+
 def test_model_that_is_nowhere_is_named():
     with pytest.raises(CheckpointError, match=r"^There is no model folder no-base, and no model of that name"):
         load_storm(StormModelConfig(model_name_or_path="no-base"))

@@ -24,7 +24,7 @@ from storm_hf.inputs.collator import IGNORED_LABEL, AnswerCollator
 from storm_hf.inputs.conversation import Row, as_text, is_filled, naming_row
 from storm_hf.inputs.prompts import PromptEncoder
 from storm_hf.training.language_loss import log_probs_with_rest, stack_language, supervised_logits
-from storm_hf.training.loading import load_rows, pick_split, unreadable_rows_named
+from storm_hf.training.loading import check_text, load_rows, pick_split, unreadable_rows_named
 
 
 TOP_K = 64
@@ -57,7 +57,9 @@ def load_language(name_or_path: str) -> Dataset:
             f"Expected plain rows in a file of the kind .txt, {', '.join(_KIND_OF_FILE)}, got {path}. Convert it to one of them."
         )
     with unreadable_rows_named(name_or_path):
-        return load_dataset(_KIND_OF_FILE[path.suffix], data_files=str(path), split="train")
+        rows = load_dataset(_KIND_OF_FILE[path.suffix], data_files=str(path), split="train")
+    check_text(rows, name_or_path)
+    return rows
 
 
 def answers_before(

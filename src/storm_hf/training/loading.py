@@ -15,7 +15,7 @@ import torch
 from datasets import Dataset, DatasetDict, Features, List, Value, Video, load_dataset
 from datasets.exceptions import DatasetsError
 from peft import PeftModel
-from pyarrow import ArrowException
+from pyarrow import ArrowException, ArrowInvalid
 from transformers import AutoProcessor, BitsAndBytesConfig, PreTrainedConfig, ProcessorMixin
 from trl import ModelConfig, get_quantization_config
 from yaml import YAMLError
@@ -250,6 +250,8 @@ def load_rows(name_or_path: str, config: str | None = None) -> DatasetDict:
         name_or_path = str(rows_folder(name_or_path))
     folder = Path(name_or_path)
     splits = {name: _undecoded(rows) for name, rows in _load_splits(name_or_path, config).items()}
+    for rows in splits.values():
+        check_text(rows, name_or_path)
     if folder.is_dir():
         for name, rows in splits.items():
             splits[name] = with_absolute_paths(rows, folder.resolve())
@@ -299,6 +301,30 @@ def unreadable_rows_named(place: str) -> Iterator[None]:
             f"The data set {place} cannot be loaded, since `datasets` says: {reason.rstrip('.')}. Correct its files; all of "
             "them need the same columns."
         ) from error
+
+
+def check_text(rows: Dataset, place: str) -> None:
+    """Make sure that texts are UTF-8, which `datasets` does not look at: a row would fail only once it is read.
+
+    Args:
+        rows ([`~datasets.Dataset`]):
+            The rows.
+        place (`str`):
+            Folder or file, or name on the Hub.
+
+    Raises:
+        DatasetError: If they are not.
+    """
+    for name in rows.column_names:
+        column = rows.data.column(name)
+        try:
+            if "string" in str(column.type):
+                column.validate(full=True)
+        except ArrowInvalid as error:
+            raise DatasetError(
+                f"Expected texts in UTF-8 in the column `{name}` of {place}, got bytes that are none. Write its files anew, as with "
+                "`iconv -f latin1 -t utf-8`."
+            ) from error
 
 
 def _undecoded(rows: Dataset) -> Dataset:
