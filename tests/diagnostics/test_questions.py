@@ -1,5 +1,6 @@
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -44,6 +45,20 @@ def test_questions_in_other_wordings_have_the_same_simulator_and_chance(tmp_path
 
 def test_run_of_the_demo_is_read_through_its_data(run):
     assert read(run).clips == read(run / "data").clips
+
+
+def test_rows_of_ones_own_are_questions_without_thoughts(run, tmp_path):
+    built = read(run / "data").rows
+    rows = [{name: row[name] for name in ("video", "question", "options", "answer")} for row in built]
+    (tmp_path / "clips").symlink_to(Path(rows[0]["video"]).parent)
+    for row in rows:
+        row["video"] = f"clips/{Path(row['video']).name}"
+    (tmp_path / "test.jsonl").write_text("".join(json.dumps(row, default=list) + "\n" for row in rows))
+    found = read(tmp_path)
+    assert [Path(clip).name for clip in found.clips] == [Path(row["video"]).name for row in built]
+    assert found.chance == 0.25
+    assert (found.targets, found.states, found.world) == (None, None, None)
+    assert {"states", "targets"} <= found.absent.keys()
 
 
 def test_thoughts_are_those_that_the_model_was_aligned_to(run, tmp_path):
@@ -108,7 +123,7 @@ def test_unknown_split_is_told_with_those_there_are(run):
 
 
 def test_folder_without_a_data_set_is_told(tmp_path):
-    with pytest.raises(DatasetError, match=r"Expected manifest\.json"):
+    with pytest.raises(DatasetError, match="Expected a built data set in .*, got a folder without one"):
         read(tmp_path)
 
 

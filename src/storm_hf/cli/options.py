@@ -44,7 +44,7 @@ Dataset = Annotated[
     typer.Option(
         "--dataset",
         "-d",
-        help="Folder or Hub name of a thought-video data set, or the data folder of a demo.",
+        help="Folder or Hub name of a thought-video data set, or folder of a demo; `storm diagnose` also takes rows of your own.",
         show_default=False,
     ),
 ]

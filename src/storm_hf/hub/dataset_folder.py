@@ -65,6 +65,11 @@ def rows_folder(place: str | Path) -> Path:
     return nested if (nested / MANIFEST).is_file() else Path(place)
 
 
+def is_built(place: Path) -> bool:
+    """Check that a folder is one of a builder, or of a demo, and not of rows of one's own."""
+    return (rows_folder(place) / MANIFEST).is_file()
+
+
 @dataclass(frozen=True)
 class DatasetFolder:
     """A complete data set of thoughts on this machine.
