@@ -466,7 +466,10 @@ import os, signal, sys
 from pathlib import Path
 from huggingface_hub import HfApi
 from storm_hf.evaluation import load_checkpoint
+from storm_hf.hub import repository
 from storm_hf.hub.checkpoint_push import CheckpointPush
+
+repository.SMALL_BYTES = 0  # each file is a large one
 
 def die_after_the_weights(name):
     if name == "model.safetensors":
