@@ -36,7 +36,7 @@ _num_frozen_modules = 0
 
 @pytest.fixture(autouse=True, scope="module")
 def imported_modules_are_not_collected() -> None:
-    """Objects of imported modules leave the garbage collector, which walked through them in a quarter of a training test's time."""
+    """Objects of imported modules leave the garbage collector, which walks through them again and again."""
     global _num_frozen_modules
     if len(sys.modules) - _num_frozen_modules > _MODULES_WORTH_A_FREEZE:
         gc.collect()

@@ -74,6 +74,7 @@ def serve() -> None:
 def _run(
     argv: list[str], folder: str, stdout: str, stderr: str, code: str | None = None, script: str | None = None
 ) -> int:
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # not the requests
     for number, name in ((1, stdout), (2, stderr)):
         os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT), number)
     os.chdir(folder)

@@ -3,6 +3,7 @@
 from typing import Any, ClassVar
 
 import torch
+from accelerate.optimizer import AcceleratedOptimizer
 from accelerate.utils import is_peft_model
 from peft import PeftConfig, PeftModel
 from torch import nn
@@ -70,10 +71,13 @@ class StormAnswerTrainer(StormTrainer):
             raise ConfigurationError(
                 "`halting` has a loss of its own, got a `compute_loss_func`. Leave one of the two out."
             )
-        groups = [] if self.optimizer is None else self.optimizer.param_groups
-        held = {id(weight) for group in groups for weight in group["params"]}
+        if self.optimizer is None or isinstance(
+            self.optimizer, AcceleratedOptimizer
+        ):  # made by an earlier call of `train`
+            return
+        held = {id(weight) for group in self.optimizer.param_groups for weight in group["params"]}
         head = self.accelerator.unwrap_model(self.model).model.halting_head
-        if held and not any(id(weight) in held for weight in head.parameters()):
+        if not any(id(weight) in held for weight in head.parameters()):
             raise ConfigurationError(
                 "Expected `optimizers` with an optimizer that holds the halting head, got one that was made before the head was, so "
                 "that it would not be trained. Name it with `optim`, or call `model.add_halting_head()` before you make it."
