@@ -127,6 +127,13 @@ def test_folder_without_a_data_set_is_told(tmp_path):
         read(tmp_path)
 
 
+def test_data_set_whose_builder_was_stopped_is_not_read_as_rows_of_ones_own(run, tmp_path):
+    shutil.copytree(run / "data" / "data", tmp_path / "data")
+    (tmp_path / "work").mkdir()
+    with pytest.raises(DatasetError, match=r"Expected manifest\.json in .* Run the builder again"):
+        read(tmp_path)
+
+
 def test_rows_keep_what_the_model_needs(run):
     row = read(run).rows[0]
     assert json.dumps(str(row["question"])) == '"Which cup holds the ball at the end?"'

@@ -12,7 +12,7 @@ import numpy as np
 
 from storm_hf.diagnostics.verdict import FEWEST_CLIPS
 from storm_hf.errors import ConfigurationError, DatasetError, StormError, first_line
-from storm_hf.hub.dataset_folder import is_built, rows_folder
+from storm_hf.hub.dataset_folder import is_of_builder, rows_folder
 from storm_hf.inputs.conversation import read_choices, read_options
 from storm_hf.inputs.prompts import Row
 from storm_hf.interventions.token_replacement import usual_wording
@@ -141,12 +141,12 @@ def check_questions(dataset: str, *, split: str = "test", depths: Collection[int
 
 def _open(dataset: str, split: str) -> Any:
     folder = Path(dataset)
-    if folder.is_dir() and not is_built(folder):
+    if is_of_builder(folder):
+        splits = load_thoughts(rows_folder(folder))
+    elif folder.is_dir():
         from storm_hf.training.loading import load_rows  # with TRL and PEFT, which built data sets need not wait for
 
         splits = load_rows(dataset)
-    elif folder.is_dir():
-        splits = load_thoughts(rows_folder(folder))
     else:
         try:
             splits = require("datasets").load_dataset(dataset)

@@ -65,9 +65,9 @@ def rows_folder(place: str | Path) -> Path:
     return nested if (nested / MANIFEST).is_file() else Path(place)
 
 
-def is_built(place: Path) -> bool:
-    """Check that a folder is one of a builder, or of a demo, and not of rows of one's own."""
-    return (rows_folder(place) / MANIFEST).is_file()
+def is_of_builder(place: Path) -> bool:
+    """Check that a folder is one of a builder, finished or not, or of a demo, and not of rows of one's own."""
+    return any((rows_folder(place) / name).exists() for name in (MANIFEST, FINGERPRINT, *WORK))
 
 
 @dataclass(frozen=True)
